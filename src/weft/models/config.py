@@ -1,0 +1,132 @@
+"""The configuration of a composed model: an ordinary `transformers` configuration with four small sections of ours.
+
+``text_config`` is the language model's own configuration. ``vision`` and ``audio`` say which encoder, what it eats and
+which of its features are used; each has a connector into the language model's space. ``dialect`` names the prompt
+format and its switches. Sections are frozen pydantic models; on disk they are plain JSON inside ``config.json``.
+
+Legend for shape suffixes: B rows, L tokens, N items, C channels, H height, W width, T time or patches, D features,
+M mel bands, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoConfig, PretrainedConfig
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Connector(Section):
+    """Features to language-model embeddings.
+
+    ``merge`` neighbours are concatenated (linear, mlp) or averaged (pool) into one token before projecting. ``queries``
+    learned queries attend to the features instead, giving exactly that many tokens (kind "queries"); with
+    ``attention_layers`` cross-attention layers of ``heads`` heads.
+    """
+
+    kind: Literal["linear", "mlp", "pool", "queries", "none"] = "linear"
+    merge: int = Field(1, ge=1)
+    bias: bool = True
+    hidden: int | None = None  # width of the MLP's hidden layer; None: the language model's width
+    queries: int = Field(64, ge=1)
+    attention_layers: int = Field(2, ge=1)
+    heads: int = Field(8, ge=1)
+
+
+class Vision(Section):
+    """An image encoder: pixels to features [T, D]."""
+
+    kind: Literal["clip", "siglip", "dinov2", "eva", "conv"]
+    config: dict[str, Any]  # the tower's own transformers configuration
+    size: tuple[int, int] = (224, 224)  # height, width every image is resized to (aspect is not kept)
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    layer: int = -1  # which hidden state is used (LLaVA: -2); -1 is the last block's output
+    final_norm: bool = True  # apply the tower's own last layer norm (SigLIP, DINOv2); MiniGPT-v2: False
+    extra_norm: float | None = None  # eps of one more LayerNorm on the features (MiniGPT-v2's ln_vision: 1e-5)
+    drop_cls: bool = True
+    connector: Connector = Connector()
+
+
+class Audio(Section):
+    """A sound encoder: log-mel or waveform to features [T, D]."""
+
+    kind: Literal["whisper", "whisper_decoder", "qwen_audio", "wav2vec2"]
+    config: dict[str, Any]
+    sample_rate: int = 16000
+    window_seconds: float = 30.0  # longer clips are split into windows of this length
+    pad_to_window: bool = False  # pad every clip with silence to a whole window (published Whisper weights expect it)
+    decoder_tokens: int = 64  # whisper_decoder: how many start tokens the decoder is fed (LLaSM: 64)
+    boundaries: bool = False  # learned embeddings replace the start and end tokens of a clip (Qwen-Audio)
+    batch_leak: bool = False  # compatibility: let batch padding leak into short clips as Qwen-Audio's code does
+    connector: Connector = Connector()
+
+
+class DialectSection(Section):
+    name: str = "chatml"
+    switches: dict[str, Any] = Field(default_factory=dict)
+
+
+class WeftConfig(PretrainedConfig):
+    """Configuration of `WeftForConditionalGeneration`.
+
+    ``image_token_id`` and ``audio_token_id`` are the ids repeated over a media span. ``audio_start_id`` and
+    ``audio_end_id`` are set where the span's boundary embeddings come from the encoder (``audio.boundaries``).
+    """
+
+    model_type = "weft"
+    sub_configs = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: dict[str, Any] | PretrainedConfig | None = None,
+        vision: dict[str, Any] | Vision | None = None,
+        audio: dict[str, Any] | Audio | None = None,
+        dialect: dict[str, Any] | DialectSection | None = None,
+        image_token_id: int | None = None,
+        audio_token_id: int | None = None,
+        audio_start_id: int | None = None,
+        audio_end_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = dict(text_config)
+            text_config = AutoConfig.for_model(text_config.pop("model_type", "llama"), **text_config)
+        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.vision = _plain(Vision, vision)
+        self.audio = _plain(Audio, audio)
+        self.dialect = _plain(DialectSection, dialect or DialectSection())
+        self.image_token_id, self.audio_token_id = image_token_id, audio_token_id
+        self.audio_start_id, self.audio_end_id = audio_start_id, audio_end_id
+        kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
+        super().__init__(**kwargs)
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
+        return self.text_config
+
+    @property
+    def vision_section(self) -> Vision | None:
+        return Vision.model_validate(self.vision) if self.vision else None
+
+    @property
+    def audio_section(self) -> Audio | None:
+        return Audio.model_validate(self.audio) if self.audio else None
+
+    @property
+    def dialect_section(self) -> DialectSection:
+        return DialectSection.model_validate(self.dialect)
+
+
+def _plain(section: type[Section], value: dict[str, Any] | Section | None) -> dict[str, Any] | None:
+    """A validated section as JSON-ready data (what transformers saves)."""
+    if value is None:
+        return None
+    checked = value if isinstance(value, section) else section.model_validate(value)
+    return checked.model_dump(mode="json")

@@ -1,0 +1,133 @@
+"""What a recipe says: a model, and the stages that train it. One frozen value; nothing here runs anything."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from weft.models.config import Audio, Connector, DialectSection, Vision
+
+PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
+PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TowerSource(Frozen):
+    """Where an encoder comes from: a folder or hub name (weights are loaded), or a small config (random weights)."""
+
+    source: str | None = None
+    kind: str | None = None  # None: found from the source's model_type
+    config: dict[str, Any] | None = None
+    connector: Connector = Connector()
+    options: dict[str, Any] = Field(default_factory=dict)  # other fields of models.config.Vision / Audio
+
+
+class LanguageSource(Frozen):
+    source: str | None = None  # a folder or hub name
+    config: dict[str, Any] | None = None  # or a transformers config with model_type (random weights)
+    tokenizer: str | None = None  # folder or hub name; None: the source's own, or weft's byte-level one
+
+
+class ModelSpec(Frozen):
+    """A model composed of parts, or an existing weft checkpoint (``base``), never both."""
+
+    base: str | None = None
+    vision: TowerSource | None = None
+    audio: TowerSource | None = None
+    language: LanguageSource | None = None
+    dialect: DialectSection = DialectSection()
+    seed: int = 0  # of random initial weights
+
+
+class Lora(Frozen):
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+
+class PartTraining(Frozen):
+    train: Literal["frozen", "lora", "full"] = "frozen"
+    lr_scale: float = 1.0  # times the stage's learning rate
+    lora: Lora = Lora()
+
+
+class Optim(Frozen):
+    lr: float = 1e-4
+    min_lr: float = 0.0
+    warmup_steps: int = 100
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.05  # not on biases, norms and other 1-D tensors
+    clip: float | None = 1.0  # global gradient norm
+
+
+class Augment(Frozen):
+    """Random changes to training media; boxes and word times follow. All off by default."""
+
+    gain_db: float = 0.0  # uniform in +-
+    speed: float = 0.0  # resampling factor uniform in 1 +- speed; word times are scaled
+    noise_db: tuple[float, float] | None = None  # signal-to-noise range of added noise
+    pad_seconds: float = 0.0  # up to this much near-silence before and after; word times are moved
+    time_masks: int = 0  # SpecAugment
+    time_mask_frames: int = 0
+    freq_masks: int = 0
+    freq_mask_bands: int = 0
+    join: float = 0.0  # chance of joining a clip with another of the same task (answers are joined)
+    color: float = 0.0  # brightness, contrast, saturation factor in 1 +- color
+    shift: float = 0.0  # translation in fractions of the image
+    scale: float = 0.0  # zoom factor in 1 +- scale
+    flip: bool = False  # left-right; only where no phrase says left or right
+
+
+class Source(Frozen):
+    """One named JSON Lines file of a mixture."""
+
+    path: str
+    weight: float = Field(1.0, gt=0)
+    name: str | None = None  # None: the file's stem
+    augment: Augment | None = None  # None: the stage's
+
+
+class Evaluation(Frozen):
+    data: str | None = None
+    every: int = 500  # steps
+    limit: int | None = None  # first samples only
+    metric: str | None = None  # "task.metric" that decides the best checkpoint; None: the loss
+    patience: int | None = None  # evaluations without improvement before the stage ends
+
+
+class Stage(Frozen):
+    name: str = "train"
+    steps: int = Field(1000, ge=1)
+    optim: Optim = Optim()
+    parts: dict[PartName, PartTraining] = Field(default_factory=dict)  # a part not named here is frozen
+    mixture: tuple[Source, ...] = ()
+    augment: Augment = Augment()
+    row_tokens: int = Field(2048, ge=16)  # length of a packed row
+    rows: int = Field(1, ge=1)  # packed rows per micro-step
+    accumulate: int = Field(1, ge=1)
+    packing: bool = True
+    label_smoothing: float = 0.0
+    checkpoint_activations: bool = False
+    evaluation: Evaluation = Evaluation()
+
+
+class Recipe(Frozen):
+    name: str
+    model: ModelSpec
+    stages: tuple[Stage, ...]
+    precision: Literal["float32", "bfloat16"] = "bfloat16"  # compute; weights stay float32
+    seed: int = 0
+    workers: int = 0  # processes that decode samples
+    threads: int | None = None
+    on_bad_sample: Literal["fail", "skip"] = "fail"
+    checkpoint_every: int = 500  # steps
+    keep_last: int = 2
+    keep_best: int = 1
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
