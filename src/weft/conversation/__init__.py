@@ -1,6 +1,18 @@
 """Conversations: the types everything else reads, and the errors a user's mistake raises."""
 
 from weft.conversation.errors import SampleError, WeftError
+from weft.conversation.samples import (
+    dump_parts,
+    dump_sample,
+    iter_lines,
+    iter_samples,
+    parse_line,
+    parse_messages,
+    parse_sample,
+    read_samples,
+    write_samples,
+)
+from weft.conversation.tasks import TASKS, TaskSpec
 from weft.conversation.types import (
     Audio,
     Box,
@@ -17,6 +29,7 @@ from weft.conversation.types import (
 )
 
 __all__ = [
+    "TASKS",
     "Audio",
     "Box",
     "Conversation",
@@ -27,8 +40,18 @@ __all__ = [
     "Role",
     "SampleError",
     "Task",
+    "TaskSpec",
     "Text",
     "WeftError",
     "Word",
     "Words",
+    "dump_parts",
+    "dump_sample",
+    "iter_lines",
+    "iter_samples",
+    "parse_line",
+    "parse_messages",
+    "parse_sample",
+    "read_samples",
+    "write_samples",
 ]
