@@ -1,0 +1,21 @@
+"""Pictures and sound: decode, resample, resize, log-mel. Nothing here is learned, and nothing reaches over a network."""
+
+from weft.media.images import MAX_PIXELS, image_size, load_image, resize_normalize
+from weft.media.mel import log_mel, mel_filters
+from weft.media.sound import audio_samples, load_audio, resampled_length
+from weft.media.source import MediaError
+from weft.media.windows import split_windows
+
+__all__ = [
+    "MAX_PIXELS",
+    "MediaError",
+    "audio_samples",
+    "image_size",
+    "load_audio",
+    "load_image",
+    "log_mel",
+    "mel_filters",
+    "resampled_length",
+    "resize_normalize",
+    "split_windows",
+]

@@ -1,0 +1,269 @@
+"""Sound: any file to mono float32 at the rate an encoder wants, and its exact length without decoding where possible.
+
+Files are read, mixed down and resampled in blocks, so memory follows the result and not what a header claims.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from weft.media.source import Encoded, MediaError, encoded_source, sniff
+
+MAX_SECONDS = 6 * 3600
+"""Longest clip that is decoded: 1.4 GB at 16 kHz."""
+
+MIN_RATE, MAX_RATE = 1000, 1_000_000
+"""Sample rates in Hz that are taken as meant. 1 kHz is below any telephone, 1 MHz above any converter."""
+
+MAX_PEAK = 256.0
+"""Full scale is 1. Floats may exceed it, but a clip that reaches hundreds holds integers in float clothing."""
+
+_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF"}
+# Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ALAC, ...) say it in round blocks or not at all.
+_EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
+_BLOCK_VALUES = 1 << 19
+_ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
+
+
+def load_audio(source: Any, rate: int = 16000) -> npt.NDArray[np.float32]:
+    """Mono sound at ``rate``: float32 ``[samples]``, full scale 1, all channels averaged, resampled by soxr (HQ).
+
+    ``source``: WAV, FLAC, MP3, OGG (Vorbis, Opus) or AIFF as a path, a ``data:`` URL, bytes or an open binary file; or
+    an ``(array, rate)`` pair; or an array alone, which is taken to be at ``rate`` already. Arrays are ``[samples]``,
+    ``[samples, channels]`` or ``[channels, samples]`` (the shorter axis is the channels), floats or integers, the
+    latter scaled by their type's range.
+
+    A clip of n frames at rate r gives ``resampled_length(n, r, rate)`` samples. Raises ``MediaError`` for what is no such
+    sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or lasts longer
+    than ``MAX_SECONDS``.
+    """
+    _check_rate(rate, "rate")
+    if (array := _as_array(source, rate)) is not None:
+        wave, own_rate = array
+        return _resample_blocks(iter([wave]), own_rate, rate, "audio array")
+    encoded = encoded_source(source, "audio")
+    with _opened(encoded) as file:
+        wave = _resample_blocks(_blocks(file, encoded.name), file.samplerate, rate, encoded.name)
+        return wave
+
+
+def audio_samples(source: Any, rate: int = 16000) -> int:
+    """``len(load_audio(source, rate))``, from the header where it can be trusted; else by decoding (remembered).
+
+    Where ``load_audio`` raises because the body is damaged, this may still give what the header promises.
+    """
+    _check_rate(rate, "rate")
+    if (array := _as_array(source, rate)) is not None:
+        return resampled_length(len(array[0]), array[1], rate)
+    encoded = encoded_source(source, "audio")
+    with _opened(encoded) as file:
+        own_rate = file.samplerate
+        if _header_is_exact(file):
+            frames = file.frames
+            _check_length(frames, own_rate, encoded.name)
+        elif encoded.path is None:
+            frames = _count_frames(file, encoded.name)
+        else:
+            status = os.stat(encoded.path)
+            frames = _remembered_frames(encoded.path, status.st_mtime_ns, status.st_size)
+    return resampled_length(frames, own_rate, rate)
+
+
+def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
+    """Samples that ``frames`` frames at ``from_rate`` become at ``to_rate``: the nearest, halves upward, at least 1."""
+    if frames == 0:
+        return 0
+    return max(1, (2 * frames * to_rate + from_rate) // (2 * from_rate))
+
+
+def _as_array(source: Any, rate: int) -> tuple[npt.NDArray[np.float32], int] | None:
+    """``(mono float32, its rate)`` where ``source`` is decoded already, else None."""
+    own_rate = rate
+    if isinstance(source, tuple):
+        if len(source) != 2 or isinstance(source[1], bool) or not isinstance(source[1], (int, float, np.number)):
+            raise MediaError("audio: a tuple must be (array, rate in Hz)")
+        if int(source[1]) != source[1]:
+            raise MediaError(f"audio: a rate of {source[1]} Hz is not whole; round it")
+        source, own_rate = source[0], int(source[1])
+        _check_rate(own_rate, "audio array")
+        source = np.asarray(source)
+    elif not isinstance(source, np.ndarray) and not (hasattr(source, "__array__") and not hasattr(source, "read")):
+        return None
+    return _mono_array(np.asarray(source)), own_rate
+
+
+def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if array.ndim == 2:
+        if array.shape[0] == array.shape[1] and array.shape[0] > 1:
+            raise MediaError(f"audio array: shape {list(array.shape)} does not tell samples from channels; average them")
+        array = array if array.shape[1] <= array.shape[0] else array.T
+    elif array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise MediaError(f"audio array: has shape {list(array.shape)}; give [samples] or [samples, channels]")
+    if array.size == 0:
+        raise MediaError("audio array: holds no sound (0 samples)")
+    kind = array.dtype.kind
+    if kind == "u" and array.dtype.itemsize == 1:
+        return ((array.astype(np.float32) - 128) / 128).mean(axis=1, dtype=np.float32)
+    if kind == "i":
+        return (array.astype(np.float64).mean(axis=1) / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+    if kind == "f":
+        return _mix(np.asarray(array, dtype=np.float32), "audio array", 0)
+    raise MediaError(f"audio array: has type {array.dtype}; give floats in -1..1, or int16")
+
+
+@contextlib.contextmanager
+def _opened(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
+    """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
+    with encoded.open() as raw:
+        head = encoded.head()
+        _check_promise(raw, encoded.name, head)
+        try:
+            # By descriptor where there is one: no Python call per read, and no guess from the file's name.
+            file = soundfile.SoundFile(raw.fileno() if encoded.path is not None else raw, closefd=False)
+        except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
+            raise MediaError(f"{encoded.name}: {_not_sound(head)}") from error
+        with file:
+            if file.format not in _FORMATS:
+                raise MediaError(f"{encoded.name}: is a {file.format} file, which is not read; {_ADVICE}")
+            _check_rate(file.samplerate, encoded.name)
+            if file.frames == 0 and _header_is_exact(file):
+                raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
+            yield file
+
+
+def _not_sound(head: bytes) -> str:
+    kind = sniff(head)
+    if kind is None:
+        return "is not a sound; give WAV, FLAC, MP3 or OGG"
+    if kind.split()[1] in ("WAV", "FLAC", "OGG", "MP3", "AIFF"):
+        return f"is {kind} that is damaged or cut short; save or download it again"
+    return f"is {kind}, which is not read; give WAV, FLAC, MP3 or OGG (ffmpeg -i IN OUT.flac)"
+
+
+def _header_is_exact(file: soundfile.SoundFile) -> bool:
+    # A FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number.
+    return file.format != "CAF" and file.subtype in _EXACT and file.frames < 1 << 40
+
+
+def _check_promise(raw: BinaryIO, name: str, head: bytes) -> None:
+    """Refuse a WAV whose data chunk promises more bytes than the file holds; libsndfile would shorten it silently.
+
+    A program that writes WAV to a pipe cannot know the size and puts a huge number (0xFFFFFFFF, 0x7FFFF000): such a
+    file is whole as it is.
+    """
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return
+    size = raw.seek(0, os.SEEK_END)
+    place, block = 12, 1
+    for _ in range(1000):
+        raw.seek(place)
+        header = raw.read(8)
+        if len(header) < 8:
+            break
+        length = int.from_bytes(header[4:], "little")
+        if header[:4] == b"fmt ":
+            block = max(1, int.from_bytes(raw.read(14)[12:14], "little"))
+        if header[:4] == b"data":
+            held = max(0, size - place - 8)
+            if held // block < length // block and length < 0x7FFF0000:
+                raise MediaError(
+                    f"{name}: is cut short, its header promises {length // block:,} samples a channel and "
+                    f"{held // block:,} are there; save or download it again"
+                )
+            break
+        place += 8 + length + length % 2
+    raw.seek(0)
+
+
+def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[npt.NDArray[np.float32]]:
+    """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
+    frames_a_block = max(1, _BLOCK_VALUES // file.channels)
+    promised = file.frames if _header_is_exact(file) else None
+    done = 0
+    while True:
+        try:
+            block = file.read(frames_a_block, dtype="float32", always_2d=True)
+        except Exception as error:  # the decoder lost its way: LibsndfileError, or RuntimeError from its callbacks
+            reason = str(error).strip().rstrip(".") or "the decoder lost its way"
+            raise MediaError(f"{name}: is damaged after {done:,} samples ({reason}); {_ADVICE}") from error
+        if len(block) == 0:
+            break
+        done += len(block)
+        _check_length(done, file.samplerate, name)
+        yield _mix(block, name, done - len(block))
+    if promised is not None and done != promised:
+        raise MediaError(
+            f"{name}: is damaged or cut short, its header promises {promised:,} samples a channel and {done:,} are "
+            "there; save or download it again"
+        )
+
+
+def _mix(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[np.float32]:
+    """``[samples, channels]`` to ``[samples]``, after checking that the numbers are sound."""
+    peak = float(np.abs(block).max())
+    if not peak <= MAX_PEAK:  # also where it is NaN
+        if np.isfinite(peak):
+            raise MediaError(f"{name}: samples reach {peak:g}; floats must lie in -1..1: divide by 32768 if these are int16")
+        at = start + int(np.argmax(~np.isfinite(block).all(axis=1)))
+        raise MediaError(f"{name}: sample {at:,} is not a finite number (NaN or infinite); repair the recording")
+    return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+
+
+def _resample_blocks(
+    blocks: Iterator[npt.NDArray[np.float32]], from_rate: int, to_rate: int, name: str
+) -> npt.NDArray[np.float32]:
+    """Resample as a stream, which gives what soxr gives for the whole at once, bit for bit."""
+    frames = 0
+    out: list[npt.NDArray[np.float32]] = []
+    stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ") if from_rate != to_rate else None
+    for block in blocks:
+        frames += len(block)
+        out.append(stream.resample_chunk(np.ascontiguousarray(block)) if stream else block)
+    if frames == 0:
+        raise MediaError(f"{name}: holds no sound (0 samples)")
+    if stream:
+        out.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+    wave = np.ascontiguousarray(out[0] if len(out) == 1 else np.concatenate(out), dtype=np.float32)
+    expected = resampled_length(frames, from_rate, to_rate)
+    if len(wave) == expected:
+        return wave
+    if len(wave) == 0:  # one or two frames at a high rate, less than half a sample: hold their value
+        return np.full(expected, float(np.mean(out[0])) if len(out[0]) else 0.0, dtype=np.float32)
+    raise AssertionError(f"soxr gave {len(wave)} samples where {expected} were expected from {frames} at {from_rate} Hz")
+
+
+def _check_rate(rate: int, name: str) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise MediaError(f"{name}: a sample rate of {rate} Hz is outside {MIN_RATE}..{MAX_RATE:,}; correct it")
+
+
+def _check_length(frames: int, rate: int, name: str) -> None:
+    if frames > MAX_SECONDS * rate:
+        hours = frames / rate / 3600
+        raise MediaError(f"{name}: {hours:,.1f} hours is over the limit of {MAX_SECONDS / 3600:g}; split the recording")
+
+
+def _count_frames(file: soundfile.SoundFile, name: str) -> int:
+    frames = sum(len(block) for block in _blocks(file, name))
+    if frames == 0:
+        raise MediaError(f"{name}: holds no sound (0 samples)")
+    return frames
+
+
+@lru_cache(maxsize=1 << 16)
+def _remembered_frames(path: str, mtime_ns: int, size: int) -> int:
+    """Frames of a file whose header does not tell; the arguments say when it has changed."""
+    encoded = Encoded(path, path, None)
+    with _opened(encoded) as file:
+        return _count_frames(file, path)

@@ -1,0 +1,218 @@
+"""Where media comes from: a path, a ``data:`` URL, bytes or an open file, and nothing that reaches over a network.
+
+A media reference stands in samples and in chat requests that other people write, so opening one must not be a way to
+reach a server, a device or an endless pipe: addresses are refused, only regular files are opened, and sizes are
+checked before anything is read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote_to_bytes
+
+from weft.conversation.errors import WeftError
+
+MAX_BYTES = 4 << 30
+"""Largest encoded file that is opened: what a WAV header can say."""
+
+MAX_MEMORY_BYTES = 512 << 20
+"""Largest encoded item that is held in memory: data URLs, bytes, file objects, and every picture."""
+
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")  # two letters at least: ``C:\\pictures`` is a path
+
+
+class MediaError(WeftError):
+    """A picture or a sound that cannot be used. The message names it, says what is wrong and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encoded file before decoding: a path to a regular file, or its bytes. ``name`` is what messages call it."""
+
+    name: str
+    path: str | None
+    data: bytes | None
+
+    def open(self) -> BinaryIO:
+        if self.data is not None:
+            return io.BytesIO(self.data)
+        assert self.path is not None
+        try:
+            return open(self.path, "rb")
+        except OSError as error:
+            raise MediaError(f"{self.name}: cannot be opened ({error.strerror}); check its permissions") from None
+
+    def read(self) -> bytes:
+        """All bytes, where they fit in ``MAX_MEMORY_BYTES``."""
+        if self.data is not None:
+            return self.data
+        with self.open() as file:
+            try:
+                data = file.read(MAX_MEMORY_BYTES + 1)
+            except OSError as error:
+                raise MediaError(f"{self.name}: cannot be read ({error.strerror})") from None
+        return _within_memory(data, self.name)
+
+    def head(self, count: int = 64) -> bytes:
+        if self.data is not None:
+            return self.data[:count]
+        with self.open() as file:
+            return file.read(count)
+
+
+def encoded_source(source: Any, what: str) -> Encoded:
+    """A path, ``data:`` URL, bytes or binary file object as ``Encoded``; ``what`` is "image" or "audio" for messages.
+
+    A seekable file object is put back where it stood, so it can be read twice. Raises ``MediaError`` for addresses
+    (``http:``, ``file:``, ...), missing files, folders, devices and pipes, empty input, and input over the limits.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name = f"{what} bytes"
+        return Encoded(name, None, _not_empty(_within_memory(bytes(source), name), name))
+    if isinstance(source, str) and source[:5].lower() == "data:":
+        name = f"{what} data URL"
+        return Encoded(name, None, _not_empty(_decode_data_url(source, what), name))
+    if isinstance(source, (str, os.PathLike)):
+        return _regular_file(os.fspath(source), what)
+    if hasattr(source, "read"):
+        return _read_file_object(source, what)
+    raise MediaError(
+        f"{what}: a {type(source).__name__} cannot be read; give a path, a data: URL, bytes, an open binary file, "
+        + ("a PIL image or an array" if what == "image" else "an array [samples] or an (array, rate) pair")
+    )
+
+
+def _regular_file(path: str | bytes, what: str) -> Encoded:
+    text = os.fsdecode(path)
+    name = text if len(text) <= 300 else f"{text[:60]}... ({len(text)} characters)"
+    if not text:
+        raise MediaError(f"{what}: the path is empty; give the path of a file")
+    scheme = _SCHEME.match(text)
+    if scheme and not os.path.exists(text):
+        kind = scheme[1].lower()
+        if kind == "file":
+            raise MediaError(f"{name}: file: addresses are not opened; give the plain path")
+        if text[scheme.end() :].startswith("//"):
+            raise MediaError(f"{name}: weft opens no addresses; download the file and give its path or a data: URL")
+    try:
+        status = os.stat(text)
+    except (OSError, ValueError) as error:
+        if len(text) > 300:
+            raise MediaError(
+                f"{what}: {name} is not the path of a file; base64 data needs 'data:<type>;base64,' before it"
+            ) from None
+        reason = getattr(error, "strerror", None)
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        raise MediaError(
+            f"{name}: no such {what} file (looked in {Path.cwd()})"
+            if missing and not os.path.isabs(text)
+            else f"{name!s}: no such {what} file"
+            if missing
+            else f"{name!r}: cannot be opened ({reason or error})"
+        ) from None
+    if stat.S_ISDIR(status.st_mode):
+        raise MediaError(f"{name}: is a folder; give one {what} file")
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(f"{name}: is a device or a pipe, not a file; save the {what} to a file first")
+    if status.st_size == 0:
+        raise MediaError(f"{name}: the file is empty (0 bytes)")
+    if status.st_size > MAX_BYTES:
+        raise MediaError(f"{name}: {status.st_size:,} bytes is over the limit of {MAX_BYTES:,}; split the file")
+    return Encoded(name, text, None)
+
+
+def _read_file_object(source: Any, what: str) -> Encoded:
+    name = f"{what} file {source.name}" if isinstance(getattr(source, "name", None), str) else f"{what} file object"
+    start = None
+    try:
+        if hasattr(source, "seekable") and source.seekable():
+            start = source.tell()
+        data = source.read(MAX_MEMORY_BYTES + 1)
+        if start is not None:
+            source.seek(start)
+    except (OSError, ValueError, TypeError) as error:
+        raise MediaError(f"{name}: cannot be read ({error}); give a file that is open in binary mode") from None
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise MediaError(f"{name}: gives {type(data).__name__}, not bytes; open it in binary mode ('rb')")
+    return Encoded(name, None, _not_empty(_within_memory(bytes(data), name), name))
+
+
+def _decode_data_url(url: str, what: str) -> bytes:
+    """RFC 2397: ``data:[type][;base64],data``. Blanks inside base64 and URL-safe letters are taken as meant."""
+    name = f"{what} data URL"
+    header, comma, body = url.partition(",")
+    if not comma:
+        raise MediaError(f"{name}: has no comma; it should read 'data:<type>;base64,<data>'")
+    if len(body) > MAX_MEMORY_BYTES * 4 // 3 + 4:
+        raise MediaError(f"{name}: {len(body):,} characters is over the limit of {MAX_MEMORY_BYTES:,} bytes")
+    raw = unquote_to_bytes(body)
+    if not header.lower().endswith(";base64"):
+        return raw
+    raw = b"".join(raw.split()).replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    try:
+        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MediaError(f"{name}: is not valid base64 ({error}); encode the file again") from None
+
+
+def _within_memory(data: bytes, name: str) -> bytes:
+    if len(data) > MAX_MEMORY_BYTES:
+        raise MediaError(f"{name}: more than the limit of {MAX_MEMORY_BYTES:,} bytes; make it smaller")
+    return data
+
+
+def _not_empty(data: bytes, name: str) -> bytes:
+    if not data:
+        raise MediaError(f"{name}: is empty (0 bytes)")
+    return data
+
+
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (0, b"\xff\xd8\xff", "a JPEG picture"),
+    (0, b"GIF8", "a GIF picture"),
+    (0, b"II*\0", "a TIFF picture"),
+    (0, b"MM\0*", "a TIFF picture"),
+    (0, b"BM", "a BMP picture"),
+    (8, b"WEBP", "a WebP picture"),
+    (8, b"WAVE", "a WAV sound"),
+    (8, b"AVI ", "an AVI video"),
+    (0, b"fLaC", "a FLAC sound"),
+    (0, b"OggS", "an OGG sound"),
+    (0, b"ID3", "an MP3 sound"),
+    (0, b"FORM", "an AIFF sound"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIC picture"),
+    (4, b"ftypM4A", "an M4A (AAC) sound"),
+    (4, b"ftyp", "an MP4 file"),
+    (0, b"\x1a\x45\xdf\xa3", "a WebM or Matroska file"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "a Windows Media file"),
+    (0, b"#!AMR", "an AMR sound"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"version https://git-lfs", "a Git LFS pointer (the file itself was not downloaded)"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"<?xml", "an XML text"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<!doctype", "a web page"),
+    (0, b"<html", "a web page"),
+    (0, b"{", "a JSON text"),
+)
+
+
+def sniff(head: bytes) -> str | None:
+    """What the first bytes of a file say it is, in words for a message; None where they say nothing."""
+    for offset, magic, kind in _SIGNATURES:
+        if head[offset : offset + len(magic)] == magic:
+            return kind
+    return None
