@@ -1,0 +1,202 @@
+"""The command line: parses, calls, prints.
+
+How a command plugs in. `COMMANDS` below says for each name where it lives (``module:attribute``), under which heading
+``weft --help`` lists it, and its one line of help. The attribute is either a plain function with typer annotations
+
+    def chat(model: Annotated[str, typer.Argument(help="...")], as_json: Annotated[bool, typer.Option("--json")] = False)
+
+or a `typer.Typer` (a command with subcommands: ``weft data validate``). Its module is imported only when its command
+runs, so ``weft --help``, completion and a mistyped option cost nothing; import torch and the like inside the function
+or at the top of that module, as you please. Nothing is registered anywhere else.
+
+How a command ends. It returns (status 0), raises `typer.Exit(code)`, or raises: a `WeftError` (or an error of the
+operating system, or a recipe that does not validate) becomes one sentence on stderr and status 2; an interrupt is
+quiet, 130; a reader that went away is quiet, 141. Anything else is a defect of weft, says so, and ends with 1.
+``--traceback``, anywhere on the line, shows where an error came from. So a command never prints an error and never
+calls `sys.exit`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+
+class Command(NamedTuple):
+    target: str
+    panel: str
+    help: str
+
+
+USE, TRAIN, DATA, CARE = "Ask", "Train and measure", "Data and checkpoints", "Care"
+
+COMMANDS: dict[str, Command] = {
+    "demo": Command("weft.cli.demo:demo", USE, "See it work: the bundled model answers about pictures and speech."),
+    "chat": Command("weft.cli.chat:chat", USE, "Ask a model about pictures and sound, once or in a conversation."),
+    "generate": Command(
+        "weft.cli.chat:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."
+    ),
+    "train": Command("weft.cli.train:train", TRAIN, "Train a recipe: a built-in name or a Python file."),
+    "finetune": Command("weft.cli.train:finetune", TRAIN, "Fine-tune a model on your own samples."),
+    "evaluate": Command("weft.cli.evaluate:evaluate", TRAIN, "Score a model on samples: a table, JSON and a page."),
+    "show": Command(
+        "weft.cli.show:show", TRAIN, "Look inside: every token of a sample, the sizes of a model or recipe."
+    ),
+    "data": Command("weft.cli.data:app", DATA, "Check, measure and convert sample files."),
+    "import": Command("weft.cli.convert:app", DATA, "Turn a published checkpoint into a weft folder."),
+    "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),
+}
+
+CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are listed from `COMMANDS` and imported when one runs."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in that knows its name and help: what listing and completing names need."""
+        if cmd_name not in COMMANDS:
+            return None
+        _, panel, text = COMMANDS[cmd_name]
+        return TyperCommand(cmd_name, help=text, rich_help_panel=panel)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The real command, when it is about to run or to complete its own options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, load_command(name) if command is not None and name else None, rest
+
+
+def load_command(name: str) -> Any:
+    module, attribute = COMMANDS[name].target.split(":")
+    found = getattr(import_module(module), attribute)
+    if not isinstance(found, typer.Typer):
+        app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+        app.command(name, context_settings=CONTEXT)(found)
+        found = app
+    command = typer.main.get_command(found)
+    command.name = name
+    command.context_settings = {**CONTEXT, **command.context_settings}
+    return command
+
+
+def build() -> Any:
+    """The command-line parser, whole but for what is imported later."""
+    app = typer.Typer(cls=LazyGroup, rich_markup_mode="rich", context_settings=CONTEXT)
+
+    @app.callback()
+    def weft(
+        version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+        traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+    ) -> None:
+        """Language models that see and hear: compose, train, evaluate, chat."""
+
+    return typer.main.get_command(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``weft`` command. Ends the process with the status that the notes above promise."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line and gives its exit status; every error has been said by then."""
+    args, trace = _take_traceback(list(arguments))
+    if args in (["--version"], ["-V"]):
+        print(f"weft {metadata.version('weft')}")
+        return 0
+    try:
+        code = build().main(args=args or ["--help"], prog_name="weft", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception as e:
+        if isinstance(e, BrokenPipeError):
+            _close_stdout()
+            return 141
+        if trace:
+            traceback.print_exception(e)
+        sentence, status = explain(e)
+        say_error(sentence if trace or status == 2 else f"{sentence}; --traceback shows where")
+        return status
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """An error as a sentence, and the exit status: 2 where the user can mend it, 1 where weft must be mended."""
+    if hasattr(error, "format_message"):  # a usage error of the parser; its class differs between versions of typer
+        return _usage(error), 2
+    if _is("weft.conversation", "WeftError", error):
+        return str(error), 2
+    if _is("pydantic", "ValidationError", error):
+        return _invalid(error), 2
+    if isinstance(error, OSError):
+        return _system(error), 2
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "out of memory: use a smaller batch, row or model, or a machine with more", 2
+    if isinstance(error, ImportError | RuntimeError) and _torch_pair(error):
+        return "torchvision or torchaudio does not fit the installed torch and breaks transformers: run weft doctor", 2
+    return f"{type(error).__name__}: {error} (this is a defect of weft)", 1
+
+
+def say_error(sentence: str) -> None:
+    """One line on stderr, in colour on a terminal."""
+    mark = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
+    sentence = " ".join(sentence.split()).encode("utf-8", "backslashreplace").decode()
+    print(f"{mark} {sentence}", file=sys.stderr)
+
+
+def _take_traceback(args: list[str]) -> tuple[list[str], bool]:
+    """``--traceback`` may stand anywhere before a ``--``."""
+    end = args.index("--") if "--" in args else len(args)
+    kept = [a for a in args[:end] if a != "--traceback"] + args[end:]
+    return kept, len(kept) < len(args)
+
+
+def _is(module: str, name: str, error: Exception) -> bool:
+    """Whether the error is one of a class that may never have been imported."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(error, getattr(loaded, name))
+
+
+def _usage(error: Any) -> str:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "weft"
+    return f"{error.format_message().strip().rstrip('.')}: see {path} --help"
+
+
+def _invalid(error: Any) -> str:
+    """A configuration that does not validate: every field with what is wrong, in one sentence."""
+    found = [f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg']}" for e in error.errors()]
+    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+    return f"{error.title}: " + "; ".join(found[:5]) + more
+
+
+def _system(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run it again"
+    if error.filename is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror or type(error).__name__}: check the path"
+
+
+def _torch_pair(error: Exception) -> bool:
+    text = str(error)
+    return any(sign in text for sign in ("torchvision::", "libtorchaudio", "torchvision", "torchaudio"))
+
+
+def _close_stdout() -> None:
+    """What is still in the buffer has no reader: let the interpreter flush it into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
