@@ -2,23 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from weft.conversation import Box, Part, Words
+from weft.conversation import Box, Part, WeftError, Words
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Decoding options. The default is greedy."""
+    """Decoding options. The default is greedy.
+
+    ``seed`` makes sampling repeat; every conversation of a batch draws from a generator of its own, so that its answer
+    does not depend on its neighbours. A sampling option other than its default needs ``do_sample``.
+    """
 
     max_new_tokens: int = 256
     do_sample: bool = False
     temperature: float = 1.0
     top_p: float = 1.0
-    top_k: int = 0
+    top_k: int = 0  # 0: no limit
     num_beams: int = 1
     repetition_penalty: float = 1.0
     seed: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = (
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("temperature", self.temperature > 0, "above 0 (for greedy decoding leave sampling off)"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("top_k", self.top_k >= 0, "0 (no limit) or more"),
+            ("num_beams", self.num_beams >= 1, "at least 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+        )
+        for name, holds, rule in checks:
+            if not holds:
+                raise WeftError(f"{name} is {getattr(self, name)}; it must be {rule}.")
+        if not self.do_sample and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
+            raise WeftError("temperature, top_p and top_k need do_sample=True; without it decoding is greedy.")
+
+    @classmethod
+    def of(cls, options: Options | None, changes: dict[str, Any]) -> Options:
+        """``options`` (or the defaults) with ``changes``; a name that does not exist is an error."""
+        names = {f.name for f in fields(cls)}
+        for name in changes:
+            if name not in names:
+                raise WeftError(f"There is no generation option {name!r}; there are {', '.join(sorted(names))}.")
+        base = {name: getattr(options, name) for name in names} if options is not None else {}
+        return cls(**{**base, **changes})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,257 @@
+"""Scores of one answer against what was expected, as counts that pool over a corpus.
+
+Every scorer but BLEU and CIDEr gives a `Tally` per sample: a numerator and a denominator. The corpus figure is the sum
+of the numerators over the sum of the denominators, so that long samples weigh more in WER and each sample weighs the
+same in an accuracy. Nothing here knows of models, conversations or files: strings, boxes ``(left, top, right,
+bottom)`` and words with times in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+import jiwer
+import numpy as np
+import sacrebleu
+from whisper_normalizer.basic import BasicTextNormalizer
+from whisper_normalizer.english import EnglishTextNormalizer
+
+from weft.conversation import Word
+
+IOU_THRESHOLD = 0.5
+
+# Written without spaces between words: scored by the character, as Whisper's paper does (arXiv 2212.04356, appendix C).
+UNSPACED = frozenset({"zh", "yue", "zh_tr", "ja", "th", "lo", "my", "km"})
+
+BoxTuple = tuple[float, float, float, float]
+
+
+class Tally(NamedTuple):
+    """A score as ``amount / out_of``; both add up over samples."""
+
+    amount: float
+    out_of: float
+
+    @property
+    def value(self) -> float | None:
+        """The rate; None where there is nothing to divide by (nothing was matched, nothing was asked)."""
+        return self.amount / self.out_of if self.out_of else None
+
+
+def pooled(tallies: Sequence[Tally]) -> Tally:
+    return Tally(sum(t.amount for t in tallies), sum(t.out_of for t in tallies))
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def word_units(text: str, language: str | None = None) -> str:
+    """Text as space-separated scoring units: words, or characters for languages written without spaces."""
+    if language in UNSPACED:
+        return " ".join(c for c in text if not c.isspace())
+    return " ".join(text.split())
+
+
+@cache
+def _normalizer(kind: str) -> BasicTextNormalizer | EnglishTextNormalizer:
+    if kind == "english":
+        return EnglishTextNormalizer()
+    return BasicTextNormalizer(split_letters=kind == "letters")
+
+
+def whisper_normalized(text: str, language: str | None = None) -> str:
+    """Whisper's normaliser: the English one for ``en``, the basic one otherwise (letters apart where unspaced).
+
+    The English one writes numbers as digits and joins them: "two two eight" becomes "228", one word.
+    """
+    kind = "english" if language == "en" else "letters" if language in UNSPACED else "basic"
+    return " ".join(_normalizer(kind)(text).split())
+
+
+def word_errors(expected: str, given: str, language: str | None = None) -> Tally:
+    """Substitutions, deletions and insertions over expected words (jiwer). Case and punctuation count."""
+    expected, given = word_units(expected, language), word_units(given, language)
+    if not expected:
+        # jiwer divides by zero here; insertions still count in the pooled figure.
+        return Tally(len(given.split()), 0)
+    result = jiwer.process_words(expected, given)
+    return Tally(
+        result.substitutions + result.deletions + result.insertions,
+        result.hits + result.substitutions + result.deletions,
+    )
+
+
+def canonical(text: str) -> str:
+    """Text for exact match: NFKC, casefolded, spaces collapsed, punctuation at both ends removed."""
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return text.strip(string.punctuation + string.whitespace + "。、，！？“”‘’「」")
+
+
+def exact(expected: str, given: str) -> Tally:
+    return Tally(float(canonical(expected) == canonical(given)), 1)
+
+
+def bleu_tokenizer(language: str | None) -> str:
+    """sacrebleu's tokenizer: its default for spaced languages, characters for the others (no extra dictionary)."""
+    return "zh" if language in ("zh", "yue", "zh_tr") else "char" if language in UNSPACED else "13a"
+
+
+def bleu(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None] | None = None) -> float:
+    """Corpus BLEU in 0..1 (sacrebleu, one reference each); every text is tokenised as its own language asks."""
+    if not expected:
+        return 0.0
+    tokenizers = [_bleu(bleu_tokenizer(language)).tokenizer for language in languages or [None] * len(expected)]
+    given = [tokenize(text) for tokenize, text in zip(tokenizers, given, strict=True)]
+    expected = [tokenize(text) for tokenize, text in zip(tokenizers, expected, strict=True)]
+    return _bleu("none").corpus_score(given, [expected]).score / 100
+
+
+def sentence_bleu(expected: str, given: str, language: str | None = None) -> float:
+    """BLEU of one sentence in 0..1, with sacrebleu's exponential smoothing and effective order."""
+    metric = sacrebleu.BLEU(tokenize=bleu_tokenizer(language), effective_order=True)
+    return metric.sentence_score(given, [expected]).score / 100
+
+
+def bleu_signature(language: str | None = None) -> str:
+    metric = sacrebleu.BLEU(tokenize=bleu_tokenizer(language))
+    metric.corpus_score(["a"], [["a"]])  # the signature is complete only after a first use
+    return str(metric.get_signature())
+
+
+@cache
+def _bleu(tokenizer: str) -> sacrebleu.BLEU:
+    return sacrebleu.BLEU(tokenize=tokenizer, force=True)
+
+
+def cider(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None] | None = None) -> list[float]:
+    """CIDEr-D of every sample, 0..10 (the corpus figure is their mean), with document frequencies from ``expected``.
+
+    The formula of pycocoevalcap's ``Cider`` (Vedantam et al. 2015, with clipping and a length penalty of sigma 6).
+    Tokens are lower-cased words without punctuation, not the Java PTB tokenizer's, so figures equal pycocoevalcap's
+    only where it is fed the same tokens. One sample alone scores 0: no n-gram is rare in one document.
+    """
+    languages = languages or [None] * len(expected)
+    refs = [_ngrams(_caption_tokens(t, lang)) for t, lang in zip(expected, languages, strict=True)]
+    hyps = [_ngrams(_caption_tokens(t, lang)) for t, lang in zip(given, languages, strict=True)]
+    frequency: Counter[tuple[str, ...]] = Counter(gram for ref in refs for gram in ref)
+    log_documents = math.log(max(len(refs), 1))
+
+    def vector(grams: Counter[tuple[str, ...]], n: int) -> dict[tuple[str, ...], float]:
+        return {g: c * (log_documents - math.log(max(1, frequency[g]))) for g, c in grams.items() if len(g) == n}
+
+    scores = []
+    for ref, hyp in zip(refs, hyps, strict=True):
+        gap = sum(c for g, c in hyp.items() if len(g) == 2) - sum(c for g, c in ref.items() if len(g) == 2)
+        total = 0.0
+        for n in range(1, 5):
+            a, b = vector(hyp, n), vector(ref, n)
+            norm = math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
+            total += sum(min(v, b[g]) * b[g] for g, v in a.items() if g in b) / norm if norm else 0.0
+        scores.append(10 * total / 4 * math.exp(-(gap**2) / (2 * 6.0**2)))
+    return scores
+
+
+def _caption_tokens(text: str, language: str | None) -> list[str]:
+    return re.findall(r"[\w']+", word_units(text.casefold(), language))
+
+
+def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
+
+
+# --- word times -------------------------------------------------------------------------------------------------------
+
+
+class TimeScore(NamedTuple):
+    """``error``: milliseconds over matched words; ``coverage``: matched words over expected words."""
+
+    error: Tally
+    coverage: Tally
+
+
+def match_words(expected: Sequence[Word], given: Sequence[Word]) -> list[tuple[int, int]]:
+    """Index pairs of equal words in the minimum-edit alignment (jiwer). Case and punctuation are ignored here."""
+    if not expected or not given:
+        return []
+    result = jiwer.process_words(" ".join(map(_key, expected)), " ".join(map(_key, given)))
+    pairs: list[tuple[int, int]] = []
+    for chunk in result.alignments[0]:
+        if chunk.type == "equal":
+            pairs += zip(
+                range(chunk.ref_start_idx, chunk.ref_end_idx),
+                range(chunk.hyp_start_idx, chunk.hyp_end_idx),
+                strict=True,
+            )
+    return pairs
+
+
+def word_times(expected: Sequence[Word], given: Sequence[Word]) -> TimeScore:
+    """Mean of start and end error over matched words, in milliseconds, and the share of expected words matched.
+
+    Each matched word counts ``(|start error| + |end error|) / 2``. Unmatched words do not enter the error, so it is
+    always to be read beside the coverage.
+    """
+    pairs = match_words(expected, given)
+    error = sum(abs(expected[i].start - given[j].start) + abs(expected[i].end - given[j].end) for i, j in pairs)
+    return TimeScore(Tally(error * 500, len(pairs)), Tally(len(pairs), len(expected)))
+
+
+def _key(word: Word) -> str:
+    """One alignment token: never empty and without spaces inside, so that indices stay those of the words."""
+    return canonical(word.text).replace(" ", "_") or word.text.strip().replace(" ", "_") or "_"
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------------
+
+
+def iou(a: Sequence[BoxTuple], b: Sequence[BoxTuple]) -> np.ndarray:
+    """Intersection over union of every box in ``a`` with every box in ``b``: float64 [len(a), len(b)]."""
+    A, B = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
+    size = np.clip(np.minimum(A[..., 2:], B[..., 2:]) - np.maximum(A[..., :2], B[..., :2]), 0, None)
+    inter = size[..., 0] * size[..., 1]
+    area = lambda x: np.clip(x[..., 2] - x[..., 0], 0, None) * np.clip(x[..., 3] - x[..., 1], 0, None)  # noqa: E731
+    union = area(A) + area(B) - inter
+    return np.divide(inter, union, out=np.zeros_like(union), where=union > 0)
+
+
+def box_accuracy(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> Tally:
+    """Whether the first box given has IoU >= 0.5 with the first expected; no box is wrong."""
+    hit = bool(expected) and bool(given) and iou(given[:1], expected[:1])[0, 0] >= IOU_THRESHOLD
+    return Tally(float(hit), 1)
+
+
+def match_boxes(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> list[tuple[int, int]]:
+    """Index pairs of a largest one-to-one matching at IoU >= 0.5 (optimal in the number of pairs, not greedy).
+
+    Augmenting paths; better overlaps are tried first.
+    """
+    if not expected or not given:
+        return []
+    overlap = iou(expected, given)
+    order = [[int(j) for j in np.argsort(-row) if row[j] >= IOU_THRESHOLD] for row in overlap]
+    owner: dict[int, int] = {}
+
+    def place(i: int, seen: set[int]) -> bool:
+        for j in order[i]:
+            if j not in seen:
+                seen.add(j)
+                if j not in owner or place(owner[j], seen):
+                    owner[j] = i
+                    return True
+        return False
+
+    for i in range(len(expected)):
+        place(i, set())
+    return sorted((i, j) for j, i in owner.items())
+
+
+def box_f1(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> Tally:
+    """F1 as ``2 matched / (expected + given)``; pooled over samples it is the micro F1."""
+    return Tally(2 * len(match_boxes(expected, given)), len(expected) + len(given))

@@ -1,0 +1,108 @@
+"""A checkpoint's folder or hub name to a model and its processor."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.conversation import WeftError
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+}
+
+
+def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype in ("auto", ""):
+        return None
+    if dtype not in DTYPES:
+        raise WeftError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
+    return DTYPES[dtype]
+
+
+def default_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_parts(
+    path: str | os.PathLike[str], dtype: str | torch.dtype | None = None, device: str | None = None
+) -> tuple[Any, Any]:
+    """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
+    from weft.models.modeling import WeftForConditionalGeneration
+    from weft.models.processing import WeftProcessor
+
+    place, name = torch.device(device or default_device()), os.fspath(path)
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise WeftError(
+            f"The device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU."
+        )
+    wanted = resolve_dtype(dtype)
+    base, adapter = _adapter_base(name)
+    _check_name(base)
+    try:
+        processor = WeftProcessor.from_pretrained(name if adapter else base)
+        model = WeftForConditionalGeneration.from_pretrained(base, dtype=wanted or "auto")
+    except WeftError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeftError(f"{base} cannot be loaded as a weft model: {reason}") from error
+    if adapter:
+        model = _with_adapter(model, name)
+    if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
+        model = model.float()
+    return model.to(place).eval(), processor
+
+
+def _check_name(name: str) -> None:
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint.")
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+        if kind != "weft":
+            raise WeftError(
+                f"{name} is a {kind or 'foreign'} checkpoint, not a weft one; `weft import --help` lists "
+                f"what can be imported, and a recipe composes a model from parts."
+            )
+    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise WeftError(f"There is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'.")
+
+
+def _adapter_base(name: str) -> tuple[str, bool]:
+    """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
+    file = Path(name) / "adapter_config.json"
+    if not file.is_file():
+        return name, False
+    base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise WeftError(
+            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used."
+        )
+    beside = Path(name) / base  # a base inside the folder makes it self-contained
+    base = str(beside) if beside.is_dir() else base
+    if not Path(base).is_dir() and base.count("/") != 1:
+        raise WeftError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first.")
+    return base, True
+
+
+def _with_adapter(model: Any, name: str) -> Any:
+    """The adapter merged into the weights, in memory."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise WeftError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
+    return PeftModel.from_pretrained(model, name).merge_and_unload()

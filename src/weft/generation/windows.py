@@ -1,0 +1,101 @@
+"""Transcribing a clip longer than the encoder's window: one prompt per window, the answers merged with times offset.
+
+Other tasks hear all windows in one prompt (the processor splits the clip); a transcript is local in time, and models
+are trained on clips of one window, so each window is asked on its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from weft.conversation import Audio, Conversation, Message, Part, Text, Word, Words
+from weft.generation.reply import Reply
+from weft.media import audio_samples, load_audio
+
+UNSPACED = frozenset({"zh", "yue", "zh_tr", "ja", "th", "lo", "my", "km"})
+SEARCH = 0.1  # share of a window, at its end, in which the quietest moment is looked for
+SMOOTH_SECONDS = 0.1  # loudness is averaged over this long
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One prompt of a split conversation: ``offset`` seconds from the start of the clip."""
+
+    conversation: Conversation
+    offset: float
+
+
+def split_transcription(conversation: Conversation, rate: int, window_seconds: float) -> list[Window] | None:
+    """The prompts of a transcription whose one clip is longer than the window; None for any other conversation.
+
+    It applies where the last user message has task ``transcribe`` and exactly one clip. A window ends at the quietest
+    moment of its last tenth, so that words are seldom cut; no sample is left out or heard twice.
+    """
+    message = conversation.messages[-1]
+    clips = [i for i, part in enumerate(message.parts) if isinstance(part, Audio)]
+    if message.task is None or message.task.name != "transcribe" or len(clips) != 1:
+        return None
+    clip = message.parts[clips[0]]
+    assert isinstance(clip, Audio)
+    size = round(window_seconds * rate)
+    if audio_samples(clip.source, rate) <= size:
+        return None
+    wave = load_audio(clip.source, rate)
+    windows = []
+    for start, end in quiet_windows(wave, size, rate):
+        parts = list(message.parts)
+        parts[clips[0]] = Audio((wave[start:end], rate))
+        last = Message(message.role, tuple(parts))
+        windows.append(Window(Conversation((*conversation.messages[:-1], last), conversation.id), start / rate))
+    return windows
+
+
+def quiet_windows(wave: np.ndarray, size: int, rate: int) -> list[tuple[int, int]]:
+    """``[(start, end)]`` of windows at most ``size`` samples long that together hold all of ``wave`` [S] once."""
+    step = max(1, rate // 100)  # cuts fall on hundredths of a second, so that offset times keep that grid
+    cuts = [0]
+    while len(wave) - cuts[-1] > size:
+        start = cuts[-1]
+        low = start + round(size * (1 - SEARCH))
+        high = max(low + step, min(start + size, len(wave) - size // 20))  # what is left is never a mere splinter
+        power = np.square(wave[low:high].astype(np.float64))
+        width = max(1, round(SMOOTH_SECONDS * rate))
+        if len(power) <= width:
+            cuts.append(high)
+            continue
+        total = np.concatenate([[0.0], np.cumsum(power)])
+        loud = total[width:] - total[:-width]
+        middle = low + int(np.argmin(loud)) + width // 2
+        cuts.append(max(start + step, start + (middle - start) // step * step))
+    return list(zip(cuts, [*cuts[1:], len(wave)], strict=True))
+
+
+def merge(replies: list[Reply], windows: list[Window]) -> Reply:
+    """One reply for the whole clip: texts joined, word times moved by each window's offset."""
+    task = windows[0].conversation.messages[-1].task
+    space = "" if task is not None and task.get("language") in UNSPACED else " "
+    texts: list[str] = []
+    words: list[Word] = []
+    audio: int | None = None
+    for reply, window in zip(replies, windows, strict=True):
+        for part in reply.parts:
+            if isinstance(part, Words):
+                audio = part.audio
+                words += [
+                    Word(w.text, round(w.start + window.offset, 3), round(w.end + window.offset, 3)) for w in part.words
+                ]
+            elif isinstance(part, Text) and part.text.strip():
+                texts.append(part.text.strip())
+    parts: list[Part] = [Words(tuple(words), audio)] if words else []
+    if texts:
+        parts.append(Text(space.join(texts)))
+    return Reply(
+        text=space.join(r.text.strip() for r in replies if r.text.strip()),
+        raw="\n".join(r.raw for r in replies),
+        parts=tuple(parts),
+        tokens=sum(r.tokens for r in replies),
+        finished=all(r.finished for r in replies),
+        windows=len(windows),
+    )
