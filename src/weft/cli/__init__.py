@@ -3,7 +3,7 @@
 How a command plugs in. `COMMANDS` below says for each name where it lives (``module:attribute``), under which heading
 ``weft --help`` lists it, and its one line of help. The attribute is either a plain function with typer annotations
 
-    def chat(model: Annotated[str, typer.Argument(help="...")], as_json: Annotated[bool, typer.Option("--json")] = False)
+    def chat(model: Annotated[str, typer.Argument(help="...")], json: Annotated[bool, typer.Option("--json")] = False)
 
 or a `typer.Typer` (a command with subcommands: ``weft data validate``). Its module is imported only when its command
 runs, so ``weft --help``, completion and a mistyped option cost nothing; import torch and the like inside the function

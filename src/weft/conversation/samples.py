@@ -41,6 +41,8 @@ from weft.conversation.types import (
 Probe = Callable[[MediaSource], tuple[int, int]]
 Exists = Callable[[str], bool]
 
+BOM = "\ufeff".encode()  # some editors begin a file with it; it says nothing
+
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 # Which parts a role may hold. Images and sound are only ever input; word times are only ever output.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -55,6 +57,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "box": ("type", "boxes", "label", "image", "unit"),
     "words": ("type", "words", "audio"),
 }
+_WORD = {"text", "start", "end"}
+_KEYS = {kind: frozenset(keys) for kind, keys in KEYS.items()}
 
 
 class _Mistake(Exception):
@@ -120,16 +124,14 @@ def parse_line(
 
 
 def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
-    """``(line number from 1, line)`` of a sample file; blank lines are passed over, a byte order mark is dropped.
+    """``(line number from 1, line)`` of a sample file; blank lines are passed over.
 
     Lines end at a line feed and nowhere else: text may hold any other separator.
     """
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
-                if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                    raw = raw[3:]
-                if not raw.isspace():
+                if not raw.isspace() and raw != BOM:
                     yield number, raw
     except OSError as e:
         raise SampleError(_os_problem(e), file=os.fspath(path)) from e
@@ -163,7 +165,8 @@ def _guard(read: Callable[[], Conversation], where: str | None, line: int | None
 
 def _json(text: bytes | str) -> Any:
     try:
-        return _DECODER.decode(text.decode("utf-8") if isinstance(text, bytes) else text)
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        return _DECODER.decode(text.removeprefix("\ufeff"))
     except UnicodeDecodeError as e:
         raise _Mistake(f"byte {e.start + 1} is not UTF-8: save the file as UTF-8") from None
     except json.JSONDecodeError as e:
@@ -204,7 +207,7 @@ def _os_problem(e: OSError) -> str:
 def _sample(sample: Any, root: Any, probe: Probe | None, exists: Exists) -> Conversation:
     if not isinstance(sample, dict):
         raise _Mistake(f'a sample is an object {{"id": ..., "messages": [...]}}, this is {_kind(sample)}')
-    if sample.keys() - {"id", "messages"}:
+    if not sample.keys() <= {"id", "messages"}:
         _unknown(sample, ("id", "messages"), "a sample")
     if "messages" not in sample:
         raise _Mistake('a sample has "messages", this one has not')
@@ -377,18 +380,25 @@ def _box(raw: dict[str, Any]) -> Box:
         raise _Mistake(f"must be a list of [left, top, right, bottom], this is {_kind(boxes)}", "boxes")
     made = []
     for i, box in enumerate(boxes):
-        if not isinstance(box, list | tuple) or len(box) != 4:
-            raise _Mistake(f"a box is four numbers [left, top, right, bottom], this is {_show(box)}", f"boxes[{i}]")
-        left, top, right, bottom = (_number(x, f"boxes[{i}][{j}]") for j, x in enumerate(box))
-        if right < left or bottom < top:
-            which = f"right ({right:g}) is left of left ({left:g})" if right < left else ""
-            which = which or f"bottom ({bottom:g}) is above top ({top:g})"
-            raise _Mistake(f"{which}: a box is [left, top, right, bottom], not a corner and a size", f"boxes[{i}]")
-        made.append((left, top, right, bottom))
+        try:
+            made.append(_corners(box))
+        except _Mistake as e:
+            raise e.inside(f"boxes[{i}]") from None
     label = raw.get("label")
     if label is not None:
         label = _string(label, "label")
     return Box(tuple(made), label, _index(raw.get("image"), "image"))
+
+
+def _corners(box: Any) -> tuple[float, float, float, float]:
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        raise _Mistake(f"a box is four numbers [left, top, right, bottom], this is {_show(box)}")
+    left, top, right, bottom = corners = tuple([_number(x, "") for x in box])
+    if right < left:
+        raise _Mistake(f"right ({right:g}) is less than left ({left:g}): a box is [left, top, right, bottom]")
+    if bottom < top:
+        raise _Mistake(f"bottom ({bottom:g}) is less than top ({top:g}): a box is [left, top, right, bottom]")
+    return cast(tuple[float, float, float, float], corners)
 
 
 def _words(raw: dict[str, Any]) -> Words:
@@ -397,23 +407,29 @@ def _words(raw: dict[str, Any]) -> Words:
         raise _Mistake(f"must be a list of words, this is {_kind(words)}", "words")
     made = []
     for i, word in enumerate(words):
-        if not isinstance(word, dict) or word.keys() != {"text", "start", "end"}:
-            if isinstance(word, dict):
-                try:
-                    _unknown(word, ("text", "start", "end"), "a word")
-                except _Mistake as e:
-                    raise e.inside(f"words[{i}]") from None
-            raise _Mistake(f'a word is {{"text", "start", "end"}}, this is {_show(word)}', f"words[{i}]")
-        text, at = word["text"], f"words[{i}]"
-        if not isinstance(text, str) or not text.strip():
-            raise _Mistake(f"must be a word, this is {_show(text)}", f"{at}.text")
-        start, end = _number(word["start"], f"{at}.start"), _number(word["end"], f"{at}.end")
-        if start < 0:
-            raise _Mistake(f"starts before the clip ({start:g} s): times are seconds from the clip's start", at)
-        if end < start:
-            raise _Mistake(f'"{text}" ends ({end:g} s) before it starts ({start:g} s)', at)
-        made.append(Word(_string(text, f"{at}.text"), start, end))
+        try:
+            made.append(_word(word))
+        except _Mistake as e:
+            raise e.inside(f"words[{i}]") from None
     return Words(tuple(made), _index(raw.get("audio"), "audio"))
+
+
+def _word(word: Any) -> Word:
+    if not isinstance(word, dict):
+        raise _Mistake(f'a word is {{"text": ..., "start": ..., "end": ...}}, this is {_kind(word)}')
+    if word.keys() != _WORD:
+        _unknown(word, ("text", "start", "end"), "a word")
+        missing = next(k for k in ("text", "start", "end") if k not in word)
+        raise _Mistake(f'a word has "text", "start" and "end", "{missing}" is missing')
+    text = _string(word["text"], "text")
+    if not text or text.isspace():
+        raise _Mistake("is empty: a word has letters", "text")
+    start, end = _number(word["start"], "start"), _number(word["end"], "end")
+    if start < 0:
+        raise _Mistake(f"starts before the clip ({start:g} s): times are seconds from the clip's start")
+    if end < start:
+        raise _Mistake(f'"{text}" ends ({end:g} s) before it starts ({start:g} s)')
+    return Word(text, start, end)
 
 
 def _media(value: Any, kind: str, folder: str, exists: Exists, lenient: bool) -> MediaSource:
@@ -552,7 +568,7 @@ def _outside(box: Sequence[float], unit: str, width: int, height: int) -> str:
 
 
 def _keys(raw: dict[str, Any], kind: str, needed: tuple[str, ...]) -> None:
-    if raw.keys() - set(KEYS[kind]):
+    if not raw.keys() <= _KEYS[kind]:
         _unknown(raw, KEYS[kind], f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} part")
     for key in needed:
         if key not in raw:
@@ -579,6 +595,8 @@ def _string(value: Any, field: str) -> str:
 
 
 def _number(value: Any, field: str) -> float:
+    if type(value) is float and isfinite(value):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | Real):
         raise _Mistake(f"must be a number, this is {_kind(value)}", field)
     try:
