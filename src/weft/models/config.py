@@ -25,13 +25,15 @@ class Section(BaseModel):
 class Connector(Section):
     """Features to language-model embeddings.
 
-    ``merge`` neighbours are concatenated (linear, mlp) or averaged (pool) into one token before projecting. ``queries``
-    learned queries attend to the features instead, giving exactly that many tokens (kind "queries"); with
-    ``attention_layers`` cross-attention layers of ``heads`` heads.
+    ``merge`` neighbours are concatenated (linear, mlp) or averaged (pool) into one token before projecting: neighbours
+    in the order of the features, or with ``grid`` (images) square blocks of the patch grid. ``queries`` learned queries
+    attend to the features instead, giving exactly that many tokens (kind "queries"); with ``attention_layers``
+    cross-attention layers of ``heads`` heads. "none" hands the features on as they are.
     """
 
     kind: Literal["linear", "mlp", "pool", "queries", "none"] = "linear"
     merge: int = Field(1, ge=1)
+    grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
     bias: bool = True
     hidden: int | None = None  # width of the MLP's hidden layer; None: the language model's width
     queries: int = Field(64, ge=1)
@@ -43,13 +45,15 @@ class Vision(Section):
     """An image encoder: pixels to features [T, D]."""
 
     kind: Literal["clip", "siglip", "dinov2", "eva", "conv"]
-    config: dict[str, Any]  # the tower's own transformers configuration
+    config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv.ConvTowerConfig)
     size: tuple[int, int] = (224, 224)  # height, width every image is resized to (aspect is not kept)
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
     layer: int = -1  # which hidden state is used (LLaVA: -2); -1 is the last block's output
-    final_norm: bool = True  # apply the tower's own last layer norm (SigLIP, DINOv2); MiniGPT-v2: False
+    # Apply the tower's own last layer norm (SigLIP, DINOv2, EVA); MiniGPT-v2: False. CLIP has none over its patches
+    # (its last norm is for the pooled token only), so there this changes nothing.
+    final_norm: bool = True
     extra_norm: float | None = None  # eps of one more LayerNorm on the features (MiniGPT-v2's ln_vision: 1e-5)
     drop_cls: bool = True
     connector: Connector = Connector()
@@ -63,6 +67,7 @@ class Audio(Section):
     sample_rate: int = 16000
     window_seconds: float = 30.0  # longer clips are split into windows of this length
     pad_to_window: bool = False  # pad every clip with silence to a whole window (published Whisper weights expect it)
+    normalize: bool = False  # wav2vec2: zero mean and unit variance of each clip, as its feature extractor may ask
     decoder_tokens: int = 64  # whisper_decoder: how many start tokens the decoder is fed (LLaSM: 64)
     boundaries: bool = False  # learned embeddings replace the start and end tokens of a clip (Qwen-Audio)
     batch_leak: bool = False  # compatibility: let batch padding leak into short clips as Qwen-Audio's code does

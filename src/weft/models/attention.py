@@ -1,0 +1,182 @@
+"""Attention for packed rows, registered once with `transformers` under the name "weft".
+
+A packed row holds several samples, each attending only to itself. The lengths of its samples travel *as the attention
+mask*, an integer tensor [1, 1, 1, S]: `transformers` hands four-dimensional masks through untouched, so every model
+that asks its attention function for attention gets it there, with no mask of L x L ever made. Any other mask is what
+the model's own masking made for SDPA.
+
+On a CPU, and for float32, packed rows run SDPA once per sample (a block-diagonal mask does the work of the whole
+square); on a GPU in half precision they run `torch.nn.attention.varlen`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from weft.conversation import WeftError
+
+NAME = "weft"
+TESTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "weft_qwen")
+LAYER_TYPES = {"full_attention", "sliding_attention"}
+# Names in modules whose layers carry a state along the row, and so from one packed sample into the next.
+STATEFUL = ("mamba", "ssm", "rwkv", "recurrent", "deltanet", "shortconv", "linearattention", "conv1d", "lightning")
+
+
+def segment_mask(segment_lengths_S: torch.Tensor) -> torch.Tensor:
+    """The attention mask that stands for a packed row: the lengths of its samples, [1, 1, 1, S], integers."""
+    return segment_lengths_S.to(torch.int64).view(1, 1, 1, -1)
+
+
+def is_segment_mask(mask: Any) -> bool:
+    return isinstance(mask, torch.Tensor) and mask.ndim == 4 and mask.dtype == torch.int64
+
+
+def packing_problem(language_model: nn.Module) -> str | None:
+    """Why samples cannot be packed for this language model, as one sentence; None where they can."""
+    config: Any = language_model.config
+    families = ", ".join(TESTED_FAMILIES)
+    name = config.model_type
+    if name not in TESTED_FAMILIES:
+        layer_types = set(getattr(config, "layer_types", None) or ())
+        kinds = {type(module).__name__.lower() for module in language_model.modules()}
+        if layer_types - LAYER_TYPES or any(word in kind for kind in kinds for word in STATEFUL):
+            return (
+                f"language model '{name}' has layers that carry one packed sample into the next (state-space, "
+                f"convolution or chunked); train it with packing off, or take a tested family: {families}"
+            )
+        if not getattr(language_model, "_supports_attention_backend", False):
+            return f"language model '{name}' does not take weft's attention; train it with packing off, or take one of: {families}"
+    if getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True):
+        return f"language model '{name}' looks ahead (bidirectional attention); train it with packing off, or take one of: {families}"
+    if config._attn_implementation != NAME:
+        return (
+            f"packing needs weft's attention, and the model was loaded with attn_implementation="
+            f"'{config._attn_implementation}'; load it without that option, or train with packing off"
+        )
+    return None
+
+
+def weft_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K].
+
+    ``sliding_window`` is the number of keys a query sees, itself included; ``softcap`` bounds scores (Gemma 2).
+    """
+    if is_segment_mask(attention_mask):
+        lengths = attention_mask.flatten().tolist()
+        if sum(lengths) != query.shape[2] or query.shape[0] != 1 or key.shape[2] != query.shape[2]:
+            raise WeftError(
+                f"segment_lengths add up to {sum(lengths)} for a packed row of {query.shape[0]} x {query.shape[2]} tokens; "
+                "a packed row is one row, and its samples fill it"
+            )
+        if kwargs.get("s_aux") is not None:
+            raise WeftError("a language model with attention sinks cannot be packed; train it with packing off")
+        attend = _varlen if query.is_cuda and query.dtype != torch.float32 and softcap is None else _per_segment
+        return attend(query, key, value, lengths, dropout, scaling, sliding_window, softcap), None
+    if softcap is not None:
+        return _capped(query, key, value, attention_mask, dropout, scaling, softcap), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """[L, L] True where a query may look: at itself and ``window - 1`` positions before."""
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None]
+    return (distance >= 0) & (distance < window)
+
+
+def _per_segment(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    out = []
+    # `split` and `cat`, not slices: the backward pass of a slice fills a whole row with zeros for each sample.
+    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        length = q.shape[2]
+        windowed = window is not None and window < length
+        mask = _window_mask(length, window, q.device) if windowed and window is not None else None
+        if softcap is not None:
+            causal = mask if mask is not None else _window_mask(length, length, q.device)
+            out.append(_capped(q, k, v, causal, dropout, scaling, softcap))
+            continue
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
+        )
+        out.append(mixed.transpose(1, 2))
+    return torch.cat(out, 1).contiguous()
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    dropout: float,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    if dropout:
+        raise WeftError(
+            "attention dropout cannot be used with packed rows on a GPU; set the model's attention_dropout to 0"
+        )
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = torch.tensor([0, *lengths], device=query.device).cumsum(0).to(torch.int32)
+    groups = query.shape[1] // key.shape[1]
+    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
+    longest, left = max(lengths), -1 if window is None else window - 1  # the window counts keys before the query
+    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(left, 0))
+    return out[None]
+
+
+def _capped(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    dropout: float,
+    scaling: float | None,
+    softcap: float,
+) -> torch.Tensor:
+    """Attention with bounded scores, which SDPA cannot do: softcap * tanh(scores / softcap) before the softmax."""
+    groups = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = softcap * torch.tanh(scores / softcap)
+    if mask is None and query.shape[2] > 1:
+        mask = _window_mask(query.shape[2], query.shape[2], query.device)
+        scores = scores[..., : query.shape[2]]
+        value = value[:, :, : query.shape[2]]
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
+    weights = F.dropout(F.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype), dropout)
+    return (weights @ value).transpose(1, 2).contiguous()
+
+
+AttentionInterface.register(NAME, weft_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

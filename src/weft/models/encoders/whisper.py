@@ -1,0 +1,160 @@
+"""Whisper's encoder, and what Qwen-Audio and LLaSM make of it.
+
+The modules are transformers' own `WhisperEncoder` (weights under ``audio.tower.`` with its names), but the forward pass
+here takes clips of any length up to the window, with their lengths: what lies beyond a clip's own end is zeroed before
+each convolution, which is what the convolution's own padding would be, and masked as a key. A short clip in a batch
+thus equals the clip alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import WhisperConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from weft.conversation import WeftError
+from weft.models.config import Audio
+from weft.models.layout import HOP, conv_length, window_samples
+
+SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame; after (x + 4) / 4 that is 2 below it
+
+
+def whisper_config(section: Audio) -> WhisperConfig:
+    drop = ("dtype", "torch_dtype", "model_type", "architectures")
+    config = WhisperConfig(**{k: v for k, v in section.config.items() if k not in drop})
+    frames = window_samples(section) // HOP
+    if frames > 2 * config.max_source_positions:
+        raise WeftError(
+            f"audio.window_seconds {section.window_seconds:g} makes {frames} frames, and the encoder has positions for "
+            f"{2 * config.max_source_positions}; take at most {config.max_source_positions / 50:g} seconds"
+        )
+    return config
+
+
+def within(lengths_N: torch.Tensor, size: int) -> torch.Tensor:
+    """[N, size] True where a position lies within its item."""
+    return torch.arange(size, device=lengths_N.device)[None] < lengths_N[:, None]
+
+
+class WhisperTower(nn.Module):
+    """log-mel [N, T, M] and lengths [N] -> features [N, ceil(T/2), D] (one per 20 ms) and their lengths."""
+
+    def __init__(self, section: Audio) -> None:
+        super().__init__()
+        config = whisper_config(section)
+        self.width: int = config.d_model
+        self.tower = self.build(config)
+
+    def build(self, config: WhisperConfig) -> Any:
+        return WhisperEncoder(config)
+
+    @property
+    def encoder(self) -> Any:
+        return self.tower
+
+    def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
+        return blank(self.encoder.layer_norm(hidden_NTD), lengths_N), lengths_N
+
+    def encode(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder up to, not including, its last norm; ``mel_NTM`` is zero beyond each length."""
+        encoder = self.encoder
+        mel_NTM = blank(mel_NTM.to(encoder.conv1.weight.dtype), lengths_N)
+        hidden_NDT = F.gelu(encoder.conv1(mel_NTM.transpose(1, 2)))
+        hidden_NDT = blank(hidden_NDT.transpose(1, 2), lengths_N).transpose(1, 2)
+        return self.blocks(F.gelu(encoder.conv2(hidden_NDT)).transpose(1, 2), conv_length(lengths_N))
+
+    def blocks(self, hidden_NTD: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and transformer layers over the convolutions' output."""
+        encoder, size = self.encoder, hidden_NTD.shape[1]
+        hidden_NTD = hidden_NTD + encoder.embed_positions.weight[:size]
+        hidden_NTD = F.dropout(blank(hidden_NTD, lengths_N), encoder.dropout, self.training)
+        keys_N11T = None
+        if int(lengths_N.min()) < size:
+            keys_N11T = within(lengths_N, size)[:, None, None].expand(-1, 1, size, -1)
+            if encoder.config._attn_implementation == "eager":
+                keys_N11T = torch.zeros_like(keys_N11T, dtype=hidden_NTD.dtype).masked_fill(
+                    ~keys_N11T, torch.finfo(hidden_NTD.dtype).min
+                )
+        for layer in encoder.layers:
+            if not (self.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop):
+                hidden_NTD = layer(hidden_NTD, keys_N11T)
+        return hidden_NTD, lengths_N
+
+
+def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
+    """``x_NTD`` with zeros beyond each item's length (whatever was there, not-a-number included)."""
+    if int(lengths_N.min()) >= x_NTD.shape[1]:
+        return x_NTD
+    return x_NTD.masked_fill(~within(lengths_N, x_NTD.shape[1])[..., None], 0.0)
+
+
+class QwenAudioTower(WhisperTower):
+    """Qwen-Audio's encoder: Whisper's, halved by averaging *before* the last norm; 25 features a second (audio.py).
+
+    ``boundaries`` [2, D of the language model] are the learned embeddings that stand at a clip's start and end tokens.
+    With ``batch_leak`` a clip next to a longer one sees one frame of the silence behind it in the first convolution, as
+    the released code does; features then come with that one extra frame (`layout`).
+    """
+
+    def __init__(self, section: Audio, language_width: int) -> None:
+        super().__init__(section)
+        self.batch_leak, self.whole = section.batch_leak, window_samples(section) // HOP
+        self.boundaries = nn.Embedding(2, language_width) if section.boundaries else None
+
+    def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.batch_leak:
+            hidden_NTD, lengths_N = self.encode_leaking(mel_NTM, lengths_N)
+        else:
+            hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
+        lengths_N = lengths_N // 2
+        pooled_NtD = F.avg_pool1d(hidden_NTD.transpose(1, 2), 2, 2).transpose(1, 2)
+        return blank(self.encoder.layer_norm(pooled_NtD), lengths_N), lengths_N
+
+    def encode_leaking(self, mel_NTM: torch.Tensor, frames_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """As released: mel is cut to the longest clip of the batch, and shorter clips go on in their own silence."""
+        own_N = torch.where(frames_N < self.whole, frames_N - 1, frames_N)  # without the extra frame: always even
+        longest = int(own_N.max())
+        mel_NTM = mel_NTM.to(self.encoder.conv1.weight.dtype)
+        floor_N = mel_NTM.masked_fill(~within(own_N, mel_NTM.shape[1])[..., None], -torch.inf).amax((1, 2)) - SILENCE
+        floor_N = floor_N.clamp(min=-1.5)  # digital silence: log10 is clamped at 1e-10
+        mel_NTM = torch.where(within(frames_N, mel_NTM.shape[1])[..., None], mel_NTM, floor_N[:, None, None])[
+            :, :longest
+        ]
+        hidden_NDT = F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(mel_NTM.transpose(1, 2)))))
+        return self.blocks(hidden_NDT.transpose(1, 2), own_N // 2)
+
+
+class WhisperDecoderTower(WhisperTower):
+    """LLaSM's tower (llasm.py): a whole Whisper; its *decoder*, fed N start tokens, gives N states whatever the clip.
+
+    Clips come padded to the whole window, as published; features are the decoder's last hidden states [N, tokens, D].
+    """
+
+    def __init__(self, section: Audio) -> None:
+        super().__init__(section)
+        self.tokens, self.start = section.decoder_tokens, self.tower.config.decoder_start_token_id
+        if self.tokens > self.tower.config.max_target_positions:
+            raise WeftError(
+                f"audio.decoder_tokens {self.tokens} is more than the decoder's "
+                f"{self.tower.config.max_target_positions} positions; take fewer"
+            )
+
+    def build(self, config: WhisperConfig) -> Any:
+        return WhisperModel(config)
+
+    @property
+    def encoder(self) -> Any:
+        return self.tower.encoder
+
+    def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        heard_NTD, _ = super().forward(mel_NTM, lengths_N)
+        ids_NT = torch.full((len(mel_NTM), self.tokens), self.start, device=mel_NTM.device)
+        states_NTD = self.tower.decoder(
+            input_ids=ids_NT, encoder_hidden_states=heard_NTD, use_cache=False
+        ).last_hidden_state
+        return states_NTD, torch.full_like(lengths_N, self.tokens)

@@ -1,0 +1,332 @@
+"""`WeftForConditionalGeneration`: encoders and connectors woven into a `transformers` language model.
+
+State-dict prefixes: ``language_model.`` (a transformers causal LM, its own names), ``vision.``, ``vision_connector.``,
+``audio.``, ``audio_connector.``. Nothing here knows of devices or ranks.
+
+Batches without an image or a clip work: the encoder is not run and its parameters get no gradient (None). Where
+parameters are sharded over ranks, every rank must run the same modules in each step: training then sets
+``model.always_encode`` to the modalities that any rank has, and a rank without one runs a dummy item whose embeddings
+enter with weight zero, so gradients exist and are zero.
+
+Shape suffixes: B rows, L tokens, N images or windows, C channels, H height, W width (of a picture) or the language
+model's width (of embeddings), T frames, M bands, X embeddings in a row of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from weft.conversation import WeftError
+from weft.models import attention
+from weft.models.config import WeftConfig
+from weft.models.connectors import build_connector
+from weft.models.encoders import build_audio, build_vision
+from weft.models.encoders.conv import ConvTower
+from weft.models.layout import image_grid, mel_bands
+from weft.models.loss import chunked_cross_entropy, next_token_targets
+from weft.models.splice import splice, splice_boundaries
+
+MEDIA = ("pixel_values", "input_features", "feature_lengths")
+
+
+@dataclass
+class WeftOutput(ModelOutput):
+    """``loss`` = ``loss_sum`` / ``loss_count`` (label tokens of this batch). With labels, ``logits`` are not computed."""
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: Any = None
+    attentions: Any = None
+    loss_sum: torch.Tensor | None = None
+    loss_count: torch.Tensor | None = None
+
+
+class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    config_class = WeftConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    input_modalities = ("image", "audio", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _skip_keys_device_placement = ["past_key_values"]
+
+    def __init__(self, config: WeftConfig) -> None:
+        super().__init__(config)
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config, **_own_attention(config))
+        width = config.text_config.hidden_size
+        vision, audio = config.vision_section, config.audio_section
+        self.vision = self.vision_connector = self.audio = self.audio_connector = None
+        if vision is not None:
+            self.vision = build_vision(vision)
+            grid = image_grid(vision) if vision.drop_cls or vision.kind in ("siglip", "conv") else None
+            self.vision_connector = build_connector(vision.connector, self.vision.width, width, grid)
+        if audio is not None:
+            self.audio = build_audio(audio, width)
+            self.audio_connector = build_connector(audio.connector, self.audio.width, width)
+        self.always_encode: Sequence[str] = ()
+        self.post_init()
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def part(self, name: str) -> list[nn.Module]:
+        """The modules of a part by its name in `training.recipe.PART_NAMES`; none where the model has no such part."""
+        names = {"language": "language_model"}
+        module = getattr(self, names.get(name, name), None)
+        return [module] if isinstance(module, nn.Module) else []
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """As in transformers; the language model and its configuration, which is part of this one's, do the work."""
+        return self.language_model.resize_token_embeddings(*args, **kwargs)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Random weights of encoders and connectors of weft's own; towers of transformers start by their own rules."""
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own start: scaled by the number of inputs
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, ConvTower):
+            init.copy_(module.positions, module.initial_positions())
+        else:
+            super()._init_weights(module)
+
+    # -- media to embeddings -------------------------------------------------------------------------------------------
+
+    def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        """Embeddings [X, W] of images, one after the other; X = N * layout.image_tokens."""
+        if self.vision is None or self.vision_connector is None:
+            raise WeftError("this model has no image encoder; give text or audio only")
+        height, width = self.config.vision["size"]
+        if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
+            shape = "x".join(map(str, pixels_NCHW.shape[1:]))
+            raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
+        return self.vision_connector(self.vision(pixels_NCHW))[0].flatten(0, 1)
+
+    def embed_audio(self, features: torch.Tensor, lengths_N: torch.Tensor | None = None) -> torch.Tensor:
+        """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths."""
+        if self.audio is None or self.audio_connector is None:
+            raise WeftError("this model has no audio encoder; give text or images only")
+        if lengths_N is None:
+            lengths_N = torch.full((len(features),), features.shape[1])
+        lengths_N = lengths_N.to(features.device)
+        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N))
+        return embedded_NtW[torch.arange(embedded_NtW.shape[1], device=tokens_N.device) < tokens_N[:, None]]
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Text embeddings with the media's at their placeholders, [B, L, W]."""
+        config = self.config
+        mixed_BLW = self.get_input_embeddings()(input_ids)
+        images_XW = self.embed_images(pixel_values) if pixel_values is not None and len(pixel_values) else None
+        sounds_XW = None
+        if input_features is not None and len(input_features):
+            sounds_XW = self.embed_audio(input_features, feature_lengths)
+        for modality, token, media in (
+            ("image", config.image_token_id, images_XW),
+            ("audio", config.audio_token_id, sounds_XW),
+        ):
+            if getattr(self, "vision" if modality == "image" else "audio") is not None:
+                mixed_BLW = splice(mixed_BLW, input_ids, token, media, modality)
+        if images_XW is None and "vision" in self.always_encode and self.vision is not None:
+            mixed_BLW = mixed_BLW + 0.0 * self.embed_images(self._blank_image()).sum().to(mixed_BLW.dtype)
+        boundaries = getattr(self.audio, "boundaries", None)
+        if sounds_XW is None and "audio" in self.always_encode and self.audio is not None:
+            nothing = self.embed_audio(*self._blank_audio()).sum()
+            if boundaries is not None:
+                nothing = nothing + boundaries.weight.sum()
+            mixed_BLW = mixed_BLW + 0.0 * nothing.to(mixed_BLW.dtype)
+        if boundaries is not None and sounds_XW is not None:
+            mixed_BLW = splice_boundaries(
+                mixed_BLW, input_ids, config.audio_start_id, config.audio_end_id, boundaries.weight
+            )
+        return mixed_BLW
+
+    def _blank_image(self) -> torch.Tensor:
+        return torch.zeros(1, 3, *self.config.vision["size"], device=self.device)
+
+    def _blank_audio(self) -> tuple[torch.Tensor, torch.Tensor]:
+        section = self.config.audio_section
+        bands = mel_bands(section)
+        size = 16 if bands else section.sample_rate  # enough for one token of any encoder
+        if section.kind == "whisper_decoder":
+            size = round(section.window_seconds * 100)
+        shape = (1, size, bands) if bands else (1, size)
+        return torch.zeros(shape, device=self.device), torch.tensor([size], device=self.device)
+
+    # -- forward -------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        segment_lengths: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        label_smoothing: float = 0.0,
+        logits_to_keep: int | torch.Tensor = 0,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> WeftOutput:
+        """Logits, or with ``labels`` the loss.
+
+        ``input_ids`` [B, L]; ``pixel_values`` [N, 3, H, W]; ``input_features`` [N, T, M] (log-mel) or [N, S] (waveform)
+        with ``feature_lengths`` [N]; items fill their placeholders in order of appearance over rows.
+        ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
+        ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean over
+        labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
+        Raises WeftError where media and placeholders do not match.
+        """
+        if inputs_embeds is None:
+            if input_ids is None:
+                raise WeftError("the model needs input_ids (or inputs_embeds)")
+            media = pixel_values is not None or input_features is not None
+            if past_key_values is not None and past_key_values.get_seq_length() > 0 and not media:
+                inputs_embeds = self.get_input_embeddings()(input_ids)  # going on: a placeholder here is a mere token
+            else:
+                inputs_embeds = self.embed(input_ids, pixel_values, input_features, feature_lengths)
+        length = inputs_embeds.shape[1]
+        if segment_lengths is not None:
+            problem = attention.packing_problem(self.language_model)
+            if problem:
+                raise WeftError(problem)
+            if position_ids is None:
+                position_ids = torch.cat([torch.arange(n) for n in segment_lengths.tolist()])[None]
+                position_ids = position_ids.to(inputs_embeds.device)
+            attention_mask = attention.segment_mask(segment_lengths.to(inputs_embeds.device))
+            kwargs["use_cache"] = False
+        elif position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+            # Positions count real tokens, so a row padded on the left equals the row alone.
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        inputs = dict(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )
+        if labels is None:
+            out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
+            return WeftOutput(
+                logits=out.logits,
+                past_key_values=out.get("past_key_values"),
+                hidden_states=out.get("hidden_states"),
+                attentions=out.get("attentions"),
+            )
+        inputs["use_cache"] = False
+        out = self.language_model.get_decoder()(**inputs)
+        loss_sum, count = chunked_cross_entropy(
+            out.last_hidden_state,
+            next_token_targets(labels, segment_lengths),
+            self.logits,
+            self.config.text_config.vocab_size,
+            label_smoothing=label_smoothing,
+        )
+        divisor = num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1)
+        return WeftOutput(
+            loss=loss_sum / divisor, loss_sum=loss_sum, loss_count=count, hidden_states=out.get("hidden_states")
+        )
+
+    def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
+        """The language model's output head, with what some families do to its result (Gemma 2, Granite, Cohere)."""
+        logits_nV = self.language_model.get_output_embeddings()(hidden_nD)
+        text = self.config.text_config
+        if getattr(text, "logits_scaling", None):
+            logits_nV = logits_nV / text.logits_scaling
+        if getattr(text, "logit_scale", None):
+            logits_nV = logits_nV * text.logit_scale
+        cap = getattr(text, "final_logit_softcapping", None)
+        return logits_nV if cap is None else cap * torch.tanh(logits_nV / cap)
+
+    # -- generation ----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers. Media are encoded here, once, before rows are repeated for beams or several answers."""
+        media = {name: kwargs.pop(name, None) for name in MEDIA}
+        ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if ids is not None and kwargs.get("inputs_embeds") is None:
+            kwargs["inputs_embeds"] = self.embed(ids, **media)
+        return super().generate(inputs, *args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Any = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        prompt_embeds = inputs_embeds
+        if inputs_embeds is not None and not is_first_iteration and past_key_values is None:
+            # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
+            new_ids = input_ids[:, inputs_embeds.shape[1] :]
+            new_embeds = self.get_input_embeddings()(new_ids)
+            prompt_embeds, is_first_iteration = torch.cat([inputs_embeds, new_embeds], 1), True
+        return super().prepare_inputs_for_generation(
+            input_ids,
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=prompt_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+
+
+def _own_attention(config: WeftConfig) -> dict[str, str]:
+    """weft's attention for the language model, unless another was asked for or the family brings its own."""
+    asked = config.text_config._attn_implementation
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(config.text_config)]
+    if asked not in (None, attention.NAME) or not getattr(model_class, "_supports_attention_backend", False):
+        return {}
+    return {"attn_implementation": attention.NAME}
+
+
+AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)
+for _auto in (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM):
+    _auto.register(WeftConfig, WeftForConditionalGeneration, exist_ok=True)
