@@ -80,11 +80,12 @@ class LazyGroup(TyperGroup):
 def load_command(name: str) -> Any:
     module, attribute = COMMANDS[name].target.split(":")
     found = getattr(import_module(module), attribute)
-    if not isinstance(found, typer.Typer):
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_group(found)  # a group even where it has one subcommand so far
+    else:
         app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        app.command(name, context_settings=CONTEXT)(found)
-        found = app
-    command = typer.main.get_command(found)
+        app.command(name)(found)
+        command = typer.main.get_command(app)
     command.name = name
     command.context_settings = {**CONTEXT, **command.context_settings}
     return command
