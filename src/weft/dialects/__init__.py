@@ -1,0 +1,41 @@
+"""Prompt formats, one file each. A dialect knows text only: no tokenizer, no model, no files."""
+
+from typing import Any
+
+from weft.dialects.base import Dialect, DialectError, Modality, Piece, Plain, Slot, Special, Switches, plain_text
+from weft.dialects.chatml import ChatML
+from weft.dialects.minigpt_v2 import MiniGPTv2
+from weft.dialects.qwen_audio import QwenAudio
+
+DIALECTS: dict[str, type[Dialect]] = {d.name: d for d in (ChatML, MiniGPTv2, QwenAudio)}
+
+
+def get_dialect(name: str, switches: dict[str, Any] | None = None) -> Dialect:
+    """The dialect called ``name`` with its switches set; unknown names and switches are a `DialectError`."""
+    if name not in DIALECTS:
+        raise DialectError(f"there is no dialect {name!r}; there are {', '.join(DIALECTS)}")
+    kind = DIALECTS[name]
+    unknown = sorted(set(switches or {}) - set(kind.Switches.model_fields))
+    if unknown:
+        known = ", ".join(kind.Switches.model_fields)
+        raise DialectError(f"the dialect {name} has no switch {unknown[0]!r}; it has {known}")
+    try:
+        return kind(kind.Switches.model_validate(switches or {}))
+    except ValueError as error:
+        first = str(error).replace("\n", " ")
+        raise DialectError(f"a switch of the dialect {name} has a value it cannot take: {first}") from error
+
+
+__all__ = [
+    "DIALECTS",
+    "Dialect",
+    "DialectError",
+    "Modality",
+    "Piece",
+    "Plain",
+    "Slot",
+    "Special",
+    "Switches",
+    "get_dialect",
+    "plain_text",
+]

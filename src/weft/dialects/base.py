@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from weft.conversation import Conversation, Part, WeftError
+from weft.conversation import Box, Conversation, Message, Part, Task, Text, WeftError, Words
 
 Modality = Literal["image", "audio"]
 
@@ -66,6 +66,9 @@ class Dialect(ABC):
 
     name: ClassVar[str]
     Switches: ClassVar[type[Switches]] = Switches
+    tasks: ClassVar[frozenset[str]]  # names of the tasks it can write
+    modalities: ClassVar[frozenset[Modality]]
+    apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
     def __init__(self, switches: Switches | None = None) -> None:
         self.switches = switches or self.Switches()
@@ -85,6 +88,13 @@ class Dialect(ABC):
     def stop_tokens(self) -> list[str]:
         """Tokens that end a generated answer."""
 
+    def ordered_tokens(self) -> list[list[str]]:
+        """Runs of special tokens that stand for a scale (times, coordinates), each from low to high.
+
+        Neighbours on a scale should start with similar embeddings; whoever initialises them asks here.
+        """
+        return []
+
     @abstractmethod
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
         """The pieces of a conversation, in order.
@@ -100,3 +110,69 @@ class Dialect(ABC):
         ``text`` is decoded with special tokens kept and stop tokens removed; ``conversation`` is what was asked (its
         task, labels and clips resolve what the text leaves open). Malformed grounding stays in the text as it is.
         """
+
+
+def cannot(dialect: Dialect, what: str, *, task: str | None = None, modality: Modality | None = None) -> DialectError:
+    """The error for something ``dialect`` has no form for; names the dialects that have."""
+    from weft.dialects import DIALECTS  # the table imports every dialect, and every dialect imports this file
+
+    able = [
+        name
+        for name, other in DIALECTS.items()
+        if name != dialect.name
+        and (task is None or task in other.tasks)
+        and (modality is None or modality in other.modalities)
+    ]
+    can = f"dialects that can: {', '.join(able)}" if able else "no dialect can"
+    return DialectError(f"the dialect {dialect.name} cannot write {what}; {can}")
+
+
+def check(dialect: Dialect, conversation: Conversation) -> None:
+    """Raise where a conversation holds a task or a medium that ``dialect`` has no form for, or turns out of order."""
+    for i, message in enumerate(conversation.messages):
+        for part in message.parts:
+            if isinstance(part, Task) and part.name not in dialect.tasks:
+                raise cannot(dialect, f"the task {part.name!r}", task=part.name)
+        if message.role == "system" and i:
+            raise DialectError("a system message must be the first message of a conversation")
+    if conversation.images and "image" not in dialect.modalities:
+        raise cannot(dialect, "an image", modality="image")
+    if conversation.audios and "audio" not in dialect.modalities:
+        raise cannot(dialect, "a clip", modality="audio")
+
+
+def asked(conversation: Conversation) -> Message | None:
+    """The user message that an answer replies to: the last one."""
+    return next((m for m in reversed(conversation.messages) if m.role == "user"), None)
+
+
+def asked_label(message: Message | None) -> str | None:
+    """The phrase whose boxes a user message asks for, if it asks for any."""
+    if message is None or message.task is None or message.task.name not in ("refer", "detection"):
+        return None
+    return message.text.strip() or None
+
+
+def join_words(words: list[str]) -> str:
+    """Words as a line of text: spaces between them, but none between Chinese or Japanese characters."""
+    out = ""
+    for word in words:
+        out += word if not out or (_spaceless(out[-1]) and _spaceless(word[:1])) else " " + word
+    return out
+
+
+def _spaceless(char: str) -> bool:
+    return any(low <= char <= high for low, high in (("\u3040", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff")))
+
+
+def plain_text(parts: list[Part] | tuple[Part, ...]) -> str:
+    """An answer as a person would read it: its text, words and labels."""
+    out = ""
+    for part in parts:
+        if isinstance(part, Text):
+            out += part.text
+        elif isinstance(part, Words):
+            out += (" " if out and not out[-1].isspace() else "") + join_words([w.text for w in part.words])
+        elif isinstance(part, Box) and part.label:
+            out += (" " if out and not out[-1].isspace() else "") + part.label
+    return out.strip()

@@ -1,0 +1,385 @@
+"""weft's own format: ChatML turns, tasks asked in words, times and boxes as tokens of their own.
+
+    <|im_start|>user
+    <|audio_start|><|audio|>...<|audio_end|>Transcribe the English speech with times.<|im_end|>
+    <|im_start|>assistant
+    <|t0.3|><|f1|>hello<|t0.6|><|f2|><|im_end|>
+
+A time is two tokens, tenths and hundredths of a second within one window of sound; ``<|window_k|>`` says that the times
+after it are in window k. A box is four (or, with a fine scale, eight) coordinate tokens, left, top, right, bottom;
+``<|ref|>`` opens its label. A label that is just what the user asked for is not written, and `parse` puts it back.
+``<|item_k|>`` says which image or clip is meant where there are several. With ``coordinates="text"`` the same is
+written in plain digits, for language models that know digits and have no such tokens.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
+from weft.dialects.base import (
+    Dialect,
+    DialectError,
+    Modality,
+    Piece,
+    Plain,
+    Slot,
+    Special,
+    Switches,
+    asked,
+    asked_label,
+    cannot,
+    check,
+    join_words,
+)
+
+ITEMS = 16  # images or clips that an answer can tell apart
+WINDOWS = 64
+
+# What a task is called in words: without text, and with it. {text} is where the user's own parts go.
+WORDINGS: dict[str, tuple[str, str]] = {
+    "vqa": ("Answer briefly.", "{text} Answer briefly."),
+    "caption": ("Describe this briefly{language}.", "{text}"),
+    "grounded_caption": ("Describe the picture with boxes.", "{text} Give boxes."),
+    "refer": ("Locate it.", "Locate: {text}"),
+    "identify": ("Identify this.", "Identify: {text}"),
+    "detection": ("Find all objects.", "Find all: {text}"),
+    "transcribe": ("Transcribe the{spoken} speech{times}{itn}.", "{text}{times}{itn}"),
+    "translate": ("Translate the{spoken} speech{to}.", "{text}{to}"),
+    "question": ("Answer the question in the clip.", "{text}"),
+    "emotion": ("Which emotion does the speaker show?", "{text}"),
+    "vocal_sound": ("Which vocal sound is this?", "{text}"),
+    "scene": ("Where was this recorded?", "{text}"),
+    "event": ("Which sounds are there?", "{text}"),
+    "note": ("Describe the note.", "{text}"),
+    "music": ("Describe the music.", "{text}"),
+    "speaker": ("Describe the speaker.", "{text}"),
+    "entities": ("Which names are mentioned?", "{text}"),
+    "locate": ("When is each sound heard?", "Say when: {text}"),
+}
+LANGUAGES = {
+    "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hi": "Hindi", "it": "Italian",
+    "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ru": "Russian",
+    "tr": "Turkish", "uk": "Ukrainian", "zh": "Chinese",
+}  # fmt: skip
+NOTHING = "none"  # the answer to refer and detection where there is no such thing
+
+
+class ChatMLSwitches(Switches):
+    coordinates: Literal["tokens", "text"] = "tokens"
+    box_bins: int = Field(1000, ge=2, le=1000)  # steps of a coordinate over the image
+    box_fine: int = Field(0, ge=0, le=100)  # with n > 0, each step is divided into n by a second token
+    window_seconds: float = Field(30.0, gt=0, le=60)  # length of a window of sound, which times are counted in
+    system: str | None = None  # a system message where a conversation has none
+    bos: str | None = None  # a token before everything, for language models trained to begin with one
+
+
+class ChatML(Dialect):
+    name = "chatml"
+    Switches = ChatMLSwitches
+    tasks: ClassVar = frozenset(WORDINGS)
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("image", "audio"))
+    switches: ChatMLSwitches
+
+    # Names of tokens.
+
+    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
+        return f"<|{modality}|>", f"<|{modality}_start|>", f"<|{modality}_end|>"
+
+    def stop_tokens(self) -> list[str]:
+        return ["<|im_end|>"]
+
+    def special_tokens(self) -> list[str]:
+        tokens = ["<|im_start|>", "<|im_end|>"]
+        if self.switches.bos is not None:
+            tokens.append(self.switches.bos)
+        if self.switches.coordinates == "tokens":
+            tokens += ["<|ref|>", *(f"<|item_{k}|>" for k in range(ITEMS))]
+            tokens += [f"<|window_{k}|>" for k in range(WINDOWS)]
+            tokens += [token for scale in self.ordered_tokens() for token in scale]
+        return tokens
+
+    def ordered_tokens(self) -> list[list[str]]:
+        if self.switches.coordinates == "text":
+            return []
+        tenths = round(self.switches.window_seconds * 10)
+        scales = [
+            [f"<|t{k // 10}.{k % 10}|>" for k in range(tenths + 1)],
+            [f"<|f{k}|>" for k in range(10)],
+            [f"<|p{k}|>" for k in range(self.switches.box_bins)],
+        ]
+        if self.switches.box_fine:
+            scales.append([f"<|q{k}|>" for k in range(self.switches.box_fine)])
+        return scales
+
+    # Writing.
+
+    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
+        check(self, conversation)
+        pieces: list[Piece] = []
+        if self.switches.bos is not None:
+            pieces.append(Special(self.switches.bos))
+        messages = conversation.messages
+        if self.switches.system is not None and not (messages and messages[0].role == "system"):
+            pieces += _turn("system", [Plain(self.switches.system)])
+        seen: dict[Modality, int] = {"image": 0, "audio": 0}
+        question: Message | None = None
+        for message in messages:
+            if message.role == "user":
+                content = self._request(message, seen)
+                question = message
+            else:
+                content = self._answer(message, question, seen)
+            pieces += _turn(message.role, content)
+        if generate:
+            pieces += [Special("<|im_start|>"), Plain("assistant\n")]
+        return pieces
+
+    def _request(self, message: Message, seen: dict[Modality, int]) -> list[Piece]:
+        """A user's message: its parts in their order, the task's wording around the words and boxes."""
+        texts = [i for i, part in enumerate(message.parts) if isinstance(part, Text | Box | Words)]
+        before, after = _wording(message.task, bool(texts)) if message.task else ("", "")
+        total: dict[Modality, int] = {
+            "image": seen["image"] + sum(isinstance(p, Image) for p in message.parts),
+            "audio": seen["audio"] + sum(isinstance(p, Audio) for p in message.parts),
+        }
+        content: list[Piece] = []
+        for i, part in enumerate(message.parts):
+            if texts and i == texts[0]:
+                content.append(Plain(before))
+            if isinstance(part, Image | Audio):
+                modality: Modality = "image" if isinstance(part, Image) else "audio"
+                content.append(Slot(modality, seen[modality]))
+                seen[modality] += 1
+            elif not isinstance(part, Task):
+                if i and isinstance(part, Box) and isinstance(message.parts[i - 1], Text):
+                    content.append(Plain(" "))
+                content += self._part(part, None, total)
+        content.append(Plain(after if texts else before))
+        return [piece for piece in content if piece != Plain("")]
+
+    def _answer(self, message: Message, question: Message | None, seen: dict[Modality, int]) -> list[Piece]:
+        learn = message.role == "assistant"
+        untimed = question is not None and _untimed(question.task)
+        label = asked_label(question)
+        content: list[Piece] = []
+        for part in message.parts:
+            if isinstance(part, Image | Audio | Task):
+                raise DialectError(
+                    f"the dialect {self.name} cannot write {type(part).__name__.lower()} parts in {message.role} "
+                    "messages; move them to a user message"
+                )
+            if untimed and isinstance(part, Words):
+                part = Text(join_words([word.text for word in part.words]))
+            content += self._part(part, label, seen)
+        return [replace(piece, loss=learn) for piece in content if not isinstance(piece, Slot)]
+
+    def _part(self, part: Part, label: str | None, total: dict[Modality, int]) -> list[Piece]:
+        """One part of text, boxes or words; ``total`` counts the images and clips there are so far."""
+        if isinstance(part, Text):
+            return [Plain(part.text)]
+        if isinstance(part, Box):
+            if not part.boxes and part.label in (None, label):
+                return [Plain(NOTHING)]
+            label = None if part.label == label else part.label
+            if self.switches.coordinates == "text":
+                return [Plain(_box_text(part, label, total["image"]))]
+            pieces: list[Piece] = self._item(part.image, total["image"])
+            if label is not None:
+                pieces += [Special("<|ref|>"), Plain(label)]
+            return pieces + [Special(t) for box in part.boxes for value in box for t in self._coordinate(value)]
+        if isinstance(part, Words):
+            if self.switches.coordinates == "text":
+                return [Plain(_words_text(part, total["audio"]))]
+            return self._item(part.audio, total["audio"]) + list(self._words(part))
+        raise DialectError(f"the dialect {self.name} has no form for {type(part).__name__}")
+
+    def _item(self, index: int | None, total: int) -> list[Piece]:
+        if index is None or total <= 1:
+            return []
+        if index >= ITEMS:
+            raise cannot(self, f"a reference to item {index} of one kind: it tells {ITEMS} apart")
+        return [Special(f"<|item_{index}|>")]
+
+    def _coordinate(self, value: float) -> list[str]:
+        bins, fine = self.switches.box_bins, self.switches.box_fine
+        step = round(min(max(value, 0.0), 1.0) * (bins * max(fine, 1) - 1))
+        return [f"<|p{step}|>"] if not fine else [f"<|p{step // fine}|>", f"<|q{step % fine}|>"]
+
+    def _value(self, step: int, part: int | None) -> float:
+        bins, fine = self.switches.box_bins, self.switches.box_fine
+        # A fine token that is missing stands for the middle of its step.
+        step = step if not fine else step * fine + (fine // 2 if part is None else part)
+        return round(step / (bins * max(fine, 1) - 1), 4)
+
+    def _words(self, part: Words) -> Iterator[Piece]:
+        window = round(self.switches.window_seconds * 100)
+        now = 0
+        for word in part.words:
+            for i, time in enumerate((word.start, word.end)):
+                k, hundredths = divmod(max(0, round(time * 100)), window)
+                if i and k and not hundredths:  # a word that ends with its window still belongs to it
+                    k, hundredths = k - 1, window
+                if k != now:
+                    # Tokens in a row add up, so that a clip of any length can be written.
+                    yield from (Special(f"<|window_{WINDOWS - 1}|>") for _ in range(k // (WINDOWS - 1)))
+                    if k % (WINDOWS - 1) or not k:
+                        yield Special(f"<|window_{k % (WINDOWS - 1)}|>")
+                    now = k
+                yield Special(f"<|t{hundredths // 100}.{hundredths // 10 % 10}|>")
+                yield Special(f"<|f{hundredths % 10}|>")
+                if not i:
+                    yield Plain(word.text)
+
+    # Reading.
+
+    def parse(self, text: str, conversation: Conversation) -> list[Part]:
+        question = asked(conversation)
+        label = asked_label(question)
+        images, clips = len(conversation.images), len(conversation.audios)
+        if text.strip().lower() == NOTHING and question and question.task and question.task.name in _GROUNDED:
+            return [Box((), label, 0 if images == 1 else None)]
+        found = self._parse_tokens(text) if self.switches.coordinates == "tokens" else _parse_text(text)
+        parts: list[Part] = []
+        for part in found:
+            if isinstance(part, Box):
+                image = 0 if images == 1 else part.image
+                part = Box(part.boxes, part.label if part.label is not None else label, image)
+            elif isinstance(part, Words):
+                part = Words(part.words, 0 if clips == 1 else part.audio)
+            parts.append(part)
+        return parts
+
+    def _parse_tokens(self, text: str) -> Iterator[Part]:
+        end = 0
+        words: list[Word] = []
+        audio: int | None = None
+        window = 0
+        for match in _GROUNDING.finditer(text):
+            between = text[end : match.start()]
+            end = match.end()
+            if match["word"] is not None and match["witem"] is None and words and not between:
+                pass  # goes on with the words before it
+            elif words:
+                yield Words(tuple(words), audio)
+                words = []
+            if between:
+                yield Text(between)
+            if match["word"] is not None:
+                if not words:
+                    audio, window = _index(match["witem"]), 0
+                start, window = self._time(match["start"], window)
+                stop, window = self._time(match["stop"], window)
+                words.append(Word(match["word"], start, max(start, stop)))
+            else:
+                yield Box(self._boxes(match["boxes"]), match["label"], _index(match["bitem"]))
+        if words:
+            yield Words(tuple(words), audio)
+        if text[end:]:
+            yield Text(text[end:])
+
+    def _time(self, text: str, window: int) -> tuple[float, int]:
+        """Seconds of one written time, and the window it is in."""
+        moved = re.findall(r"<\|window_(\d+)\|>", text)
+        if moved:
+            window = sum(map(int, moved))
+        tenths = re.search(r"<\|t(\d+)\.(\d)\|>", text)
+        hundredths = re.search(r"<\|f(\d)\|>", text)
+        assert tenths is not None
+        seconds = int(tenths[1]) + int(tenths[2]) / 10 + (int(hundredths[1]) if hundredths else 5) / 100
+        return round(window * self.switches.window_seconds + seconds, 2), window
+
+    def _boxes(self, text: str) -> tuple[tuple[float, float, float, float], ...]:
+        values = [self._value(int(a), int(b) if b else None) for a, b in _COORDINATE.findall(text)]
+        return tuple(_upright(values[i : i + 4]) for i in range(0, len(values) - 3, 4))
+
+
+_GROUNDED = ("refer", "detection")
+_COORDINATE = re.compile(r"<\|p(\d+)\|>(?:<\|q(\d+)\|>)?")
+_TIME = r"(?:<\|window_\d+\|>)*<\|t\d+\.\d\|>(?:<\|f\d\|>)?"
+_QUADRUPLE = r"(?:<\|p\d+\|>(?:<\|q\d+\|>)?){4}"
+_GROUNDING = re.compile(
+    rf"(?:<\|item_(?P<witem>\d+)\|>)?(?P<start>{_TIME})(?P<word>(?:(?!<\|).)*)(?P<stop>{_TIME})"
+    rf"|(?:<\|item_(?P<bitem>\d+)\|>)?(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:{_QUADRUPLE})+)",
+    re.DOTALL,
+)
+_BOX_TEXT = re.compile(
+    r"(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<label>.*?)</ref>)?"
+    r"(?P<boxes>\[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\](?:, \[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\])*)"
+    r"|(?:\(clip (?P<clip>\d+)\) )?(?P<words><\d+\.\d\d>[^<]*<\d+\.\d\d>(?: <\d+\.\d\d>[^<]*<\d+\.\d\d>)*)",
+    re.DOTALL,
+)
+
+
+def _turn(role: str, content: list[Piece]) -> list[Piece]:
+    learn = role == "assistant"
+    return [Special("<|im_start|>"), Plain(f"{role}\n"), *content, Special("<|im_end|>", learn), Plain("\n")]
+
+
+def _untimed(task: Task | None) -> bool:
+    return task is not None and task.name == "transcribe" and not task.get("timestamps")
+
+
+def _wording(task: Task, text: bool) -> tuple[str, str]:
+    """The wording of a task before and after the user's own words."""
+    spoken, to = task.get("language"), task.get("to")
+    itn = task.get("itn")
+    filled = WORDINGS[task.name][text].format(
+        text="\0",
+        language=f" in {LANGUAGES.get(spoken, spoken)}" if spoken else "",
+        spoken=f" {LANGUAGES.get(spoken, spoken)}" if spoken else "",
+        to=f" into {LANGUAGES.get(to, to)}" if to else "",
+        times=" with times" if task.get("timestamps") else "",
+        itn="" if itn is None else ", numbers in digits" if itn else ", numbers in words",
+    )
+    style = task.get("style")
+    if style:
+        filled += f" Style: {style}."
+    before, _, after = filled.partition("\0")
+    return before, after
+
+
+def _index(text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def _upright(values: list[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = values
+    return (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+
+
+def _box_text(box: Box, label: str | None, images: int) -> str:
+    prefix = f"(image {box.image + 1}) " if box.image is not None and images > 1 else ""
+    quadruples = ", ".join("[" + ", ".join(str(round(v * 1000)) for v in b) + "]" for b in box.boxes)
+    return prefix + (f"<ref>{label}</ref>" if label is not None else "") + quadruples
+
+
+def _words_text(words: Words, clips: int) -> str:
+    prefix = f"(clip {words.audio + 1}) " if words.audio is not None and clips > 1 else ""
+    return prefix + " ".join(f"<{w.start:.2f}>{w.text}<{w.end:.2f}>" for w in words.words)
+
+
+def _parse_text(text: str) -> Iterator[Part]:
+    end = 0
+    for match in _BOX_TEXT.finditer(text):
+        if match["boxes"] is not None:
+            numbers = [int(n) / 1000 for n in re.findall(r"\d+", match["boxes"])]
+            if max(numbers) > 1:
+                continue  # no box: four numbers that happen to stand in brackets
+        if text[end : match.start()]:
+            yield Text(text[end : match.start()])
+        end = match.end()
+        if match["boxes"] is not None:
+            boxes = tuple(_upright(numbers[i : i + 4]) for i in range(0, len(numbers), 4))
+            yield Box(boxes, match["label"], int(match["image"]) - 1 if match["image"] else None)
+        else:
+            words = re.findall(r"<(\d+\.\d\d)>([^<]*)<(\d+\.\d\d)>", match["words"])
+            clip = int(match["clip"]) - 1 if match["clip"] else None
+            yield Words(tuple(Word(w, float(a), max(float(a), float(b))) for a, w, b in words), clip)
+    if text[end:]:
+        yield Text(text[end:])

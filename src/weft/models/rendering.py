@@ -1,0 +1,164 @@
+"""The one renderer: pieces of a dialect to token ids, with loss flags, media spans and the piece each token came from.
+
+Training samples, evaluation prompts, chat prompts and the server's prompts are all made here, so they cannot differ.
+Plain text is tokenised with special tokens switched off: what a user writes never becomes one, nor a media slot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from weft.conversation import WeftError
+from weft.dialects import Dialect, Modality, Piece, Plain, Slot, Special
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# How many embeddings each window of a medium takes: (modality, index) -> one number a window (an image has one).
+SlotSizes = Mapping[tuple[Modality, int], Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Where the embeddings of one image or one window of a clip stand (start and end tokens not included)."""
+
+    modality: Modality
+    item: int  # counts images (clips) over the conversation
+    start: int
+    length: int
+    window: int = 0
+
+
+@dataclass(slots=True)
+class Rendered:
+    """Token ids of one conversation; ``loss`` and ``source`` have one entry a token."""
+
+    ids: list[int] = field(default_factory=list)
+    loss: list[bool] = field(default_factory=list)
+    source: list[int] = field(default_factory=list)  # index into `pieces`
+    spans: list[Span] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)  # joined as they were tokenised
+
+
+class Renderer:
+    """Tokenises the pieces of one dialect with one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> None:
+        self.tokenizer, self.dialect = tokenizer, dialect
+        self._ids: dict[str, int] = {}
+        self._text: dict[str, list[int]] = {}
+
+    def token_id(self, token: str) -> int:
+        """The id of one special token; an error where the tokenizer has no such token."""
+        if token not in self._ids:
+            index = self.tokenizer.convert_tokens_to_ids(token)
+            if index is None or (index == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token):
+                raise WeftError(
+                    f"the tokenizer has no token {token!r}, which the dialect {self.dialect.name} writes; "
+                    "compose the model with this dialect, or choose another"
+                )
+            self._ids[token] = int(index)
+        return self._ids[token]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of plain text: no special token is added or recognised in it."""
+        if len(text) > 64:
+            return self._encode(text)
+        if text not in self._text:
+            if len(self._text) > 4096:  # wordings and phrases come again and again; anything else need not stay
+                self._text.clear()
+            self._text[text] = self._encode(text)
+        return self._text[text]
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def render(self, pieces: Sequence[Piece], sizes: SlotSizes) -> Rendered:
+        out = Rendered(pieces=joined(pieces))
+        for index, piece in enumerate(out.pieces):
+            if isinstance(piece, Slot):
+                ids, loss = self._slot(piece, sizes, out), False
+            elif isinstance(piece, Special):
+                ids, loss = [self.token_id(piece.token)], piece.loss
+            else:
+                ids, loss = self.encode_text(piece.text), piece.loss
+            out.ids += ids
+            out.loss += [loss] * len(ids)
+            out.source += [index] * len(ids)
+        return out
+
+    def _slot(self, slot: Slot, sizes: SlotSizes, out: Rendered) -> list[int]:
+        token, start, end = self.dialect.slot_tokens(slot.modality)
+        ids: list[int] = []
+        for window, length in enumerate(sizes[slot.modality, slot.index]):
+            if start is not None:
+                ids.append(self.token_id(start))
+            out.spans.append(Span(slot.modality, slot.index, len(out.ids) + len(ids), length, window))
+            ids += [self.token_id(token)] * length
+            if end is not None:
+                ids.append(self.token_id(end))
+        return ids
+
+    # A prompt as one string, with one placeholder a medium, and back.
+
+    def write(self, pieces: Sequence[Piece]) -> str:
+        """The pieces as text: special tokens by name, one placeholder for each image or clip however long."""
+        out = ""
+        previous: Piece | None = None
+        for piece in joined(pieces):
+            if isinstance(piece, Slot):
+                token, start, end = self.dialect.slot_tokens(piece.modality)
+                out += (start or "") + token + (end or "")
+            elif isinstance(piece, Special):
+                out += piece.token
+            else:
+                out += (self.dialect.apart_text if isinstance(previous, Plain) else "") + piece.text
+            previous = piece
+        return out
+
+    def read(self, text: str, seen: Mapping[Modality, int] | None = None) -> list[Piece]:
+        """The pieces of a prompt given as text, in which special tokens and placeholders count as what they are.
+
+        ``seen`` counts the images and clips of earlier prompts, whose media were passed in the same list.
+        """
+        count: dict[Modality, int] = {"image": 0, "audio": 0, **(seen or {})}
+        slots: dict[str, Modality] = {}
+        for modality in self.dialect.modalities:
+            token, start, end = self.dialect.slot_tokens(modality)
+            slots[token] = modality
+            slots[(start or "") + token + (end or "")] = modality
+        specials = set(self.tokenizer.all_special_tokens) | set(self.dialect.special_tokens())
+        names = sorted(specials | set(slots), key=len, reverse=True)
+        pieces: list[Piece] = []
+        end_of_last = 0
+        for match in re.finditer("|".join(map(re.escape, names)), text):
+            if match.start() > end_of_last:
+                pieces.append(Plain(text[end_of_last : match.start()]))
+            end_of_last = match.end()
+            slot = slots.get(match[0])
+            if slot is not None:
+                pieces.append(Slot(slot, count[slot]))
+                count[slot] += 1
+            else:
+                pieces.append(Special(match[0]))
+        if text[end_of_last:]:
+            pieces.append(Plain(text[end_of_last:]))
+        return pieces
+
+
+def joined(pieces: Sequence[Piece]) -> list[Piece]:
+    """Plain neighbours with the same loss flag as one piece, unless the later one is to stand apart; none empty."""
+    out: list[Piece] = []
+    for piece in pieces:
+        last = out[-1] if out else None
+        if isinstance(piece, Plain):
+            if not piece.text:
+                continue
+            if isinstance(last, Plain) and last.loss == piece.loss and not piece.apart:
+                out[-1] = replace(last, text=last.text + piece.text)
+                continue
+        out.append(piece)
+    return out
