@@ -1,0 +1,109 @@
+"""`weft import`: published checkpoints to weft folders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from weft.formats.folder import Imported
+
+app = typer.Typer(no_args_is_help=True, help="Turn a published checkpoint into a weft folder.")
+
+
+class Dtype(StrEnum):
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
+Kind = Annotated[Dtype, typer.Option(help="Type of the written weights; auto: that of the language model's file.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the model folder that is there.")]
+
+
+@app.command("minigpt-v2")
+def minigpt_v2(
+    vision: Annotated[Path, typer.Option(help="eva_vit_g.pth")],
+    llm: Annotated[Path, typer.Option(help="The Llama-2-7b-chat folder (Hugging Face layout).")],
+    checkpoint: Annotated[Path, typer.Option(help="minigptv2_checkpoint.pth")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the image in pixels; default: twice that of the vision file (448).")
+    ] = None,
+    vision_heads: Annotated[
+        int | None, typer.Option(help="Attention heads of the vision tower, which its file does not say (16).")
+    ] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="LoRA scale times its rank; default: 16.")] = None,
+) -> None:
+    """MiniGPT-v2: vision tower, Llama-2 and the trained checkpoint, merged into one folder."""
+    from weft.formats.minigpt_v2 import import_minigpt_v2
+
+    done = import_minigpt_v2(
+        vision,
+        llm,
+        checkpoint,
+        out,
+        dtype.value,
+        force=force,
+        image_size=image_size,
+        heads=vision_heads,
+        lora_alpha=lora_alpha,
+        progress=_progress(),
+    )
+    _report(done)
+
+
+@app.command("qwen-audio")
+def qwen_audio(
+    checkpoint: Annotated[Path, typer.Option(help="The Qwen-Audio or Qwen-Audio-Chat folder.")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+    pad_id: Annotated[
+        int | None, typer.Option(help="Id repeated over a clip, for a folder without qwen.tiktoken.")
+    ] = None,
+) -> None:
+    """Qwen-Audio and Qwen-Audio-Chat."""
+    from weft.formats.qwen_audio import import_qwen_audio
+
+    _report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=_progress()))
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    """A line on stderr that counts written gigabytes, on a terminal; nothing in a log file."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        end = "\n" if done >= total else ""
+        print(f"\rwriting {done / 1e9:.2f} of {total / 1e9:.2f} GB", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def _report(done: Imported) -> None:
+    for source in done.sources:
+        print(f"{source.label}: {source.used} tensors used{_surplus(source.surplus)}")
+    for note in done.notes:
+        print(f"warning: {note}", file=sys.stderr)
+    kind = str(done.dtype).removeprefix("torch.")
+    size = f"{done.bytes / 1e9:.2f} GB" if done.bytes >= 1e8 else f"{done.bytes / 1e6:.2f} MB"
+    print(f"{done.out}: {done.tensors} tensors, {done.parameters:,} parameters, {kind}, {size}")
+    if kind == "float16":
+        print("float16 is very slow on a CPU; import with --dtype bfloat16 or float32 to run it there")
+
+
+def _surplus(names: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return f", {len(names)} known to be surplus ({shown})"

@@ -1,0 +1,369 @@
+"""Published weight files in, a weft folder out, one tensor at a time.
+
+Reading never runs code from a file: safetensors, and pickles through `torch.load(weights_only=True)`. Tensors stay on
+disk (memory-mapped) until they are asked for, and are written as they come, so a checkpoint of any size converts within
+the memory of its largest tensor. A key map is strict: every tensor of every input is used or is on a short list of known
+surplus, and every shape is the expected one; anything else stops the import before a byte is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+import re
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from weft.conversation import WeftError
+
+Shape = tuple[int, ...]
+SHARD_BYTES = 4 * 2**30
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SAFETENSORS_NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+}
+
+
+class CheckpointError(WeftError):
+    """A weight file that cannot be read, or whose tensors are not the expected ones."""
+
+
+@dataclass
+class Tensors:
+    """Named tensors of one input, read when asked for. ``label`` names the input in messages."""
+
+    label: str
+    shapes: dict[str, Shape]
+    dtypes: dict[str, torch.dtype]
+    read: Callable[[str], Tensor]
+    extra: dict[str, Any] = field(default_factory=dict)  # what a pickle holds besides tensors (a training config)
+    used: set[str] = field(default_factory=set)
+    surplus: set[str] = field(default_factory=set)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.read(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.shapes
+
+    def claim(self, name: str, shape: Sequence[int]) -> None:
+        """Marks a tensor as used after checking its shape; problems are collected by `Claims`."""
+        self.used.add(name)
+        if self.shapes[name] != tuple(shape):
+            raise CheckpointError(f"{name} {_shape(self.shapes[name])} for {_shape(shape)}")
+
+    def dtype(self) -> torch.dtype:
+        """The floating type that most of the values have."""
+        sizes: dict[torch.dtype, int] = {}
+        for name, kind in self.dtypes.items():
+            if kind.is_floating_point:
+                sizes[kind] = sizes.get(kind, 0) + math.prod(self.shapes[name])
+        return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)
+
+
+class Claims:
+    """Checks what an input holds against what the layout says, and reports all that is off in one sentence."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.tensors = tensors
+        self.missing: list[str] = []
+        self.wrong: list[str] = []
+
+    def need(self, name: str, shape: Sequence[int]) -> str:
+        if name not in self.tensors:
+            self.missing.append(f"{name} {_shape(shape)}")
+            return name
+        try:
+            self.tensors.claim(name, shape)
+        except CheckpointError as error:
+            self.wrong.append(str(error))
+        return name
+
+    def surplus(self, *patterns: str) -> None:
+        """Names (whole, as regular expressions) that the released system leaves unused too."""
+        known = re.compile("|".join(f"(?:{p})" for p in patterns))
+        self.tensors.surplus |= {n for n in self.tensors.shapes if known.fullmatch(n)} - self.tensors.used
+
+    def settle(self) -> None:
+        """Raises `CheckpointError` unless every tensor was used or is surplus and nothing was missing or misshapen."""
+        t = self.tensors
+        unknown = [f"{n} {_shape(t.shapes[n])}" for n in t.shapes if n not in t.used and n not in t.surplus]
+        problems = [("missing", self.missing), ("of another shape", self.wrong), ("unexpected", unknown)]
+        said = [f"{len(names)} {what}: {_some(names)}" for what, names in problems if names]
+        if said:
+            raise CheckpointError(f"{t.label}: the tensors do not fit the published layout; {'; '.join(said)}")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def read_folder(folder: Path) -> Tensors:
+    """The weights of a Hugging Face folder: one file or shards with an index, safetensors or pickles."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: not a folder; give the folder that holds config.json and the weights")
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        index = folder / f"{stem}.{suffix}.index.json"
+        if index.exists():
+            names = read_json(index).get("weight_map", {})
+            parts = sorted(set(names.values()))
+            absent = [p for p in parts if not (folder / p).exists()]
+            if not parts or absent:
+                raise CheckpointError(f"{index}: names {_some(absent) or 'no'} files that are not in the folder")
+            joined = join([read_file(folder / p) for p in parts], str(folder))
+            lost = sorted(set(names) - set(joined.shapes))
+            if lost:
+                raise CheckpointError(f"{folder}: the index lists {_some(lost)}, which its shards do not hold")
+            return joined
+        single = folder / f"{stem}.{suffix}"
+        if single.exists():
+            return read_file(single, label=str(folder))
+    loose = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    if loose:  # shards whose index was not downloaded: complete or not, the key map will tell
+        return join([read_file(p) for p in loose], str(folder))
+    raise CheckpointError(f"{folder}: holds no weights (model.safetensors, pytorch_model.bin or shards of them)")
+
+
+def join(parts: Sequence[Tensors], label: str) -> Tensors:
+    """Several files as one input. A name in two files is an error."""
+    home: dict[str, Tensors] = {}
+    for part in parts:
+        for name in part.shapes:
+            if name in home:
+                raise CheckpointError(f"{label}: {name} is in {home[name].label} and in {part.label}")
+            home[name] = part
+    shapes = {n: t.shapes[n] for n, t in home.items()}
+    dtypes = {n: t.dtypes[n] for n, t in home.items()}
+    return Tensors(label, shapes, dtypes, lambda name: home[name].read(name))
+
+
+def read_file(file: Path, label: str | None = None, inside: str | None = None) -> Tensors:
+    """One weight file. ``inside`` names the entry of a pickled dictionary that holds the tensors, if it has it."""
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file, label or str(file))
+    return _read_pickle(file, label or str(file), inside)
+
+
+def _read_safetensors(file: Path, label: str) -> Tensors:
+    def opened() -> Any:
+        try:
+            return safe_open(file, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file}: not a whole safetensors file ({error}); download it again") from error
+
+    first = opened()
+    names = list(first.keys())
+    shapes = {n: tuple(first.get_slice(n).get_shape()) for n in names}
+    kinds = {text: kind for kind, text in _SAFETENSORS_NAMES.items()}
+    dtypes = {n: kinds.get(first.get_slice(n).get_dtype(), torch.uint8) for n in names}
+    return Tensors(label, shapes, dtypes, _Mapped(lambda: opened().get_tensor))
+
+
+def _read_pickle(file: Path, label: str, inside: str | None) -> Tensors:
+    entries, extra = _load_pickle(file, inside)
+    shapes = {n: tuple(t.shape) for n, t in entries.items()}
+    dtypes = {n: t.dtype for n, t in entries.items()}
+    read: Callable[[str], Tensor] = entries.__getitem__
+    if zipfile.is_zipfile(file):
+        read = _Mapped(lambda: _load_pickle(file, inside)[0].__getitem__)
+    return Tensors(label, shapes, dtypes, read, extra)
+
+
+def _load_pickle(file: Path, inside: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a pickle and what lies beside them under other keys than ``inside``."""
+    try:
+        # Only a zip archive (torch >= 1.6) can be mapped; the older format is read whole.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except pickle.UnpicklingError as error:
+        needs = re.search(r"GLOBAL (\S+)", str(error))
+        raise CheckpointError(
+            f"{file}: {f'needs {needs[1]}, which is' if needs else 'is damaged, or holds'} more than tensors and plain "
+            f"data; loading it could run code, so it is refused (save its state dict alone, best as safetensors)"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file}: not a whole PyTorch file; download it again") from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a dictionary of tensors")
+    held = content.get(inside) if inside else None
+    entries = dict(held) if isinstance(held, Mapping) else dict(content)
+    extra = {k: v for k, v in content.items() if k != inside} if isinstance(held, Mapping) else {}
+    odd = [str(k) for k, v in entries.items() if not isinstance(v, Tensor)]
+    if odd:
+        raise CheckpointError(f"{file}: {_some(odd)}: not tensors; expected a dictionary of tensors")
+    return entries, extra
+
+
+class _Mapped:
+    """Reads tensors of a memory-mapped file and maps it anew after every GiB.
+
+    Pages that were touched count as the process's memory for as long as their mapping lives, so one mapping for a whole
+    checkpoint would show (and under a memory limit be charged) as if everything had been loaded.
+    """
+
+    def __init__(self, open_file: Callable[[], Callable[[str], Tensor]], limit: int = 2**30) -> None:
+        self.open_file, self.limit, self.served = open_file, limit, 0
+        self.get: Callable[[str], Tensor] | None = None
+
+    def __call__(self, name: str) -> Tensor:
+        if self.get is None or self.served > self.limit:
+            self.get, self.served = None, 0
+            self.get = self.open_file()
+        tensor = self.get(name)
+        self.served += tensor.nbytes
+        return tensor
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{file}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: expected a JSON object")
+    return value
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor to be written: its name in the weft folder, its shape, and how to make it (called once, late)."""
+
+    name: str
+    shape: Shape
+    make: Callable[[], Tensor]
+    dtype: torch.dtype | None = None  # None: the type the whole folder is written in
+
+
+def copy(tensors: Tensors, name: str, to: str) -> Output:
+    """An output that is an input under another name."""
+    return Output(to, tensors.shapes[name], lambda: tensors[name])
+
+
+def write_weights(
+    outputs: Sequence[Output],
+    folder: Path,
+    dtype: torch.dtype,
+    progress: Callable[[int, int], None] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> int:
+    """Writes ``outputs`` as `model.safetensors`, or as shards with an index; returns the bytes written.
+
+    A safetensors header holds only shapes and types, so it is written first and the tensors follow one by one.
+    ``progress`` gets the bytes done and in all.
+    """
+    shards: list[list[Output]] = [[]]
+    room = shard_bytes
+    for output in outputs:
+        size = _bytes(output, dtype)
+        if shards[-1] and size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(output)
+        room -= size
+    total, done = sum(_bytes(o, dtype) for o in outputs), 0
+    free = shutil.disk_usage(folder).free
+    if total > free:
+        raise CheckpointError(f"{folder}: needs {total / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free")
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        last = len(shards)
+        name = "model.safetensors" if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
+        weight_map |= {o.name: name for o in shard}
+        for written in _write_shard(shard, folder / name, dtype):
+            done += written
+            if progress is not None:
+                progress(done, total)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return total
+
+
+def _bytes(output: Output, dtype: torch.dtype) -> int:
+    return math.prod(output.shape) * (output.dtype or dtype).itemsize
+
+
+def _write_shard(outputs: Sequence[Output], file: Path, dtype: torch.dtype) -> Iterator[int]:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for output in outputs:
+        size = _bytes(output, dtype)
+        kind = _SAFETENSORS_NAMES[output.dtype or dtype]
+        header[output.name] = {"dtype": kind, "shape": list(output.shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    with file.open("wb") as sink:
+        sink.write(struct.pack("<Q", len(text)) + text)
+        for output in outputs:
+            tensor = output.make()
+            if tuple(tensor.shape) != output.shape:
+                raise CheckpointError(
+                    f"{output.name}: made as {_shape(tensor.shape)}, planned as {_shape(output.shape)}"
+                )
+            values = tensor.detach().to(output.dtype or dtype).contiguous()
+            if not torch.isfinite(values).all():
+                raise CheckpointError(
+                    f"{output.name}: not all values are finite in {output.dtype or dtype}; the file is damaged or the "
+                    f"type too narrow (try --dtype float32)"
+                )
+            sink.write(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+            yield _bytes(output, dtype)
+
+
+@contextmanager
+def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
+    """A folder to write into that becomes ``out`` only when the block ends well.
+
+    Refuses an ``out`` that has content unless ``force``, and with ``force`` replaces only a model folder. What an
+    interrupted import leaves behind is called ``NAME.partial`` and is replaced by the next one.
+    """
+    out = out.resolve()
+    check_out(out, force)
+    partial = out.with_name(out.name + ".partial")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if out.is_dir():
+        shutil.rmtree(out)
+    partial.rename(out)
+
+
+def check_out(out: Path, force: bool = False) -> None:
+    """Raises `CheckpointError` where ``out`` cannot be written; called before long work begins."""
+    if out.exists() and not out.is_dir():
+        raise CheckpointError(f"{out}: is a file; give a folder that does not exist yet")
+    if out.is_dir() and any(out.iterdir()):
+        if not force:
+            raise CheckpointError(f"{out}: exists and is not empty; give another folder, or --force to replace it")
+        if not (out / "config.json").exists():
+            raise CheckpointError(f"{out}: is not a model folder (no config.json), so --force does not replace it")

@@ -1,0 +1,300 @@
+"""The published tokenizers as ordinary `tokenizer.json` files.
+
+Two kinds are read: SentencePiece models (Llama, Llama-2, Chinese-Llama-2, Baichuan) and Qwen's tiktoken ranks. What is
+written is loaded by `AutoTokenizer` without remote code, `sentencepiece` or `tiktoken`, and gives the ids that the
+released systems were trained with. Each conversion is checked on a battery of strings against the library that the
+original uses before anything is written: a tokenizer that is off by one id in a thousand fails silently for good.
+
+The Llama rule kept here is the older one ("legacy"), which MiniGPT-v2 and LLaSM were trained with: every stretch of plain
+text between special tokens is a text of its own for SentencePiece and gets its dummy space, so `[INST]` after a literal
+`<s>` begins with the piece `▁[`. The newer rule of `transformers` gives `[` there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE, Unigram
+
+from weft.conversation import WeftError
+
+# QwenLM/Qwen-Audio tokenization_qwen.py, PAT_STR.
+QWEN_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPACE = "\u2581"  # SentencePiece's visible space
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of a SentencePiece piece
+
+
+class TokenizerError(WeftError):
+    """A tokenizer file that cannot be read or would not give the same ids."""
+
+
+def sentencepiece_tokenizer(file: Path, added: Sequence[str] = (), bos: bool = True) -> Tokenizer:
+    """A SentencePiece model as a `tokenizers.Tokenizer`; ``added`` special tokens get the ids after the last piece.
+
+    ``bos`` makes plain calls prepend the start token, as the published slow tokenizers do. Raises `TokenizerError`
+    where the file is not a SentencePiece model or holds something that has no equivalent.
+    """
+    proto = _read_sentencepiece(file)
+    pieces, trainer, rules = proto.pieces, proto.trainer_spec, proto.normalizer_spec
+    if trainer.model_type not in (1, 2):
+        raise TokenizerError(f"{file}: a SentencePiece model of words or characters; only BPE and unigram are read")
+    if any(p.type == UNUSED for p in pieces) or trainer.treat_whitespace_as_suffix:
+        raise TokenizerError(f"{file}: has unused pieces or spaces as suffixes, which tokenizer.json cannot express")
+    unknown = next(p.piece for p in pieces if p.type == UNKNOWN)
+    model: BPE | Unigram
+    if trainer.model_type == 2:
+        vocabulary = {p.piece: i for i, p in enumerate(pieces)}
+        model = BPE(
+            vocab=vocabulary,
+            merges=_merges(pieces),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=trainer.byte_fallback,
+        )
+    else:
+        scores = [(p.piece, p.score) for p in pieces]
+        model = Unigram(scores, unk_id=trainer.unk_id, byte_fallback=trainer.byte_fallback)
+    tokenizer = Tokenizer(model)
+    steps: list[Any] = []
+    if rules.precompiled_charsmap:
+        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
+    if rules.remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    if rules.add_dummy_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    decode: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*decode, decoders.Strip(" ", 1, 0)] if rules.add_dummy_prefix else decode)
+    tokenizer.add_special_tokens(
+        [AddedToken(p.piece, normalized=False) for p in pieces if p.type in (UNKNOWN, CONTROL)]
+    )
+    plain = [AddedToken(p.piece, normalized=False, special=False) for p in pieces if p.type == USER_DEFINED]
+    tokenizer.add_tokens(plain)
+    add_specials(tokenizer, added)
+    start = next((p.piece for i, p in enumerate(pieces) if i == trainer.bos_id), None)
+    if bos and start is not None:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{start} $A", pair=f"{start} $A {start}:1 $B:1", special_tokens=[(start, trainer.bos_id)]
+        )
+
+    import sentencepiece
+
+    reference = sentencepiece.SentencePieceProcessor(model_proto=proto.SerializeToString())
+    ordinary = [p.piece.replace(SPACE, " ") for p in pieces if p.type == NORMAL]
+    check_ids(tokenizer, reference.encode, ordinary, str(file))
+    return tokenizer
+
+
+def _read_sentencepiece(file: Path) -> Any:
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise TokenizerError(f"{file}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # protobuf's DecodeError lives in a private module
+        raise TokenizerError(f"{file}: not a SentencePiece model") from error
+    if not proto.pieces:
+        raise TokenizerError(f"{file}: not a SentencePiece model (it holds no pieces)")
+    return proto
+
+
+def _merges(pieces: Any) -> list[tuple[str, str]]:
+    """Every split of every piece into two pieces, best piece first: SentencePiece merges by the score of the result.
+
+    Control and byte pieces are left out: text that spells `<s>` or `<0x0A>` must stay text.
+    """
+    ids = {p.piece: i for i, p in enumerate(pieces) if p.type == NORMAL}
+    found = []
+    for piece in ids:
+        splits = [(piece[:k], piece[k:]) for k in range(1, len(piece))]
+        found += [(piece, left, right) for left, right in splits if left in ids and right in ids]
+    found.sort(key=lambda m: (-pieces[ids[m[0]]].score, ids[m[1]], ids[m[2]]))
+    return [(left, right) for _, left, right in found]
+
+
+def qwen_specials(modalities: Sequence[str] = ("audio",)) -> list[str]:
+    """Qwen-Audio's 3,522 special tokens in order of their ids, which follow the last rank (151,643).
+
+    Source: QwenLM/Qwen-Audio tokenization_qwen.py; the order is that of the released tokenizer.
+    """
+    tags = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+    if not modalities:
+        return tags
+    tags.append("[[[AUDIO:modality]]]")
+    tags += _tags("startoftranscript startofanalysis translate transcribe caption keyword unknown")
+    tags += _tags("en zh de es ko fr ja it zh_tr notimestamps sil timestamps")
+    tags += [f"<|{i / 100:.2f}|>" for i in range(3001)]
+    tags += _tags("caption_audiocaps caption_clotho audioset_ontology caption_plain itn wo_itn")
+    tags += _tags("startofentityvalue endofentityvalue startofentitytype endofentitytype named_entity_recognition")
+    tags += _tags("audio_grounding startofword endofword delim emotion_recognition music_description note_analysis")
+    tags += [*_tags("pitch"), *(f"<|midi_pitch_{i}|>" for i in range(128))]
+    tags += [*_tags("velocity"), *(f"<|midi_velocity_{i}|>" for i in range(128))]
+    tags += _tags("sonic instrument speaker_meta song_meta question answer choice scene event vocal_classification")
+    tags += _tags("speech_understanding scenario action entities speech_edit")
+    return [*tags, "<audio>", "</audio>"]
+
+
+def _tags(names: str) -> list[str]:
+    return [f"<|{name}|>" for name in names.split()]
+
+
+def tiktoken_tokenizer(file: Path, specials: Sequence[str]) -> Tokenizer:
+    """Qwen's `qwen.tiktoken` as a `tokenizers.Tokenizer` with NFC normalisation and ``specials`` after the ranks."""
+    import tiktoken
+
+    ranks = _read_ranks(file)
+    letters = _byte_letters()
+    names = {token: "".join(letters[b] for b in token) for token in ranks}
+    merges: list[tuple[bytes, bytes]] = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        splits = [(token[:k], token[k:]) for k in range(1, len(token))]
+        known = [(left, right) for left, right in splits if left in ranks and right in ranks]
+        merges += sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+    model = models.BPE(
+        vocab={names[token]: rank for token, rank in ranks.items()},
+        merges=[(names[left], names[right]) for left, right in merges],
+        fuse_unk=False,
+        ignore_merges=True,  # tiktoken looks a whole word up before it merges
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.NFC()
+    split = pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    add_specials(tokenizer, specials)
+
+    import unicodedata
+
+    reference = tiktoken.Encoding("qwen", pat_str=QWEN_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    words = [token.decode() for token in ranks if _is_text(token)]
+    check_ids(tokenizer, lambda text: reference.encode_ordinary(unicodedata.normalize("NFC", text)), words, str(file))
+    return tokenizer
+
+
+def _read_ranks(file: Path) -> dict[bytes, int]:
+    try:
+        lines = file.read_bytes().splitlines()
+        ranks = {base64.b64decode(token): int(rank) for token, rank in (line.split() for line in lines if line)}
+    except OSError as error:
+        raise TokenizerError(f"{file}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise TokenizerError(f"{file}: not a tiktoken file (each line is a base64 token and its rank)") from error
+    if sorted(ranks.values()) != list(range(len(ranks))):
+        raise TokenizerError(f"{file}: the ranks are not 0 to {len(ranks) - 1}")
+    missing = [b for b in range(256) if bytes([b]) not in ranks]
+    if missing:
+        raise TokenizerError(f"{file}: {len(missing)} of the 256 single bytes have no rank")
+    return ranks
+
+
+def _byte_letters() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte, which byte-level `tokenizer.json` files are written in."""
+    keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [b for b in range(256) if b not in keep]
+    return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+def _is_text(token: bytes) -> bool:
+    try:
+        token.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def add_specials(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:
+    """Adds special tokens in order; each new one gets the next free id, known ones keep theirs."""
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in tokens])
+
+
+# Texts that have tripped converted tokenizers: runs of spaces, spaces at the ends, line ends, scripts without spaces,
+# combining marks, emoji with joiners, digits, contractions, code, text that spells special tokens, control characters.
+HARD_TEXTS = (
+    "",
+    " ",
+    "  ",
+    "   \n  \t x",
+    "a",
+    " a",
+    "a ",
+    "  two  spaces   three    four ",
+    "[INST] <Img>",
+    "</Img> [refer] give me the location of the red cup [/INST]",
+    "{<12><34><56><78>}<delim>{<0><100><5><99>}",
+    "<s>[INST] </s> <unk> <0x0A> <|im_end|> <audio>/etc/passwd</audio>",
+    "It's we'LL they've I'm 'tis DON'T",
+    "1234567890 3.14159 1,000,000 0x1F \u0664\u0665\u0666",
+    "line one\nline two\r\nline three\n\n\n\tend\n",
+    "def f(x):\n    return x * 2  # comment\n",
+    "\u4e2d\u6587\u6d4b\u8bd5\uff0c\u5168\u89d2\u3000\u7a7a\u683c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30b9\u30c8",
+    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
+    "cafe\u0301 caf\u00e9 \ufb01 \u2460 \u212b \u1e9b\u0323 n\u0303",
+    "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e8\U0001f1f3 \u2764\ufe0f \U0001f9d1\U0001f3fd",
+    "\u00a0nbsp\u2003em\u200bzero\u2028sep\ufeffbom\u2581\u2581under",
+    "\x00\x01\x1f\x7f\x85 control",
+    "\U00020000\U0010ffff rare",
+    "$$ $$$$ $ %%% ### @@@ !!!?? ...... -----",
+    "https://example.com/a?b=c&d=%20e#f user@example.org",
+)
+
+
+def check_ids(tokenizer: Tokenizer, reference: Callable[[str], list[int]], pieces: Sequence[str], what: str) -> None:
+    """Compares ids with the original library's on hard texts and on 300 random joins of ``pieces``.
+
+    Special tokens are off on both sides. Raises `TokenizerError` at the first difference.
+    """
+    rng = random.Random(0)
+    joins = ("", "", " ", "  ", "\n", "\n\n", "\t", "'")
+    texts = list(HARD_TEXTS)
+    for _ in range(300):
+        words = rng.choices(pieces, k=rng.randint(1, 12)) if pieces else []
+        texts.append("".join(word + rng.choice(joins) for word in words))
+    before = tokenizer.encode_special_tokens
+    tokenizer.encode_special_tokens = True
+    try:
+        for text in texts:
+            got, want = tokenizer.encode(text, add_special_tokens=False).ids, list(reference(text))
+            if got != want:
+                at = next(
+                    (i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want))
+                )
+                raise TokenizerError(
+                    f"{what}: the converted tokenizer differs from the original at token {at} of {text[:60]!r} "
+                    f"({got[at : at + 4]} for {want[at : at + 4]}); this tokenizer has a rule that is not known here"
+                )
+    finally:
+        tokenizer.encode_special_tokens = before
+
+
+def save_tokenizer(
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    bos: str | None = None,
+    eos: str | None = None,
+    unk: str | None = None,
+    pad: str | None = None,
+    max_length: int | None = None,
+) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    names = {"bos_token": bos, "eos_token": eos, "unk_token": unk, "pad_token": pad}
+    config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config |= {key: token for key, token in names.items() if token is not None}
+    if max_length is not None:
+        config["model_max_length"] = max_length
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
