@@ -7,7 +7,7 @@ candidates named in each docstring. A result that does not beat it has not used 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 import jiwer
@@ -73,7 +73,7 @@ def best_box(expected: Sequence[BoxTuple]) -> tuple[float, BoxTuple]:
     starts = candidates[np.argsort(-rank(candidates), kind="stable")[:8]]
     steps = np.array([s * e for s in (0.08, 0.03, 0.01) for e in np.concatenate([np.eye(4), -np.eye(4)])])
     best = max((_climb(start, steps, rank) for start in starts), key=lambda found: found[0])[1]
-    return float((iou(best[None], references) >= IOU_THRESHOLD).mean()), tuple(float(round(x, 4)) for x in best)
+    return float((iou(best[None], references) >= IOU_THRESHOLD).mean()), _box(best)
 
 
 def best_box_set(expected: Sequence[Sequence[BoxTuple]]) -> tuple[float, list[BoxTuple]]:
@@ -83,7 +83,7 @@ def best_box_set(expected: Sequence[Sequence[BoxTuple]]) -> tuple[float, list[Bo
         return 0.0, []
     references = np.concatenate([np.asarray(b, float).reshape(-1, 4) for b in expected])
     sample = np.repeat(np.arange(len(expected)), counts)
-    candidates = np.concatenate([np.asarray(best_box(list(map(tuple, references)))[1])[None], _thin(references)])
+    candidates = np.concatenate([np.asarray(best_box([_box(b) for b in references])[1])[None], _thin(references)])
     hits = iou(candidates, references) >= IOU_THRESHOLD  # [candidates, references]
     free = np.ones(len(references), bool)
     chosen: list[BoxTuple] = []
@@ -95,7 +95,7 @@ def best_box_set(expected: Sequence[Sequence[BoxTuple]]) -> tuple[float, list[Bo
         if f1 <= best:
             return best, chosen
         best, matched = float(f1), matched + int(gains[c])
-        chosen.append(tuple(float(round(x, 4)) for x in candidates[c]))
+        chosen.append(_box(candidates[c]))
         open_hits = np.flatnonzero(hits[c] & free)  # one expected box a sample is used up by the new constant
         free[open_hits[np.unique(sample[open_hits], return_index=True)[1]]] = False
 
@@ -123,7 +123,12 @@ def _thin(boxes: np.ndarray) -> np.ndarray:
     return boxes[np.linspace(0, len(boxes) - 1, BOX_CANDIDATES).astype(int)]
 
 
-def _climb(start: np.ndarray, steps: np.ndarray, rank) -> tuple[float, np.ndarray]:
+def _box(edges: np.ndarray) -> BoxTuple:
+    left, top, right, bottom = (round(float(x), 4) for x in edges)
+    return left, top, right, bottom
+
+
+def _climb(start: np.ndarray, steps: np.ndarray, rank: Callable[[np.ndarray], np.ndarray]) -> tuple[float, np.ndarray]:
     """Hill climbing: the best of all steps, until none is better."""
     here, value = start, float(rank(start[None])[0])
     for _ in range(60):

@@ -39,8 +39,13 @@ class Pair:
 
 def answer_text(parts: Sequence[Part]) -> str:
     """The words of an answer: its text and its timed words, in order; boxes have none."""
-    pieces = [p.text if isinstance(p, Text) else " ".join(w.text for w in p.words) for p in parts if _has_text(p)]
-    return " ".join(piece.strip() for piece in pieces if piece.strip())
+    pieces = []
+    for part in parts:
+        if isinstance(part, Text):
+            pieces.append(part.text.strip())
+        elif isinstance(part, Words):
+            pieces += [word.text for word in part.words]
+    return " ".join(piece for piece in pieces if piece)
 
 
 def answer_words(parts: Sequence[Part]) -> list[Word]:
@@ -52,14 +57,11 @@ def answer_boxes(parts: Sequence[Part], image: int | None = None) -> list[BoxTup
     return [b for p in parts if isinstance(p, Box) and (image is None or (p.image or 0) == image) for b in p.boxes]
 
 
-def _has_text(part: Part) -> bool:
-    return isinstance(part, Text | Words)
-
-
 class Metric(ABC):
     """A named figure. ``better`` says which way is up, ``unit`` how it is printed."""
 
     name: ClassVar[str]
+    title: ClassVar[str]  # the name for people
     better: ClassVar[str] = "higher"
     unit: ClassVar[str] = "rate"  # rate (0..1), ms, score
     says: ClassVar[str]  # one line for the signature
@@ -97,6 +99,7 @@ class TallyMetric(Metric):
 
 class WordErrorRate(TallyMetric):
     name, better, nothing = "wer", "lower", 0.0
+    title = "WER"
     says = "jiwer, words as written (characters for languages without spaces), pooled over the corpus"
 
     def text(self, parts: Sequence[Part], language: str | None) -> str:
@@ -106,8 +109,8 @@ class WordErrorRate(TallyMetric):
         return pair.task == "transcribe" or bool(answer_words(pair.expected)) and pair.task != "locate"
 
     def tally(self, pair: Pair) -> Tally:
-        text = (self.text(parts, pair.language) for parts in (pair.expected, pair.given))
-        return scorers.word_errors(*text, pair.language)
+        expected, given = self.text(pair.expected, pair.language), self.text(pair.given, pair.language)
+        return scorers.word_errors(expected, given, pair.language)
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
         return constants.best_transcript(
@@ -117,6 +120,7 @@ class WordErrorRate(TallyMetric):
 
 class NormalizedWordErrorRate(WordErrorRate):
     name = "wer_normalized"
+    title = "WER, normalised"
     says = "as wer after Whisper's normaliser (English for language en, which joins spoken digits; basic otherwise)"
 
     def text(self, parts: Sequence[Part], language: str | None) -> str:
@@ -125,6 +129,7 @@ class NormalizedWordErrorRate(WordErrorRate):
 
 class WordTime(TallyMetric):
     name, better, unit = "word_time_ms", "lower", "ms"
+    title = "word time error"
     says = (
         "mean of |start error| and |end error| in ms over words matched by jiwer's alignment (case and punctuation off)"
     )
@@ -141,6 +146,7 @@ class WordTime(TallyMetric):
 
 class WordTimeCoverage(WordTime):
     name, better, unit = "word_time_coverage", "higher", "rate"
+    title = "words matched"
     says = "expected words that were matched, and so entered word_time_ms"
 
     def tally(self, pair: Pair) -> Tally:
@@ -156,6 +162,7 @@ class WordTimeCoverage(WordTime):
 
 class BoxAccuracy(TallyMetric):
     name = "box_accuracy_50"
+    title = "box accuracy, IoU ≥ 0.5"
     says = "first box given against the first expected, IoU >= 0.5; no box is wrong"
 
     def applies(self, pair: Pair) -> bool:
@@ -174,6 +181,7 @@ class BoxAccuracy(TallyMetric):
 
 class BoxF1(TallyMetric):
     name, nothing = "box_f1_50", 1.0
+    title = "box F1, IoU ≥ 0.5"
     says = "largest one-to-one matching at IoU >= 0.5 per image, labels ignored, counts pooled over the corpus"
 
     def applies(self, pair: Pair) -> bool:
@@ -189,6 +197,7 @@ class BoxF1(TallyMetric):
 
 class Exact(TallyMetric):
     name = "exact"
+    title = "exact match"
     says = "equal after NFKC, casefold, spaces collapsed and punctuation at both ends removed"
 
     def applies(self, pair: Pair) -> bool:
@@ -204,6 +213,7 @@ class Exact(TallyMetric):
 
 class Bleu(Metric):
     name = "bleu"
+    title = "BLEU"
 
     @property
     def says(self) -> str:  # type: ignore[override]
@@ -225,6 +235,7 @@ class Bleu(Metric):
 
 class Cider(Metric):
     name, unit = "cider", "score"
+    title = "CIDEr"
     says = (
         "CIDEr-D (0..10), one reference, lower-cased words without punctuation, frequencies from the references scored"
     )

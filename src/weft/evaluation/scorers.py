@@ -211,7 +211,7 @@ def _key(word: Word) -> str:
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
 
-def iou(a: Sequence[BoxTuple], b: Sequence[BoxTuple]) -> np.ndarray:
+def iou(a: Sequence[BoxTuple] | np.ndarray, b: Sequence[BoxTuple] | np.ndarray) -> np.ndarray:
     """Intersection over union of every box in ``a`` with every box in ``b``: float64 [len(a), len(b)]."""
     A, B = np.asarray(a, float).reshape(-1, 1, 4), np.asarray(b, float).reshape(1, -1, 4)
     size = np.clip(np.minimum(A[..., 2:], B[..., 2:]) - np.maximum(A[..., :2], B[..., :2]), 0, None)

@@ -121,7 +121,9 @@ def _penalise(logits_BV: torch.Tensor, seen_BV: torch.Tensor, penalty: float) ->
 
 def _draw(logits_BV: torch.Tensor, options: Options, uniform_B: np.ndarray) -> torch.Tensor:
     """One id a row by inverting the distribution function at ``uniform_B``: the same on any device and in any batch."""
-    probs, ids = torch.softmax(logits_BV.double() / options.temperature, -1).sort(-1, descending=True, stable=True)
+    probs, ids = torch.sort(
+        torch.softmax(logits_BV.double() / options.temperature, -1), dim=-1, descending=True, stable=True
+    )
     if options.top_k:
         probs[:, options.top_k :] = 0
     before = probs.cumsum(-1) - probs

@@ -7,7 +7,7 @@ so that prompts, batching, stop tokens and parsing are the same everywhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -260,7 +260,7 @@ class Stream:
             raise WeftError("The stream was closed before the answer was complete, so there is no reply.")
         return self._reply
 
-    def _run(self, model: Model, options: Options) -> Iterator[str]:
+    def _run(self, model: Model, options: Options) -> Generator[str, None, None]:
         said = False
         for job in self._request.jobs:
             gap = " " if said else ""  # between the windows of a long clip

@@ -64,7 +64,8 @@ def load_parts(
         model = _with_adapter(model, name)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
         model = model.float()
-    return model.to(place).eval(), processor
+    model.to(place)  # type: ignore[arg-type]  # transformers' wrapper loses the signature
+    return model.eval(), processor
 
 
 def _check_name(name: str) -> None:

@@ -1,0 +1,236 @@
+"""The report as one HTML page that needs nothing else: pictures, sound and data are inside it.
+
+Python prepares the data; ``page.html`` beside this file holds the markup, the style and the script that draws the data.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import soundfile
+
+from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
+from weft.evaluation.metrics import METRICS
+from weft.evaluation.report import beats, notes, shown, write_text
+from weft.evaluation.scorers import word_units
+from weft.media import load_audio, load_image
+
+IMAGE_SIDE = 448  # pixels of the longer side of a picture in the page
+CLIP_SECONDS = 120  # longer clips are drawn but not playable
+MEDIA_BYTES = 24 << 20  # of all media in the page; samples beyond it are listed without
+RATE = 16000
+PEAKS = 240  # columns of a drawn waveform
+
+_TEMPLATE = Path(__file__).with_name("page.html")
+
+
+def write_page(path: Path, report: dict[str, Any], conversations: Sequence[Conversation]) -> None:
+    """Writes ``index.html`` for a report and the conversations it is about (same order as ``report["samples"]``)."""
+    data = json.dumps(page_data(report, conversations), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # Inside <script> only "</" and "<!--" could end or change the block; both are written so that JSON reads the same.
+    data = data.replace("<", "\\u003c")
+    title = f"{report['signature'].get('model') or 'model'} on {report['signature'].get('data') or 'samples'}"
+    page = _TEMPLATE.read_text("utf-8")
+    write_text(path, page.replace("{{title}}", _escape(title)).replace("{{data}}", data))
+
+
+def page_data(report: dict[str, Any], conversations: Sequence[Conversation]) -> dict[str, Any]:
+    media = _Media()
+    samples = [_sample(s, c, media) for s, c in zip(report["samples"], conversations, strict=True)]
+    remarks = notes(report)
+    if media.left_out:
+        remarks.append(f"{media.left_out} pictures and clips are not inside this page, which would grow too large.")
+    signature = report["signature"]
+    return {
+        "model": signature.get("model", ""),
+        "data": signature.get("data", ""),
+        "facts": _facts(signature),
+        "notes": remarks,
+        "tasks": [_task(task, table, report) for task, table in report["metrics"].items()],
+        "samples": samples,
+        "media": media.items,
+        "signature": json.dumps(signature, ensure_ascii=False, indent=1),
+    }
+
+
+def _facts(signature: dict[str, Any]) -> list[str]:
+    seconds = signature["seconds"]
+    facts = [f"{signature['samples']} samples", f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"]
+    facts += [str(signature[key]) for key in ("dtype", "device") if signature.get(key)]
+    return [*facts, signature["date"].replace("T", " ").replace("Z", " UTC"), f"weft {signature['weft']}"]
+
+
+def _task(task: str, table: dict[str, float | None], report: dict[str, Any]) -> dict[str, Any]:
+    rows = []
+    for name, value in table.items():
+        baseline = report["baseline"].get(task, {}).get(name)
+        rows.append(
+            {
+                "name": METRICS[name].title,
+                "value": value,
+                "shown": shown(name, value),
+                "baseline": baseline,
+                "baselineShown": shown(name, baseline),
+                "lower": METRICS[name].better == "lower",
+                "rate": METRICS[name].unit == "rate",
+                "beats": beats(name, value, baseline),
+                "n": report["signature"]["counts"][task][name],
+                "says": METRICS[name].says,
+                "constant": _constant(report["signature"]["constants"][task][name]),
+            }
+        )
+    return {"name": task, "metrics": rows}
+
+
+def _constant(answer: object) -> str:
+    text = answer if isinstance(answer, str) else json.dumps(answer)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -> dict[str, Any]:
+    images = [media.image(part.source) for part in conversation.images]
+    clips = [media.clip(part.source) for part in conversation.audios]
+    made = {
+        "id": sample["id"],
+        "task": sample["task"],
+        "right": sample["right"],
+        "quality": quality(sample["scores"]),
+        "scores": [[METRICS[name].title, shown(name, v)] for name, v in sample["scores"].items() if name != "exact"],
+        "turns": [_turn(message.role, message.parts) for message in conversation.prompt().messages],
+        "images": images,
+        "clips": clips,
+        "expected": _answer(sample["expected"]),
+        "given": None if sample["answer"] is None else _answer(sample["answer"]),
+        "raw": sample["raw"],
+        "problems": sample["problems"],
+        "error": sample["error"],
+    }
+    if "wer" in sample["scores"] and made["given"] is not None:
+        task = next((m.task for m in reversed(conversation.messages) if m.role == "user"), None)
+        language = None if task is None else task.get("to") or task.get("language")
+        made["diff"] = _diff(made["expected"]["text"], made["given"]["text"], language)
+    return made
+
+
+def quality(scores: dict[str, float | None]) -> float:
+    """How good an answer is in 0..1, for sorting: its deciding metric, times breaking ties."""
+    for name in ("wer", "box_accuracy_50", "box_f1_50", "exact", "bleu"):
+        value = scores.get(name)
+        if value is not None:
+            grade = 1 - min(1.0, value) if name == "wer" else value
+            break
+    else:
+        grade = 0.0
+    late = scores.get("word_time_ms")
+    return round(grade - (min(late, 10_000) * 1e-8 if late is not None else 0), 9)
+
+
+def _turn(role: str, parts: Sequence[Any]) -> dict[str, Any]:
+    texts, task = [], None
+    for part in parts:
+        if isinstance(part, Text):
+            texts.append(part.text)
+        elif isinstance(part, Task):
+            fields = ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in part.fields.items())
+            task = part.name + (f" ({fields})" if fields else "")
+        elif isinstance(part, Box):
+            texts += [f"[{', '.join(f'{x:.3g}' for x in box)}]" for box in part.boxes]
+        elif isinstance(part, Image | Audio):
+            continue
+        else:
+            texts.append(" ".join(w.text for w in part.words))
+    return {"role": role, "text": " ".join(t.strip() for t in texts if t.strip()), "task": task}
+
+
+def _answer(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    texts: list[str] = []
+    boxes: list[dict[str, Any]] = []
+    words: list[dict[str, Any]] = []
+    for part in parts:
+        if part["type"] == "text":
+            texts.append(part["text"])
+        elif part["type"] == "words":
+            words += [{**w, "audio": part.get("audio") or 0} for w in part["words"]]
+            texts.append(" ".join(w["text"] for w in part["words"]))
+        else:
+            boxes += [{"box": b, "image": part.get("image") or 0, "label": part.get("label")} for b in part["boxes"]]
+    return {"text": " ".join(t.strip() for t in texts if t.strip()), "boxes": boxes, "words": words}
+
+
+def _diff(expected: str, given: str, language: str | None) -> list[list[str]]:
+    """``[kind, expected words, given words]`` along jiwer's alignment."""
+    expected, given = word_units(expected, language), word_units(given, language)
+    if not expected:
+        return [["insert", "", given]] if given else []
+    result = jiwer.process_words(expected, given)
+    left, right = expected.split(), given.split()
+    return [
+        [c.type, " ".join(left[c.ref_start_idx : c.ref_end_idx]), " ".join(right[c.hyp_start_idx : c.hyp_end_idx])]
+        for c in result.alignments[0]
+    ]
+
+
+class _Media:
+    """Pictures and clips as data URLs, each once however many samples use it."""
+
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.left_out = 0
+        self._known: dict[Any, int] = {}
+        self._bytes = 0
+
+    def image(self, source: Any) -> int:
+        return self._once("image", source, self._make_image)
+
+    def clip(self, source: Any) -> int:
+        return self._once("clip", source, self._make_clip)
+
+    def _once(self, kind: str, source: Any, make: Any) -> int:
+        key = (kind, source if isinstance(source, str | bytes) else id(source))
+        if key not in self._known:
+            try:
+                item = make(source)
+            except WeftError as error:
+                item = {"error": str(error)}
+            self._known[key] = len(self.items)
+            self.items.append(item)
+        return self._known[key]
+
+    def _embed(self, data: bytes, kind: str) -> str | None:
+        if self._bytes + len(data) > MEDIA_BYTES:
+            self.left_out += 1
+            return None
+        self._bytes += len(data)
+        return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+
+    def _make_image(self, source: Any) -> dict[str, Any]:
+        image = load_image(source)
+        width, height = image.size
+        image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=82)
+        return {"width": width, "height": height, "src": self._embed(buffer.getvalue(), "image/jpeg")}
+
+    def _make_clip(self, source: Any) -> dict[str, Any]:
+        wave = load_audio(source, RATE)
+        edges = np.linspace(0, len(wave), min(PEAKS, len(wave)) + 1).astype(int)[:-1]
+        peaks = np.maximum.reduceat(np.abs(wave), edges) if len(wave) else np.zeros(1)
+        level = max(float(peaks.max()), 1e-6)
+        item: dict[str, Any] = {"seconds": len(wave) / RATE, "peaks": [round(float(p) / level * 99) for p in peaks]}
+        if len(wave) > CLIP_SECONDS * RATE:
+            self.left_out += 1
+            return item | {"src": None}
+        buffer = io.BytesIO()
+        soundfile.write(buffer, wave, RATE, format="MP3", compression_level=0.7)
+        return item | {"src": self._embed(buffer.getvalue(), "audio/mpeg")}
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,208 @@
+"""Evaluating a model on a sample file: generate, score, write the report."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from weft.conversation import Conversation, SampleError, WeftError, Words
+from weft.conversation.samples import dump_parts, iter_samples
+from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
+from weft.evaluation.page import write_page
+from weft.evaluation.report import write_json
+from weft.generation import Options, Reply
+from weft.media import image_size
+
+Progress = Callable[[int, int], None]
+
+
+class Answers(Protocol):
+    """What evaluation needs of a model; `weft.generation.Model` has it."""
+
+    def replies(
+        self, conversations: Any, options: Options | None = None, *, batch_size: int = 16
+    ) -> Iterator[tuple[int, Reply | WeftError]]: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Replies and their scores; ``replies[i]`` is None where sample i could not be asked (``errors[i]`` says why)."""
+
+    conversations: list[Conversation]
+    replies: list[Reply | None]
+    errors: list[str | None]
+    figures: Figures
+    scores: list[dict[str, float | None]]
+    seconds: float
+
+
+def evaluate_samples(
+    model: Answers,
+    conversations: Sequence[Conversation],
+    *,
+    metrics: Sequence[str] | None = None,
+    options: Options | None = None,
+    batch_size: int = 16,
+    on_bad_sample: Literal["fail", "skip"] = "fail",
+    progress: Progress | None = None,
+) -> Outcome:
+    """Answers and scores samples in memory. Each ends with the expected answer; earlier turns are given as they are.
+
+    A sample that cannot be asked (a picture that cannot be read, a task the dialect cannot write) raises, or with
+    ``skip`` is left out of every figure and counted. A malformed answer is an answer: it is scored, and is wrong.
+    """
+    start = time.monotonic()
+    wanted = chosen(metrics)
+    options = options or Options()
+    conversations = list(conversations)
+    replies: list[Reply | None] = [None] * len(conversations)
+    errors: list[str | None] = [None] * len(conversations)
+    prompts = [c.prompt() for c in conversations]
+    for done, (index, reply) in enumerate(model.replies(prompts, options, batch_size=batch_size), 1):
+        if isinstance(reply, Reply):
+            replies[index] = reply
+        elif on_bad_sample == "fail":
+            raise reply
+        else:
+            errors[index] = str(reply)
+        if progress is not None:
+            progress(done, len(conversations))
+    answered = [i for i, reply in enumerate(replies) if reply is not None]
+    figures = score([Pair.of(conversations[i], replies[i].parts) for i in answered], wanted)  # type: ignore[union-attr]
+    scores: list[dict[str, float | None]] = [{} for _ in conversations]
+    for i, one in zip(answered, figures.samples, strict=True):
+        scores[i] = one
+    return Outcome(conversations, replies, errors, figures, scores, time.monotonic() - start)
+
+
+def evaluate(
+    model: Answers,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    name: str = "",
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    options: Options | None = None,
+    batch_size: int = 16,
+    on_bad_sample: Literal["fail", "skip"] = "fail",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Scores a model on a sample file and gives the report; ``report.json`` and ``index.html`` are written to ``out``.
+
+    ``limit`` takes the first samples only. ``name`` is what the report calls the model.
+    """
+    options = options or Options()
+    conversations = read_questions(data, limit)
+    outcome = evaluate_samples(
+        model,
+        conversations,
+        metrics=metrics,
+        options=options,
+        batch_size=batch_size,
+        on_bad_sample=on_bad_sample,
+        progress=progress,
+    )
+    report = build_report(outcome, root=Path(data).parent)
+    report["signature"] |= {
+        "model": name or getattr(model, "name", ""),
+        "data": os.fspath(data),
+        "data_sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
+        "limit": limit,
+        "options": asdict(options),
+        "batch_size": batch_size,
+        "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
+        "device": str(getattr(model, "device", "")),
+    }
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "report.json", report)
+        write_page(folder / "index.html", report, conversations)
+    return report
+
+
+def read_questions(data: str | os.PathLike[str], limit: int | None = None) -> list[Conversation]:
+    """The samples of a file, each checked to end with an expected answer."""
+    conversations: list[Conversation] = []
+    for conversation in iter_samples(data, probe=image_size):
+        if limit is not None and len(conversations) >= limit:
+            break
+        if conversation.answer is None:
+            where = f"sample {conversation.id!r}" if conversation.id else f"sample {len(conversations) + 1}"
+            raise SampleError(f"{where} has no final assistant message to compare with", file=os.fspath(data))
+        conversations.append(conversation)
+    if not conversations:
+        raise SampleError("no samples in it: write one JSON object a line", file=os.fspath(data))
+    return conversations
+
+
+def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
+    """The report as JSON-ready data (DESIGN: metrics, baseline, samples, signature)."""
+    samples = []
+    for i, conversation in enumerate(outcome.conversations):
+        reply, scores = outcome.replies[i], outcome.scores[i]
+        pair = Pair.of(conversation, reply.parts if reply else ())
+        samples.append(
+            {
+                "id": conversation.id if conversation.id is not None else str(i),
+                "task": pair.task,
+                "expected": dump_parts(pair.expected),
+                "answer": dump_parts(reply.parts) if reply else None,
+                "text": reply.text if reply else None,
+                "raw": reply.raw if reply else None,
+                "tokens": reply.tokens if reply else 0,
+                "finished": reply.finished if reply else False,
+                "windows": reply.windows if reply else 0,
+                "scores": scores,
+                "right": is_right(scores) if reply else None,
+                "problems": problems(pair, reply),
+                "error": outcome.errors[i],
+            }
+        )
+    figures = outcome.figures
+    used = sorted({name for table in figures.metrics.values() for name in table}, key=list(METRICS).index)
+    return {
+        "metrics": figures.metrics,
+        "baseline": figures.baseline,
+        "samples": samples,
+        "signature": {
+            "weft": _version("weft"),
+            "metrics": {name: METRICS[name].says for name in used},
+            "packages": {package: _version(package) for package in ("jiwer", "sacrebleu", "whisper-normalizer")},
+            "constants": figures.constants,
+            "counts": figures.counts,
+            "samples": len(samples),
+            "not_asked": sum(error is not None for error in outcome.errors),
+            "unfinished": sum(reply is not None and not reply.finished for reply in outcome.replies),
+            "seconds": round(outcome.seconds, 3),
+            "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    }
+
+
+def problems(pair: Pair, reply: Reply | None) -> list[str]:
+    """What is malformed about an answer, in words; it has been scored as it is."""
+    if reply is None:
+        return []
+    found = []
+    if not reply.finished:
+        found.append(f"cut after {reply.tokens} tokens without an end")
+    if answer_boxes(pair.expected) and not answer_boxes(pair.given):
+        found.append("no box in the answer")
+    if any(isinstance(p, Words) for p in pair.expected) and not any(isinstance(p, Words) for p in pair.given):
+        found.append("no word times in the answer")
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
