@@ -34,7 +34,7 @@ def register() -> None:
     try:
         from weft.models.processing import WeftProcessor
     except ModuleNotFoundError as error:
-        if error.name != "weft.models.processing":
+        if not (error.name or "").startswith("weft."):
             raise
         return
     AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)

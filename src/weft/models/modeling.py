@@ -26,13 +26,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     GenerationMixin,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from weft.conversation import WeftError
-from weft.models import attention
+from weft.models import attention, qwen_text  # noqa: F401  qwen_text registers its configuration
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
@@ -69,9 +70,14 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
 
-    def __init__(self, config: WeftConfig) -> None:
+    def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
+        """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""
         super().__init__(config)
-        self.language_model = AutoModelForCausalLM.from_config(config.text_config, **_own_attention(config))
+        for module in language_model.modules() if language_model is not None else ():
+            module._is_hf_initialized = True  # keeps post_init from giving resized embeddings new random weights
+        self.language_model = language_model or AutoModelForCausalLM.from_config(
+            config.text_config, **own_attention(config.text_config)
+        )
         width = config.text_config.hidden_size
         vision, audio = config.vision_section, config.audio_section
         self.vision = self.vision_connector = self.audio = self.audio_connector = None
@@ -154,7 +160,11 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> torch.Tensor:
         """Text embeddings with the media's at their placeholders, [B, L, W]."""
         config = self.config
-        mixed_BLW = self.get_input_embeddings()(input_ids)
+        # A placeholder may lie beyond the table: an imported model's rows are all of real words.
+        media_BL = torch.zeros_like(input_ids, dtype=torch.bool)
+        for token in (config.image_token_id, config.audio_token_id):
+            media_BL |= input_ids == (-1 if token is None else token)
+        mixed_BLW = self.get_input_embeddings()(input_ids.masked_fill(media_BL, 0))
         images_XW = self.embed_images(pixel_values) if pixel_values is not None and len(pixel_values) else None
         sounds_XW = None
         if input_features is not None and len(input_features):
@@ -318,10 +328,10 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
 
 
-def _own_attention(config: WeftConfig) -> dict[str, str]:
+def own_attention(text_config: PretrainedConfig) -> dict[str, str]:
     """weft's attention for the language model, unless another was asked for or the family brings its own."""
-    asked = config.text_config._attn_implementation
-    model_class: Any = AutoModelForCausalLM._model_mapping[type(config.text_config)]
+    asked = text_config._attn_implementation
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(text_config)]
     if asked not in (None, attention.NAME) or not getattr(model_class, "_supports_attention_backend", False):
         return {}
     return {"attn_implementation": attention.NAME}

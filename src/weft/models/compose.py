@@ -1,0 +1,313 @@
+"""`compose`: a model from parts. Encoders and a language model from the hub or a folder, or small random ones.
+
+What comes from a source keeps its weights and its preprocessing; connectors, and the embeddings of tokens the tokenizer
+did not have, are new.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, WhisperModel
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+from transformers.utils import cached_file
+
+from weft.conversation import WeftError
+from weft.models.bytes_tokenizer import bytes_tokenizer
+from weft.models.config import Audio, DialectSection, Vision, WeftConfig
+from weft.models.encoders.images import TOWERS
+from weft.models.modeling import WeftForConditionalGeneration, own_attention
+from weft.models.processing import WeftProcessor
+
+# model_type of a source -> (kind, the section of its config.json that holds the tower)
+VISION_TYPES = {
+    "clip": ("clip", "vision_config"),
+    "clip_vision_model": ("clip", None),
+    "siglip": ("siglip", "vision_config"),
+    "siglip_vision_model": ("siglip", None),
+    "dinov2": ("dinov2", None),
+    "blip-2": ("eva", "vision_config"),
+    "blip_2": ("eva", "vision_config"),
+    "blip_2_vision_model": ("eva", None),
+}
+AUDIO_TYPES = {"whisper": "whisper", "wav2vec2": "wav2vec2"}
+RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
+
+Source = str | Mapping[str, Any] | Any
+
+
+def compose(
+    vision: Source | None = None,
+    audio: Source | None = None,
+    language: Source | None = None,
+    tokenizer: str | None = None,
+    dialect: str | DialectSection | Mapping[str, Any] = "chatml",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[WeftForConditionalGeneration, WeftProcessor]:
+    """A new model and its processor.
+
+    ``vision`` and ``audio`` are a folder or hub name, or a mapping with ``source`` (the same) or ``config`` (a small
+    configuration, random weights), ``kind``, ``connector``, and ``options``: other fields of `models.config.Vision` and
+    `Audio`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with ``model_type``), and
+    ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides all random weights;
+    all weights are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
+    """
+    words = _mapping(language, "language")
+    if not words.get("source") and not words.get("config"):
+        raise WeftError("compose: give a language model: language='hub/name', or language={'config': {...}}")
+    sections = _vision_section(_mapping(vision, "vision")), _audio_section(_mapping(audio, "audio"))
+    form = DialectSection(name=dialect) if isinstance(dialect, str) else DialectSection.model_validate(dialect)
+    wanted = tokenizer or words.get("tokenizer") or words.get("source")
+    text_tokenizer = _load_tokenizer(wanted) if wanted else bytes_tokenizer()
+    known = len(text_tokenizer)
+    processor = WeftProcessor.build(text_tokenizer, sections[0], sections[1], form)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        language_model, text_config = _language(words, processor, dtype)
+        config = WeftConfig(
+            text_config=text_config,
+            vision=sections[0],
+            audio=sections[1],
+            dialect=processor.section,
+            **processor.token_ids,
+        )
+        model = WeftForConditionalGeneration(config, language_model=language_model).to(dtype)
+        if language_model is not None:
+            start_new_tokens(model, known, len(processor.tokenizer))
+        ids = processor.tokenizer.convert_tokens_to_ids
+        scales = [ids(scale) for scale in processor.dialect.ordered_tokens()]
+        start_scales(model, scales if language_model is None else [s for s in scales if min(s) >= known])
+    for encoder, source in ((model.vision, vision), (model.audio, audio)):
+        if source is not None:
+            _load_tower(encoder, _mapping(source, "encoder"))
+    model.generation_config = GenerationConfig(eos_token_id=processor.stop_ids, pad_token_id=processor.pad_id)
+    return model.eval(), processor
+
+
+# -- what was asked for ------------------------------------------------------------------------------------------------
+
+
+def _mapping(source: Source | None, name: str) -> dict[str, Any]:
+    if source is None:
+        return {}
+    if isinstance(source, str):
+        return {"source": source}
+    fields = source.model_dump() if hasattr(source, "model_dump") else dict(source)
+    allowed = {"source", "config"} | ({"tokenizer"} if name == "language" else {"kind", "connector", "options"})
+    odd = sorted(fields.keys() - allowed)
+    if odd:
+        raise WeftError(f"{name}: unknown field {odd[0]!r}; there are {', '.join(sorted(allowed))}")
+    if fields.get("source") and fields.get("config"):
+        raise WeftError(f"{name}: give either source (weights are loaded) or config (random weights), not both")
+    if not fields.get("source") and not fields.get("config"):
+        raise WeftError(f"{name}: give a source (a folder or hub name) or a config")
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _read_json(source: str, name: str, *, optional: bool = False) -> dict[str, Any]:
+    """A JSON file of a folder or hub repository."""
+    try:
+        path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional)
+    except OSError as error:
+        raise WeftError(
+            f"{source}: cannot read {name} ({str(error).splitlines()[0]}); give a folder or hub name"
+        ) from error
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def _load_tokenizer(source: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise WeftError(f"{source}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from error
+
+
+# -- encoders ----------------------------------------------------------------------------------------------------------
+
+
+def _vision_section(asked: dict[str, Any]) -> Vision | None:
+    if not asked:
+        return None
+    fields: dict[str, Any] = {}
+    source = asked.get("source")
+    if source:
+        raw = _read_json(source, "config.json")
+        kind, inner = VISION_TYPES.get(raw.get("model_type", ""), (asked.get("kind"), None))
+        if kind is None:
+            raise WeftError(
+                f"{source}: model_type {raw.get('model_type')!r} is no image encoder that weft knows; "
+                f"it knows {', '.join(sorted(VISION_TYPES))}"
+            )
+        fields |= {"kind": kind, "config": raw.get(inner, {}) if inner else raw}
+        fields |= _preprocessing(_read_json(source, "preprocessor_config.json", optional=True))
+    else:
+        fields |= {"kind": asked.get("kind", "conv"), "config": asked["config"]}
+    if "size" not in fields and fields["kind"] != "conv":
+        size = fields["config"].get("image_size", TOWERS[fields["kind"]][0]().image_size)
+        fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
+    return _section(Vision, fields, asked, "vision")
+
+
+def _preprocessing(raw: dict[str, Any]) -> dict[str, Any]:
+    """Size, mean, standard deviation and resampling of a preprocessor_config.json.
+
+    Images are resized to the size that reaches the encoder, whole: where the source crops the middle out (CLIP,
+    DINOv2), the crop's size is taken, so that nothing at the sides is lost.
+    """
+    fields: dict[str, Any] = {}
+    size = raw.get("crop_size") if raw.get("do_center_crop") else None
+    size = size or raw.get("size")
+    if isinstance(size, dict):
+        edge = size.get("shortest_edge")
+        size = (edge, edge) if edge else (size["height"], size["width"])
+    if size:
+        fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
+    if raw.get("do_normalize", True) and "image_mean" in raw:
+        fields |= {"mean": tuple(raw["image_mean"]), "std": tuple(raw["image_std"])}
+    if raw.get("resample") in RESAMPLE:
+        fields["resample"] = RESAMPLE[raw["resample"]]
+    return fields
+
+
+def _audio_section(asked: dict[str, Any]) -> Audio | None:
+    if not asked:
+        return None
+    fields: dict[str, Any] = {}
+    source = asked.get("source")
+    if source:
+        raw = _read_json(source, "config.json")
+        kind = AUDIO_TYPES.get(raw.get("model_type", ""))
+        if kind is None:
+            raise WeftError(
+                f"{source}: model_type {raw.get('model_type')!r} is no sound encoder that weft knows; "
+                f"it knows {', '.join(sorted(AUDIO_TYPES))}"
+            )
+        kind = asked.get("kind") or kind
+        fields |= {"kind": kind, "config": raw}
+        prepared = _read_json(source, "preprocessor_config.json", optional=True)
+        if kind == "wav2vec2":
+            fields |= {"normalize": bool(prepared.get("do_normalize", True))}
+            fields |= {"sample_rate": prepared.get("sampling_rate", 16000)}
+        else:  # published Whisper weights have only seen clips padded to the whole window
+            fields |= {"pad_to_window": True, "window_seconds": raw.get("max_source_positions", 1500) / 50}
+    else:
+        kind = asked.get("kind", "whisper")
+        fields |= {"kind": kind, "config": asked["config"]}
+        if kind != "wav2vec2" and "max_source_positions" in asked["config"]:
+            fields["window_seconds"] = asked["config"]["max_source_positions"] / 50
+    return _section(Audio, fields, asked, "audio")
+
+
+def _section(kind: Any, fields: dict[str, Any], asked: dict[str, Any], name: str) -> Any:
+    odd = sorted(set(asked.get("options", {})) - set(kind.model_fields))
+    if odd:
+        raise WeftError(f"{name}.options: unknown field {odd[0]!r}; there are {', '.join(kind.model_fields)}")
+    fields |= asked.get("options", {})
+    if "connector" in asked:
+        fields["connector"] = asked["connector"]
+    try:
+        return kind.model_validate(fields)
+    except ValueError as error:
+        raise WeftError(
+            f"{name}: {str(error).splitlines()[1].strip()}: {str(error).splitlines()[2].strip()}"
+        ) from error
+
+
+def _load_tower(encoder: Any, asked: dict[str, Any]) -> None:
+    """Copy a source's weights into the encoder; every weight that the encoder has must be there, with its shape."""
+    source = asked.get("source")
+    if not source:
+        return
+    tower = encoder.tower
+    kind: Any = WhisperModel if isinstance(tower, WhisperEncoder) else type(tower)
+    try:
+        loaded, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeftError(f"{source}: its weights could not be loaded ({str(error).splitlines()[0]})") from error
+    part = "encoder." if kind is not type(tower) else ""
+    found, lost = loaded.state_dict(), set(report["missing_keys"])
+    own = tower.state_dict()
+    wrong = [k for k in own if part + k in lost or found.get(part + k, k) is k or found[part + k].shape != own[k].shape]
+    if wrong:
+        raise WeftError(
+            f"{source}: {len(wrong)} weights of the encoder are missing or of another shape: {wrong[0]}, ..."
+        )
+    tower.load_state_dict({k: found[part + k] for k in own})
+
+
+# -- language model ----------------------------------------------------------------------------------------------------
+
+
+def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The loaded language model (None: random weights) and its configuration."""
+    tokens = len(processor.tokenizer)
+    if asked.get("source"):
+        try:
+            attention = own_attention(AutoConfig.from_pretrained(asked["source"]))
+            loaded = AutoModelForCausalLM.from_pretrained(asked["source"], dtype=dtype, **attention)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise WeftError(f"{asked['source']}: no language model could be loaded ({first})") from error
+        if loaded.get_input_embeddings().num_embeddings < tokens:
+            loaded.resize_token_embeddings(tokens, pad_to_multiple_of=64, mean_resizing=False)
+        return loaded, loaded.config
+    fields = dict(asked["config"])
+    kind = fields.pop("model_type", "llama")
+    fields.setdefault("vocab_size", -(-tokens // 64) * 64)
+    if fields["vocab_size"] < tokens:
+        raise WeftError(
+            f"language.config.vocab_size is {fields['vocab_size']}, and the tokenizer with the dialect's tokens has "
+            f"{tokens}; leave vocab_size out"
+        )
+    fields |= {"pad_token_id": None, "bos_token_id": None, "eos_token_id": processor.stop_ids}
+    try:
+        return None, AutoConfig.for_model(kind, **fields)
+    except (ValueError, TypeError) as error:
+        raise WeftError(f"language.config: {str(error).splitlines()[0]}") from error
+
+
+# -- embeddings of new tokens ------------------------------------------------------------------------------------------
+
+
+def tables(model: WeftForConditionalGeneration) -> list[torch.Tensor]:
+    """The input and, where it is another, the output embedding [V, W]."""
+    rows, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    return [rows] if head is None or head.weight is rows else [rows, head.weight]
+
+
+@torch.no_grad()
+def start_new_tokens(model: WeftForConditionalGeneration, known: int, tokens: int) -> None:
+    """Tokens ``known`` to ``tokens`` of a trained model start at the mean of the known ones: as likely as any."""
+    for table in tables(model):
+        table[known:tokens] = table[:known].float().mean(0).to(table.dtype)
+
+
+@torch.no_grad()
+def start_scales(model: WeftForConditionalGeneration, scales: list[list[int]]) -> None:
+    """Tokens of a scale (times, coordinates) start with waves along it, so that neighbours start alike.
+
+    Half the random start stays; the waves, each entry's mean over the scale taken off, bring the rest of its size.
+    """
+    for table in tables(model):
+        spread = float(table.float().std())
+        for ids in scales:
+            if len(ids) > 1:
+                waves = scale_waves(len(ids), table.shape[1]).to(table.device)
+                table[ids] = (0.5 * table[ids].float() + 0.85 * spread * waves).to(table.dtype)
+
+
+def scale_waves(steps: int, width: int) -> torch.Tensor:
+    """[steps, width] sines and cosines from one period of 2 pi steps up to the whole scale; mean 0 along it, std 1."""
+    half = -(-width // 2)
+    rate = torch.exp(-math.log(max(steps, 10)) * torch.arange(half) / max(half - 1, 1))
+    angle = torch.arange(steps)[:, None] * rate
+    waves = torch.cat([angle.sin(), angle.cos()], 1)[:, :width]
+    waves = waves - waves.mean(0)
+    return waves / waves.std()
