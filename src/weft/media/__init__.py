@@ -1,15 +1,18 @@
-"""Pictures and sound: decode, resample, resize, log-mel. Nothing here is learned, and nothing reaches over a network."""
+"""Pictures and sound: decode, resample, resize, log-mel, draw. Nothing is learned here, and no address is opened."""
 
+from weft.media.draw import draw_boxes
 from weft.media.images import MAX_PIXELS, image_size, load_image, resize_normalize
 from weft.media.mel import log_mel, mel_filters
 from weft.media.sound import audio_samples, load_audio, resampled_length
 from weft.media.source import MediaError
+from weft.media.timeline import timeline_image, timeline_svg
 from weft.media.windows import split_windows
 
 __all__ = [
     "MAX_PIXELS",
     "MediaError",
     "audio_samples",
+    "draw_boxes",
     "image_size",
     "load_audio",
     "load_image",
@@ -18,4 +21,6 @@ __all__ = [
     "resampled_length",
     "resize_normalize",
     "split_windows",
+    "timeline_image",
+    "timeline_svg",
 ]

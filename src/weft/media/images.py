@@ -78,6 +78,8 @@ def load_image(source: Any) -> Image.Image:
 def image_size(source: Any) -> tuple[int, int]:
     """``(width, height)`` of ``load_image(source)``, from the header alone: a broken body is not noticed here."""
     if isinstance(source, Image.Image):
+        if source.format == "TIFF":
+            source.load()  # turns it, whatever `size` said before
         return _seen_size(source.size, _orientation(source))
     if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not hasattr(source, "read")):
         height, width = _channels_last(np.asarray(source)).shape[:2]
@@ -114,7 +116,7 @@ def resize_normalize(
     if image.size != (width, height):
         image = image.resize((width, height), _RESAMPLE[resample])
     pixels_HWC = np.asarray(image)
-    # There are 256 values a channel: a table gives the same float32 results as dividing each pixel, several times faster.
+    # There are 256 values a channel: a table gives the same float32 results as dividing each pixel, and is faster.
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
     out_CHW = np.empty((3, height, width), dtype=np.float32)
     for c in range(3):
@@ -229,15 +231,21 @@ def _deep_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 def _unscaled_to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Integers or floats without an agreed white to 0..255; the rule is in ``load_image``."""
-    finite = np.isfinite(values)
-    kept = values[finite].astype(np.float64)
-    low, high = (float(kept.min()), float(kept.max())) if kept.size else (0.0, 0.0)
-    if low >= 0 and high <= 1 and np.issubdtype(values.dtype, np.floating):
+    finite = np.isfinite(values) if values.dtype.kind == "f" else True
+    low = float(np.min(values, where=finite, initial=np.inf))
+    high = float(np.max(values, where=finite, initial=-np.inf))
+    if low >= 0 and high <= 1 and values.dtype.kind == "f":
         low, high = 0.0, 1.0
     elif low >= 0 and high <= 65535:
         low, high = 0.0, (255.0 if high <= 255 else 65535.0)
-    scaled = (np.where(finite, values, low).astype(np.float64) - low) / max(high - low, 1e-300)
-    return np.where(finite, np.rint(np.clip(scaled, 0, 1) * 255), 0).astype(np.uint8)
+    out = np.zeros(values.shape, dtype=np.uint8)
+    if not low <= high:  # no finite pixel at all
+        return out
+    for row in range(0, len(values), 256):  # in bands, for float64 copies of a large picture would be gigabytes
+        band = values[row : row + 256].astype(np.float64)
+        scaled = (band - low) / max(high - low, 1e-300)
+        out[row : row + 256] = np.rint(np.clip(np.nan_to_num(scaled, nan=0, posinf=0, neginf=0), 0, 1) * 255)
+    return out
 
 
 def _eight_bits(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:

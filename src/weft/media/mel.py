@@ -8,7 +8,7 @@ Shapes: ``T`` frames of 10 ms, ``F`` = 201 frequencies, ``M`` mel filters.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ def log_mel(wave: npt.ArrayLike, n_mels: int = 80, pad_to: int | None = None) ->
     return (out_TM + np.float32(4)) / np.float32(4)
 
 
-@lru_cache(maxsize=None)
+@cache
 def mel_filters(n_mels: int) -> npt.NDArray[np.float64]:
     """Slaney's triangular filters with equal area, 0 to 8 kHz: float64 ``[F, M]``; librosa's and Whisper's table."""
     if n_mels < 1:
@@ -92,6 +92,6 @@ def _mel_to_hertz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.where(mel < _BREAK_MEL, mel * 200 / 3, 1000 * np.exp((mel - _BREAK_MEL) / _MEL_PER_LOG))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _hann() -> npt.NDArray[np.float64]:
     return np.hanning(N_FFT + 1)[:-1]  # periodic, as torch.hann_window

@@ -6,16 +6,18 @@ Files are read, mixed down and resampled in blocks, so memory follows the result
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
+from weft.media.headers import check_one_recording, check_wav_promise, mp3_count
 from weft.media.source import Encoded, MediaError, encoded_source, sniff
 
 MAX_SECONDS = 6 * 3600
@@ -27,8 +29,8 @@ MIN_RATE, MAX_RATE = 1000, 1_000_000
 MAX_PEAK = 256.0
 """Full scale is 1. Floats may exceed it, but a clip that reaches hundreds holds integers in float clothing."""
 
-_FORMATS = {"WAV", "WAVEX", "RF64", "W64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF"}
-# Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ALAC, ...) say it in round blocks or not at all.
+_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
+# Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
 _BLOCK_VALUES = 1 << 19
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
@@ -37,14 +39,15 @@ _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 def load_audio(source: Any, rate: int = 16000) -> npt.NDArray[np.float32]:
     """Mono sound at ``rate``: float32 ``[samples]``, full scale 1, all channels averaged, resampled by soxr (HQ).
 
-    ``source``: WAV, FLAC, MP3, OGG (Vorbis, Opus) or AIFF as a path, a ``data:`` URL, bytes or an open binary file; or
-    an ``(array, rate)`` pair; or an array alone, which is taken to be at ``rate`` already. Arrays are ``[samples]``,
+    ``source``: WAV, FLAC, MP3 or OGG (Vorbis, Opus) as a path, a ``data:`` URL, bytes or an open binary file; or an
+    ``(array, rate)`` pair; or an array alone, which is taken to be at ``rate`` already. Arrays are ``[samples]``,
     ``[samples, channels]`` or ``[channels, samples]`` (the shorter axis is the channels), floats or integers, the
     latter scaled by their type's range.
 
-    A clip of n frames at rate r gives ``resampled_length(n, r, rate)`` samples. Raises ``MediaError`` for what is no such
-    sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or lasts longer
-    than ``MAX_SECONDS``.
+    A clip of n frames at rate r gives ``resampled_length(n, r, rate)`` samples. Raises ``MediaError`` for what is no
+    such sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or lasts
+    longer than ``MAX_SECONDS``. An OGG, or an MP3 without a frame count, that ends early cannot be told from a shorter
+    recording and gives what it holds.
     """
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
@@ -104,7 +107,9 @@ def _as_array(source: Any, rate: int) -> tuple[npt.NDArray[np.float32], int] | N
 def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if array.ndim == 2:
         if array.shape[0] == array.shape[1] and array.shape[0] > 1:
-            raise MediaError(f"audio array: shape {list(array.shape)} does not tell samples from channels; average them")
+            raise MediaError(
+                f"audio array: shape {list(array.shape)} does not tell samples from channels; average them"
+            )
         array = array if array.shape[1] <= array.shape[0] else array.T
     elif array.ndim == 1:
         array = array[:, None]
@@ -122,15 +127,41 @@ def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     raise MediaError(f"audio array: has type {array.dtype}; give floats in -1..1, or int16")
 
 
+class _Stream(soundfile.SoundFile):
+    """A sound file that is read straight through.
+
+    After each read of a seekable file soundfile seeks to where it stands already. That makes the MP3 decoder start anew
+    (a small error at each block, and messages on stderr) and fails on a FLAC that does not state its length.
+    """
+
+    mp3_count: int | None = None
+
+    def seekable(self) -> bool:
+        return False
+
+
+class _Memory(io.BytesIO):
+    """Bytes that, like a file, refuse a place before their start without raising: a damaged header may ask for one."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self.tell()}.get(whence, self.getbuffer().nbytes)
+        return super().seek(base + offset) if 0 <= base + offset < 1 << 62 else self.tell()
+
+
 @contextlib.contextmanager
-def _opened(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
+def _opened(encoded: Encoded) -> Iterator[_Stream]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
+    head = encoded.head()
     with encoded.open() as raw:
-        head = encoded.head()
-        _check_promise(raw, encoded.name, head)
+        check_wav_promise(raw, encoded.name)
+        check_one_recording(raw, encoded.name)
+        count = mp3_count(raw)
         try:
-            # By descriptor where there is one: no Python call per read, and no guess from the file's name.
-            file = soundfile.SoundFile(raw.fileno() if encoded.path is not None else raw, closefd=False)
+            if encoded.data is not None:
+                file = _Stream(_Memory(encoded.data))
+            else:  # by descriptor: no Python call per read, and no guess from the file's name
+                os.lseek(raw.fileno(), 0, os.SEEK_SET)
+                file = _Stream(raw.fileno(), closefd=False)
         except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
             raise MediaError(f"{encoded.name}: {_not_sound(head)}") from error
         with file:
@@ -139,6 +170,7 @@ def _opened(encoded: Encoded) -> Iterator[soundfile.SoundFile]:
             _check_rate(file.samplerate, encoded.name)
             if file.frames == 0 and _header_is_exact(file):
                 raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
+            file.mp3_count = count if file.format == "MP3" else None
             yield file
 
 
@@ -146,50 +178,29 @@ def _not_sound(head: bytes) -> str:
     kind = sniff(head)
     if kind is None:
         return "is not a sound; give WAV, FLAC, MP3 or OGG"
-    if kind.split()[1] in ("WAV", "FLAC", "OGG", "MP3", "AIFF"):
+    if kind.split()[1] in ("WAV", "FLAC", "OGG", "MP3"):
         return f"is {kind} that is damaged or cut short; save or download it again"
     return f"is {kind}, which is not read; give WAV, FLAC, MP3 or OGG (ffmpeg -i IN OUT.flac)"
 
 
-def _header_is_exact(file: soundfile.SoundFile) -> bool:
+def _header_is_exact(file: _Stream) -> bool:
     # A FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number.
-    return file.format != "CAF" and file.subtype in _EXACT and file.frames < 1 << 40
+    return file.subtype in _EXACT and file.frames < 1 << 40
 
 
-def _check_promise(raw: BinaryIO, name: str, head: bytes) -> None:
-    """Refuse a WAV whose data chunk promises more bytes than the file holds; libsndfile would shorten it silently.
-
-    A program that writes WAV to a pipe cannot know the size and puts a huge number (0xFFFFFFFF, 0x7FFFF000): such a
-    file is whole as it is.
-    """
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
-        return
-    size = raw.seek(0, os.SEEK_END)
-    place, block = 12, 1
-    for _ in range(1000):
-        raw.seek(place)
-        header = raw.read(8)
-        if len(header) < 8:
-            break
-        length = int.from_bytes(header[4:], "little")
-        if header[:4] == b"fmt ":
-            block = max(1, int.from_bytes(raw.read(14)[12:14], "little"))
-        if header[:4] == b"data":
-            held = max(0, size - place - 8)
-            if held // block < length // block and length < 0x7FFF0000:
-                raise MediaError(
-                    f"{name}: is cut short, its header promises {length // block:,} samples a channel and "
-                    f"{held // block:,} are there; save or download it again"
-                )
-            break
-        place += 8 + length + length % 2
-    raw.seek(0)
+def _least_frames(file: _Stream) -> int | None:
+    """Fewer frames than this, and the file is cut short; None where nothing can be said."""
+    if _header_is_exact(file):
+        return file.frames
+    if file.mp3_count is not None:  # libsndfile's count is without the encoder's padding; two MP3 frames are leeway
+        return min(file.mp3_count, file.frames) - 2 * 1152
+    return None
 
 
-def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
     frames_a_block = max(1, _BLOCK_VALUES // file.channels)
-    promised = file.frames if _header_is_exact(file) else None
+    least = _least_frames(file)
     done = 0
     while True:
         try:
@@ -202,9 +213,9 @@ def _blocks(file: soundfile.SoundFile, name: str) -> Iterator[npt.NDArray[np.flo
         done += len(block)
         _check_length(done, file.samplerate, name)
         yield _mix(block, name, done - len(block))
-    if promised is not None and done != promised:
+    if least is not None and done < least:
         raise MediaError(
-            f"{name}: is damaged or cut short, its header promises {promised:,} samples a channel and {done:,} are "
+            f"{name}: is damaged or cut short, its header promises {least:,} samples a channel and {done:,} are "
             "there; save or download it again"
         )
 
@@ -214,7 +225,9 @@ def _mix(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[n
     peak = float(np.abs(block).max())
     if not peak <= MAX_PEAK:  # also where it is NaN
         if np.isfinite(peak):
-            raise MediaError(f"{name}: samples reach {peak:g}; floats must lie in -1..1: divide by 32768 if these are int16")
+            raise MediaError(
+                f"{name}: samples reach {peak:g}; floats must lie in -1..1: divide by 32768 if these are int16"
+            )
         at = start + int(np.argmax(~np.isfinite(block).all(axis=1)))
         raise MediaError(f"{name}: sample {at:,} is not a finite number (NaN or infinite); repair the recording")
     return block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
@@ -240,7 +253,9 @@ def _resample_blocks(
         return wave
     if len(wave) == 0:  # one or two frames at a high rate, less than half a sample: hold their value
         return np.full(expected, float(np.mean(out[0])) if len(out[0]) else 0.0, dtype=np.float32)
-    raise AssertionError(f"soxr gave {len(wave)} samples where {expected} were expected from {frames} at {from_rate} Hz")
+    raise AssertionError(
+        f"soxr gave {len(wave)} samples where {expected} were expected from {frames} at {from_rate} Hz"
+    )
 
 
 def _check_rate(rate: int, name: str) -> None:
@@ -254,7 +269,7 @@ def _check_length(frames: int, rate: int, name: str) -> None:
         raise MediaError(f"{name}: {hours:,.1f} hours is over the limit of {MAX_SECONDS / 3600:g}; split the recording")
 
 
-def _count_frames(file: soundfile.SoundFile, name: str) -> int:
+def _count_frames(file: _Stream, name: str) -> int:
     frames = sum(len(block) for block in _blocks(file, name))
     if frames == 0:
         raise MediaError(f"{name}: holds no sound (0 samples)")

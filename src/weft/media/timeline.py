@@ -1,0 +1,265 @@
+"""Words on a timeline, as an SVG text for a page or as a picture: who said what when, beside the sound itself.
+
+One layout makes shapes, and two short writers draw them, so that a report and a saved picture look alike. Long clips
+wrap like text, some seconds a line.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from weft.conversation.types import Word
+from weft.media.draw import PALETTE, fit_text, get_font, line_metrics, one_line, text_color, text_width
+
+INK, PALE, LINE, WAVE = "#24292f", "#6e7781", "#d8dee4", "#b6c2cf"
+_MARGIN, _TITLE, _BAR, _LABEL, _WAVE, _AXIS = 16, 88, 20, 17, 44, 18  # heights and widths in pixels
+_FONT = 12
+_MAX_LINES, _MAX_LANES = 120, 24  # absurd times or thousands of words at one place must not make an endless picture
+_COLORS = tuple(PALETTE[i] for i in (2, 3, 1, 5, 9, 0, 4, 7))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rect:
+    x: float
+    y: float
+    w: float
+    h: float
+    fill: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    stroke: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    x: float
+    y: float
+    """The middle of the line of text."""
+    text: str
+    fill: str
+    centred: bool = False
+    halo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Wave:
+    """Vertical strokes, one a pixel: the range of the sound there."""
+
+    x: float
+    tops: tuple[float, ...]
+    bottoms: tuple[float, ...]
+
+
+_Shape = _Rect | _Line | _Text | _Wave
+
+
+def timeline_svg(
+    rows: Sequence[tuple[str, Sequence[Word]]],
+    duration: float | None = None,
+    wave: npt.ArrayLike | None = None,
+    *,
+    width: int = 960,
+    seconds_per_line: float = 10.0,
+) -> str:
+    """Rows of words over time as one ``<svg>`` element that stands alone: no script, no font, no address in it.
+
+    ``rows``: ``[(title, words), ...]`` one above the other, such as expected and given. ``duration`` in seconds, else
+    the end of the last word. ``wave``: mono samples that span the duration, drawn behind the time axis.
+    """
+    shapes, height = _layout(rows, duration, wave, width, seconds_per_line)
+    return _to_svg(shapes, width, height)
+
+
+def timeline_image(
+    rows: Sequence[tuple[str, Sequence[Word]]],
+    duration: float | None = None,
+    wave: npt.ArrayLike | None = None,
+    *,
+    width: int = 960,
+    seconds_per_line: float = 10.0,
+    scale: int = 2,
+) -> Image.Image:
+    """As ``timeline_svg``, drawn as an RGB picture of ``scale * width`` pixels across."""
+    shapes, height = _layout(rows, duration, wave, width, seconds_per_line)
+    return _to_image(shapes, width, height, scale)
+
+
+def _layout(
+    rows: Sequence[tuple[str, Sequence[Word]]],
+    duration: float | None,
+    wave: npt.ArrayLike | None,
+    width: int,
+    seconds_per_line: float,
+) -> tuple[list[_Shape], int]:
+    rows = [
+        (title, sorted((w for w in words if np.isfinite((w.start, w.end)).all()), key=_start)) for title, words in rows
+    ]
+    last = max((word.end for _, words in rows for word in words), default=0.0)
+    total = max(duration or 0.0, last, 0.05)
+    seconds_per_line = max(seconds_per_line, total / _MAX_LINES)
+    n_lines = max(1, int(np.ceil(round(total / seconds_per_line, 6))))
+    span = total if n_lines == 1 else seconds_per_line
+    left = _MARGIN + (_TITLE if any(title for title, _ in rows) else 0)
+    pixels_a_second = (width - left - _MARGIN) / span
+    samples = None if wave is None else np.asarray(wave, dtype=np.float32).ravel()
+    kinds = dict.fromkeys(word.text.casefold() for _, words in rows for word in words)
+    colors = {kind: _COLORS[i % len(_COLORS)] for i, kind in enumerate(kinds)}  # a word has its colour in every row
+    shapes: list[_Shape] = []
+    y = float(_MARGIN)
+    for n in range(n_lines):
+        start, end = n * span, min((n + 1) * span, total)
+        y = _axis_and_wave(shapes, samples, total, start, end, left, pixels_a_second, y)
+        for title, words in rows:
+            shown = [
+                (w, colors[w.text.casefold()]) for w in words if w.start < end and (w.end > start or w.start >= start)
+            ]
+            y = _row(shapes, title, shown, start, end, left, pixels_a_second, y)
+        y += _MARGIN
+    return shapes, int(np.ceil(y))
+
+
+def _axis_and_wave(
+    shapes: list[_Shape],
+    samples: npt.NDArray[np.float32] | None,
+    total: float,
+    start: float,
+    end: float,
+    left: float,
+    scale: float,
+    y: float,
+) -> float:
+    """The sound as a column of its range for each pixel, and seconds below it; the y under both."""
+    if samples is not None and samples.size:
+        columns = max(1, int((end - start) * scale))
+        edges = ((start + (end - start) * np.arange(columns + 1) / columns) / total * samples.size).astype(int)
+        peak = float(np.abs(samples).max()) or 1.0
+        pieces = [samples[a : max(a + 1, b)] for a, b in zip(edges[:-1], edges[1:], strict=True) if a < samples.size]
+        middle, half = y + _WAVE / 2, _WAVE / 2
+        tops = tuple(middle - half * float(piece.max()) / peak - 0.5 for piece in pieces)
+        bottoms = tuple(middle - half * float(piece.min()) / peak + 0.5 for piece in pieces)
+        shapes.append(_Wave(left, tops, bottoms))
+        y += _WAVE + 4
+    shapes.append(_Line(left, y, left + (end - start) * scale, y, PALE))
+    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 600, 1e9) if s * scale >= 45)
+    for tick in range(int(np.ceil(start / step - 1e-9)), int(np.floor(end / step + 1e-9)) + 1):
+        x = left + (tick * step - start) * scale
+        shapes.append(_Line(x, y, x, y + 4, PALE))
+        shapes.append(_Text(x, y + 11, f"{tick * step:g} s", PALE, centred=True))
+    return y + _AXIS + 4
+
+
+def _row(
+    shapes: list[_Shape],
+    title: str,
+    shown: list[tuple[Word, str]],
+    start: float,
+    end: float,
+    left: float,
+    scale: float,
+    y: float,
+) -> float:
+    """Bars at the words' times; a word that does not fit its bar stands below it, in the first lane that is free."""
+    room_right = left + (end - start) * scale
+    shapes.append(_Line(left, y + _BAR, room_right, y + _BAR, LINE))
+    if title:
+        shapes.append(_Text(_MARGIN, y + _BAR / 2, fit_text(one_line(title), _FONT, _TITLE - 8), INK))
+    lanes: list[float] = []  # where each lane of labels is taken up to
+    for word, color in shown:
+        x0 = left + (max(word.start, start) - start) * scale
+        x1 = left + (min(word.end, end) - start) * scale
+        hint = f"{one_line(word.text)}  {word.start:.2f}–{word.end:.2f} s"
+        shapes.append(_Rect(x0, y, max(1.5, x1 - x0 - 1), _BAR - 2, color, hint))
+        text = fit_text(one_line(word.text), _FONT, room_right - left)
+        if not text or word.start < start:
+            continue  # the bar goes on from the line above, where its word stands
+        needed = text_width(text, get_font(text, _FONT))
+        if needed + 6 <= x1 - x0:
+            shapes.append(_Text((x0 + x1) / 2, y + (_BAR - 2) / 2, text, text_color(color), centred=True))
+            continue
+        x = min(x0, room_right - needed)
+        lane = next((n for n, taken in enumerate(lanes) if taken <= x), len(lanes))
+        if lane == _MAX_LANES:
+            continue  # the bar's hint still says it
+        lanes[lane : lane + 1] = [x + needed + 5]
+        label_y = y + _BAR + 3 + lane * _LABEL
+        shapes.append(_Line(x0, y + _BAR - 2, x0, label_y + _LABEL - 4, color))
+        shapes.append(_Text(x + 3 if x + 3 + needed <= room_right else x, label_y + _LABEL / 2, text, INK, halo=True))
+    return y + _BAR + len(lanes) * _LABEL + 10
+
+
+def _start(word: Word) -> float:
+    return word.start
+
+
+def _is_text(shape: _Shape) -> bool:
+    """Text is drawn last, so that no line crosses it."""
+    return isinstance(shape, _Text)
+
+
+def _to_svg(shapes: list[_Shape], width: int, height: int) -> str:
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'font-family="system-ui, sans-serif" font-size="{_FONT}" style="max-width:100%;height:auto">'
+    ]
+    for shape in sorted(shapes, key=_is_text):
+        if isinstance(shape, _Rect):
+            box = f'x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.w:.1f}" height="{shape.h:.1f}" rx="3"'
+            out.append(f'<rect {box} fill="{shape.fill}"><title>{html.escape(shape.hint)}</title></rect>')
+        elif isinstance(shape, _Wave):
+            strokes = zip(shape.tops, shape.bottoms, strict=True)
+            path = "".join(
+                f"M{shape.x + i + 0.5:.1f} {top:.1f}V{bottom:.1f}" for i, (top, bottom) in enumerate(strokes)
+            )
+            out.append(f'<path d="{path}" stroke="{WAVE}"/>')
+        elif isinstance(shape, _Line):
+            ends = f'x1="{shape.x0:.1f}" y1="{shape.y0:.1f}" x2="{shape.x1:.1f}" y2="{shape.y1:.1f}"'
+            out.append(f'<line {ends} stroke="{shape.stroke}"/>')
+        else:
+            anchor = ' text-anchor="middle"' if shape.centred else ""
+            anchor += ' stroke="#fff" stroke-width="3" paint-order="stroke"' if shape.halo else ""
+            place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" dy=".35em"'
+            out.append(f'<text {place} fill="{shape.fill}"{anchor}>{html.escape(shape.text)}</text>')
+    return "\n".join([*out, "</svg>"])
+
+
+def _to_image(shapes: list[_Shape], width: int, height: int, scale: int) -> Image.Image:
+    image = Image.new("RGB", (width * scale, height * scale), "white")
+    draw = ImageDraw.Draw(image)
+    s = scale
+    for shape in sorted(shapes, key=_is_text):
+        if isinstance(shape, _Rect):
+            box = (shape.x * s, shape.y * s, (shape.x + shape.w) * s - 1, (shape.y + shape.h) * s - 1)
+            draw.rounded_rectangle(_ordered(box), radius=3 * s, fill=shape.fill)
+        elif isinstance(shape, _Wave):
+            for i, (top, bottom) in enumerate(zip(shape.tops, shape.bottoms, strict=True)):
+                x = (shape.x + i) * s
+                draw.rectangle((x, top * s, x + s - 1, bottom * s), fill=WAVE)
+        elif isinstance(shape, _Line):
+            draw.line((shape.x0 * s, shape.y0 * s, shape.x1 * s, shape.y1 * s), fill=shape.stroke, width=s)
+        else:
+            font: Any = get_font(shape.text, _FONT * s)
+            ascent, descent = line_metrics(font)
+            x = shape.x * s - (text_width(shape.text, font) / 2 if shape.centred else 0)
+            x = min(max(x, 0), image.width - text_width(shape.text, font))
+            halo: dict[str, Any] = {"stroke_width": s, "stroke_fill": "white"} if shape.halo else {}
+            draw.text((x, shape.y * s - (ascent + descent) / 2), shape.text, fill=shape.fill, font=font, **halo)
+    return image
+
+
+def _ordered(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """Pillow wants the right edge not left of the left one, also for a bar thinner than a pixel."""
+    return box[0], box[1], max(box[0], box[2]), max(box[1], box[3])
