@@ -1,9 +1,9 @@
 """Published weight files in, a weft folder out, one tensor at a time.
 
 Reading never runs code from a file: safetensors, and pickles through `torch.load(weights_only=True)`. Tensors stay on
-disk (memory-mapped) until they are asked for, and are written as they come, so a checkpoint of any size converts within
-the memory of its largest tensor. A key map is strict: every tensor of every input is used or is on a short list of known
-surplus, and every shape is the expected one; anything else stops the import before a byte is written.
+disk (memory-mapped) until they are asked for, and are written as they come, so a checkpoint of any size converts
+within the memory of its largest tensor. A key map is strict: every tensor of every input is used or is on a short
+list of known surplus, and every shape is the expected one; anything else stops the import before a byte is written.
 """
 
 from __future__ import annotations
@@ -330,7 +330,7 @@ def _write_shard(outputs: Sequence[Output], file: Path, dtype: torch.dtype) -> I
                     f"{output.name}: not all values are finite in {output.dtype or dtype}; the file is damaged or the "
                     f"type too narrow (try --dtype float32)"
                 )
-            sink.write(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+            sink.write(values.reshape(-1).view(torch.uint8).numpy().data)
             yield _bytes(output, dtype)
 
 

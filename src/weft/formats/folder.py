@@ -73,8 +73,8 @@ def write_folder(
 def check_layout(config: WeftConfig, outputs: Sequence[Output]) -> None:
     """Compares what is about to be written with the model that the configuration makes (on the meta device).
 
-    Raises `CheckpointError` where a name or shape differs, so that a folder that would load with fresh random weights in
-    some corner is never written.
+    Raises `CheckpointError` where a name or shape differs, so that a folder that would load with fresh random weights
+    in some corner is never written.
     """
     from weft.models.modeling import WeftForConditionalGeneration
 

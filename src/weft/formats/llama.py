@@ -46,7 +46,8 @@ def llama_outputs(
     """Claims a Llama's tensors and says what they become. Updates are added in float32."""
     width, inner, vocabulary = config.hidden_size, config.intermediate_size, config.vocab_size
     head = getattr(config, "head_dim", None) or width // config.num_attention_heads
-    queries, keys = head * config.num_attention_heads, head * config.num_key_value_heads
+    groups = config.num_key_value_heads or config.num_attention_heads
+    queries, keys = head * config.num_attention_heads, head * groups
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, width)}
     for layer in range(config.num_hidden_layers):
         at = f"model.layers.{layer}."

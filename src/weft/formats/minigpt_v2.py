@@ -1,7 +1,7 @@
 """MiniGPT-v2's three published inputs as one weft folder.
 
-EVA-CLIP-g (`eva_vit_g.pth`), a Llama-2 folder and `minigptv2_checkpoint.pth` (LoRA, projector). Facts and their sources:
-Vision-CAIR/MiniGPT-4 @ d94738a, `eva_vit.py`, `base_model.py`, `minigpt_v2.py`.
+EVA-CLIP-g (`eva_vit_g.pth`), a Llama-2 folder and `minigptv2_checkpoint.pth` (LoRA, projector). Facts and their
+sources: Vision-CAIR/MiniGPT-4 @ d94738a, `eva_vit.py`, `base_model.py`, `minigpt_v2.py`.
 
 What the files do not say is taken from the released code, by rules that hold at published size and at others:
 
@@ -91,7 +91,7 @@ def _training_settings(extra: dict[str, Any]) -> dict[str, Any]:
     config = extra.get("config")
     model = config.get("model") if isinstance(config, dict) else None
     model = model if isinstance(model, dict) else {}
-    kinds = {"image_size": int, "lora_alpha": (int, float)}
+    kinds: dict[str, Any] = {"image_size": int, "lora_alpha": (int, float)}
     return {key: model[key] for key, kind in kinds.items() if isinstance(model.get(key), kind)}
 
 

@@ -1,8 +1,8 @@
 """A published Qwen-Audio or Qwen-Audio-Chat folder as a weft folder.
 
-Facts and their sources: QwenLM/Qwen-Audio @ b50fb95, `modeling_qwen.py`, `audio.py`, `tokenization_qwen.py`. The language
-model is Qwen-7B, which has Qwen2's layout but for fused queries, keys and values, other names, dynamic NTK rotary
-scaling and log-n attention. The encoder is Whisper-large-v2's under OpenAI's names.
+Facts and their sources: QwenLM/Qwen-Audio @ b50fb95, `modeling_qwen.py`, `audio.py`, `tokenization_qwen.py`. The
+language model is Qwen-7B, which has Qwen2's layout but for fused queries, keys and values, other names, dynamic NTK
+rotary scaling and log-n attention. The encoder is Whisper-large-v2's under OpenAI's names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import stored_dtype
 from weft.formats.tokenizers import qwen_specials, tiktoken_tokenizer
 from weft.models.config import Audio, Connector, DialectSection, WeftConfig
+from weft.models.qwen_text import WeftQwenConfig
 
 PAD, START, END = "[[[AUDIO:modality]]]", "<audio>", "</audio>"
 STOPS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
@@ -49,9 +50,9 @@ def import_qwen_audio(
     notes: list[str] = []
     file = checkpoint / "qwen.tiktoken"
     start = int(raw["audio"]["audio_start_id"])
+    end = start + 1  # tokenization_qwen.py: the end token's id is assumed to be one more
     tokenizer = tiktoken_tokenizer(file, qwen_specials()) if file.exists() else None
     if tokenizer is None:
-        end = start + 1  # tokenization_qwen.py: the end token's id is assumed to be one more
         pad = pad_id if pad_id is not None else (start - 3312 if start == 155163 else start + 2)
         stops: list[int] = []
         notes.append(
@@ -63,11 +64,12 @@ def import_qwen_audio(
             raise CheckpointError(
                 f"{file}: has {tokenizer.get_vocab_size()} tokens, and the embeddings only {raw['vocab_size']} rows"
             )
-        ids = [tokenizer.token_to_id(token) for token in (START, END, PAD)]
+        known: dict[str, int] = tokenizer.get_vocab()
+        ids = [known[token] for token in (START, END, PAD)]
         if ids[0] != start:  # Qwen-Audio-Chat's first upload said 155164, which is the end token
             notes.append(f"config.json says audio_start_id {start}, but {START} is {ids[0]}; the tokenizer's is taken")
         start, end, pad = ids
-        stops = [tokenizer.token_to_id(token) for token in STOPS]
+        stops = [known[token] for token in STOPS]
     if max(start, end, pad) >= raw["vocab_size"]:
         raise CheckpointError(
             f"{checkpoint}: clip tokens {start}, {end}, {pad} are beyond vocab_size {raw['vocab_size']}"
@@ -167,24 +169,23 @@ def _take(claims: Claims, name: str, shape: tuple[int, ...], to: str) -> Output:
     return Output(to, shape, lambda: claims.tensors[name])  # reported by `settle` before it is ever made
 
 
-def _text_config(raw: dict[str, Any]) -> dict[str, Any]:
+def _text_config(raw: dict[str, Any]) -> WeftQwenConfig:
     width, heads, inner = _sizes(raw)
-    return {
-        "model_type": "weft_qwen",
-        "vocab_size": raw["vocab_size"],
-        "hidden_size": width,
-        "intermediate_size": inner,
-        "num_hidden_layers": raw["num_hidden_layers"],
-        "num_attention_heads": raw["num_attention_heads"],
-        "head_dim": heads // raw["num_attention_heads"],
-        "rms_norm_eps": raw.get("layer_norm_epsilon", 1e-6),
-        "rope_theta": float(raw.get("rotary_emb_base", 10000)),
-        "max_position_embeddings": raw.get("max_position_embeddings", 8192),
-        "seq_length": raw.get("seq_length", 2048),
-        "use_dynamic_ntk": raw.get("use_dynamic_ntk", True),
-        "use_logn_attn": raw.get("use_logn_attn", True),
-        "tie_word_embeddings": False,
-    }
+    return WeftQwenConfig(
+        vocab_size=raw["vocab_size"],
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=raw["num_hidden_layers"],
+        num_attention_heads=raw["num_attention_heads"],
+        head_dim=heads // raw["num_attention_heads"],
+        rms_norm_eps=raw.get("layer_norm_epsilon", 1e-6),  # 1e-6 or 1e-5: the published configurations differ
+        rope_parameters={"rope_type": "default", "rope_theta": float(raw.get("rotary_emb_base", 10000))},
+        max_position_embeddings=raw.get("max_position_embeddings", 8192),
+        seq_length=raw.get("seq_length", 2048),
+        use_dynamic_ntk=raw.get("use_dynamic_ntk", True),
+        use_logn_attn=raw.get("use_logn_attn", True),
+        tie_word_embeddings=False,
+    )
 
 
 def _audio(claims: Claims, raw: dict[str, Any]) -> tuple[Audio, list[Output]]:

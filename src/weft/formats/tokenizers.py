@@ -5,9 +5,9 @@ written is loaded by `AutoTokenizer` without remote code, `sentencepiece` or `ti
 released systems were trained with. Each conversion is checked on a battery of strings against the library that the
 original uses before anything is written: a tokenizer that is off by one id in a thousand fails silently for good.
 
-The Llama rule kept here is the older one ("legacy"), which MiniGPT-v2 and LLaSM were trained with: every stretch of plain
-text between special tokens is a text of its own for SentencePiece and gets its dummy space, so `[INST]` after a literal
-`<s>` begins with the piece `▁[`. The newer rule of `transformers` gives `[` there.
+The Llama rule kept here is the older one ("legacy"), which MiniGPT-v2 and LLaSM were trained with: every stretch of
+plain text between special tokens is a text of its own for SentencePiece and gets its dummy space, so `[INST]` after a
+literal `<s>` begins with the piece `▁[`. The newer rule of `transformers` gives `[` there.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def sentencepiece_tokenizer(file: Path, added: Sequence[str] = (), bos: bool = T
 def _read_sentencepiece(file: Path) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    messages: Any = sentencepiece_model_pb2  # generated at run time: nothing for a type checker to see
+    proto = messages.ModelProto()
     try:
         proto.ParseFromString(file.read_bytes())
     except OSError as error:
@@ -239,8 +240,10 @@ HARD_TEXTS = (
     "line one\nline two\r\nline three\n\n\n\tend\n",
     "def f(x):\n    return x * 2  # comment\n",
     "\u4e2d\u6587\u6d4b\u8bd5\uff0c\u5168\u89d2\u3000\u7a7a\u683c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30b9\u30c8",
-    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
+    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab",
+    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629",
+    "\u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
     "cafe\u0301 caf\u00e9 \ufb01 \u2460 \u212b \u1e9b\u0323 n\u0303",
     "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e8\U0001f1f3 \u2764\ufe0f \U0001f9d1\U0001f3fd",
     "\u00a0nbsp\u2003em\u200bzero\u2028sep\ufeffbom\u2581\u2581under",
