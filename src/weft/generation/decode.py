@@ -56,7 +56,7 @@ def decode(
             return
         if len(going) < len(rows):
             keep = torch.tensor(going, device=token_B.device)
-            cache.batch_select_indices(keep)
+            _keep(cache, keep)
             mask_BL, token_B = mask_BL[keep], token_B[keep]
             seen_BV = None if seen_BV is None else seen_BV[keep]
             rows = [rows[i] for i in going]
@@ -97,6 +97,13 @@ def beams(
         out_BL = model.generate(**inputs, generation_config=config)
     prompt = inputs["input_ids"].shape[1]
     return [_until(row[prompt:].tolist(), stop) for row in out_BL]
+
+
+def _keep(cache: DynamicCache, rows: torch.Tensor) -> None:
+    """Drops the other rows of a cache, and of the per-row rotary factor that the first Qwen keeps on it."""
+    cache.batch_select_indices(rows)
+    if (alpha := getattr(cache, "ntk_alpha", None)) is not None:
+        cache.ntk_alpha = alpha[rows]  # type: ignore[attr-defined]
 
 
 def _until(ids: list[int], stop: frozenset[int]) -> list[int]:

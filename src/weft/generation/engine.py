@@ -185,7 +185,7 @@ class Model:
         limits = [self._room(job.encoded, options.max_new_tokens) for job in batch]
         inputs = self._collate([job.encoded for job in batch])
         if options.num_beams > 1:
-            made = beams(self.model, inputs, options, self._stop, limits, self._pad)
+            made = beams(self.model, inputs, options, self._stop, limits, self.processor.pad_id)
         else:
             made = [[] for _ in batch]
             for step in decode(self.model, inputs, options, self._stop, limits):
@@ -203,11 +203,6 @@ class Model:
     def _collate(self, encoded: list[Any]) -> Inputs:
         collated = self.processor.collate(encoded, padding_side="left")
         return {k: v.to(self.device) for k, v in collated.items() if k != "labels"}
-
-    @property
-    def _pad(self) -> int:
-        pad = self.processor.tokenizer.pad_token_id
-        return pad if pad is not None else min(self._stop, default=0)
 
     @property
     def _context(self) -> int | None:
@@ -319,12 +314,9 @@ def _window_count(encoded: Any) -> int:
 
 def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
     """Ids that end an answer: the dialect's, the tokenizer's end of text, and the checkpoint's own list."""
-    tokenizer = processor.tokenizer
-    ids = {tokenizer.convert_tokens_to_ids(token) for token in processor.dialect.stop_tokens()}
-    ids.add(tokenizer.eos_token_id)
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ids.update(own if isinstance(own, list) else [own])
-    return frozenset(i for i in ids if i is not None)
+    listed = own if isinstance(own, list) else [own]
+    return frozenset([*processor.stop_ids, *(i for i in listed if i is not None)])
 
 
 def _batches(jobs: list[_Job], new_tokens: int, batch_size: int, batch_tokens: int) -> Iterator[list[_Job]]:
