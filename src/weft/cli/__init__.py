@@ -148,7 +148,10 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "out of memory: use a smaller batch, row or model, or a machine with more", 2
     if isinstance(error, ImportError | RuntimeError) and _torch_pair(error):
-        return "torchvision or torchaudio does not fit the installed torch and breaks transformers: run weft doctor", 2
+        return (
+            "torchvision or torchaudio does not fit the installed torch and breaks transformers: weft doctor says more",
+            2,
+        )
     return f"{type(error).__name__}: {error} (this is a defect of weft)", 1
 
 
@@ -193,9 +196,13 @@ def _system(error: OSError) -> str:
     return f"{error.filename}: {error.strerror or type(error).__name__}: check the path"
 
 
-def _torch_pair(error: Exception) -> bool:
-    text = str(error)
-    return any(sign in text for sign in ("torchvision::", "libtorchaudio", "torchvision", "torchaudio"))
+def _torch_pair(error: BaseException | None) -> bool:
+    """Whether an error goes back to torchvision or torchaudio; transformers hides that behind a name of its own."""
+    while error is not None:
+        if any(sign in str(error) for sign in ("torchvision", "torchaudio")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _close_stdout() -> None:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
-from weft.conversation import SampleError
+from weft.conversation import Conversation, SampleError
+
+if TYPE_CHECKING:
+    from weft.data.stats import Stats
+    from weft.data.validate import Summary
 
 app = typer.Typer(help="Check, measure and convert sample files.", rich_markup_mode="rich")
 
@@ -34,23 +42,12 @@ def validate(
             return
         listed.append(mistake)
         if not as_json:
-            progress.console.print(_mistake_line(mistake), soft_wrap=True, style=None)
+            err.print(_mistake_line(mistake), soft_wrap=True)
 
     started = time.perf_counter()
     total = sum(os.path.getsize(f) for f in files if f.is_file())
-    bar = (TextColumn("checking"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
-    with Progress(*bar, console=err, transient=True, disable=as_json or not err.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        waiting = 0
-
-        def on_progress(count: int) -> None:
-            nonlocal waiting
-            waiting += count
-            if waiting > 1 << 20:
-                progress.advance(task, waiting)
-                waiting = 0
-
-        summary = check(files, deep=deep, on_mistake=on_mistake, on_progress=on_progress)
+    with _progress("checking", total, hide=as_json) as advance:
+        summary = check(files, deep=deep, on_mistake=on_mistake, on_progress=advance)
     seconds = time.perf_counter() - started
     if as_json:
         mistakes = [{"file": m.file, "line": m.line, "field": m.field, "problem": m.problem} for m in listed]
@@ -68,16 +65,105 @@ def validate(
     out.print(f"No mistakes: {plural(summary.samples, 'sample')} in {duration(seconds)}, {how}.", style="good")
 
 
-def _mistake_line(mistake: SampleError):  # type: ignore[no-untyped-def]
-    from rich.text import Text
+@app.command()
+def stats(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
+    model: Annotated[
+        str | None, typer.Option(help="Count tokens as this model would: folder, hub name, bundled.")
+    ] = None,
+    out_path: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="PICTURE", help="Also draw it: .png, .svg or .pdf.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure sample files: lengths, tokens, tasks, durations, picture sizes, boxes; a table, and a picture."""
+    from weft.data.stats import draw, measure
 
+    length = _length_of(model) if model is not None else None
+    total = sum(os.path.getsize(f) for f in files if f.is_file())
+    with _progress("measuring", total, hide=as_json) as advance:
+        found = measure(files, length=length, limit=limit, on_progress=advance)
+    if as_json:
+        print(json.dumps(found.as_dict(), ensure_ascii=False))
+    else:
+        out.print(_measures(found))
+        out.print()
+        out.print(_counts("task", {name or "none": n for name, n in found.tasks.most_common()}))
+        if len(found.languages) > 1:
+            out.print()
+            out.print(_counts("language", dict(found.languages.most_common())))
+    if out_path is not None:
+        drawn = draw(found, out_path)
+        if not as_json:
+            out.print()
+            out.print(Text.assemble("drawn to ", (str(drawn), "accent")))
+
+
+def _length_of(model: str) -> Callable[[Conversation], int]:
+    """What counts tokens as a model's processor does; its weights are not read."""
+    from weft.generation.loading import load_processor
+
+    return load_processor(model).length  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _progress(what: str, total: int, *, hide: bool) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that is advanced by bytes; lines printed to ``err`` meanwhile stand above it."""
+    bar = (TextColumn(what), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeRemainingColumn())
+    with Progress(*bar, console=err, transient=True, disable=hide or not err.is_terminal) as progress:
+        task, waiting = progress.add_task("", total=total), 0
+
+        def advance(count: int) -> None:
+            nonlocal waiting
+            waiting += count
+            if waiting > 1 << 18:  # the bar is moved a few hundred times, not once a line
+                progress.advance(task, waiting)
+                waiting = 0
+
+        yield advance
+
+
+def _measures(found: Stats) -> Table:
+    from weft.data.stats import summarise
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="quiet")
+    table.add_column("")
+    for name in ("count", "min", "5 %", "median", "mean", "95 %", "max", "total"):
+        table.add_column(name, justify="right", style="head" if name == "median" else None)
+    table.add_row("samples", f"{found.samples:,}")
+    for name, values in found.rows():
+        s = summarise(values)
+        adds_up = not name.startswith("picture")
+        cells = [number(s[k]) for k in ("min", "p05", "median", "mean", "p95", "max")]
+        total = duration(s["total"]) if name.startswith("seconds") else number(int(s["total"]))
+        table.add_row(name, f"{len(values):,}", *cells, total if adds_up else "")
+    return table
+
+
+def _counts(what: str, counts: dict[str, int]) -> Table:
+    """Named counts with a bar each."""
+    from weft.data.stats import share
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="quiet")
+    table.add_column(what)
+    table.add_column("count", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("", style="accent")
+    total, largest = sum(counts.values()), max(counts.values(), default=1)
+    for name, n in counts.items():
+        table.add_row(Text(name), f"{n:,}", share(n, total), "━" * max(1, round(30 * n / largest)))
+    return table
+
+
+def _mistake_line(mistake: SampleError) -> Text:
     where = ":".join(str(x) for x in (mistake.file, mistake.line) if x is not None)
     line = Text.assemble((where, "accent"), ": ", (mistake.field or "", "head"), ": " if mistake.field else "")
     return line.append(mistake.problem.encode("utf-8", "backslashreplace").decode())
 
 
-def _summary(s):  # type: ignore[no-untyped-def]
-    """The summary as a table of three columns."""
+def _summary(s: Summary) -> Table:
+    """What was found, as a table of three columns."""
 
     def share(counts: dict[str, int], empty: str) -> str:
         shown = [f"{name or empty} {count:,}" for name, count in list(counts.items())[:8]]

@@ -1,0 +1,44 @@
+# Every target does all the set-up it needs, on a fresh machine too: Python 3.11 to 3.13 is all it takes.
+#
+#   make demo      the bundled model answers about pictures and speech
+#   make test      formatting, lint, types, then the tests
+#   make setup     only the environment (.venv); quick when it is there
+#
+# make PYTHON=python3.12 ... chooses the Python that .venv is made with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SOURCES := src tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+setup: $(READY)
+
+# The environment is made anew when what it depends on has changed. constraints.txt keeps pip from a torch that is too
+# new for this machine's wheels; pyproject.toml leaves users free.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "make: $(PYTHON) is Python %d.%d, and weft needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
+	@echo "setting up .venv (some minutes the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: setup
+	@$(BIN)/weft demo
+
+test: check
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet $(SOURCES)
+	@$(BIN)/mypy --no-error-summary
+
+format: setup
+	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff format --quiet $(SOURCES)
