@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from weft.conversation import Audio, Conversation, Message, Part, Text, Word, Words
+from weft.dialects.base import join_words
 from weft.generation.reply import Reply
 from weft.media import audio_samples, load_audio
 
-UNSPACED = frozenset({"zh", "yue", "zh_tr", "ja", "th", "lo", "my", "km"})
 SEARCH = 0.1  # share of a window, at its end, in which the quietest moment is looked for
 SMOOTH_SECONDS = 0.1  # loudness is averaged over this long
 
@@ -74,8 +74,6 @@ def quiet_windows(wave: np.ndarray, size: int, rate: int) -> list[tuple[int, int
 
 def merge(replies: list[Reply], windows: list[Window]) -> Reply:
     """One reply for the whole clip: texts joined, word times moved by each window's offset."""
-    task = windows[0].conversation.messages[-1].task
-    space = "" if task is not None and task.get("language") in UNSPACED else " "
     texts: list[str] = []
     words: list[Word] = []
     audio: int | None = None
@@ -90,9 +88,9 @@ def merge(replies: list[Reply], windows: list[Window]) -> Reply:
                 texts.append(part.text.strip())
     parts: list[Part] = [Words(tuple(words), audio)] if words else []
     if texts:
-        parts.append(Text(space.join(texts)))
+        parts.append(Text(join_words(texts)))
     return Reply(
-        text=space.join(r.text.strip() for r in replies if r.text.strip()),
+        text=join_words([r.text.strip() for r in replies if r.text.strip()]),
         raw="\n".join(r.raw for r in replies),
         parts=tuple(parts),
         tokens=sum(r.tokens for r in replies),
