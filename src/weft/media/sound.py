@@ -17,7 +17,8 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from weft.media.headers import check_one_recording, check_wav_promise, mp3_count
+from weft.media.headers import check_one_ogg, check_wav_promise
+from weft.media.mp3 import Mp3, count_frames, looks_like_mp3
 from weft.media.source import Encoded, MediaError, encoded_source, sniff
 
 MAX_SECONDS = 6 * 3600
@@ -30,6 +31,7 @@ MAX_PEAK = 256.0
 """Full scale is 1. Floats may exceed it, but a clip that reaches hundreds holds integers in float clothing."""
 
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
+_BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
 _BLOCK_VALUES = 1 << 19
@@ -134,7 +136,8 @@ class _Stream(soundfile.SoundFile):
     (a small error at each block, and messages on stderr) and fails on a FLAC that does not state its length.
     """
 
-    mp3_count: int | None = None
+    least = 0
+    """Fewer frames than these, and the file is cut short."""
 
     def seekable(self) -> bool:
         return False
@@ -151,27 +154,43 @@ class _Memory(io.BytesIO):
 @contextlib.contextmanager
 def _opened(encoded: Encoded) -> Iterator[_Stream]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
-    head = encoded.head()
-    with encoded.open() as raw:
-        check_wav_promise(raw, encoded.name)
-        check_one_recording(raw, encoded.name)
-        count = mp3_count(raw)
-        try:
+    name, head = encoded.name, encoded.head()
+    with contextlib.ExitStack() as stack:
+        if looks_like_mp3(head):
+            file = _open_mp3(count_frames(encoded.read(), name), name, head, stack)
+        else:
+            raw = stack.enter_context(encoded.open())
+            check_wav_promise(raw, name)
+            check_one_ogg(raw, name)
             if encoded.data is not None:
-                file = _Stream(_Memory(encoded.data))
+                file = _open_stream(_Memory(encoded.data), name, head, stack)
             else:  # by descriptor: no Python call per read, and no guess from the file's name
                 os.lseek(raw.fileno(), 0, os.SEEK_SET)
-                file = _Stream(raw.fileno(), closefd=False)
-        except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
-            raise MediaError(f"{encoded.name}: {_not_sound(head)}") from error
-        with file:
-            if file.format not in _FORMATS:
-                raise MediaError(f"{encoded.name}: is a {file.format} file, which is not read; {_ADVICE}")
-            _check_rate(file.samplerate, encoded.name)
-            if file.frames == 0 and _header_is_exact(file):
-                raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
-            file.mp3_count = count if file.format == "MP3" else None
-            yield file
+                file = _open_stream(raw.fileno(), name, head, stack)
+            if file.format == "MP3":
+                raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
+            file.least = file.frames if _header_is_exact(file) else 0
+        if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
+            raise MediaError(f"{name}: is {file.format} ({file.subtype}), which is not read; {_ADVICE}")
+        _check_rate(file.samplerate, name)
+        if file.frames == 0 and _header_is_exact(file):
+            raise MediaError(f"{name}: holds no sound (0 samples)")
+        yield file
+
+
+def _open_mp3(mp3: Mp3, name: str, head: bytes, stack: contextlib.ExitStack) -> _Stream:
+    file = _open_stream(_Memory(mp3.data), name, head, stack)
+    if not mp3.claimed and file.frames < mp3.samples:
+        file = _open_stream(_Memory(mp3.with_claim()), name, head, stack)
+    file.least = min(file.frames, mp3.samples) - 1152  # a first frame that leans on one before it is silent
+    return file
+
+
+def _open_stream(target: _Memory | int, name: str, head: bytes, stack: contextlib.ExitStack) -> _Stream:
+    try:
+        return stack.enter_context(_Stream(target, closefd=False))
+    except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
+        raise MediaError(f"{name}: {_not_sound(head)}") from error
 
 
 def _not_sound(head: bytes) -> str:
@@ -188,19 +207,9 @@ def _header_is_exact(file: _Stream) -> bool:
     return file.subtype in _EXACT and file.frames < 1 << 40
 
 
-def _least_frames(file: _Stream) -> int | None:
-    """Fewer frames than this, and the file is cut short; None where nothing can be said."""
-    if _header_is_exact(file):
-        return file.frames
-    if file.mp3_count is not None:  # libsndfile's count is without the encoder's padding; two MP3 frames are leeway
-        return min(file.mp3_count, file.frames) - 2 * 1152
-    return None
-
-
 def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
     frames_a_block = max(1, _BLOCK_VALUES // file.channels)
-    least = _least_frames(file)
     done = 0
     while True:
         try:
@@ -213,9 +222,9 @@ def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
         done += len(block)
         _check_length(done, file.samplerate, name)
         yield _mix(block, name, done - len(block))
-    if least is not None and done < least:
+    if done < file.least:
         raise MediaError(
-            f"{name}: is damaged or cut short, its header promises {least:,} samples a channel and {done:,} are "
+            f"{name}: is damaged or cut short, its header promises {file.least:,} samples a channel and {done:,} are "
             "there; save or download it again"
         )
 
