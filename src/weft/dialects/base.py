@@ -1,7 +1,7 @@
 """What a dialect is, and the pieces it writes.
 
-A dialect turns a conversation into *pieces*: plain text, single special tokens and media slots, each with its loss flag.
-Nothing a user wrote can become a special token, because plain text is tokenised with special tokens switched off.
+A dialect turns a conversation into *pieces*: plain text, single special tokens and media slots, each with its loss
+flag. Nothing a user wrote can become a special token, because plain text is tokenised with special tokens switched off.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ class Dialect(ABC):
     """
 
     name: ClassVar[str]
-    Switches: ClassVar[type[Switches]] = Switches
+    Switches: ClassVar[type[BaseModel]] = Switches
     tasks: ClassVar[frozenset[str]]  # names of the tasks it can write
     modalities: ClassVar[frozenset[Modality]]
     apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
-    def __init__(self, switches: Switches | None = None) -> None:
+    def __init__(self, switches: BaseModel | None = None) -> None:
         self.switches = switches or self.Switches()
 
     @abstractmethod

@@ -261,6 +261,9 @@ class ChatML(Dialect):
         audio: int | None = None
         window = 0
         for match in _GROUNDING.finditer(text):
+            boxes = self._boxes(match["boxes"]) if match["boxes"] else ()
+            if not all(map(_is_box, boxes)):
+                continue
             between = text[end : match.start()]
             end = match.end()
             if match["word"] is not None and match["witem"] is None and words and not between:
@@ -277,7 +280,7 @@ class ChatML(Dialect):
                 stop, window = self._time(match["stop"], window)
                 words.append(Word(match["word"], start, max(start, stop)))
             else:
-                yield Box(self._boxes(match["boxes"]), match["label"], _index(match["bitem"]))
+                yield Box(boxes, match["label"], _index(match["bitem"]))
         if words:
             yield Words(tuple(words), audio)
         if text[end:]:
@@ -296,7 +299,7 @@ class ChatML(Dialect):
 
     def _boxes(self, text: str) -> tuple[tuple[float, float, float, float], ...]:
         values = [self._value(int(a), int(b) if b else None) for a, b in _COORDINATE.findall(text)]
-        return tuple(_upright(values[i : i + 4]) for i in range(0, len(values) - 3, 4))
+        return _quadruples(values)
 
 
 _GROUNDED = ("refer", "detection")
@@ -348,9 +351,12 @@ def _index(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _upright(values: list[float]) -> tuple[float, float, float, float]:
-    left, top, right, bottom = values
-    return (min(left, right), min(top, bottom), max(left, right), max(top, bottom))
+def _quadruples(values: list[float]) -> tuple[tuple[float, float, float, float], ...]:
+    return tuple(zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True))
+
+
+def _is_box(box: tuple[float, float, float, float]) -> bool:
+    return 0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1
 
 
 def _box_text(box: Box, label: str | None, images: int) -> str:
@@ -367,15 +373,13 @@ def _words_text(words: Words, clips: int) -> str:
 def _parse_text(text: str) -> Iterator[Part]:
     end = 0
     for match in _BOX_TEXT.finditer(text):
-        if match["boxes"] is not None:
-            numbers = [int(n) / 1000 for n in re.findall(r"\d+", match["boxes"])]
-            if max(numbers) > 1:
-                continue  # no box: four numbers that happen to stand in brackets
+        boxes = _quadruples([int(n) / 1000 for n in re.findall(r"\d+", match["boxes"] or "")])
+        if not all(map(_is_box, boxes)):
+            continue  # no boxes: numbers that happen to stand in brackets
         if text[end : match.start()]:
             yield Text(text[end : match.start()])
         end = match.end()
         if match["boxes"] is not None:
-            boxes = tuple(_upright(numbers[i : i + 4]) for i in range(0, len(numbers), 4))
             yield Box(boxes, match["label"], int(match["image"]) - 1 if match["image"] else None)
         else:
             words = re.findall(r"<(\d+\.\d\d)>([^<]*)<(\d+\.\d\d)>", match["words"])

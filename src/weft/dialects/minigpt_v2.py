@@ -2,9 +2,9 @@
 
     <s><s>[INST] <Img><ImageHere></Img> [refer] the red cup [/INST]{<12><30><18><36>}</s>
 
-Everything but ``<s>``, ``</s>`` and the image's place is ordinary text, `<Img>`, `[refer]` and boxes included. A prompt is
-tokenised in segments, split at the images, at ``<s>`` and before each answer; with Llama's SentencePiece tokenizer each
-segment begins with its dummy prefix. Box coordinates are whole percents, cut off and not rounded.
+Everything but ``<s>``, ``</s>`` and the image's place is ordinary text, `<Img>`, `[refer]` and boxes included. A prompt
+is tokenised in segments, split at the images, at ``<s>`` and before each answer; with Llama's SentencePiece tokenizer
+each segment begins with its dummy prefix. Box coordinates are whole percents, cut off and not rounded.
 """
 
 from __future__ import annotations

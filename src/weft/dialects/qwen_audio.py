@@ -13,8 +13,8 @@ A message without one is a ChatML turn of the chat model, clips numbered over th
 
 Word times are single tokens of 0.01 s; in the multi-task form each boundary is written once, with ``<|sil|>`` where
 nobody speaks, in a chat as a sentence for each word. They reach to 30 s, which is one window: in a longer clip they
-start at 0 again with each window. Sources of the tags: eval_audio/*.py for the tasks evaluated there; those of ``music``,
-``speaker``, ``entities``, ``event`` and ``locate`` are put together here from the released vocabulary.
+start at 0 again with each window. Sources of the tags: eval_audio/*.py for the tasks evaluated there; those of
+``music``, ``speaker``, ``entities``, ``event`` and ``locate`` are put together here from the released vocabulary.
 """
 
 from __future__ import annotations
@@ -84,14 +84,10 @@ class QwenAudio(Dialect):
         return "[[[AUDIO:modality]]]", "<audio>", "</audio>"
 
     def special_tokens(self) -> list[str]:
-        tags = ["startoftranscript", "startofanalysis", "translate", "transcribe", "caption", "keyword", *LANGUAGES]
-        tags += ["notimestamps", "sil", "timestamps", "itn", "wo_itn", "question", "answer", *STYLES.values()]
-        tags += [tag for _, tag, _ in ANALYSES.values()]
-        names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|{tag}|>" for tag in tags)]
-        return [*names, *self.ordered_tokens()[0]]
+        return [*_NAMES, *_STAMPS]
 
     def ordered_tokens(self) -> list[list[str]]:
-        return [[_stamp(k) for k in range(WINDOW + 1)]]
+        return [list(_STAMPS)]
 
     def stop_tokens(self) -> list[str]:
         return ["<|im_end|>", "<|endoftext|>", "<|im_start|>"]
@@ -197,14 +193,11 @@ class QwenAudio(Dialect):
         return [*tags, Plain(text), Special("<|answer|>")] if text else tags
 
     def _named(self, names: list[str]) -> list[Plain | Special]:
-        known = set(self._tag_names())
         for name in names:
-            if f"<|{name}|>" not in known:
-                raise DialectError(f"the dialect {self.name} has no tag for the language {name!r}; it has {LANGUAGES}")
+            if f"<|{name}|>" not in _NAMES:
+                known = ", ".join(LANGUAGES)
+                raise DialectError(f"the dialect {self.name} has no tag for the language {name!r}; it has {known}")
         return [Special(f"<|{name}|>") for name in names]
-
-    def _tag_names(self) -> list[str]:
-        return [token for token in self.special_tokens() if not _STAMP.fullmatch(token)]
 
     def _answer(self, message: Message, task: Task | None) -> list[Piece]:
         content: list[Piece] = []
@@ -213,7 +206,7 @@ class QwenAudio(Dialect):
                 content.append(Plain(part.text, loss=True))
             elif isinstance(part, Words):
                 if task is None:
-                    content += [replace(piece, loss=True) for piece in _sentences(part)]
+                    content += _sentences(part)
                 elif _timed(task):
                     content += [replace(piece, loss=True) for piece in self._boundaries(part, task)]
                 else:
@@ -272,9 +265,7 @@ class QwenAudio(Dialect):
                 end = match.end()
             parts.append(Words(tuple(words), audio))
             return [*parts, Text(text[end:])] if text[end:].strip() else parts
-        for tag in self._tag_names():
-            if tag != "<|sil|>":
-                text = text.replace(tag, "")
+        text = _TAG.sub("", text)
         if not _STAMP.search(text):
             text = text.replace("<|sil|>", "")
             return [Text(text.strip())] if text.strip() else []
@@ -288,6 +279,16 @@ class QwenAudio(Dialect):
         return parts
 
 
+def _stamp(hundredths: int) -> str:
+    return f"<|{hundredths / 100:.2f}|>"
+
+
+_TAGS = ["startoftranscript", "startofanalysis", "translate", "transcribe", "caption", "keyword", *LANGUAGES]
+_TAGS += ["notimestamps", "timestamps", "itn", "wo_itn", "question", "answer", *STYLES.values()]
+_TAGS += [tag for _, tag, _ in ANALYSES.values()]
+_NAMES = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|sil|>", *(f"<|{tag}|>" for tag in _TAGS)]
+_STAMPS = [_stamp(k) for k in range(WINDOW + 1)]
+_TAG = re.compile("|".join(re.escape(name) for name in _NAMES if name != "<|sil|>"))
 _STAMP = re.compile(r"<\|(\d{1,2}\.\d\d)\|>")
 _SENTENCE = re.compile(
     r'"(?P<word>[^"]*)" starts at <\|(?P<start>\d{1,2}\.\d\d)\|> seconds'
@@ -303,10 +304,6 @@ def _turn(role: str, content: list[Piece]) -> list[Piece]:
 
 def _timed(task: Task) -> bool:
     return task.name == "locate" or (task.name == "transcribe" and bool(task.get("timestamps")))
-
-
-def _stamp(hundredths: int) -> str:
-    return f"<|{hundredths / 100:.2f}|>"
 
 
 def _moved(time: int, now: int | None, silent: bool = True) -> list[Plain | Special]:
@@ -328,8 +325,8 @@ def _sentences(words: Words) -> list[Piece]:
     for word in words.words:
         start, end = round(word.start * 100), round(word.end * 100)
         head = " " if out else ""
-        out += [Plain(f'{head}"{word.text}" starts at '), Special(_stamp(_in_window(start)))]
-        out += [Plain(" seconds and ends at "), Special(_stamp(_in_window(end))), Plain(" seconds.")]
+        out += [Plain(f'{head}"{word.text}" starts at ', True), Special(_stamp(_in_window(start)), True)]
+        out += [Plain(" seconds and ends at ", True), Special(_stamp(_in_window(end)), True), Plain(" seconds.", True)]
     return out
 
 
@@ -346,14 +343,17 @@ def _read(text: str, begun: bool) -> tuple[list[Word], str, str]:
     pending, before = pieces[0], ""
     if not begun:
         pending, before = "", pieces[0].replace("<|sil|>", "")
+    seam = False  # the times just read are the 30.00 and 0.00 between two windows
     for stamp, following in zip(pieces[1::2], pieces[2::2], strict=True):
         here = round(float(stamp) * 100)
         if here <= last - BACKWARDS:
             base += WINDOW  # times begin anew with every window of a long clip
-        last = here
         time = (base + here) / 100
         word = pending.replace("<|sil|>", "").strip()
         if word and start is not None:
             words.append(Word(word, start, max(start, time)))
-        start, pending = time, following
+        elif seam and not pending and words:  # no silence after the seam: the word before it goes on
+            words[-1] = replace(words[-1], end=time)
+        seam = not pending and ((here == 0 and last == WINDOW) or (seam and here == WINDOW))
+        start, pending, last = time, following, here
     return words, before, pending.replace("<|sil|>", "")

@@ -64,9 +64,9 @@ def merges(count: int = MERGES) -> tuple[tuple[str, str], ...]:
     wording = " ".join(" ".join(pair) for pair in WORDINGS.values()) + " " + " ".join(LANGUAGES.values())
     blocks = [wording, *WORDS.strip().split("\n\n")]
     for weight, block in enumerate(reversed(blocks), 1):
-        for word, _ in split.pre_tokenize_str(block):
-            if word.isalpha():
-                counts[tuple(word)] += weight**2
+        for letters, _ in split.pre_tokenize_str(block):
+            if letters.isalpha():
+                counts[tuple(letters)] += weight**2
     words = dict(counts)
     found: list[tuple[str, str]] = []
     while len(found) < count:

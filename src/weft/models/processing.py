@@ -5,6 +5,7 @@ Legend: L tokens, B rows, N images, W windows of sound, T frames, M mel bands, S
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,12 +16,12 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Audio as AudioPart
 from weft.conversation import Conversation, Part, WeftError, dump_parts, parse_messages
-from weft.dialects import Dialect, DialectError, Piece, Slot, Special, get_dialect, plain_text
+from weft.dialects import Dialect, DialectError, Piece, Slot, get_dialect, plain_text
 from weft.media import audio_samples, image_size, load_audio, load_image, log_mel, resize_normalize
+from weft.models import templates
 from weft.models.config import Audio, DialectSection, Vision, WeftConfig
 from weft.models.layout import Window, audio_windows, image_tokens, mel_bands
-from weft.models.rendering import Renderer, SlotSizes, Span
-from weft.models.templates import chat_template
+from weft.models.rendering import Rendered, Renderer, SlotSizes, Span
 
 IGNORED = -100  # a label that carries no loss
 
@@ -68,8 +69,11 @@ class WeftProcessor(ProcessorMixin):
         self.section = DialectSection.model_validate(get("dialect") or {})
         self.dialect: Dialect = get_dialect(self.section.name, self.section.switches)
         self.renderer = Renderer(self.tokenizer, self.dialect)
+        self._special = re.compile(
+            "|".join(map(re.escape, sorted(self.dialect.special_tokens(), key=len, reverse=True)))
+        )
         if self.chat_template is None:
-            self.chat_template = chat_template_of(self.dialect)
+            self.chat_template = templates.chat_template(self.dialect)
 
     @classmethod
     def build(
@@ -170,7 +174,7 @@ class WeftProcessor(ProcessorMixin):
         """Tokens of the training form; reads no more of the media than their headers."""
         return len(self.render(conversation).ids)
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> Any:
+    def render(self, conversation: Conversation, *, generate: bool = False) -> Rendered:
         """Ids, loss flags and spans (`models.rendering.Rendered`) without decoding media: headers give their sizes."""
         self._check_towers(conversation)
         windows = [
@@ -335,8 +339,8 @@ class WeftProcessor(ProcessorMixin):
     def _encode_with(self, pieces: list[Piece], images: list[Any], clips: list[Any], count: dict[str, int]) -> Encoded:
         if (len(images), len(clips)) != (count["image"], count["audio"]):
             raise WeftError(
-                f"the text has {count['image']} image and {count['audio']} audio placeholders, and {len(images)} images "
-                f"and {len(clips)} clips are left for it"
+                f"the text has {count['image']} image and {count['audio']} audio placeholders, and {len(images)} "
+                f"images and {len(clips)} clips are left for it"
             )
         if images and self.vision is None:
             raise WeftError("this model has no image encoder; remove the images, or compose a model with one")
@@ -452,7 +456,7 @@ class WeftProcessor(ProcessorMixin):
         raw = self.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         raw = self._unstopped(raw)
         parts = self.dialect.parse(raw, conversation)
-        return raw, plain_text(parts), parts
+        return raw, self._special.sub("", plain_text(parts)).strip(), parts
 
     def _unstopped(self, text: str) -> str:
         for token in self.dialect.stop_tokens():
@@ -471,11 +475,6 @@ class WeftProcessor(ProcessorMixin):
             if ids[start] != self.pad_id:
                 break
         return ids
-
-
-def chat_template_of(dialect: Dialect) -> str | None:
-    """The Jinja template that plain servers render with, where the dialect has one."""
-    return chat_template(dialect)
 
 
 def _begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -511,6 +510,3 @@ def _refuse(unused: dict[str, Any], where: str) -> None:
     for name, value in unused.items():
         if name not in known or (name in ("truncation", "videos", "tools", "documents") and value):
             raise WeftError(f"{where} has no use for {name}={value!r}; leave it out")
-
-
-__all__ = ["Encoded", "Special", "WeftProcessor"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weft.conversation import WeftError
 from weft.dialects import Dialect, Modality, Piece, Plain, Slot, Special
@@ -54,7 +54,7 @@ class Renderer:
     def token_id(self, token: str) -> int:
         """The id of one special token; an error where the tokenizer has no such token."""
         if token not in self._ids:
-            index = self.tokenizer.convert_tokens_to_ids(token)
+            index: Any = self.tokenizer.convert_tokens_to_ids(token)
             if index is None or (index == self.tokenizer.unk_token_id and token != self.tokenizer.unk_token):
                 raise WeftError(
                     f"the tokenizer has no token {token!r}, which the dialect {self.dialect.name} writes; "

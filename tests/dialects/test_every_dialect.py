@@ -1,0 +1,89 @@
+"""What holds for every dialect and any conversation."""
+
+import pytest
+from hypothesis import given, settings
+from random_conversations import conversations
+
+from weft.conversation import TASKS, Audio, Conversation, Image, Message, Task, Text
+from weft.dialects import DIALECTS, DialectError, Plain, Slot, Special, get_dialect
+
+NAMES = sorted(DIALECTS)
+
+
+def rendered(dialect, conversation, **options):
+    try:
+        return dialect.render(conversation, **options)
+    except DialectError as error:
+        assert str(error).count("\n") == 0
+        return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=150, deadline=None)
+@given(conversation=conversations())
+def test_a_conversation_is_written_or_refused_with_a_sentence(name, conversation):
+    dialect = get_dialect(name)
+    specials = set(dialect.special_tokens())
+    for pieces in (rendered(dialect, conversation), rendered(dialect, conversation.prompt(), generate=True)):
+        if pieces is None:
+            continue
+        assert all(p.token in specials for p in pieces if isinstance(p, Special))
+        slots = [p for p in pieces if isinstance(p, Slot)]
+        assert [s.index for s in slots if s.modality == "image"] == list(range(len(conversation.images)))
+        assert [s.index for s in slots if s.modality == "audio"] == list(range(len(conversation.audios)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations())
+def test_all_of_a_users_text_is_written_as_plain_text(name, conversation):
+    pieces = rendered(get_dialect(name), conversation)
+    if pieces is not None:
+        plain = "".join(p.text for p in pieces if isinstance(p, Plain))
+        for message in conversation.messages:
+            for part in message.parts:
+                assert not isinstance(part, Text) or part.text in plain
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations())
+def test_any_text_is_parsed_into_parts(name, conversation):
+    dialect = get_dialect(name)
+    pieces = rendered(dialect, conversation)
+    text = "".join(p.token if isinstance(p, Special) else p.text for p in pieces or [] if not isinstance(p, Slot))
+    dialect.parse(text, conversation.prompt())
+    dialect.parse(text[len(text) // 2 :], conversation.prompt())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_dialect_cannot_write_names_those_that_can(name):
+    dialect = get_dialect(name)
+    for task in sorted(set(TASKS) - dialect.tasks):
+        part = Image("i.png") if "image" in TASKS[task].media else Audio("a.wav")
+        conversation = Conversation((Message("user", (part, Task(task), Text("x"))),))
+        with pytest.raises(DialectError, match="chatml"):
+            dialect.render(conversation, generate=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_on_answers_and_never_on_questions(name):
+    medium = Image("i.png") if "image" in get_dialect(name).modalities else Audio("a.wav")
+    turns = (
+        Message("user", (medium, Text("QUESTION"))),
+        Message("assistant", (Text("ANSWER"),)),
+        Message("user", (Text("QUESTION again"),)),
+        Message("assistant", (Text("ANSWER again"),)),
+    )
+    pieces = get_dialect(name).render(Conversation(turns))
+    assert [p.text for p in pieces if isinstance(p, Plain) and p.loss] == ["ANSWER", "ANSWER again"]
+    assert sum(isinstance(p, Special) and p.loss for p in pieces) == 2  # the token that ends each answer
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(DialectError, match="there are chatml"):
+        get_dialect("chatlm")
+    with pytest.raises(DialectError, match="has no switch 'colour'"):
+        get_dialect("chatml", {"colour": 1})
+    with pytest.raises(DialectError, match="box_bins"):
+        get_dialect("chatml", {"box_bins": "many"})

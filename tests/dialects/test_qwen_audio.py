@@ -1,0 +1,173 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from random_conversations import PLAIN, words
+
+from weft.conversation import Audio, Conversation, Image, Message, Task, Text, Word, Words
+from weft.dialects import DialectError, Plain, Slot, Special, get_dialect
+
+CLIP = Audio("a.wav")
+
+
+def user(*parts):
+    return Message("user", parts)
+
+
+def assistant(*parts):
+    return Message("assistant", parts)
+
+
+def pieces_of(*messages, switches=None, **options):
+    return get_dialect("qwen_audio", switches).render(Conversation(messages), **options)
+
+
+def written(*messages, **options):
+    pieces = pieces_of(*messages, **options)
+    return "".join("@" if isinstance(p, Slot) else p.token if isinstance(p, Special) else p.text for p in pieces)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "tags"),
+    [
+        # eval_audio/*.py
+        (Task("transcribe", {"language": "en"}), None, "startoftranscript en transcribe en notimestamps wo_itn"),
+        (Task("transcribe", {"language": "zh", "itn": True}), None,
+         "startoftranscript zh transcribe zh notimestamps itn"),
+        (Task("transcribe", {"language": "en", "timestamps": True}), None,
+         "startoftranscript en transcribe en timestamps 0.00"),
+        (Task("translate", {"language": "en", "to": "de"}), None, "startoftranscript en translate de notimestamps itn"),
+        (Task("caption"), None, "startofanalysis unknown caption en notimestamps caption_clotho"),
+        (Task("caption", {"style": "audiocaps"}), None,
+         "startofanalysis unknown caption en notimestamps caption_audiocaps"),
+        (Task("question"), "Q?", "startofanalysis en question Q? answer"),
+        (Task("emotion"), None, "startofanalysis en keyword en notimestamps emotion_recognition"),
+        (Task("vocal_sound"), None, "startofanalysis en keyword en notimestamps vocal_classification"),
+        (Task("scene"), None, "startofanalysis unknown keyword en notimestamps scene"),
+        (Task("note"), None, "startofanalysis unknown keyword en notimestamps note_analysis"),
+        # from the vocabulary
+        (Task("locate"), "bell", "startofanalysis unknown keyword en timestamps audio_grounding bell answer"),
+        (Task("music"), None, "startofanalysis unknown caption en notimestamps music_description"),
+        (Task("speaker"), None, "startofanalysis en keyword en notimestamps speaker_meta"),
+        (Task("entities"), None, "startofanalysis en keyword en notimestamps named_entity_recognition"),
+        (Task("event"), None, "startofanalysis unknown keyword en notimestamps event"),
+    ],
+)  # fmt: skip
+def test_tags(task, text, tags):
+    parts = (CLIP, task) if text is None else (CLIP, task, Text(text))
+    expected = "@" + "".join(tag if tag == text else f"<|{tag}|>" for tag in tags.split())
+    assert written(user(*parts), generate=True) == expected
+    assert written(user(*parts), assistant(Text("A"))) == expected + "A<|endoftext|>"
+
+
+def test_language_null_is_for_the_model_to_predict():
+    predicted = user(CLIP, Task("transcribe", {"language": None}))
+    assert written(predicted, generate=True) == "@<|startoftranscript|>"
+    assert written(user(CLIP, Task("transcribe")), generate=True).startswith("@<|startoftranscript|><|unknown|>")
+    answer = "<|en|><|transcribe|><|en|><|notimestamps|><|wo_itn|>hello"
+    assert get_dialect("qwen_audio").parse(answer, Conversation((predicted,))) == [Text("hello")]
+
+
+def test_tags_are_learned_unless_switched_off():
+    turns = user(CLIP, Task("transcribe", {"language": "en"})), assistant(Text("hello"))
+    assert all(p.loss for p in pieces_of(*turns) if not isinstance(p, Slot))
+    learned = [p for p in pieces_of(*turns, switches={"loss_on_tags": False}) if not isinstance(p, Slot) and p.loss]
+    assert learned == [Plain("hello", True), Special("<|endoftext|>", True)]
+    question = pieces_of(user(CLIP, Task("question"), Text("Q")), assistant(Text("A")))
+    assert [p.text for p in question if isinstance(p, Plain) and p.loss] == ["A"]
+
+
+def test_chat_turns_number_clips_over_the_conversation():
+    turns = (
+        user(CLIP, CLIP, Text("which?")),
+        assistant(Text("both")),
+        user(CLIP, Text("and this?")),
+    )
+    head = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    first = "<|im_start|>user\nAudio 1:@\nAudio 2:@\nwhich?<|im_end|>\n<|im_start|>assistant\nboth<|im_end|>\n"
+    second = "<|im_start|>user\nAudio 3:@\nand this?<|im_end|>\n<|im_start|>assistant\n"
+    assert written(*turns, generate=True) == head + first + second
+    restarted = written(*turns, generate=True, switches={"restart_numbering": True})
+    assert restarted == head + first + second.replace("Audio 3", "Audio 1")
+    spaced = written(*turns[:1], generate=True, switches={"space_after_number": True, "system": None})
+    assert spaced.startswith("<|im_start|>user\nAudio 1: @\nAudio 2: @\nwhich?")
+
+
+def test_task_turns_and_chat_turns_in_one_conversation():
+    turns = (
+        user(CLIP, Task("transcribe", {"language": "en"})),
+        assistant(Text("hello")),
+        user(Text("who said it?")),
+    )
+    assert written(*turns, generate=True) == (
+        "@<|startoftranscript|><|en|><|transcribe|><|en|><|notimestamps|><|wo_itn|>hello<|endoftext|>"
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\nwho said it?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_each_boundary_is_written_once():
+    task = Task("transcribe", {"language": "zh", "timestamps": True})
+    part = Words((Word("面", 0.54, 0.86), Word("条", 0.86, 1.17), Word("机", 1.17, 1.46), Word("了", 2.01, 2.2)))
+    text = written(user(CLIP, task), assistant(part)).split("<|timestamps|>")[1]
+    assert text == ("<|0.00|><|sil|><|0.54|>面<|0.86|>条<|1.17|>机<|1.46|><|sil|><|2.01|>了<|2.20|><|endoftext|>")
+
+
+@settings(max_examples=200, deadline=None)
+@given(part=words())
+def test_words_survive_writing_and_parsing(part):
+    dialect = get_dialect("qwen_audio")
+    for question in (
+        user(CLIP, Task("transcribe", {"language": "en", "timestamps": True})),
+        user(CLIP, Task("locate"), Text("bell")),
+    ):
+        text = written(question, assistant(part))
+        answer = text.removeprefix(written(question, generate=True)).removesuffix("<|endoftext|>")
+        assert dialect.parse(answer, Conversation((question,))) == [Words(part.words, 0)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(part=words(longest=30.0, text=PLAIN))
+def test_words_in_a_chat_are_sentences(part):
+    kept = Words(tuple(w for w in part.words if w.end <= 30.0), 0)
+    if not kept.words:
+        return
+    question = user(CLIP, Text("when?"))
+    text = written(question, assistant(kept)).split("assistant\n")[1].removesuffix("<|im_end|>\n")
+    assert get_dialect("qwen_audio").parse(text, Conversation((question,))) == [kept]
+
+
+def test_released_answers_are_read():
+    parse = get_dialect("qwen_audio").parse
+    timed = Conversation((user(CLIP, Task("transcribe", {"language": "en", "timestamps": True})),))
+    chat = Conversation((user(CLIP, Text("when?")),))
+    hello = Words((Word("hello", 0.31, 0.62),), 0)
+    assert parse("<|0.31|>hello<|0.62|>", timed) == [hello]
+    assert parse("<|sil|><|0.31|>hello<|0.62|><|sil|><|2.01|>", timed) == [hello]
+    assert parse("hello<|0.62|>", timed) == [Words((Word("hello", 0.0, 0.62),), 0)]
+    assert parse("<|0.31|>hello<|0.62|>", chat) == [hello]
+    sentence = 'The word "middle classes" starts at <|2.33|> seconds and ends at <|3.26|> seconds.'
+    assert parse(sentence, chat) == [Text("The word "), Words((Word("middle classes", 2.33, 3.26),), 0)]
+    assert parse("<|0.31|>hello<|0.62|>there", timed) == [hello, Text("there")]
+    assert parse("no times here", timed) == [Text("no times here")]
+    assert parse("<|sil|>", timed) == []
+
+
+def test_what_it_has_no_form_for_is_refused():
+    with pytest.raises(DialectError, match="chatml, minigpt_v2"):
+        written(user(Image("i.png")), generate=True)
+    with pytest.raises(DialectError, match="'nl'"):
+        written(user(CLIP, Task("transcribe", {"language": "nl"})), generate=True)
+    with pytest.raises(DialectError, match='give the task "to"'):
+        written(user(CLIP, Task("translate", {"language": "en"})), generate=True)
+    with pytest.raises(DialectError, match="no place for words"):
+        written(user(CLIP, Task("emotion"), Text("well?")), generate=True)
+    with pytest.raises(DialectError, match="caption styles"):
+        written(user(CLIP, Task("caption", {"style": "haiku"})), generate=True)
+
+
+def test_its_tokens_are_all_in_the_released_vocabulary(shared):
+    released = json.loads((shared / "parity/qwen_audio/special_tokens.json").read_text())
+    dialect = get_dialect("qwen_audio")
+    token, start, end = dialect.slot_tokens("audio")
+    assert {*dialect.special_tokens(), token, start, end} <= set(released)
