@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, WhisperModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Blip2VisionModel,
+    GenerationConfig,
+    WhisperModel,
+)
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from weft.conversation import WeftError
 from weft.models.bytes_tokenizer import bytes_tokenizer
@@ -149,7 +156,7 @@ def _vision_section(asked: dict[str, Any]) -> Vision | None:
         fields |= _preprocessing(_read_json(source, "preprocessor_config.json", optional=True))
     else:
         fields |= {"kind": asked.get("kind", "conv"), "config": asked["config"]}
-    if "size" not in fields and fields["kind"] != "conv":
+    if "size" not in fields and fields["kind"] in TOWERS:
         size = fields["config"].get("image_size", TOWERS[fields["kind"]][0]().image_size)
         fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
     return _section(Vision, fields, asked, "vision")
@@ -227,10 +234,16 @@ def _load_tower(encoder: Any, asked: dict[str, Any]) -> None:
         return
     tower = encoder.tower
     kind: Any = WhisperModel if isinstance(tower, WhisperEncoder) else type(tower)
+    # A whole BLIP-2 holds the tower one level down, which transformers does not know of.
+    rename = {r"^(model\.)?vision_model\.": ""} if isinstance(tower, Blip2VisionModel) else None
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it lists all the weights of the source that are no part of the tower
     try:
-        loaded, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        loaded, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, key_mapping=rename)
     except (OSError, RuntimeError, ValueError) as error:
         raise WeftError(f"{source}: its weights could not be loaded ({str(error).splitlines()[0]})") from error
+    finally:
+        logging.set_verbosity(verbosity)
     part = "encoder." if kind is not type(tower) else ""
     found, lost = loaded.state_dict(), set(report["missing_keys"])
     own = tower.state_dict()

@@ -111,7 +111,12 @@ class WeftConfig(PretrainedConfig):
         self.image_token_id, self.audio_token_id = image_token_id, audio_token_id
         self.audio_start_id, self.audio_end_id = audio_start_id, audio_end_id
         kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
+        attention = self.text_config._attn_implementation
         super().__init__(**kwargs)
+        if (
+            self._attn_implementation is None
+        ):  # transformers has just set None there too, which would mean no mask at all
+            self.text_config._attn_implementation = attention
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         return self.text_config

@@ -1,0 +1,136 @@
+"""Packed rows give the loss and gradients of their samples alone, for every tested family."""
+
+import pytest
+import torch
+
+import tiny
+from weft.conversation import WeftError
+from weft.models.attention import TESTED_FAMILIES, packing_problem
+
+LENGTHS = (9, 1, 14, 3)
+
+
+def sample(n, seed):
+    ids = tiny.words(n, seed)
+    return ids, [-100] * (n // 3) + ids[n // 3 :]
+
+
+def packed(samples):
+    ids = [i for s, _ in samples for i in s]
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([[i for _, s in samples for i in s]]),
+        "position_ids": torch.tensor([[i for s, _ in samples for i in range(len(s))]]),
+        "segment_lengths": torch.tensor([len(s) for s, _ in samples]),
+    }
+
+
+def test_the_tested_families_are_those_tested():
+    assert set(TESTED_FAMILIES) == set(tiny.FAMILIES)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("family", TESTED_FAMILIES)
+def test_packed_equals_unpacked(family, train):
+    model = tiny.model(family).train(train)
+    samples = [sample(n, seed) for seed, n in enumerate(LENGTHS)]
+    out = model(**packed(samples))
+    out.loss_sum.backward()
+    together = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    total, count = 0.0, 0
+    for ids, labels in samples:
+        one = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+        one.loss_sum.backward()
+        total, count = total + one.loss_sum.detach(), count + one.loss_count
+    assert out.loss_count == count
+    torch.testing.assert_close(out.loss_sum.detach(), total, rtol=1e-5, atol=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(together[name], parameter.grad, rtol=1e-4, atol=2e-5, msg=name)
+
+
+def test_positions_of_a_packed_row_are_made_where_they_are_not_given():
+    model = tiny.model()
+    inputs = packed([sample(n, seed) for seed, n in enumerate(LENGTHS)])
+    wanted = model(**inputs).loss
+    inputs.pop("position_ids")
+    torch.testing.assert_close(model(**inputs).loss, wanted)
+
+
+def test_packed_logits_equal_those_alone():
+    model = tiny.model("mistral")
+    samples = [sample(n, seed) for seed, n in enumerate(LENGTHS)]
+    inputs = packed(samples)
+    inputs.pop("labels")
+    logits = model(**inputs).logits[0].split(list(LENGTHS))
+    for (ids, _), part in zip(samples, logits, strict=True):
+        torch.testing.assert_close(part, model(input_ids=torch.tensor([ids])).logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_packed_rows_with_media_equal_their_samples():
+    section, sound = tiny.vision(connector={"merge": 4}), tiny.audio("whisper", {"merge": 2})
+    model = tiny.model(vision=section, audio=sound)
+    features = [tiny.clip(sound, n, n) for n in (4000, 7000)]
+    rows = [
+        tiny.words(3) + tiny.image_ids(section) + tiny.words(4),
+        tiny.words(6),
+        tiny.image_ids(section) + features[0][2] + tiny.image_ids(section) + tiny.words(2),
+        features[1][2] + tiny.words(5),
+    ]
+    pixels = torch.randn(3, 3, 24, 24)
+    media = [
+        {"pixel_values": pixels[:1]},
+        {},
+        {"pixel_values": pixels[1:], "input_features": features[0][0][None]},
+        {"input_features": features[1][0][None]},
+    ]
+    mel, lengths = tiny.pad([f[0] for f in features])
+    both = model(**packed([(r, r) for r in rows]), pixel_values=pixels, input_features=mel, feature_lengths=lengths)
+    alone = [
+        model(input_ids=torch.tensor([r]), labels=torch.tensor([r]), **m) for r, m in zip(rows, media, strict=True)
+    ]
+    torch.testing.assert_close(both.loss_sum, sum(a.loss_sum for a in alone), rtol=1e-5, atol=1e-5)
+
+
+def test_checkpointing_activations_changes_nothing():
+    model = tiny.model("qwen3", tiny.vision(connector={"merge": 4})).train()
+    rows = [tiny.image_ids(tiny.vision(connector={"merge": 4})) + tiny.words(7), tiny.words(9)]
+    inputs = packed([(r, r) for r in rows]) | {"pixel_values": torch.randn(1, 3, 24, 24)}
+    model(**inputs).loss.backward()
+    wanted = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model(**inputs).loss.backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad, wanted[name])
+
+
+def test_models_that_carry_state_along_a_row_are_refused():
+    from transformers import AutoModelForCausalLM, FalconH1Config, Lfm2Config, MambaConfig
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 64}
+    for config in (
+        MambaConfig(**small),
+        Lfm2Config(**small, num_attention_heads=2, num_key_value_heads=1, layer_types=["conv"]),
+        FalconH1Config(**small, num_attention_heads=2, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4),
+    ):
+        with torch.device("meta"):
+            problem = packing_problem(AutoModelForCausalLM.from_config(config))
+        assert problem is not None and "packing off" in problem and "llama, mistral" in problem, config.model_type
+
+
+def test_a_segment_sum_that_is_not_the_row_is_refused():
+    with pytest.raises(WeftError, match="add up to 9 for a packed row of 1 x 10"):
+        tiny.model()(
+            input_ids=torch.tensor([tiny.words(10)]),
+            position_ids=torch.arange(10)[None],
+            segment_lengths=torch.tensor([4, 5]),
+        )
+
+
+def test_other_attention_is_refused_for_packing():
+    model = tiny.model()
+    model.language_model.set_attn_implementation("eager")
+    with pytest.raises(WeftError, match="attn_implementation='eager'"):
+        model(**packed([sample(4, 0)]))
