@@ -182,7 +182,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):  # json would keep the last and say nothing
         seen: set[str] = set()
         twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-        raise _Mistake(f'key "{twice}" stands twice in one object: keep one')
+        raise _Mistake(f'key "{_name(twice)}" stands twice in one object: keep one')
     return made
 
 
@@ -366,7 +366,9 @@ def _task(raw: dict[str, Any]) -> Task:
             continue
         if key not in allowed:
             takes = f"it takes {_list(tuple(allowed))}" if allowed else "it takes none"
-            raise _Mistake(f'task "{name}" has no field "{key}": {guess(key, tuple(allowed))}{takes}', key)
+            raise _Mistake(
+                f'task "{name}" has no field "{_name(key)}": {guess(str(key), tuple(allowed))}{takes}', _name(key)
+            )
         problem = field_problem(allowed[key], value)
         if problem:
             raise _Mistake(f"{problem}, this is {_show(value)}", key)
@@ -428,7 +430,7 @@ def _word(word: Any) -> Word:
     if start < 0:
         raise _Mistake(f"starts before the clip ({start:g} s): times are seconds from the clip's start")
     if end < start:
-        raise _Mistake(f'"{text}" ends ({end:g} s) before it starts ({start:g} s)')
+        raise _Mistake(f"{_show(text)} ends ({end:g} s) before it starts ({start:g} s)")
     return Word(text, start, end)
 
 
@@ -449,7 +451,7 @@ def _media(value: Any, kind: str, folder: str, exists: Exists, lenient: bool) ->
     if lenient and value.startswith("file://"):
         value = value[len("file://") :]
     if value.startswith(("http://", "https://", "s3://", "gs://")):
-        raise _Mistake(f"{value[:80]} is on the network: download it and give the file's path", kind)
+        raise _Mistake(f"{_show(value)} is on the network: download it and give the file's path", kind)
     if not value:
         raise _Mistake("is an empty path: name a file", kind)
     _string(value, kind)
@@ -578,7 +580,7 @@ def _keys(raw: dict[str, Any], kind: str, needed: tuple[str, ...]) -> None:
 def _unknown(raw: dict[str, Any], known: tuple[str, ...], what: str) -> None:
     for key in raw:
         if key not in known:
-            raise _Mistake(f"unknown key: {guess(str(key), known)}{what} has {_list(known)}", str(key))
+            raise _Mistake(f"unknown key: {guess(str(key), known)}{what} has {_list(known)}", _name(key))
 
 
 def _string(value: Any, field: str) -> str:
@@ -630,6 +632,11 @@ def _show(value: Any) -> str:
         text = repr(value)
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _name(key: Any) -> str:
+    """A key on one line, whatever it holds."""
+    return _show(key)[1:-1] if isinstance(key, str) else _show(key)
 
 
 def _list(names: Sequence[str]) -> str:
