@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from weft.models.config import Audio, Connector, DialectSection, Vision
+from weft.data.augment import Augment
+from weft.models.config import Connector, DialectSection
 
 PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
 PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
@@ -67,24 +68,6 @@ class Optim(Frozen):
     clip: float | None = 1.0  # global gradient norm
 
 
-class Augment(Frozen):
-    """Random changes to training media; boxes and word times follow. All off by default."""
-
-    gain_db: float = 0.0  # uniform in +-
-    speed: float = 0.0  # resampling factor uniform in 1 +- speed; word times are scaled
-    noise_db: tuple[float, float] | None = None  # signal-to-noise range of added noise
-    pad_seconds: float = 0.0  # up to this much near-silence before and after; word times are moved
-    time_masks: int = 0  # SpecAugment
-    time_mask_frames: int = 0
-    freq_masks: int = 0
-    freq_mask_bands: int = 0
-    join: float = 0.0  # chance of joining a clip with another of the same task (answers are joined)
-    color: float = 0.0  # brightness, contrast, saturation factor in 1 +- color
-    shift: float = 0.0  # translation in fractions of the image
-    scale: float = 0.0  # zoom factor in 1 +- scale
-    flip: bool = False  # left-right; only where no phrase says left or right
-
-
 class Source(Frozen):
     """One named JSON Lines file of a mixture."""
 
@@ -104,7 +87,8 @@ class Evaluation(Frozen):
 
 class Stage(Frozen):
     name: str = "train"
-    steps: int = Field(1000, ge=1)
+    steps: int = Field(1000, ge=1)  # optimizer updates
+    minutes: float | None = Field(None, gt=0)  # instead: as many steps as fit, from the speed of the first twenty
     optim: Optim = Optim()
     parts: dict[PartName, PartTraining] = Field(default_factory=dict)  # a part not named here is frozen
     mixture: tuple[Source, ...] = ()

@@ -1,0 +1,180 @@
+"""What packing and augmentation must know of every sample before it is decoded: tokens, clip length, what joins what.
+
+Measured once per file from text and media headers, kept in the run folder, and read back on resume.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from weft.conversation import Conversation, Message, SampleError, Text, WeftError
+from weft.data.augment import editable_time, join_key
+from weft.data.source import JsonlSource
+from weft.media import audio_samples
+from weft.models.layout import audio_windows
+
+NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Arrays over the samples of one source."""
+
+    tokens: np.ndarray  # [n] int32, in training form; 0: left out (see `problems`)
+    clip_samples: np.ndarray  # [n] int64 at the model's sample rate, of the one clip; 0 where there is none or several
+    clip_tokens: np.ndarray  # [n] int32 the clip takes of `tokens`
+    group: np.ndarray  # [n] int32
+    shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
+    problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
+
+    def members(self) -> dict[int, np.ndarray]:
+        """Samples of each joinable group."""
+        usable = (self.tokens > 0) & (self.group > ALONE)
+        return {int(g): np.flatnonzero(usable & (self.group == g)) for g in np.unique(self.group[usable])}
+
+
+def clip_tokens(processor: Any, samples: int) -> int:
+    """Tokens that a clip of ``samples`` takes, boundaries included."""
+    _, start, end = processor.dialect.slot_tokens("audio")
+    edges = (start is not None) + (end is not None)
+    return sum(w.tokens + edges for w in audio_windows(processor.audio, samples))
+
+
+def measure(
+    source: JsonlSource,
+    processor: Any,
+    *,
+    row_tokens: int,
+    on_bad_sample: Literal["fail", "skip"] = "fail",
+    cache: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Lengths:
+    """The lengths of a source; a sample that breaks the format, or is longer than a row, is an error or is left out."""
+    file = cache / f"{source.name}-{_key(source, processor)}.npz" if cache else None
+    lengths = _read(file) if file else None
+    if lengths is None:
+        lengths = _measure(source, processor, on_bad_sample, progress)
+        if file:
+            _write(file, lengths)
+    if on_bad_sample == "fail" and lengths.problems:
+        raise WeftError(f"{lengths.problems[0]}; correct it, or leave such samples out with --on-bad-sample skip")
+    long = np.flatnonzero(lengths.tokens > row_tokens)
+    if len(long):
+        worst = int(long[np.argmax(lengths.tokens[long])])
+        if on_bad_sample == "fail":
+            raise WeftError(
+                f"{source.where(worst)}: {lengths.tokens[worst]} tokens do not fit a row of {row_tokens}"
+                f" ({len(long)} such samples in this file); raise row_tokens to {lengths.tokens[worst]} or more,"
+                " or leave them out with --on-bad-sample skip"
+            )
+        told = tuple(
+            f"{source.where(int(i))}: {lengths.tokens[i]} tokens do not fit a row of {row_tokens}" for i in long
+        )
+        tokens = np.where(lengths.tokens > row_tokens, 0, lengths.tokens)
+        lengths = Lengths(
+            tokens,
+            lengths.clip_samples,
+            lengths.clip_tokens,
+            lengths.group,
+            lengths.shared,
+            (*lengths.problems, *told),
+        )
+    if not lengths.tokens.any():
+        first = f" (the first: {lengths.problems[0]})" if lengths.problems else ""
+        raise WeftError(f"{source.path}: every sample was left out{first}; nothing is left to train on")
+    return lengths
+
+
+def _measure(
+    source: JsonlSource, processor: Any, on_bad_sample: str, progress: Callable[[int, int], None] | None
+) -> Lengths:
+    n = len(source)
+    tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
+    in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
+    shared = np.zeros(n, np.int32)
+    groups: dict[str, tuple[int, int]] = {}
+    problems: list[str] = []
+    for i in range(n):
+        if progress and i % 1000 == 0:
+            progress(i, n)
+        try:
+            conversation = source[i]
+            tokens[i] = processor.length(conversation)
+            if len(conversation.audios) == 1:
+                clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
+        except WeftError as error:
+            problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
+            if on_bad_sample == "fail":
+                advice = "correct it, or leave such samples out with --on-bad-sample skip"
+                raise WeftError(f"{problem}; {advice}") from None
+            problems.append(problem)
+            tokens[i] = 0
+    return Lengths(tokens, clips, in_clip, group, shared, tuple(problems))
+
+
+def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:
+    samples = audio_samples(conversation.audios[0].source, processor.audio.sample_rate)
+    tokens = clip_tokens(processor, samples)
+    key = join_key(conversation)
+    group, shared = (ALONE if editable_time(conversation) else NOT_EDITABLE), 0
+    if key is not None:
+        if key not in groups:
+            groups[key] = len(groups) + 1, _prompt_tokens(conversation, processor, tokens)
+        group, shared = groups[key]
+    return samples, tokens, group, shared
+
+
+def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int:
+    """Tokens of a sample with nothing in its answer and no clip."""
+    empty = Conversation((*conversation.prompt().messages, Message("assistant", (Text(""),))))
+    try:
+        return processor.length(empty) - clip
+    except WeftError:
+        return 0  # a dialect that cannot write it: rows are planned a little too empty
+
+
+def _key(source: JsonlSource, processor: Any) -> str:
+    """Changes whenever the file, the model's token layout or the tokenizer does."""
+    stat = source.path.stat()
+    facts = [str(source.path.resolve()), stat.st_size, stat.st_mtime_ns, len(processor.tokenizer), processor.to_dict()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> Lengths | None:
+    try:
+        with np.load(file) as data:
+            return Lengths(
+                data["tokens"],
+                data["clip_samples"],
+                data["clip_tokens"],
+                data["group"],
+                data["shared"],
+                tuple(str(p) for p in data["problems"]),
+            )
+    except (OSError, ValueError, KeyError, EOFError):
+        return None  # absent or damaged: measured again
+
+
+def _write(file: Path, lengths: Lengths) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npz")
+    os.close(handle)
+    np.savez(
+        name,
+        tokens=lengths.tokens,
+        clip_samples=lengths.clip_samples,
+        clip_tokens=lengths.clip_tokens,
+        group=lengths.group,
+        shared=lengths.shared,
+        problems=np.array(lengths.problems, dtype=str),
+    )
+    os.replace(name, file)

@@ -1,0 +1,314 @@
+"""From sources to micro-steps of tensors: decode, change, encode, pack; by grain, in threads or worker processes.
+
+What a micro-step holds depends only on (files, recipe, seed, number of the micro-step): not on workers, not on what ran
+before. So the loader's whole state is the number of the next micro-step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from weft.conversation import Audio, Conversation, Image, Message, WeftError
+from weft.data.augment import (
+    Augment,
+    ClipPlan,
+    Take,
+    augment_images,
+    color_sound,
+    draw_clip,
+    make_clip,
+    mask_features,
+)
+from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
+from weft.data.listening import IGNORED, listening_labels
+from weft.data.mixture import Mixture, grain
+from weft.data.packing import PackingPlan, micro_step_rows
+from weft.data.source import JsonlSource
+from weft.media import load_audio, load_image
+
+CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
+FAR = 1 << 40  # more micro-steps than any run has
+
+
+@dataclass
+class Batch:
+    """One micro-step: what the model's forward takes, and what the log tells of it."""
+
+    inputs: dict[str, torch.Tensor]
+    tokens: int  # in the samples, media and text
+    places: int  # token places the micro-step has: tokens / places is how full it is
+    labels: int  # tokens that are learned
+    samples: list[str]  # file:line of each
+    skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
+
+
+class MediaCache:
+    """Decoded media by path, up to a number of bytes; first come, first kept (evicting would not help)."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._kept: dict[Any, Any] = {}
+        self._lock = Lock()
+
+    def get(self, key: Any, load: Any) -> Any:
+        if not isinstance(key[1], (str, Path)):
+            return load()
+        if key not in self._kept:
+            value = load()
+            size = value.nbytes if isinstance(value, np.ndarray) else 3 * value.width * value.height
+            with self._lock:
+                if self.bytes + size > self.max_bytes or key in self._kept:
+                    return value
+                self._kept[key] = value
+                self.bytes += size
+        return self._kept[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"max_bytes": self.max_bytes}  # a worker process fills its own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["max_bytes"])  # type: ignore[misc]
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    path: str | Path
+    weight: float = 1.0
+    augment: Augment = Augment()
+    name: str | None = None
+
+
+class TrainingData:
+    """Everything that decides what micro-step ``n`` of a rank is.
+
+    ``row_tokens`` bounds a packed row (``rows`` rows a micro-step, laid end to end); with ``packing`` off a micro-step
+    is a padded batch of ``rows`` samples. ``in_order`` (evaluation): each sample once, in file order, ``limit`` at
+    most. ``first_row`` is where a resumed run goes on in the plan (micro-step 0 begins there), on any number of ranks;
+    ``anchor`` is what ``plan.anchor(first_row)`` gave, and spares planning what came before.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[SourceSpec],
+        processor: Any,
+        *,
+        row_tokens: int,
+        rows: int = 1,
+        packing: bool = True,
+        seed: int = 0,
+        on_bad_sample: Literal["fail", "skip"] = "fail",
+        rank: int = 0,
+        world: int = 1,
+        lengths_dir: Path | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        in_order: bool = False,
+        limit: int | None = None,
+        first_row: int = 0,
+        anchor: tuple[int, int] | None = None,
+    ) -> None:
+        if not specs:
+            raise WeftError("no training data: name at least one JSON Lines file in the mixture (--data FILE)")
+        self.processor, self.row_tokens, self.rows, self.packing = processor, row_tokens, rows, packing
+        self.seed, self.on_bad_sample, self.rank, self.world = seed, on_bad_sample, rank, world
+        self.specs = list(specs)
+        self.sources = [JsonlSource(s.path, s.name) for s in specs]
+        self.lengths: list[Lengths] = [
+            measure(s, processor, row_tokens=row_tokens, on_bad_sample=on_bad_sample, cache=lengths_dir)
+            for s in self.sources
+        ]
+        self.members = [lengths.members() for lengths in self.lengths]
+        self.in_order, self.first_row = in_order, first_row
+        self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
+        total = sum(len(s) for s in self.sources)
+        self.end = min(limit or total, total) if in_order else None
+        self.plan = PackingPlan(
+            self.length, row_tokens, seed=seed, packing=packing, shuffle=not in_order, end=self.end, anchor=anchor
+        )
+        self.cache = MediaCache(cache_bytes)
+
+    @property
+    def problems(self) -> list[str]:
+        """One sentence for each sample that was left out before training began."""
+        return [p for lengths in self.lengths for p in lengths.problems]
+
+    @cached_property
+    def rate(self) -> int:
+        return self.processor.audio.sample_rate if self.processor.audio else 16000
+
+    # ------------------------------------------------------------------------------------------- one position
+
+    def pick(self, position: int) -> tuple[int, int]:
+        """``(source, index)`` of a position of the stream."""
+        if not self.in_order:
+            return self.mixture[position]
+        for number, source in enumerate(self.sources):
+            if position < len(source):
+                return number, position
+            position -= len(source)
+        raise IndexError(position)
+
+    def length(self, position: int) -> int:
+        """Tokens of the sample at a position, as planned; 0 where it is left out."""
+        number, index = self.pick(position)
+        lengths = self.lengths[number]
+        clip = self._clip_plan(position, number, index)
+        if clip is None or not lengths.tokens[index]:
+            return int(lengths.tokens[index])
+        return self._planned_tokens(lengths, clip)
+
+    def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
+        text = sum(int(lengths.tokens[t.index] - lengths.clip_tokens[t.index]) for t in clip.takes)
+        again = int(lengths.shared[clip.takes[0].index]) * (len(clip.takes) - 1)
+        return text - again + clip_tokens(self.processor, clip.samples)
+
+    def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
+        """How the clip is edited in time; None where it is not."""
+        augment, lengths = self.specs[number].augment, self.lengths[number]
+        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed):
+            return None
+        group = int(lengths.group[index])
+        if group == NOT_EDITABLE or not lengths.clip_samples[index]:
+            return None
+        partners = self.members[number].get(group, np.zeros(0, np.int64))
+        clip = draw_clip(augment, self._rng(position, 0), index, lengths.clip_samples, partners, self.rate)
+        if self._planned_tokens(lengths, clip) > self.row_tokens:
+            return ClipPlan((Take(index, int(lengths.clip_samples[index])),))
+        return clip
+
+    def _rng(self, position: int, purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(key=[self.seed, 4 * position + purpose]))
+
+    def conversation(self, position: int) -> Conversation:
+        """The sample at a position with its media decoded and changed."""
+        number, index = self.pick(position)
+        source, augment = self.sources[number], self.specs[number].augment
+        clip = self._clip_plan(position, number, index)
+        conversation = source[index]
+        if clip is not None:
+            conversation = make_clip(clip, self.rate, source.__getitem__, self._wave)
+        rng = self._rng(position, 1)
+
+        def change(part: Any) -> Any:
+            if isinstance(part, Audio):
+                wave = part.source[0] if isinstance(part.source, tuple) else self._load_audio(part.source)
+                return Audio((color_sound(wave, augment, rng), self.rate))
+            return Image(self._load_image(part.source)) if isinstance(part, Image) else part
+
+        messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
+        return augment_images(replace(conversation, messages=messages), augment, rng)
+
+    def encode(self, position: int) -> tuple[Any, np.ndarray]:
+        """The `Encoded` sample at a position, and its labels [L]."""
+        augment = self.specs[self.pick(position)[0]].augment
+        conversation, rng = self.conversation(position), self._rng(position, 2)
+        encoded = self.processor.encode(conversation)
+        labels = encoded.labels
+        if augment.listen and rng.random() < augment.listen:
+            heard = listening_labels(conversation, encoded, self.processor)
+            labels = labels if heard is None else np.where(encoded.loss_mask, labels, heard)
+        encoded.features = mask_features(encoded.features, augment, rng)
+        return encoded, labels
+
+    def _wave(self, conversation: Conversation) -> np.ndarray:
+        return self._load_audio(conversation.audios[0].source)
+
+    def _load_audio(self, source: Any) -> np.ndarray:
+        return self.cache.get(("audio", source), lambda: load_audio(source, self.rate))
+
+    def _load_image(self, source: Any) -> Any:
+        return self.cache.get(("image", source), lambda: load_image(source))
+
+    # ----------------------------------------------------------------------------------------- micro-steps
+
+    def batch(self, step: int) -> dict[str, Any]:
+        """Micro-step number ``step`` of this rank, as numpy (what travels between processes)."""
+        encoded, labels, where, skipped = [], [], [], []
+        for row in micro_step_rows(step, self.rows, self.rank, self.world):
+            try:
+                positions = self.plan[self.first_row + row]
+            except IndexError:
+                break  # the end of an evaluation
+            for position in positions:
+                number, index = self.pick(position)
+                name = self.sources[number].where(index)
+                try:
+                    sample, learned = self.encode(position)
+                    encoded.append(sample)
+                    labels.append(learned)
+                    where.append(name)
+                except WeftError as error:
+                    problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
+                    if self.on_bad_sample == "fail":
+                        advice = "correct it, or leave such samples out with --on-bad-sample skip"
+                        raise WeftError(f"{problem}; {advice}") from None
+                    skipped.append(problem)
+        tokens = sum(len(e.input_ids) for e in encoded)
+        inputs: dict[str, Any] = {}
+        if encoded:
+            inputs = self.processor.pack(encoded) if self.packing else self.processor.collate(encoded)
+            inputs["labels"] = _labels(labels, inputs["input_ids"].shape, self.packing)
+        places = self.row_tokens * self.rows if self.packing else inputs["input_ids"].numel() if encoded else 0
+        return {
+            "inputs": {k: np.asarray(v) for k, v in inputs.items()},
+            "tokens": tokens,
+            "places": max(places, tokens),
+            "labels": sum(int((row[1:] != IGNORED).sum()) for row in labels),
+            "samples": where,
+            "skipped": skipped,
+        }
+
+    def batches(self, start: int = 0, *, workers: int = 0, ahead: int = 4) -> Iterator[Batch]:
+        """Micro-steps from ``start`` on. ``workers`` processes decode, or one thread, up to ``ahead``."""
+        data = grain.MapDataset.range(start, FAR).map(_Make(self))
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead)
+        iterable = data.to_iter_dataset(options)
+        if workers:
+            each = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+            iterable = iterable.mp_prefetch(each)
+        iterator = iter(iterable)
+        try:
+            for value in iterator:
+                if "error" in value:
+                    raise WeftError(value["error"])
+                if self.end is not None and not value["samples"] and not value["skipped"]:
+                    return
+                inputs = {k: torch.from_numpy(v) for k, v in value["inputs"].items()}
+                yield Batch(**{**value, "inputs": inputs})
+        finally:
+            close = getattr(iterator, "close", None)
+            if close:
+                close()
+
+
+def _labels(labels: Sequence[np.ndarray], shape: Sequence[int], packed: bool) -> np.ndarray:
+    """Labels of several samples as `pack` and `collate` lay them out."""
+    if packed:
+        row = np.concatenate(labels)
+        starts = np.cumsum([0, *(len(part) for part in labels[:-1])])
+        row[starts] = IGNORED  # nothing that stands before a sample predicts its start
+        return row[None]
+    out = np.full(shape, IGNORED, np.int64)
+    for place, part in zip(out, labels, strict=True):
+        place[: len(part)] = part
+    return out
+
+
+class _Make(grain.transforms.Map):
+    """`TrainingData.batch` as a step of the pipeline. A user's mistake travels as a value: grain would wrap it."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self.data = data
+
+    def map(self, element: int) -> dict[str, Any]:
+        try:
+            return self.data.batch(int(element))
+        except WeftError as error:
+            return {"error": str(error)}

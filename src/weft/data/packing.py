@@ -1,0 +1,116 @@
+"""Which samples share a row of tokens: one plan for the whole run, made in index space before anything is decoded.
+
+The stream of positions (see `mixture`) is cut into windows; the samples of a window are packed into rows of at most
+``row_tokens`` by best fit, longest first, and the rows of a window are shuffled. Rows are numbered through the whole
+run, so "rows consumed" is all the state there is, and any number of ranks can go on from it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+import numpy as np
+
+WINDOW = 1024  # samples planned together: large enough that a row in a hundred is not full, small enough to be instant
+
+
+def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Rows of indices into ``lengths``, each summing to at most ``row_tokens``; best fit, longest first.
+
+    Every index with a length above 0 is in exactly one row; an index with length 0 (a sample that is left out) in none.
+    """
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens free, row), sorted
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        need = int(lengths[index])
+        if need > row_tokens:
+            raise ValueError(f"sample of {need} tokens does not fit a row of {row_tokens}")
+        if need == 0:
+            continue
+        at = bisect_left(room, (need, -1))
+        if at < len(room):
+            free, row = room.pop(at)
+        else:
+            free, row = row_tokens, len(rows)
+            rows.append([])
+        rows[row].append(index)
+        insort(room, (free - need, row))
+    return rows
+
+
+class PackingPlan:
+    """``plan[row] -> positions`` for every row from 0 on, without end.
+
+    ``length(position)`` gives a sample's tokens, 0 where it is left out. With ``packing`` off every row is one sample.
+    ``end`` ends the stream at that position (evaluation); then rows past the last are an IndexError. Equal arguments
+    give equal plans in any process. Reading rows in order costs one planning per window; a jump far ahead plans the
+    windows between, unless ``anchor`` (what `anchor` returned for the row where the run stopped) says where to begin.
+    """
+
+    def __init__(
+        self,
+        length: Callable[[int], int],
+        row_tokens: int,
+        *,
+        seed: int = 0,
+        window: int = WINDOW,
+        packing: bool = True,
+        shuffle: bool = True,
+        end: int | None = None,
+        anchor: tuple[int, int] | None = None,
+    ) -> None:
+        self.length, self.row_tokens, self.seed, self.window = length, row_tokens, seed, window
+        self.packing, self.shuffle, self.end = packing, shuffle, end
+        self._first_window, first_row = anchor or (0, 0)
+        self._starts = [first_row]  # first row of each window from _first_window on
+        self._planned: OrderedDict[int, list[list[int]]] = OrderedDict()
+        self._lock = Lock()  # loader threads share a plan
+
+    def __getitem__(self, row: int) -> list[int]:
+        with self._lock:
+            window = self._locate(row)
+            return self._rows(window)[row - self._starts[window - self._first_window]]
+
+    def anchor(self, row: int) -> tuple[int, int]:
+        """``(window, its first row)`` of a row: a new plan given it begins there without planning what was before."""
+        with self._lock:
+            window = self._locate(row)
+            return window, self._starts[window - self._first_window]
+
+    def fill(self, rows: Sequence[int]) -> float:
+        """Share of the rows' token places that the plan fills."""
+        used = sum(self.length(p) for row in rows for p in self[row])
+        return used / (self.row_tokens * max(len(rows), 1))
+
+    def _locate(self, row: int) -> int:
+        if row < self._starts[0]:
+            raise IndexError(f"row {row} lies before row {self._starts[0]}, where this plan begins")
+        while self._starts[-1] <= row:
+            window = self._first_window + len(self._starts) - 1
+            if self.end is not None and window * self.window >= self.end:
+                raise IndexError(f"row {row} of {self._starts[-1]}")
+            self._starts.append(self._starts[-1] + len(self._rows(window)))
+        return self._first_window + bisect_right(self._starts, row) - 1
+
+    def _rows(self, window: int) -> list[list[int]]:
+        if window not in self._planned:
+            begin = window * self.window
+            end = begin + self.window if self.end is None else min(begin + self.window, self.end)
+            lengths = [self.length(p) for p in range(begin, end)]
+            rows = pack(lengths, self.row_tokens) if self.packing else [[i] for i, n in enumerate(lengths) if n]
+            if self.shuffle:
+                order = np.random.default_rng([self.seed, window]).permutation(len(rows))
+                rows = [rows[i] for i in order]
+            self._planned[window] = [[begin + i for i in row] for row in rows]
+            if len(self._planned) > 4:
+                self._planned.popitem(last=False)
+        return self._planned[window]
+
+
+def micro_step_rows(step: int, rows: int, rank: int = 0, world: int = 1) -> range:
+    """The rows that a rank reads for its ``step``-th micro-step: ranks share out consecutive rows of the one plan."""
+    first = (step * world + rank) * rows
+    return range(first, first + rows)

@@ -1,0 +1,92 @@
+"""One JSON Lines file of conversations, read at random.
+
+Only line offsets are kept in memory (16 bytes a sample), so a file of millions opens in seconds and `source[i]` costs
+one read and one parse. No media file is opened here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weft.conversation import Conversation, WeftError
+from weft.conversation.samples import parse_line
+from weft.media import image_size
+
+CHUNK = 1 << 24
+
+
+class JsonlSource:
+    """The samples of ``path`` in file order; ``source[i]`` is a `Conversation` whose media paths are resolved.
+
+    Blank lines are not samples. A line that is not a sample raises `SampleError` with file, line and field when it is
+    read. Instances are cheap to send to another process and safe to read from several threads.
+    """
+
+    def __init__(self, path: str | Path, name: str | None = None) -> None:
+        self.path = Path(path)
+        self.name = name or self.path.stem
+        self._file: int | None = None
+        try:
+            self._starts, self._lines = _index(self.path)
+        except OSError as error:
+            raise WeftError(f"{self.path}: cannot be read ({error.strerror}); give a JSON Lines file") from None
+        if not len(self._lines):
+            raise WeftError(f"{self.path}: holds no samples; give a JSON Lines file with one conversation a line")
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int) -> Conversation:
+        line = int(self._lines[index])
+        return parse_line(self.raw(index), where=str(self.path), line=line, root=self.path.parent, probe=image_size)
+
+    def raw(self, index: int) -> bytes:
+        """The line of one sample as it stands in the file."""
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        start, end = (int(x) for x in self._starts[index])
+        return os.pread(self._file, end - start, start)  # no shared file position: threads do not disturb each other
+
+    def where(self, index: int) -> str:
+        """``file:line`` of one sample, for messages."""
+        return f"{self.path}:{int(self._lines[index])}"
+
+    def close(self) -> None:
+        """Give the file handle back; reading opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
+
+
+def _index(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """``([n, 2] start and end byte, [n] line number from 1)`` of the lines that are not blank."""
+    ends: list[np.ndarray] = []
+    with path.open("rb") as file:
+        offset = 0
+        while chunk := file.read(CHUNK):
+            ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + offset)
+            offset += len(chunk)
+        newlines = np.concatenate(ends) if ends else np.zeros(0, np.int64)
+        if not len(newlines) or newlines[-1] != offset - 1:
+            newlines = np.append(newlines, offset)  # the last line has no newline
+        starts = np.concatenate([[0], newlines[:-1] + 1])
+        file.seek(0)
+        if file.read(3) == b"\xef\xbb\xbf":
+            starts[0] = 3  # a byte order mark
+        spans = np.stack([starts, newlines], axis=1).astype(np.int64)
+        # Only very short lines can be blank; reading those alone keeps the scan at the speed of the disk.
+        keep = spans[:, 1] > spans[:, 0]
+        for i in np.flatnonzero(keep & (spans[:, 1] - spans[:, 0] < 16)):
+            file.seek(int(spans[i, 0]))
+            keep[i] = bool(file.read(int(spans[i, 1] - spans[i, 0])).strip())
+    return spans[keep], np.flatnonzero(keep) + 1

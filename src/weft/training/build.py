@@ -1,0 +1,35 @@
+"""A recipe's model: composed from parts, or loaded from a checkpoint. Weights are float32 while they train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.conversation import WeftError
+from weft.training.recipe import ModelSpec
+
+
+def build_model(spec: ModelSpec) -> tuple[Any, Any]:
+    """``(model, processor)``. ``model.saved_dtype`` is the type its weights came in, which the final folder keeps."""
+    from weft.models.compose import compose
+    from weft.models.modeling import WeftForConditionalGeneration
+    from weft.models.processing import WeftProcessor
+
+    composed = {"vision": spec.vision, "audio": spec.audio, "language": spec.language}
+    if spec.base is not None:
+        if any(composed.values()):
+            raise WeftError("model: give either base or parts (vision, audio, language), not both")
+        if Path(spec.base).exists() and not (Path(spec.base) / "config.json").exists():
+            raise WeftError(f"{spec.base}: no config.json there; give the folder of a weft checkpoint, or a hub name")
+        model = WeftForConditionalGeneration.from_pretrained(spec.base, dtype="auto")
+        processor = WeftProcessor.from_pretrained(spec.base)
+    else:
+        if spec.language is None:
+            raise WeftError("model: give a language model (model.language), or a weft checkpoint (model.base)")
+        sources: dict[str, Any] = {k: v for k, v in composed.items() if v is not None}
+        model, processor = compose(**sources, dialect=spec.dialect, seed=spec.seed)
+    whole: Any = model
+    whole.saved_dtype = next(whole.parameters()).dtype
+    return whole.to(torch.float32), processor

@@ -1,0 +1,94 @@
+"""The model that a run leaves: an ordinary folder, merged; or an adapter that names its base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from transformers.utils import logging
+
+from weft.conversation import WeftError
+from weft.training.build import build_model
+from weft.training.checkpoint import aside, check_room
+from weft.training.recipe import ModelSpec, Stage
+
+PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
+
+
+def save_model(model: Any, processor: Any, path: Path) -> None:
+    """Write model and processor so that ``path`` is whole or not there; weights in the type they came in."""
+    dtype = getattr(model, "saved_dtype", torch.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
+    with aside(path) as folder:
+        if dtype != torch.float32:
+            model.to(dtype)
+        _save(model, folder)
+        processor.save_pretrained(folder)
+        if dtype != torch.float32:
+            model.to(torch.float32)  # what a later stage trains
+
+
+def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage) -> None:
+    """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
+
+    The base is named where it is a checkpoint (``start.base``), and else written beside the adapter as ``base/``, so
+    that the folder is whole in itself.
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
+    if not layers:
+        raise WeftError("--adapter-only: no part of this run trains through LoRA; train with --lora, or save it whole")
+    ranks = {name: m.r["default"] for name, m in layers.items()}
+    alphas = {name: m.lora_alpha["default"] for name, m in layers.items()}
+    whole = [n for n, training in stage.parts.items() if training.train == "full" and model.part(n)]
+    modules = ["language_model" if n == "language" else n for n in whole]
+    usual = max(set(ranks.values()), key=list(ranks.values()).count)
+    alpha = max(set(alphas.values()), key=list(alphas.values()).count)
+    config = LoraConfig(
+        r=usual,
+        lora_alpha=alpha,
+        rank_pattern={n: r for n, r in ranks.items() if r != usual},
+        alpha_pattern={n: a for n, a in alphas.items() if a != alpha},
+        target_modules=sorted(layers),
+        modules_to_save=modules or None,
+        inference_mode=True,
+    )
+    tensors = {
+        PREFIX + name.replace(".default", ""): value.detach().contiguous().clone()
+        for name, value in model.state_dict().items()
+        if "lora_" in name or any(name.startswith(f"{m}.") for m in modules)
+    }
+    inside = start.base is None
+    config.base_model_name_or_path = "base" if inside else start.base
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with aside(path) as folder:
+        config.save_pretrained(str(folder))
+        _targets_as_list(folder / "adapter_config.json")
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        processor.save_pretrained(folder)
+        if inside:
+            base, _ = build_model(start)
+            _save(base.to(base.saved_dtype), folder / "base")
+            processor.save_pretrained(folder / "base")
+
+
+def _save(model: Any, folder: Path) -> None:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would break into the live line
+    try:
+        model.save_pretrained(folder)
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _targets_as_list(file: Path) -> None:
+    """peft writes a set in any order; sorted, the same run gives the same bytes."""
+    config = json.loads(file.read_text())
+    config["target_modules"] = sorted(config["target_modules"])
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

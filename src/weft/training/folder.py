@@ -1,0 +1,116 @@
+"""The run folder: made once, opened again to resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from weft.conversation import WeftError
+from weft.training.recipe import Recipe, Stage
+
+
+def create(run: Path, recipe: Recipe, out: Path, adapter_only: bool) -> None:
+    """Make the folder and write down what is run. Raises `WeftError` where a run, or the model, is there already."""
+    if (run / "recipe.json").exists():
+        raise WeftError(f"{run}: holds a run already; go on with it (weft train --resume {run}) or name another folder")
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise WeftError(f"{run}: is there already and holds other things; name a new folder")
+    if out.exists():
+        raise WeftError(f"{out}: is there already, and nothing is overwritten; name a new folder")
+    run.mkdir(parents=True, exist_ok=True)
+    facts = {
+        "started": time.time(),
+        "command": sys.argv,
+        "weft": metadata.version("weft"),
+        "revision": revision(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
+        "threads": recipe.threads or torch.get_num_threads(),
+        **{name: metadata.version(name) for name in ("torch", "transformers", "peft", "grain", "numpy")},
+        "out": str(out.absolute()),
+        "adapter_only": adapter_only,
+    }
+    _write(run / "run.json", facts)
+    _write(run / "recipe.json", recipe.model_dump(mode="json"))  # last: with it the folder is a run
+
+
+def reopen(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Path, bool]:
+    """``(recipe, folder of the final model, adapter only)`` of a run; a ``recipe`` given replaces the saved one."""
+    try:
+        facts = json.loads((run / "run.json").read_text())
+        saved = Recipe.model_validate_json((run / "recipe.json").read_text())
+    except OSError:
+        raise WeftError(f"{run}: is not the folder of a run (no recipe.json); start one without --resume") from None
+    except (ValueError, ValidationError) as error:
+        raise WeftError(f"{run}: its recipe.json cannot be read ({error}); start a new run") from None
+    if recipe is not None and recipe != saved:
+        _write(run / "recipe.json", recipe.model_dump(mode="json"))
+    return recipe or saved, Path(facts["out"]), bool(facts["adapter_only"])
+
+
+def read_steps(run: Path) -> dict[int, int]:
+    """Steps of the stages that are given in minutes, once their speed is known."""
+    file = run / "steps.json"
+    return {int(k): v for k, v in json.loads(file.read_text()).items()} if file.exists() else {}
+
+
+def write_steps(run: Path, steps: dict[int, int]) -> None:
+    _write(run / "steps.json", steps)
+
+
+class Pace:
+    """Turns a stage's minutes into steps: the median of the first updates' times, the very first ones aside."""
+
+    FIRST, LAST = 3, 20
+
+    def __init__(self, stage: Stage) -> None:
+        assert stage.minutes is not None
+        self.seconds, self.warmup = 60 * stage.minutes, stage.optim.warmup_steps
+        self.times: list[float] = []
+
+    def after(self, seconds: float) -> int | None:
+        """The stage's steps, once enough updates have been timed."""
+        self.times.append(seconds)
+        usual = sorted(self.times[self.FIRST :])
+        if not usual or (len(self.times) < self.LAST and sum(self.times) < self.seconds / 10):
+            return None
+        left = self.seconds - sum(self.times)
+        return max(len(self.times) + int(left / usual[len(usual) // 2]), len(self.times) + 1)
+
+
+def revision() -> str | None:
+    """The git revision of weft's own source, ``+`` appended where files are changed; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
+        )
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _write(file: Path, value: Any) -> None:
+    temporary = file.with_name(f".{file.name}")
+    with temporary.open("w") as handle:
+        handle.write(json.dumps(value, indent=1) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(file)

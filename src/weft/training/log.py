@@ -1,0 +1,156 @@
+"""What a run tells: ``log.jsonl`` always, one live line in a terminal, TensorBoard and W&B where asked for."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from weft.conversation import WeftError
+
+PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
+REMEMBER = 20  # steps that the live line's speed and loss are means over
+
+
+def cut_log(path: Path, step: int) -> None:
+    """Drop records past ``step`` (they are about to be made again) and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line).get("step", 0) <= step:
+                kept.append(line)
+        except ValueError:
+            continue
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(line + "\n" for line in kept))
+    temporary.replace(path)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl``."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue  # cut short by a kill
+    return records
+
+
+class Log:
+    """One run's log. Use as a context manager."""
+
+    def __init__(
+        self, run: Path, *, loggers: Sequence[str] = (), console: Console | None = None, name: str = ""
+    ) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
+        self._file = (run / "log.jsonl").open("a", buffering=1)
+        self._sinks = [_tensorboard(run) if n == "tensorboard" else _wandb(run, name) for n in loggers]
+        self._live: Live | None = None
+        self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBER)
+        self._told = 0.0
+
+    def __enter__(self) -> Log:
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=4, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+        self._file.close()
+        for sink in self._sinks:
+            sink.close()
+
+    def write(self, event: str, **values: Any) -> None:
+        """One record of the log file."""
+        self._file.write(json.dumps({"event": event, **values, "time": round(time.time(), 3)}) + "\n")
+        if "step" in values:
+            numbers = {f"{event}/{k}": v for k, v in values.items() if isinstance(v, (int, float)) and k != "step"}
+            for sink in self._sinks:
+                sink.add(values["step"], numbers)
+
+    def say(self, text: str) -> None:
+        """A sentence for the person who watches."""
+        self.console.print(Text(text), soft_wrap=True)
+
+    def step(self, *, stage: str, step: int, last: int, **values: Any) -> None:
+        """A training step: recorded, and shown on the live line."""
+        self.write("step", stage=stage, step=step, **values)
+        self._recent.append(values)
+        line = self._line(stage, step, last)
+        if self._live:
+            self._live.update(line)
+        elif time.monotonic() - self._told >= PLAIN_EVERY or step == last:
+            self._told = time.monotonic()
+            self.console.print(line, soft_wrap=True)
+
+    def _line(self, stage: str, step: int, last: int) -> Text:
+        seconds = sum(r["seconds"] for r in self._recent)
+        labels = max(sum(r["labels"] for r in self._recent), 1)
+        loss = sum(r["loss"] * r["labels"] for r in self._recent) / labels
+        speed = sum(r["tokens"] for r in self._recent) / max(seconds, 1e-9)
+        padding = sum(r["padding"] for r in self._recent) / len(self._recent)
+        left = (last - step) * seconds / len(self._recent)
+        skipped = self._recent[-1]["skipped"]
+        line = Text()
+        line.append(f"{stage} ", style="bold")
+        line.append(f"{step:>{len(str(last))}}/{last}  ")
+        line.append("loss ", style="dim")
+        line.append(f"{loss:.4f}  ", style="bold cyan")
+        line.append(f"{speed:,.0f} ")
+        line.append("tokens/s  padding ", style="dim")
+        line.append(f"{padding:.1%}  ")
+        line.append("left ", style="dim")
+        line.append(clock(left))
+        if skipped:
+            line.append(f"  {skipped} bad samples left out", style="yellow")
+        return line
+
+
+def clock(seconds: float) -> str:
+    """``1:02:03`` or ``2:03``."""
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class _tensorboard:
+    def __init__(self, run: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise WeftError('the tensorboard logger needs: pip install "weft[tensorboard]"') from None
+        self.writer = SummaryWriter(str(run / "tensorboard"))
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class _wandb:
+    def __init__(self, run: Path, name: str) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise WeftError('the wandb logger needs: pip install "weft[wandb]"') from None
+        self.run = wandb.init(project="weft", name=name, dir=str(run), resume="allow", id=run.resolve().name)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self.run.log(values, step=step)
+
+    def close(self) -> None:
+        self.run.finish()

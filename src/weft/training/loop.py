@@ -1,0 +1,467 @@
+"""The training loop: stages, updates, evaluation, checkpoints, and every way a run can end.
+
+A run folder holds ``recipe.json`` (resolved), ``run.json`` (versions, revision, where the model goes), ``log.jsonl``,
+``progress.png``, ``checkpoints/``, ``lengths/`` and, between stages, ``stages/``. What an update does is a function of
+(recipe, files, number of the update), so a run that was killed and resumed gives the same bits on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from weft.conversation import WeftError
+from weft.data.loader import Batch, SourceSpec, TrainingData
+from weft.training import checkpoint as ckpt
+from weft.training import folder, picture
+from weft.training.build import build_model
+from weft.training.export import save_adapter, save_model
+from weft.training.log import Log, clock, cut_log
+from weft.training.optim import (
+    build_optimizer,
+    embedding_ids,
+    learning_rate,
+    load_optimizer_state,
+    optimizer_state,
+    set_rate,
+)
+from weft.training.parts import apply_parts, merge_lora, set_modes
+from weft.training.recipe import Recipe
+
+# evaluate(model, processor, data file, first samples only) -> {"task.metric": value}
+Evaluate = Callable[[Any, Any, str, int | None], dict[str, float]]
+LOWER_IS_BETTER = ("loss", "wer", "cer", "word_time_ms")
+
+
+class Interrupted(Exception):
+    """A signal ended the run; it is saved. ``status`` is the exit status that shells expect."""
+
+    def __init__(self, run: Path, step: int, number: int) -> None:
+        self.status = 128 + number
+        super().__init__(
+            f"stopped by {signal.Signals(number).name} and saved at step {step}; go on with: weft train --resume {run}"
+        )
+
+
+class NotFinite(WeftError):
+    """A loss or gradient that is not a number."""
+
+
+def train(
+    recipe: Recipe | None,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    out: str | Path | None = None,
+    adapter_only: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Train a recipe in ``run_dir``; returns the folder of the final model (``out``, or ``run_dir/final``).
+
+    With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
+    ``evaluate`` scores generated answers during training where a stage names a metric. Raises `Interrupted` after
+    SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on.
+    """
+    run = Path(run_dir)
+    if resume:
+        recipe, out, adapter_only = folder.reopen(run, recipe)
+        if out.exists():
+            return out
+    else:
+        if recipe is None:
+            raise WeftError("give a recipe")
+        out = Path(out) if out is not None else run / "final"
+        folder.create(run, recipe, out, adapter_only)
+    return Run(recipe, run, Path(out), adapter_only, evaluate, console).go()
+
+
+class Run:
+    """One process's work on a run folder."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        out: Path,
+        adapter_only: bool,
+        evaluate: Evaluate | None,
+        console: Console | None,
+    ) -> None:
+        self.recipe, self.run, self.out, self.adapter_only, self.evaluate = recipe, run, out, adapter_only, evaluate
+        self.checkpoints = run / "checkpoints"
+        self.signal = 0
+        self.step = 0  # updates done, over all stages
+        self.done = 0  # updates done in this stage
+        self.rows = 0  # rows of the stage's plan consumed: the position
+        self.skipped = 0
+        self.best: float | None = None
+        self.stale = 0  # evaluations since the best
+        self.saved_at = -1
+        self.begun = self.drawn = time.monotonic()
+        self.console = console
+
+    # --------------------------------------------------------------------------------------------- the whole run
+
+    def go(self) -> Path:
+        recipe = self.recipe
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        found = ckpt.newest(self.checkpoints)
+        cut_log(self.run / "log.jsonl", found.step if found else 0)
+        with (
+            _signals(self),
+            Log(self.run, loggers=recipe.loggers, console=self.console, name=recipe.name) as self.log,
+            self._endings(),
+        ):
+            first = int(found.state["stage"]) if found else 0
+            self.model, self.processor = build_model(self._model_of(first))
+            self.steps = folder.read_steps(self.run)
+            self.log.write("start", step=found.step if found else 0, parameters=_count(self.model.parameters()))
+            for number in range(first, len(recipe.stages)):
+                self._stage(number, found if number == first else None)
+            return self._finish()
+
+    def _model_of(self, stage: int) -> Any:
+        """What stage number ``stage`` starts from."""
+        if stage == 0:
+            return self.recipe.model
+        return type(self.recipe.model)(base=str(self.run / "stages" / str(stage - 1)))
+
+    @contextmanager
+    def _endings(self) -> Iterator[None]:
+        """Whatever ends the run, save what is whole and say how to go on."""
+        try:
+            yield
+        except ckpt.DiskFull as error:
+            raise ckpt.DiskFull(f"{error}: weft train --resume {self.run}") from None
+        except WeftError as error:
+            if self.step and self.step != self.saved_at and hasattr(self, "optimizer"):
+                self._save(None)
+            saved = self.saved_at if self.saved_at >= 0 else 0
+            raise type(error)(f"{error}; the run is saved at step {saved}: weft train --resume {self.run}") from None
+        except OSError as error:
+            if ckpt.is_full(error):
+                raise ckpt.DiskFull(
+                    f"{ckpt.disk_full(self.run, str(error))}: weft train --resume {self.run}"
+                ) from error
+            raise
+        finally:
+            self._draw(final=True)
+
+    # ------------------------------------------------------------------------------------------------- one stage
+
+    def _stage(self, number: int, found: ckpt.Checkpoint | None) -> None:
+        recipe, stage = self.recipe, self.recipe.stages[number]
+        self.number, self.stage = number, stage
+        self.parts = apply_parts(self.model, stage, seed=_seed(recipe.seed, number))
+        if stage.checkpoint_activations:
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
+        self.names = {id(p): n for n, p in self.parameters.items()}
+        self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
+        self.done, self.rows, self.best, self.stale, anchor = 0, 0, None, 0, None
+        if found is not None:
+            anchor = self._restore(found)
+        self.lower = (stage.evaluation.metric or "loss").rsplit(".", 1)[-1] in LOWER_IS_BETTER
+        need = 12 * _count(self.parameters.values()) + 4 * _count(self.model.parameters())
+        ckpt.check_room(self.run, need, "a checkpoint and the final model")
+        data = self._data(anchor)
+        self._tell_start(data)
+        self.dev = self._dev_data()
+        batches = data.batches(workers=recipe.workers)
+        measure = folder.Pace(stage) if stage.minutes and number not in self.steps else None
+        try:
+            while self.done < self.steps.get(number, stage.steps) and not self._patience_is_out():
+                started = time.monotonic()
+                micro = [next(batches) for _ in range(stage.accumulate)]
+                waited = time.monotonic() - started
+                numbers = self._update(micro)
+                self.step, self.done = self.step + 1, self.done + 1
+                self.rows += stage.accumulate * stage.rows
+                self._record(micro, numbers, time.monotonic() - started, waited)
+                if measure and (planned := measure.after(time.monotonic() - started)):
+                    self.steps[number] = planned
+                    folder.write_steps(self.run, self.steps)
+                    self.log.say(f"{stage.name}: {planned} steps fit into {stage.minutes:g} minutes at this speed")
+                self._after_update(data)
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if self.step != self.saved_at:
+            self._save(None, data)
+        if stage.evaluation.patience or stage.evaluation.metric:
+            self._take_best()
+        keep_adapter = self.adapter_only and number == len(recipe.stages) - 1
+        if not keep_adapter:
+            merge_lora(self.model)
+        if number < len(recipe.stages) - 1:
+            save_model(self.model, self.processor, self.run / "stages" / str(number))
+
+    def _data(self, anchor: tuple[int, int] | None) -> TrainingData:
+        stage, recipe = self.stage, self.recipe
+        specs = [SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name) for s in stage.mixture]
+        return TrainingData(
+            specs,
+            copy.deepcopy(self.processor),  # a tokenizer must not be used from two threads at once
+            row_tokens=stage.row_tokens,
+            rows=stage.rows,
+            packing=stage.packing,
+            seed=_seed(recipe.seed, self.number),
+            on_bad_sample=recipe.on_bad_sample,
+            lengths_dir=self.run / "lengths",
+            first_row=self.rows,
+            anchor=anchor,
+        )
+
+    def _dev_data(self) -> TrainingData | None:
+        evaluation, stage = self.stage.evaluation, self.stage
+        if evaluation.data is None:
+            return None
+        return TrainingData(
+            [SourceSpec(evaluation.data, name="evaluation")],
+            copy.deepcopy(self.processor),
+            row_tokens=stage.row_tokens,
+            rows=stage.rows,
+            packing=stage.packing,
+            on_bad_sample=self.recipe.on_bad_sample,
+            lengths_dir=self.run / "lengths",
+            in_order=True,
+            limit=evaluation.limit,
+            cache_bytes=1 << 28,
+        )
+
+    def _tell_start(self, data: TrainingData) -> None:
+        for problem in data.problems:
+            self.log.write("bad_sample", step=self.step, problem=problem)
+        self.skipped += len(data.problems)
+        if data.problems:
+            self.log.say(f"{len(data.problems)} bad samples are left out, listed in {self.run / 'log.jsonl'}")
+            self.log.say(f"  the first: {data.problems[0]}")
+        trained = ", ".join(
+            f"{p.name} {p.training.train} {_count(p.parameters.values()) / 1e6:.2f} M"
+            for p in self.parts
+            if p.parameters
+        )
+        samples = sum(len(s) for s in data.sources)
+        at = f", going on at step {self.step}" if self.step else ""
+        self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
+
+    # ----------------------------------------------------------------------------------------------- one update
+
+    def _update(self, micro: list[Batch]) -> dict[str, float]:
+        """One optimizer step over the micro-steps, each weighted by its labels, so that grouping is immaterial."""
+        stage, optim = self.stage, self.stage.optim
+        labels = sum(b.labels for b in micro)
+        rate = learning_rate(self.done, self.steps.get(self.number, stage.steps), optim)
+        if not labels:
+            return {"loss": 0.0, "grad_norm": 0.0, "lr": rate, "labels": 0}
+        total = 0.0
+        for place, batch in enumerate(micro):
+            if batch.labels:
+                torch.manual_seed(_seed(self.recipe.seed, self.number, self.done, place))
+                loss = self._loss(batch, stage.label_smoothing) * (batch.labels / labels)
+                total += float(loss.detach())
+                if not math.isfinite(total):
+                    self._not_finite("loss", micro)
+                loss.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
+        if not math.isfinite(float(norm)):
+            self._not_finite("gradient", micro)
+        if optim.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), optim.clip, norm)
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": total, "grad_norm": float(norm), "lr": rate, "labels": labels}
+
+    def _loss(self, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.inputs.items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            return self.model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
+
+    def _not_finite(self, what: str, micro: list[Batch]) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = [s for b in micro for s in b.samples]
+        self.log.write("not_finite", step=self.step, what=what, samples=samples)
+        shown = ", ".join(samples[:3]) + (f" and {len(samples) - 3} more (log.jsonl)" if len(samples) > 3 else "")
+        raise NotFinite(
+            f'stage "{self.stage.name}", step {self.step + 1}: the {what} is not finite on {shown}; nothing of this'
+            " step was applied. Look at these samples, lower the learning rate"
+            f" (--set stages.{self.number}.optim.lr=...) or train in float32 (--set precision=float32)"
+        )
+
+    def _record(self, micro: list[Batch], numbers: dict[str, float], seconds: float, waited: float) -> None:
+        places = sum(b.places for b in micro)
+        tokens = sum(b.tokens for b in micro)
+        for batch in micro:
+            for problem in batch.skipped:
+                self.log.write("bad_sample", step=self.step, problem=problem)
+            self.skipped += len(batch.skipped)
+        last = self.step + self.steps.get(self.number, self.stage.steps) - self.done
+        self.log.step(
+            stage=self.stage.name,
+            step=self.step,
+            last=last,
+            loss=round(numbers["loss"], 6),
+            lr=float(f"{numbers['lr']:.6g}"),
+            grad_norm=round(numbers["grad_norm"], 5),
+            tokens=tokens,
+            labels=int(numbers["labels"]),
+            padding=round(1 - tokens / max(places, 1), 4),
+            seconds=round(seconds, 4),
+            waited=round(waited, 4),  # of these, for data
+            skipped=self.skipped,
+        )
+
+    # --------------------------------------------------------------------------- evaluation, checkpoints, endings
+
+    def _after_update(self, data: TrainingData) -> None:
+        evaluation = self.stage.evaluation
+        last = self.done == self.steps.get(self.number, self.stage.steps)
+        score = None
+        if self.dev is not None and (self.done % evaluation.every == 0 or last):
+            score = self._evaluate(self.dev)
+            better = self.best is None or (score < self.best if self.lower else score > self.best)
+            self.stale = 0 if better else self.stale + 1
+            self.best = score if better else self.best
+        is_best = score is not None and self.stale == 0
+        if self.signal or is_best or self.step % self.recipe.checkpoint_every == 0:
+            self._save(score, data)
+        if self.signal:
+            raise Interrupted(self.run, self.step, self.signal)
+        if time.monotonic() - self.drawn > 60:
+            self._draw()
+
+    @torch.no_grad()
+    def _evaluate(self, dev: TrainingData) -> float:
+        """Loss on the evaluation data, and the metric where the stage names one; returns what decides."""
+        started = time.monotonic()
+        evaluation = self.stage.evaluation
+        self.model.eval()
+        total, labels = 0.0, 0
+        for batch in dev.batches():
+            if batch.labels:
+                total += float(self._loss(batch)) * batch.labels
+                labels += batch.labels
+        values = {"loss": total / max(labels, 1)}
+        if evaluation.metric:
+            if self.evaluate is None:
+                raise WeftError(
+                    f"evaluation.metric {evaluation.metric} needs a scorer; weft train and finetune have it"
+                )
+            assert evaluation.data is not None
+            values |= self.evaluate(self.model, self.processor, evaluation.data, evaluation.limit)
+            if evaluation.metric not in values:
+                raise WeftError(f'no metric "{evaluation.metric}" for this data; there are {", ".join(sorted(values))}')
+        set_modes(self.model, self.stage)
+        self.log.write("eval", step=self.step, **values, seconds=round(time.monotonic() - started, 2))
+        told = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self.log.say(f"step {self.step}  evaluation  {told}")
+        return values[evaluation.metric or "loss"]
+
+    def _save(self, score: float | None, data: TrainingData | None = None) -> None:
+        state = {
+            "step": self.step,
+            "stage": self.number,
+            "done": self.done,
+            "rows": self.rows,
+            "anchor": data.plan.anchor(self.rows) if data is not None else None,
+            "score": score,
+            "best": self.best,
+            "stale": self.stale,
+            "skipped": self.skipped,
+        }
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
+        ckpt.save(self.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, self.names))
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
+        self.saved_at = self.step
+
+    def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
+        weights = found.weights()
+        if set(weights) != set(self.parameters):
+            raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(weights[name])
+        load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
+        state = found.state
+        self.step, self.done, self.rows = state["step"], state["done"], state["rows"]
+        self.best, self.stale, self.skipped = state["best"], state["stale"], 0
+        self.saved_at = self.step
+        return tuple(state["anchor"]) if state["anchor"] else None
+
+    def _patience_is_out(self) -> bool:
+        patience = self.stage.evaluation.patience
+        if patience is None or self.stale < patience:
+            return False
+        self.log.say(f"{self.stage.name}: no better for {patience} evaluations; the stage ends at step {self.step}")
+        return True
+
+    def _take_best(self) -> None:
+        found = ckpt.best(self.checkpoints, self.lower, self.number)
+        if found is not None and found.step != self.step:
+            self.log.say(f"taking the best checkpoint, step {found.step}")
+            weights = found.weights()
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p.copy_(weights[name])
+
+    def _finish(self) -> Path:
+        if self.adapter_only:
+            save_adapter(self.model, self.processor, self.out, self._model_of(self.number), self.stage)
+        else:
+            save_model(self.model, self.processor, self.out)
+        self.log.write("end", step=self.step)
+        self.log.say(f"done in {clock(time.monotonic() - self.begun)}; the model is {self.out}")
+        return self.out
+
+    def _draw(self, final: bool = False) -> None:
+        self.drawn = time.monotonic()
+        try:
+            picture.draw(self.run)
+        except OSError as error:
+            if not ckpt.is_full(error):
+                raise  # a picture that finds no room is no reason to lose the message that says so
+
+
+@contextmanager
+def _signals(run: Run) -> Iterator[None]:
+    """SIGTERM and Ctrl-C end the run after the update under way; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def note(number: int, _: Any) -> None:
+        run.signal = number
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+    for s in previous:
+        signal.signal(s, note)
+    try:
+        yield
+    finally:
+        for s, handler in previous.items():
+            signal.signal(s, handler)
+
+
+def _seed(*numbers: int) -> int:
+    """One 63-bit seed from several whole numbers."""
+    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _count(parameters: Any) -> int:
+    return sum(p.numel() for p in parameters)

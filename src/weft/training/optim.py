@@ -1,0 +1,68 @@
+"""AdamW in groups, and the learning rate of each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from weft.training.parts import TrainedPart
+from weft.training.recipe import Optim
+
+
+def learning_rate(step: int, steps: int, optim: Optim) -> float:
+    """The rate of update ``step`` (from 0) of ``steps``: a linear warm-up, then the schedule down to ``min_lr``."""
+    warmup = min(optim.warmup_steps, max(steps - 1, 0))
+    if step < warmup:
+        return optim.lr * (step + 1) / (warmup + 1)
+    if optim.schedule == "constant":
+        return optim.lr
+    done = (step - warmup) / max(steps - warmup, 1)
+    shape = 0.5 * (1 + math.cos(math.pi * done)) if optim.schedule == "cosine" else 1 - done
+    return optim.min_lr + (optim.lr - optim.min_lr) * shape
+
+
+def build_optimizer(parts: Sequence[TrainedPart], optim: Optim, embeddings: set[int]) -> torch.optim.AdamW:
+    """One group per (part, decayed or not). Biases, norms, other 1-D tensors and ``embeddings`` (ids) do not decay.
+
+    Decay would pull the rows of rare tokens towards nothing between their turns.
+    """
+    groups = []
+    for part in parts:
+        for decays in (True, False):
+            chosen = [p for p in part.parameters.values() if (p.ndim >= 2 and id(p) not in embeddings) == decays]
+            if chosen:
+                decay = optim.weight_decay if decays else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "lr_scale": part.training.lr_scale})
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+
+
+def embedding_ids(model: nn.Module) -> set[int]:
+    return {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, torch.Tensor]:
+    """The optimizer's tensors as ``{"exp_avg/<parameter>": tensor, ...}``; ``names`` by parameter id."""
+    return {
+        f"{kind}/{names[id(p)]}": value
+        for p, state in optimizer.state.items()
+        for kind, value in state.items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], parameters: dict[str, nn.Parameter]
+) -> None:
+    """The reverse of `optimizer_state`."""
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        p = parameters[name]
+        optimizer.state[p][kind] = value.to(p.device) if kind != "step" else value

@@ -1,0 +1,110 @@
+"""What trains in a stage: each part of the model is frozen, trained through LoRA, or trained in full."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from weft.conversation import WeftError
+from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
+
+
+@dataclass(frozen=True)
+class TrainedPart:
+    name: str
+    training: PartTraining
+    parameters: dict[str, nn.Parameter]  # by their name in the whole model; empty where the part is frozen
+
+
+def apply_parts(model: nn.Module, stage: Stage, seed: int = 0) -> list[TrainedPart]:
+    """Freeze, adapt or free each part as the stage says; frozen parts go to eval mode, others to train mode.
+
+    A frozen encoder costs no activations: nothing before it needs a gradient, so autograd records nothing there. LoRA's
+    first values come from ``seed``.
+    """
+    if not any(p.train != "frozen" for p in stage.parts.values()):
+        raise WeftError(f'stage "{stage.name}": every part is frozen; set parts.<name>.train to lora or full')
+    model.requires_grad_(False)
+    torch.manual_seed(seed)
+    for name, training in stage.parts.items():
+        modules = model.part(name)  # type: ignore[operator]
+        if not modules and training.train != "frozen":
+            present = [n for n in PART_NAMES if model.part(n)]  # type: ignore[operator]
+            raise WeftError(
+                f'stage "{stage.name}" trains {name}, which this model does not have; it has {", ".join(present)}'
+            )
+        for module in modules:
+            if training.train == "full":
+                module.requires_grad_(True)
+            elif training.train == "lora":
+                _add_lora(module, training.lora)
+    set_modes(model, stage)
+    names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
+    parts = []
+    for name in PART_NAMES:
+        training = stage.parts.get(name, PartTraining())
+        found: dict[str, nn.Parameter] = {}
+        for module in model.part(name):  # type: ignore[operator]
+            for p in module.parameters():
+                if p.requires_grad and id(p) in names:
+                    found[names.pop(id(p))] = p
+        parts.append(TrainedPart(name, training, found))
+    return parts
+
+
+def set_modes(model: nn.Module, stage: Stage) -> None:
+    """Train mode for what trains, eval mode (no dropout, no running statistics) for what is frozen."""
+    model.train()
+    for name in PART_NAMES:
+        if stage.parts.get(name, PartTraining()).train == "frozen":
+            for module in model.part(name):  # type: ignore[operator]
+                module.eval()
+
+
+def _add_lora(module: nn.Module, lora: Lora) -> None:
+    targets: list[str]
+    if lora.targets == "all-linear":
+        targets = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
+    else:
+        targets = list(lora.targets)
+    if not targets:
+        module.requires_grad_(True)  # a part without a linear layer (a convolution) is small: it trains in full
+        return
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes fractions too
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+    )
+    inject_adapter_in_model(config, module)
+    for name, p in module.named_parameters():
+        p.requires_grad_("lora_" in name)
+
+
+def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """Linear layers below ``module``, the output head aside: LoRA on it costs more than it gives and unties it."""
+    find_head = getattr(module, "get_output_embeddings", None)
+    head = find_head() if callable(find_head) else None
+    for name, child in module.named_modules():
+        if isinstance(child, nn.Linear) and child is not head:
+            yield name, child
+
+
+def merge_lora(model: nn.Module) -> int:
+    """Add every adapter into the weights it adapts and take it out; returns how many there were."""
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
+    for name, layer in found:
+        layer.merge(safe_merge=True)
+        base = layer.get_base_layer()
+        base.requires_grad_(False)
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, base)
+    for module in model.modules():
+        if hasattr(module, "peft_config"):
+            delattr(module, "peft_config")
+    return len(found)

@@ -1,0 +1,119 @@
+"""The picture of a run: loss above, throughput below, as one PNG that can be read at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weft.training.log import read_log
+
+INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
+WARP, WEFT, SPEED = "#9fb3c8", "#0b69a3", "#8d2b0b"
+
+
+def draw(run: Path, file: Path | None = None) -> Path | None:
+    """Draw ``run/log.jsonl`` as ``run/progress.png``; None where there is nothing to draw yet."""
+    records = read_log(run / "log.jsonl")
+    steps = [r for r in records if r["event"] == "step"]
+    evals = [r for r in records if r["event"] == "eval"]
+    if len(steps) < 2:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.4), dpi=150, facecolor="white")
+    FigureCanvasAgg(figure)
+    top, bottom = figure.subplots(
+        2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.12, "left": 0.08, "right": 0.87}
+    )
+    x = np.array([r["step"] for r in steps])
+    loss = np.array([r["loss"] for r in steps], float)
+    smooth = _smooth(loss)
+    top.plot(x, loss, color=WARP, linewidth=0.7, alpha=0.55)
+    top.plot(x, smooth, color=WEFT, linewidth=1.9, solid_capstyle="round")
+    top.set_yscale("log")
+    _name(top, x[-1], smooth[-1], f"training\n{smooth[-1]:.3g}", WEFT)
+    losses = [(r["step"], r["loss"]) for r in evals if r.get("loss") is not None]
+    if losses:
+        ex, ey = zip(*losses, strict=True)
+        top.plot(ex, ey, color=SPEED, linewidth=1.2, marker="o", markersize=4, markerfacecolor="white")
+        near = abs(np.log(ey[-1] / smooth[-1])) < 0.12 * np.log(max(loss.max() / loss.min(), 1.5))
+        _name(
+            top, ex[-1], ey[-1], f"evaluation\n{ey[-1]:.3g}", SPEED, lift=(26 if ey[-1] >= smooth[-1] else -26) * near
+        )
+    speed = _smooth(np.array([r["tokens"] / max(r["seconds"], 1e-9) for r in steps]))
+    bottom.fill_between(x, speed, color=SPEED, alpha=0.12, linewidth=0)
+    bottom.plot(x, speed, color=SPEED, linewidth=1.4)
+    bottom.set_ylim(0, 1.25 * float(speed.max()))
+    _name(bottom, x[-1], speed[-1], f"{np.median(speed):,.0f}\ntokens/s", SPEED)
+    for axes in (top, bottom):
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(GRID)
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+        axes.tick_params(colors=QUIET, labelsize=8, length=0, which="both")
+        axes.set_axisbelow(True)
+    _plain_ticks(top, loss)
+    bottom.set_xlim(x[0] - 1, x[-1])
+    for a, b in zip(steps, steps[1:], strict=False):
+        if a["stage"] != b["stage"]:
+            for axes in (top, bottom):
+                axes.axvline(b["step"], color=QUIET, linewidth=0.8, linestyle=(0, (3, 3)))
+            top.text(b["step"], 1.0, f" {b['stage']}", transform=top.get_xaxis_transform(), color=QUIET, fontsize=8)
+    bottom.set_xlabel("step", color=QUIET, fontsize=9)
+    figure.text(0.08, 0.945, run.resolve().name, color=INK, fontsize=12.5, weight="bold")
+    figure.text(0.08, 0.905, _summary(steps), color=QUIET, fontsize=8.5)
+    file = file or run / "progress.png"
+    temporary = file.with_name(f".{file.name}")
+    figure.savefig(temporary, format="png")
+    temporary.replace(file)
+    return file
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Exponential mean over about a fortieth of the run, started at the mean of the first few."""
+    alpha = min(1.0, 40 / max(len(values), 1))
+    out = np.empty(len(values))
+    mean = float(np.mean(values[:3]))
+    for i, value in enumerate(values):
+        mean += alpha * (value - mean)
+        out[i] = mean
+    return out
+
+
+def _name(axes: Any, x: float, y: float, text: str, color: str, lift: float = 0) -> None:
+    """A line's name at its end, instead of a legend."""
+    axes.annotate(
+        text,
+        (x, y),
+        xytext=(8, lift),
+        textcoords="offset points",
+        color=color,
+        fontsize=8.5,
+        va="center",
+        annotation_clip=False,
+    )
+
+
+def _plain_ticks(axes: Any, loss: np.ndarray) -> None:
+    """Round numbers on the logarithmic axis instead of powers of ten."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = float(np.nanmin(loss)), float(np.nanmax(loss))
+    axes.set_ylim(max(low * 0.9, 1e-8), high * 1.15)
+    ticks = [m * 10.0**e for e in range(-8, 5) for m in (1, 2, 5)]
+    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.15]))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+
+
+def _summary(steps: Sequence[dict[str, Any]]) -> str:
+    seconds = sum(r["seconds"] for r in steps)
+    tokens = sum(r["tokens"] for r in steps)
+    padding = float(np.mean([r["padding"] for r in steps]))
+    return (
+        f"loss by step · {len(steps):,} steps, {tokens / 1e6:,.2f} M tokens in {seconds / 60:,.1f} minutes"
+        f" · {padding:.1%} padding"
+    )
