@@ -78,7 +78,7 @@ class Metric(ABC):
 
     @abstractmethod
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        """What the best constant answer gets, and that answer."""
+        """What the best constant answer gets, and that answer as JSON-ready data."""
 
 
 class TallyMetric(Metric):
@@ -176,7 +176,8 @@ class BoxAccuracy(TallyMetric):
         return scorers.box_accuracy(first.boxes, given if same_image else [])
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return constants.best_box([answer_boxes(p.expected)[0] for p in pairs])
+        value, box = constants.best_box([answer_boxes(p.expected)[0] for p in pairs])
+        return value, list(box)
 
 
 class BoxF1(TallyMetric):
@@ -192,7 +193,8 @@ class BoxF1(TallyMetric):
         return pooled([scorers.box_f1(answer_boxes(pair.expected, i), answer_boxes(pair.given, i)) for i in images])
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return constants.best_box_set([answer_boxes(p.expected) for p in pairs])
+        value, boxes = constants.best_box_set([answer_boxes(p.expected) for p in pairs])
+        return value, [list(box) for box in boxes]
 
 
 class Exact(TallyMetric):

@@ -104,13 +104,15 @@ class Model:
 
     def replies(
         self,
-        conversations: Iterable[Asked],
+        conversations: Iterable[Asked | WeftError],
         options: Options | None = None,
         *,
         batch_size: int = 16,
         batch_tokens: int = 16384,
     ) -> Iterator[tuple[int, Reply | WeftError]]:
         """Yields ``(index, reply)`` as answers are made, not in order; what cannot be asked yields its error.
+
+        An error in the place of a conversation (one that could not even be read) is passed through.
 
         A batch has at most ``batch_size`` prompts and ``batch_tokens`` tokens, padding and room for answers included.
         """
@@ -159,8 +161,10 @@ class Model:
         chosen = logits_LV[flagged - first].log_softmax(-1).gather(1, target[:, None].to(logits_LV.device))
         return float(chosen.sum())
 
-    def _request(self, index: int, asked: Asked) -> _Request:
+    def _request(self, index: int, asked: Asked | WeftError) -> _Request:
         """The prompts of one conversation, encoded; what is wrong with it is kept, not raised."""
+        if isinstance(asked, WeftError):
+            return _Request(error=asked)
         try:
             conversation = _conversation(asked)
             if not conversation.messages or conversation.messages[-1].role != "user":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,6 @@ def load_parts(
 ) -> tuple[Any, Any]:
     """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
     from weft.models.modeling import WeftForConditionalGeneration
-    from weft.models.processing import WeftProcessor
 
     place, name = torch.device(device or default_device()), os.fspath(path)
     if place.type == "cuda" and not torch.cuda.is_available():
@@ -52,20 +53,38 @@ def load_parts(
     wanted = resolve_dtype(dtype)
     base, adapter = _adapter_base(name)
     _check_name(base)
-    try:
-        processor = WeftProcessor.from_pretrained(name if adapter else base)
+    processor = load_processor(name)
+    with _in_one_sentence(base):
         model = WeftForConditionalGeneration.from_pretrained(base, dtype=wanted or "auto")
-    except WeftError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeftError(f"{base} cannot be loaded as a weft model: {reason}") from error
     if adapter:
         model = _with_adapter(model, name)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
         model = model.float()
     model.to(place)  # type: ignore[arg-type]  # transformers' wrapper loses the signature
     return model.eval(), processor
+
+
+def load_processor(path: str | os.PathLike[str]) -> Any:
+    """The processor of a checkpoint, its weights unread: enough to count tokens and to render."""
+    from weft.models.processing import WeftProcessor
+
+    name = os.fspath(path)
+    base, adapter = _adapter_base(name)
+    _check_name(base)
+    with _in_one_sentence(name):
+        return WeftProcessor.from_pretrained(name if adapter else base)
+
+
+@contextmanager
+def _in_one_sentence(name: str) -> Iterator[None]:
+    """What transformers says about a checkpoint that it cannot read, as one sentence about ``name``."""
+    try:
+        yield
+    except WeftError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeftError(f"{name} cannot be loaded as a weft model: {reason}") from error
 
 
 def _check_name(name: str) -> None:

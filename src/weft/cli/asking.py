@@ -1,0 +1,117 @@
+"""What the commands that ask a model share: how a model is named, the decoding options, the progress bar."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from weft.conversation import WeftError
+
+if TYPE_CHECKING:
+    from weft.generation import Model, Options
+
+BUNDLED = "bundled"
+
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.", show_default=False)
+]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+Sample = Annotated[bool, typer.Option("--sample", help="Sample instead of taking the likeliest token.")]
+Temperature = Annotated[float | None, typer.Option(help="Flatness of sampling; implies --sample.")]
+TopP = Annotated[float | None, typer.Option(help="Sample within this probability mass; implies --sample.")]
+TopK = Annotated[int | None, typer.Option(help="Sample among the k likeliest; implies --sample.")]
+Beams = Annotated[int, typer.Option(help="Beams of a beam search.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="Above 1 makes repeating less likely.")]
+Seed = Annotated[int | None, typer.Option(help="Makes sampling repeat.")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the checkpoint's.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU where there is one.")]
+BatchSize = Annotated[int, typer.Option(help="Conversations answered together.")]
+OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
+
+
+def open_model(name: str, dtype: str | None = None, device: str | None = None) -> Model:
+    """The model that a command line names, ready to answer."""
+    from weft.generation import Model, load
+    from weft.generation.loading import default_device, resolve_dtype
+
+    if name != BUNDLED:
+        return load(name, dtype=dtype, device=device)
+    from weft.recipes import bundled_model
+
+    model, processor = bundled_model()
+    return Model(model.to(device or default_device(), resolve_dtype(dtype)), processor, BUNDLED)
+
+
+def decoding_options(
+    max_new_tokens: int,
+    sample: bool,
+    temperature: float | None,
+    top_p: float | None,
+    top_k: int | None,
+    beams: int,
+    repetition_penalty: float,
+    seed: int | None,
+) -> Options:
+    from weft.generation import Options
+
+    asked: dict[str, Any] = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    sampling = {name: value for name, value in asked.items() if value is not None}
+    return Options(
+        max_new_tokens=max_new_tokens,
+        do_sample=sample or bool(sampling),
+        num_beams=beams,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        **sampling,
+    )
+
+
+def bad_samples(policy: str) -> Literal["fail", "skip"]:
+    if policy == "skip":
+        return "skip"
+    if policy == "fail":
+        return "fail"
+    raise WeftError(f"--on-bad-sample is {policy!r}; write 'fail' or 'skip'")
+
+
+def parse_task(text: str) -> dict[str, Any]:
+    """``transcribe language=en timestamps=true`` as a task part; values are JSON where they read as JSON."""
+    try:
+        name, *rest = shlex.split(text)
+    except ValueError:
+        raise WeftError(f"task {text!r}: write its name, then key=value, such as: transcribe language=en") from None
+    part: dict[str, Any] = {"type": "task", "task": name}
+    for item in rest:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise WeftError(f"task {name}: {item!r} is no field; write key=value, such as language=en")
+        try:
+            part[key] = json.loads(value)
+        except ValueError:
+            part[key] = value
+    return part
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, where that is a terminal; called with how many are done, and of how many."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from weft.cli.terminal import err
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        row = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(row, completed=done, total=total)

@@ -1,0 +1,56 @@
+"""`weft generate`: a file of requests to a file of answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.cli import asking
+
+
+def generate(
+    model: asking.ModelName,
+    requests: Annotated[Path, typer.Argument(help="JSON Lines of samples; a final answer in one is left out.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file of answers; where it exists, it is gone on with.")],
+    batch_size: asking.BatchSize = 16,
+    on_bad_sample: asking.OnBadSample = "fail",
+    restart: Annotated[bool, typer.Option("--restart", help="Throw away the answers that are there.")] = False,
+    max_new_tokens: asking.MaxNewTokens = 256,
+    sample: asking.Sample = False,
+    temperature: asking.Temperature = None,
+    top_p: asking.TopP = None,
+    top_k: asking.TopK = None,
+    beams: asking.Beams = 1,
+    repetition_penalty: asking.RepetitionPenalty = 1.0,
+    seed: asking.Seed = None,
+    dtype: asking.Dtype = None,
+    device: asking.Device = None,
+) -> None:
+    """Answer a file of requests in batches.
+
+    Each answer is on disk as soon as it is made, so after any kind of end the same command goes on where it stopped.
+    """
+    from weft.cli.terminal import err, plural
+    from weft.generation.requests import answer_file
+
+    options = asking.decoding_options(
+        max_new_tokens, sample, temperature, top_p, top_k, beams, repetition_penalty, seed
+    )
+    policy = asking.bad_samples(on_bad_sample)
+    answerer = asking.open_model(model, dtype, device)
+    with asking.progress_bar("answering") as progress:
+        summary = answer_file(
+            answerer,
+            requests,
+            out,
+            options,
+            batch_size=batch_size,
+            on_bad_sample=policy,
+            restart=restart,
+            progress=progress,
+        )
+    before = f", {summary.before:,} of them by an earlier run" if summary.before else ""
+    bad = f"; {plural(summary.errors, 'request')} could not be asked" if summary.errors else ""
+    err.print(f"{plural(summary.total, 'answer')} in {out}{before}{bad}")

@@ -1,0 +1,226 @@
+"""A file of requests to a file of answers: in batches, and resumable after any kind of end.
+
+Requests are sample lines (``{"id", "messages"}``); where one ends with an answer, that is left out and asked for.
+Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "run"}``, or ``{"id",
+"error", "run"}``; each is appended in one write as soon as it is there. A later run finds out which ids are answered,
+drops a last line that was cut, and goes on. When all are answered, the file is put into the order of the requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation.samples import dump_parts, iter_lines, parse_line
+from weft.generation.engine import Model
+from weft.generation.reply import Options, Reply
+from weft.media import image_size
+
+Progress = Callable[[int, int], None]  # answered, of
+
+
+@dataclass(frozen=True)
+class Summary:
+    total: int
+    before: int  # answered by an earlier run
+    errors: int  # of all, recorded instead of an answer
+
+
+def answer_file(
+    model: Model,
+    requests: str | os.PathLike[str],
+    answers: str | os.PathLike[str],
+    options: Options | None = None,
+    *,
+    batch_size: int = 16,
+    on_bad_sample: Literal["fail", "skip"] = "fail",
+    restart: bool = False,
+    progress: Progress | None = None,
+) -> Summary:
+    """Answers every request that has none yet.
+
+    ``on_bad_sample``: "fail" stops at the first request that cannot be asked (answers so far stay), "skip" records its
+    error as its answer. ``restart`` begins anew. Raises WeftError where the answers belong to another model, other
+    options or other requests.
+    """
+    options = options or Options()
+    run = _fingerprint(model, options)
+    asked = _Requests(Path(requests), on_bad_sample)
+    with _AnswerFile(Path(answers), run, restart) as file:
+        before = file.done(asked.ids, Path(requests))
+        todo = [i for i, name in enumerate(asked.ids) if name not in before]
+        errors = sum(before.values())
+        if progress is not None:
+            progress(len(before), len(asked.ids))
+        for done, (k, reply) in enumerate(
+            model.replies((asked[i] for i in todo), options, batch_size=batch_size), len(before) + 1
+        ):
+            name = asked.ids[todo[k]]
+            if isinstance(reply, Reply):
+                file.append(_line(name, reply))
+            elif on_bad_sample == "fail":
+                raise WeftError(f"request {name!r}: {reply}")
+            else:
+                errors += 1
+                file.append({"id": name, "error": str(reply)})
+            if progress is not None:
+                progress(done, len(asked.ids))
+        file.sort(asked.ids)
+    return Summary(len(asked.ids), len(before), errors)
+
+
+def _line(name: str, reply: Reply) -> dict[str, Any]:
+    return {
+        "id": name,
+        "text": reply.text,
+        "parts": dump_parts(reply.parts),
+        "raw": reply.raw,
+        "tokens": reply.tokens,
+        "finished": reply.finished,
+        "windows": reply.windows,
+    }
+
+
+def _fingerprint(model: Model, options: Options) -> str:
+    """What an answer depends on besides its request, in eight hex digits."""
+    what = {
+        "model": os.path.abspath(model.name) if os.path.isdir(model.name) else model.name,
+        "dtype": str(model.dtype),
+    }
+    return hashlib.sha256(json.dumps(what | asdict(options), sort_keys=True).encode()).hexdigest()[:8]
+
+
+class _Requests:
+    """Request lines by place; only ids are kept, a conversation is read again when its turn comes."""
+
+    def __init__(self, path: Path, on_bad_sample: Literal["fail", "skip"]) -> None:
+        self._path = path
+        self._lines: list[tuple[int, bytes]] = list(iter_lines(path))
+        if not self._lines:
+            raise SampleError("no requests in it: write one JSON object a line", file=str(path))
+        self.ids: list[str] = []
+        seen: dict[str, int] = {}
+        for number, raw in self._lines:
+            name = self._name(number, raw)
+            if name in seen:
+                raise SampleError(
+                    f"id {name!r} stands in line {seen[name]} already; give each its own", file=str(path), line=number
+                )
+            seen[name] = number
+            self.ids.append(name)
+        if on_bad_sample == "fail":  # say what is wrong before hours of work, not after
+            for i in range(len(self._lines)):
+                self._read(i)
+
+    def __getitem__(self, i: int) -> Conversation | WeftError:
+        try:
+            return self._read(i)
+        except WeftError as error:
+            return error
+
+    def _read(self, i: int) -> Conversation:
+        number, raw = self._lines[i]
+        conversation = parse_line(raw, where=str(self._path), line=number, root=self._path.parent, probe=image_size)
+        return Conversation(conversation.prompt().messages, self.ids[i])
+
+    @staticmethod
+    def _name(number: int, raw: bytes) -> str:
+        try:
+            name = json.loads(raw).get("id")
+        except (ValueError, AttributeError):
+            name = None
+        return str(name) if isinstance(name, str | int) else f"line-{number}"
+
+
+class _AnswerFile:
+    """Lines appended one write at a time, by one process at a time."""
+
+    def __init__(self, path: Path, run: str, restart: bool) -> None:
+        self._path, self._run, self._restart = path, run, restart
+
+    def __enter__(self) -> _AnswerFile:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            self._lock()
+            if self._restart:
+                os.ftruncate(self._file, 0)
+        except BaseException:
+            os.close(self._file)
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._file)  # gives the lock back
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows, which locks files that are being written anyway
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise WeftError(f"{self._path} is being written by another run; wait for it or give another -o.") from None
+
+    def done(self, ids: list[str], requests: Path) -> dict[str, bool]:
+        """Answered ids, each with whether its answer is an error. A last line that was cut is dropped."""
+        wanted, found, end = set(ids), {}, 0
+        for number, raw in enumerate(self._lines(), 1):
+            try:
+                answer = json.loads(raw)
+                name, run = str(answer["id"]), answer["run"]
+            except (ValueError, KeyError, TypeError):
+                if not raw.endswith(b"\n"):
+                    break  # cut in the middle of a write
+                raise SampleError(
+                    "is no answer of weft; move the file away or give another -o", file=str(self._path), line=number
+                ) from None
+            if not raw.endswith(b"\n"):
+                break
+            if run != self._run:
+                raise WeftError(
+                    f"{self._path} was begun with another model or other options; give another -o, or --restart to "
+                    f"throw its answers away."
+                )
+            if name not in wanted:
+                raise WeftError(
+                    f"{self._path} answers {name!r}, which is not in {requests}; give another -o, or --restart to "
+                    f"throw its answers away."
+                )
+            found[name] = "error" in answer
+            end += len(raw)
+        if end < os.fstat(self._file).st_size:
+            os.ftruncate(self._file, end)
+        return found
+
+    def _lines(self) -> Iterator[bytes]:
+        with open(self._path, "rb") as file:
+            yield from file
+
+    def append(self, answer: dict[str, Any]) -> None:
+        data = (json.dumps(answer | {"run": self._run}, ensure_ascii=False) + "\n").encode()
+        start = os.fstat(self._file).st_size
+        try:
+            while data:
+                data = data[os.write(self._file, data) :]
+        except OSError:
+            os.ftruncate(self._file, start)
+            raise
+
+    def sort(self, ids: list[str]) -> None:
+        """Puts the lines into the order of the requests, whole or not at all."""
+        by_name = {json.loads(raw)["id"]: raw for raw in self._lines()}
+        aside = self._path.with_name(f".{self._path.name}.sorted")
+        try:
+            with open(aside, "wb") as file:
+                file.writelines(by_name[name] for name in ids)
+            os.replace(aside, self._path)
+        finally:
+            aside.unlink(missing_ok=True)

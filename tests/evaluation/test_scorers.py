@@ -1,0 +1,152 @@
+"""Scores against figures worked out by hand."""
+
+import pytest
+
+from weft.conversation import Word
+from weft.evaluation import constants, scorers
+from weft.evaluation.scorers import Tally
+
+
+def test_word_errors_count_substitutions_deletions_and_insertions():
+    assert scorers.word_errors("one two three four", "one too three four five") == Tally(2, 4)
+    assert scorers.word_errors("one two", "") == Tally(2, 2)
+    assert scorers.word_errors("", "one two") == Tally(2, 0)
+    assert scorers.word_errors("", "") == Tally(0, 0)
+    assert scorers.word_errors("One two.", "one two").amount == 2  # as written
+
+
+def test_pooled_errors_weigh_by_words():
+    tallies = [scorers.word_errors("a b c d e f g h", "a b c d e f g h"), scorers.word_errors("x y", "y")]
+    assert scorers.pooled(tallies).value == pytest.approx(0.1)
+
+
+def test_unspaced_languages_are_scored_by_the_character():
+    assert scorers.word_errors("你好世界", "你好世间", "zh") == Tally(1, 4)
+    assert scorers.word_errors("你好世界", "你好世间") == Tally(1, 1)
+
+
+def test_whispers_normaliser():
+    assert scorers.whisper_normalized("Mr. Smith's colour!", "en") == "mister smith is color"
+    assert scorers.whisper_normalized("two two eight", "en") == "228"
+    assert scorers.whisper_normalized("Straße, bitte!", "de") == "straße bitte"
+    assert scorers.whisper_normalized("你好,世界", "zh") == "你 好 世 界"
+
+
+def test_exact_match_ignores_case_spaces_and_outer_punctuation():
+    assert scorers.exact(" The  Red cup. ", "the red cup") == Tally(1, 1)
+    assert scorers.exact("13", "ＩＩ") == Tally(0, 1)
+    assert scorers.exact("ﬁve", "five!") == Tally(1, 1)
+    assert scorers.exact("no-one", "no one").amount == 0
+
+
+def words(*rows):
+    return [Word(*row) for row in rows]
+
+
+def test_word_times_average_start_and_end_over_matched_words():
+    expected = words(("five", 0.0, 0.5), ("two", 1.0, 1.5), ("nine", 2.0, 2.5))
+    given = words(("Five", 0.1, 0.5), ("one", 0.9, 1.5), ("nine.", 1.9, 2.7))
+    error, coverage = scorers.word_times(expected, given)
+    # five: (100 + 0) / 2; nine: (100 + 200) / 2; two is not matched
+    assert error.value == pytest.approx(100)
+    assert coverage.value == pytest.approx(2 / 3)
+    assert scorers.word_times(expected, []).error.value is None
+    assert scorers.word_times(expected, []).coverage.value == 0
+
+
+def test_word_alignment_survives_punctuation_and_spaces_inside():
+    expected = words(("...", 0, 1), ("ice cream", 1, 2), ("yes", 2, 3))
+    given = words(("...", 0, 1), ("ice cream", 1, 2), ("no", 2, 3), ("yes", 3, 4))
+    assert scorers.match_words(expected, given) == [(0, 0), (1, 1), (2, 3)]
+
+
+def test_iou():
+    a, b = (0, 0, 0.2, 0.2), (0.1, 0, 0.3, 0.2)
+    assert scorers.iou([a], [b])[0, 0] == pytest.approx(1 / 3)
+    assert scorers.iou([a], [(0.5, 0.5, 0.6, 0.6)])[0, 0] == 0
+    assert scorers.iou([(0.1, 0.1, 0.1, 0.1)], [(0.1, 0.1, 0.1, 0.1)])[0, 0] == 0  # no area: no overlap, no NaN
+
+
+def test_box_accuracy_takes_the_first_box():
+    wanted, off = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9)
+    half = (0.0, 0.0, 0.4, 0.2)  # exactly half of it: IoU 0.5 counts
+    assert scorers.box_accuracy([wanted], [wanted, off]) == Tally(1, 1)
+    assert scorers.box_accuracy([wanted], [off, wanted]) == Tally(0, 1)
+    assert scorers.box_accuracy([wanted], [half]) == Tally(1, 1)
+    assert scorers.box_accuracy([wanted], []) == Tally(0, 1)
+
+
+def test_boxes_are_matched_optimally_not_greedily():
+    # Both expected boxes overlap the first given one; only one of them overlaps the second.
+    expected = [(0.0, 0.0, 0.4, 1.0), (0.1, 0.0, 0.5, 1.0)]
+    given = [(0.05, 0.0, 0.45, 1.0), (0.0, 0.0, 0.3, 1.0)]
+    overlap = scorers.iou(expected, given) >= 0.5
+    assert overlap.tolist() == [[True, True], [True, False]]
+    assert scorers.match_boxes(expected, given) == [(0, 1), (1, 0)]
+    assert scorers.box_f1(expected, given).value == 1
+    assert scorers.box_f1(expected, given[1:]).value == pytest.approx(2 / 3)
+    assert scorers.box_f1([], given) == Tally(0, 2)
+    assert scorers.box_f1([], []).value is None
+
+
+def test_bleu_equals_sacrebleu():
+    import sacrebleu
+
+    expected, given = ["the cat sat on the mat.", "a dog barked"], ["the cat sat on a mat.", "the dog barked"]
+    assert scorers.bleu(expected, given) == pytest.approx(sacrebleu.corpus_bleu(given, [expected]).score / 100)
+    assert scorers.bleu(["你好世界朋友"], ["你好世界朋友"], ["zh"]) == pytest.approx(1)
+    assert "tok:13a" in scorers.bleu_signature()
+
+
+def test_cider_equals_pycocoevalcap():
+    """Figures of pycocoevalcap 1.2 on the same tokens."""
+    expected = [
+        "a red circle on the left",
+        "a blue star above a red key",
+        "two dogs are playing in the park today",
+        "a cat",
+    ]
+    given = ["a red circle on the right", "a blue star", "two dogs are playing in the park park", "a dog and a cat"]
+    assert scorers.cider(expected, given) == pytest.approx([7.24782742, 3.52015504, 8.13419832, 2.36822027])
+
+
+# --- constants --------------------------------------------------------------------------------------------------------
+
+
+def test_the_best_constant_answer_is_the_commonest():
+    assert constants.best_exact(["1", "2", "1 ", "3"]) == (0.5, "1")
+
+
+def test_the_best_constant_transcript_may_repeat_a_word_or_be_silence():
+    rate, text = constants.best_transcript(["five five", "five nine", "five five five"], [None] * 3)
+    assert (rate, text) == (pytest.approx(2 / 7), "five five")
+    assert constants.best_transcript(["a b c d", "e"], [None] * 2)[0] <= 1.0
+
+
+def test_the_best_constant_times_are_the_medians():
+    clips = [words(("a", 0.0, 1.0)), words(("b", 0.2, 1.2)), words(("c", 0.9, 1.1), ("d", 2.0, 3.0))]
+    value, _ = constants.best_word_times(clips)
+    # starts 0, .2, .9 around .2; ends 1, 1.2, 1.1 around 1.1; the only second word is exact
+    assert value == pytest.approx(500 * (0.2 + 0.7 + 0.1 + 0.1) / 4)
+
+
+def test_the_best_constant_box_hits_what_one_box_can():
+    boxes = [(0.1, 0.1, 0.3, 0.3), (0.12, 0.1, 0.32, 0.3), (0.7, 0.7, 0.9, 0.9)]
+    value, box = constants.best_box(boxes)
+    assert value == pytest.approx(2 / 3)
+    assert scorers.iou([box], boxes[:2]).min() >= 0.5
+
+
+def test_the_best_constant_box_is_found_between_the_expected_ones():
+    # No expected box overlaps both others by half, but one between them does.
+    boxes = [(0.0, 0.0, 0.3, 1.0), (0.18, 0.0, 0.48, 1.0)]
+    assert scorers.iou(boxes[:1], boxes[1:])[0, 0] < 0.5
+    assert constants.best_box(boxes)[0] == 1
+
+
+def test_the_best_constant_set_of_boxes_may_have_several():
+    left, right = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9)
+    value, boxes = constants.best_box_set([[left, right], [left, right], [left]])
+    assert value == pytest.approx(2 * 5 / (5 + 6))
+    assert len(boxes) == 2
+    assert constants.best_box_set([[], []]) == (0.0, [])
