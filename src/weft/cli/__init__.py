@@ -11,7 +11,7 @@ or at the top of that module, as you please. Nothing is registered anywhere else
 
 How a command ends. It returns (status 0), raises `typer.Exit(code)`, or raises: a `WeftError` (or an error of the
 operating system, or a recipe that does not validate) becomes one sentence on stderr and status 2; an interrupt is
-quiet, 130; a reader that went away is quiet, 141. Anything else is a defect of weft, says so, and ends with 1.
+quiet, 130; a reader that went away (``| head``) is quiet, 1. Anything else is a defect of weft, says so, and ends with 1.
 ``--traceback``, anywhere on the line, shows where an error came from. So a command never prints an error and never
 calls `sys.exit`.
 """
@@ -127,9 +127,9 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as e:
         if isinstance(e, BrokenPipeError):
             _close_stdout()
-            return 141
+            return 1
         if trace:
-            traceback.print_exception(e)
+            print(_printable("".join(traceback.format_exception(e))), end="", file=sys.stderr)
         sentence, status = explain(e)
         say_error(sentence if trace or status == 2 else f"{sentence}; --traceback shows where")
         return status
@@ -158,8 +158,12 @@ def explain(error: Exception) -> tuple[str, int]:
 def say_error(sentence: str) -> None:
     """One line on stderr, in colour on a terminal."""
     mark = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
-    sentence = " ".join(sentence.split()).encode("utf-8", "backslashreplace").decode()
-    print(f"{mark} {sentence}", file=sys.stderr)
+    print(mark, _printable(" ".join(sentence.split())), file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """Text with half characters written out: they may stand in a message and in no stream."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _take_traceback(args: list[str]) -> tuple[list[str], bool]:

@@ -1,0 +1,63 @@
+"""The doctor names what is broken, with the command that repairs it, and survives what it finds."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from weft import cli
+from weft.cli import doctor
+from weft.cli.doctor import Finding
+
+
+def test_a_sound_installation_is_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["doctor", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    names = {f["name"] for f in said["findings"]}
+    assert said["ok"] and {"python", "torch", "transformers", "weft models", "pictures", "sound", "disk"} <= names
+
+
+@pytest.fixture()
+def broken_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A torchvision built for another torch, as pip installs it beside a CPU torch."""
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    (tmp_path / "torchvision-0.28.0.dist-info").mkdir()
+    (tmp_path / "torchvision-0.28.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+
+
+@pytest.mark.usefixtures("broken_pair")
+def test_a_torchvision_that_does_not_fit_is_named_with_the_repair() -> None:
+    (finding,) = [f for f in doctor._pair() if f.name == "torchvision"]
+    assert finding.state == "broken" and "0.28.0" in finding.says and "torchvision::nms" in finding.says
+    assert finding.fix.startswith("pip uninstall -y torchvision")
+
+
+def test_a_missing_package_and_a_check_that_fails_are_findings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(doctor.NEEDED, "no-such-package", "no_such_package")
+
+    def fails() -> list[Finding]:
+        raise ValueError("x")
+
+    for check in ("_torch", "_pair", "_transformers", "_sound"):
+        monkeypatch.setattr(doctor, check, fails)
+    assert cli.run(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "no-such-package" in out and "pip install no-such-package" in out
+    assert out.count("the check itself failed") == 4 and "5 broken" in out
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"), [("2.13.0+cpu", (2, 13, 0)), ("5.16.1", (5, 16, 1)), ("5.20.dev0", (5, 20))]
+)
+def test_versions_are_compared_by_their_numbers(version: str, numbers: tuple[int, ...]) -> None:
+    assert doctor._numbers(version) == numbers
