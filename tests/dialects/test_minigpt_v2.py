@@ -36,16 +36,11 @@ def test_prompts_of_the_released_evaluation():
     assert written(asked, generate=True, switches={"doubled_bos": False}).startswith("<s>[INST]")
 
 
-def test_training_prompts_have_one_start_and_two_spaces():
-    turns = (
-        user(IMAGE, Text("[vqa] what is this")),
-        assistant(Text("cat")),
-        user(Text("why")),
-        assistant(Text("ears")),
-    )
+def test_training_prompts_have_one_start_and_may_have_two_spaces():
+    turns = (user(IMAGE, Text("[vqa] what is this")), assistant(Text("cat")), user(Text("why")), assistant(Text("ears")))
     text = written(*turns)
-    assert text == ("<s>[INST] <Img><ImageHere></Img> [vqa] what is this  [/INST]cat</s><s>[INST] why  [/INST]ears</s>")
-    assert written(*turns, switches={"training_space": False}) == text.replace("  [/INST]", " [/INST]")
+    assert text == "<s>[INST] <Img><ImageHere></Img> [vqa] what is this [/INST]cat</s><s>[INST] why [/INST]ears</s>"
+    assert written(*turns, switches={"training_space": True}) == text.replace(" [/INST]", "  [/INST]")
     assert written(*turns, switches={"end_symbol": "\n"}).count("\n") == 2
 
 

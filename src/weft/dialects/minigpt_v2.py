@@ -47,8 +47,9 @@ INSTRUCTIONS = {
 class MiniGPTv2Switches(Switches):
     # The released inference writes <s> and lets the tokenizer add another one; training has one.
     doubled_bos: bool = True
-    # Training sets append a space to every instruction, so training prompts end in two spaces and inference in one.
-    training_space: bool = True
+    # The released training sets append a space to every instruction, so that training prompts end in two spaces and
+    # those of the evaluation in one; off, a fine-tuned model is asked as it was trained.
+    training_space: bool = False
     # What ends an answer in training; a text other than </s> is tokenised together with the answer.
     end_symbol: str = "</s>"
     # The released demo overwrites every stored answer with </s>: later turns never see what was answered.

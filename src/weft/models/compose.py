@@ -61,19 +61,12 @@ def compose(
 
     ``vision`` and ``audio`` are a folder or hub name, or a mapping with ``source`` (the same) or ``config`` (a small
     configuration, random weights), ``kind``, ``connector``, and ``options``: other fields of `models.config.Vision` and
-    `Audio`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with ``model_type``), and
-    ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides all random weights;
-    all weights are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
+    `Audio`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with ``model_type``),
+    and ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides all random
+    weights; all weights are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
     """
-    words = _mapping(language, "language")
-    if not words.get("source") and not words.get("config"):
-        raise WeftError("compose: give a language model: language='hub/name', or language={'config': {...}}")
-    sections = _vision_section(_mapping(vision, "vision")), _audio_section(_mapping(audio, "audio"))
-    form = DialectSection(name=dialect) if isinstance(dialect, str) else DialectSection.model_validate(dialect)
-    wanted = tokenizer or words.get("tokenizer") or words.get("source")
-    text_tokenizer = _load_tokenizer(wanted) if wanted else bytes_tokenizer()
-    known = len(text_tokenizer)
-    processor = WeftProcessor.build(text_tokenizer, sections[0], sections[1], form)
+    words, processor, known = _parts(vision, audio, language, tokenizer, dialect)
+    sections = processor.vision, processor.audio
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,7 +78,8 @@ def compose(
             dialect=processor.section,
             **processor.token_ids,
         )
-        model = WeftForConditionalGeneration(config, language_model=language_model).to(dtype)
+        model: Any = WeftForConditionalGeneration(config, language_model=language_model)
+        model.to(dtype)
         if language_model is not None:
             start_new_tokens(model, known, len(processor.tokenizer))
         ids = processor.tokenizer.convert_tokens_to_ids
@@ -98,7 +92,55 @@ def compose(
     return model.eval(), processor
 
 
+def plan(
+    vision: Source | None = None,
+    audio: Source | None = None,
+    language: Source | None = None,
+    tokenizer: str | None = None,
+    dialect: str | DialectSection | Mapping[str, Any] = "chatml",
+) -> tuple[WeftConfig, WeftProcessor]:
+    """The configuration and processor of what `compose` makes of the same arguments; reads and makes no weights."""
+    words, processor, _ = _parts(vision, audio, language, tokenizer, dialect)
+    if words.get("source"):
+        try:
+            text_config = AutoConfig.from_pretrained(words["source"])
+        except (OSError, ValueError, KeyError) as error:
+            first = str(error).splitlines()[0]
+            raise WeftError(f"{words['source']}: no language model could be read ({first})") from error
+        if text_config.vocab_size < len(processor.tokenizer):
+            text_config.vocab_size = -(-len(processor.tokenizer) // 64) * 64
+    else:
+        text_config = _language(words, processor, torch.float32)[1]
+    config = WeftConfig(
+        text_config=text_config,
+        vision=processor.vision,
+        audio=processor.audio,
+        dialect=processor.section,
+        **processor.token_ids,
+    )
+    return config, processor
+
+
 # -- what was asked for ------------------------------------------------------------------------------------------------
+
+
+def _parts(
+    vision: Source | None,
+    audio: Source | None,
+    language: Source | None,
+    tokenizer: str | None,
+    dialect: str | DialectSection | Mapping[str, Any],
+) -> tuple[dict[str, Any], WeftProcessor, int]:
+    """What is asked of the language model, the processor, and how many tokens the tokenizer had before."""
+    words = _mapping(language, "language")
+    if not words.get("source") and not words.get("config"):
+        raise WeftError("compose: give a language model: language='hub/name', or language={'config': {...}}")
+    sections = _vision_section(_mapping(vision, "vision")), _audio_section(_mapping(audio, "audio"))
+    form = DialectSection(name=dialect) if isinstance(dialect, str) else DialectSection.model_validate(dialect)
+    wanted = tokenizer or words.get("tokenizer") or words.get("source")
+    text_tokenizer = _load_tokenizer(wanted) if wanted else bytes_tokenizer()
+    known = len(text_tokenizer)
+    return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), known
 
 
 def _mapping(source: Source | None, name: str) -> dict[str, Any]:
@@ -264,7 +306,7 @@ def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtyp
     if asked.get("source"):
         try:
             attention = own_attention(AutoConfig.from_pretrained(asked["source"]))
-            loaded = AutoModelForCausalLM.from_pretrained(asked["source"], dtype=dtype, **attention)
+            loaded: Any = AutoModelForCausalLM.from_pretrained(asked["source"], dtype=dtype, **attention)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise WeftError(f"{asked['source']}: no language model could be loaded ({first})") from error
@@ -289,7 +331,7 @@ def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtyp
 # -- embeddings of new tokens ------------------------------------------------------------------------------------------
 
 
-def tables(model: WeftForConditionalGeneration) -> list[torch.Tensor]:
+def tables(model: Any) -> list[torch.Tensor]:
     """The input and, where it is another, the output embedding [V, W]."""
     rows, head = model.get_input_embeddings().weight, model.get_output_embeddings()
     return [rows] if head is None or head.weight is rows else [rows, head.weight]
