@@ -41,7 +41,9 @@ class Kit:
         from the released data sets, have no space added."""
         data = self.processor.to_dict()["config"]
         switches = {"end_symbol": self.facts["train"]["end_sym"], "training_space": False}
-        return WeftProcessor(self.processor.tokenizer, {**data, "dialect": {"name": "minigpt_v2", "switches": switches}})
+        return WeftProcessor(
+            self.processor.tokenizer, {**data, "dialect": {"name": "minigpt_v2", "switches": switches}}
+        )
 
 
 @pytest.fixture(scope="module")

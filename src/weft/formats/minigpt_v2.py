@@ -54,7 +54,7 @@ def import_minigpt_v2(
     settings = _training_settings(trained.extra)
 
     adapter = Claims(trained)
-    lora = _lora(adapter, settings, lora_alpha)
+    lora = _lora(adapter, settings, lora_alpha, text.num_hidden_layers)
     side = image_size or settings.get("image_size")
     section, outputs = _tower(Claims(tower), side, heads)
     outputs += _projector(adapter, section, text.hidden_size)
@@ -95,29 +95,34 @@ def _training_settings(extra: dict[str, Any]) -> dict[str, Any]:
     return {key: model[key] for key, kind in kinds.items() if isinstance(model.get(key), kind)}
 
 
-def _lora(claims: Claims, settings: dict[str, Any], alpha: float | None) -> Lora:
-    """The LoRA pairs in the naming of peft 0.2 (`lora_A.weight`) or a later one (`lora_A.default.weight`)."""
+def _lora(claims: Claims, settings: dict[str, Any], alpha: float | None, layers: int) -> Lora:
+    """The LoRA pairs in the naming of peft 0.2 (`lora_A.weight`) or a later one (`lora_A.default.weight`).
+
+    Published for `q_proj` and `v_proj`; whatever one layer has, every layer must have.
+    """
     named = re.compile(re.escape(LLAMA) + r"(.+)\.lora_A\.(default\.)?weight")
-    pairs: dict[str, tuple[Tensor, Tensor]] = {}
-    ranks = set()
-    for name in list(claims.tensors.shapes):
-        match = named.fullmatch(name)
-        if match is None:
-            continue
-        other = name.replace(".lora_A.", ".lora_B.")
-        rank = claims.tensors.shapes[name][0]
-        rows = claims.tensors.shapes.get(other, ("out", rank))[0]
-        claims.need(name, claims.tensors.shapes[name])
-        claims.need(other, (rows, rank))  # type: ignore[arg-type]
-        if other in claims.tensors:
-            pairs[match[1] + ".weight"] = (claims.tensors[name], claims.tensors[other])
-        ranks.add(rank)
-    if not ranks:
+    shapes = claims.tensors.shapes
+    found = {m[1] + ".weight": name for name in shapes if (m := named.fullmatch(name))}
+    if not found:
         raise CheckpointError(f"{claims.tensors.label}: holds no LoRA tensors ({LLAMA}...lora_A.weight)")
+    ranks = {shapes[name][0] for name in found.values()}
     if len(ranks) > 1:
         raise CheckpointError(f"{claims.tensors.label}: LoRA ranks differ: {sorted(ranks)}")
+    rank = ranks.pop()
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for weight, name in found.items():
+        other = name.replace(".lora_A.", ".lora_B.")
+        claims.need(name, shapes[name])
+        if other in shapes:
+            claims.need(other, (shapes[other][0], rank))
+            pairs[weight] = (claims.tensors[name], claims.tensors[other])
+        else:
+            claims.missing.append(other)
+    modules = {re.sub(r"^model\.layers\.\d+\.", "", weight) for weight in found}
+    wanted = {f"model.layers.{n}.{module}" for n in range(layers) for module in modules}
+    claims.missing += [f"LoRA tensors of {weight}" for weight in sorted(wanted - set(found))]
     # MiniGPTBase.__init__: lora_r=64, lora_alpha=16, so the published scale is 0.25.
-    return Lora(pairs, float(alpha or settings.get("lora_alpha", 16)) / ranks.pop())
+    return Lora(pairs, float(alpha or settings.get("lora_alpha", 16)) / rank)
 
 
 def vision_heads(width: int) -> int:

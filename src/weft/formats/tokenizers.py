@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.models import BPE, Unigram
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import BPE
 
 from weft.conversation import WeftError
 
@@ -44,30 +44,24 @@ def sentencepiece_tokenizer(file: Path, added: Sequence[str] = (), bos: bool = T
     """
     proto = _read_sentencepiece(file)
     pieces, trainer, rules = proto.pieces, proto.trainer_spec, proto.normalizer_spec
-    if trainer.model_type not in (1, 2):
-        raise TokenizerError(f"{file}: a SentencePiece model of words or characters; only BPE and unigram are read")
-    if any(p.type == UNUSED for p in pieces) or trainer.treat_whitespace_as_suffix:
-        raise TokenizerError(f"{file}: has unused pieces or spaces as suffixes, which tokenizer.json cannot express")
-    unknown = next(p.piece for p in pieces if p.type == UNKNOWN)
-    model: BPE | Unigram
-    if trainer.model_type == 2:
-        vocabulary = {p.piece: i for i, p in enumerate(pieces)}
-        model = BPE(
-            vocab=vocabulary,
-            merges=_merges(pieces),
-            unk_token=unknown,
-            fuse_unk=True,
-            byte_fallback=trainer.byte_fallback,
+    if trainer.model_type != 2:
+        raise TokenizerError(f"{file}: not a BPE model of SentencePiece, which is the kind that Llama models have")
+    if any(p.type == UNUSED for p in pieces) or trainer.treat_whitespace_as_suffix or rules.precompiled_charsmap:
+        raise TokenizerError(
+            f"{file}: has unused pieces, spaces as suffixes or a table of characters to replace, which Llama's "
+            f"tokenizers do not have and tokenizer.json cannot express to the letter"
         )
-    else:
-        scores = [(p.piece, p.score) for p in pieces]
-        model = Unigram(scores, unk_id=trainer.unk_id, byte_fallback=trainer.byte_fallback)
+    model = BPE(
+        vocab={p.piece: i for i, p in enumerate(pieces)},
+        merges=_merges(pieces),
+        unk_token=next(p.piece for p in pieces if p.type == UNKNOWN),
+        fuse_unk=True,
+        byte_fallback=trainer.byte_fallback,
+    )
     tokenizer = Tokenizer(model)
     steps: list[Any] = []
-    if rules.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(rules.precompiled_charsmap))
     if rules.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+        steps = [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if rules.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE))
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
@@ -161,7 +155,7 @@ def tiktoken_tokenizer(file: Path, specials: Sequence[str]) -> Tokenizer:
         splits = [(token[:k], token[k:]) for k in range(1, len(token))]
         known = [(left, right) for left, right in splits if left in ranks and right in ranks]
         merges += sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-    model = models.BPE(
+    model = BPE(
         vocab={names[token]: rank for token, rank in ranks.items()},
         merges=[(names[left], names[right]) for left, right in merges],
         fuse_unk=False,
