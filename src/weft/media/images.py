@@ -162,19 +162,29 @@ def _orientation(image: Image.Image) -> int:
 
     Not ``image.getexif()``: on a PNG that decodes the whole picture, and it also takes XMP, which viewers ignore.
     """
-    try:
-        if getattr(image, "format", None) == "TIFF":
-            # Pillow turns a TIFF on loading and then removes the tag from what getexif gives.
-            value = image.getexif().get(_ORIENTATION, 1)
-        elif isinstance(raw := image.info.get("exif"), bytes):
-            exif = Image.Exif()
-            exif.load(raw)
-            value = exif.get(_ORIENTATION, 1)
-        else:
-            value = 1
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, struct.error):
+    if getattr(image, "format", None) == "TIFF":
+        # Pillow turns a TIFF on loading and then removes the tag from what getexif gives.
+        value = image.getexif().get(_ORIENTATION, 1)
+        return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    raw = image.info.get("exif")
+    return _exif_orientation(raw) if isinstance(raw, bytes) else 1
+
+
+def _exif_orientation(raw: bytes) -> int:
+    """The orientation in the first directory of an EXIF block (TIFF 6.0: byte order, offset, entries of 12 bytes)."""
+    raw = raw.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(raw[:4])
+    if order is None or len(raw) < 8:
         return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    (place,) = struct.unpack_from(order + "I", raw, 4)
+    if place + 2 > len(raw):
+        return 1
+    (count,) = struct.unpack_from(order + "H", raw, place)
+    for at in range(place + 2, min(place + 2 + 12 * count, len(raw) - 11), 12):
+        tag, kind, _, value = struct.unpack_from(order + "HHIH", raw, at)
+        if tag == _ORIENTATION and kind == 3:  # 3: SHORT
+            return value if 1 <= value <= 8 else 1
+    return 1
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -231,9 +241,12 @@ def _deep_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 def _unscaled_to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Integers or floats without an agreed white to 0..255; the rule is in ``load_image``."""
-    finite = np.isfinite(values) if values.dtype.kind == "f" else True
-    low = float(np.min(values, where=finite, initial=np.inf))
-    high = float(np.max(values, where=finite, initial=-np.inf))
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        low = float(np.min(values, where=finite, initial=np.inf))
+        high = float(np.max(values, where=finite, initial=-np.inf))
+    else:
+        low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1 and values.dtype.kind == "f":
         low, high = 0.0, 1.0
     elif low >= 0 and high <= 65535:

@@ -125,7 +125,8 @@ def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if kind == "i":
         return (array.astype(np.float64).mean(axis=1) / -float(np.iinfo(array.dtype).min)).astype(np.float32)
     if kind == "f":
-        return _mix(np.asarray(array, dtype=np.float32), "audio array", 0)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
+            return _mix(np.asarray(array, dtype=np.float32), "audio array", 0)
     raise MediaError(f"audio array: has type {array.dtype}; give floats in -1..1, or int16")
 
 

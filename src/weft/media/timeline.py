@@ -21,7 +21,7 @@ from weft.media.draw import PALETTE, fit_text, get_font, line_metrics, one_line,
 INK, PALE, LINE, WAVE = "#24292f", "#6e7781", "#d8dee4", "#b6c2cf"
 _MARGIN, _TITLE, _BAR, _LABEL, _WAVE, _AXIS = 16, 88, 20, 17, 44, 18  # heights and widths in pixels
 _FONT = 12
-_MAX_LINES, _MAX_LANES = 120, 24  # absurd times or thousands of words at one place must not make an endless picture
+_MAX_LINES, _MAX_LANES = 60, 24  # absurd times or thousands of words at one place must not make an endless picture
 _COLORS = tuple(PALETTE[i] for i in (2, 3, 1, 5, 9, 0, 4, 7))
 
 

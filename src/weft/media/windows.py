@@ -18,6 +18,8 @@ def split_windows(n_samples: int, window_samples: int, min_samples: int = MIN_SA
     """
     if n_samples < 0 or window_samples < 1:
         raise ValueError(f"need n_samples >= 0 and window_samples >= 1, got {n_samples} and {window_samples}")
+    if n_samples == 0:
+        return []
     starts = list(range(0, n_samples, window_samples))
     if len(starts) > 1 and n_samples - starts[-1] < min_samples:
         shared = n_samples - starts[-2]
