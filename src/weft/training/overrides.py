@@ -73,8 +73,8 @@ def _empty(annotation: Any) -> Any:
 
 def _choices(name: str, names: list[str]) -> str:
     close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}There are: {', '.join(names)}"
+    hint = f"did you mean {close[0]}? There are " if close else "there are "
+    return f"{hint}{', '.join(names)}"
 
 
 def _lower(text: str) -> str:

@@ -1,0 +1,188 @@
+"""``weft train`` and ``weft finetune``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from weft.conversation import WeftError
+
+if TYPE_CHECKING:
+    from weft.training.recipe import Recipe
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Change one value, such as stages.0.optim.lr=1e-4. Repeatable."),
+]
+Data = Annotated[
+    list[str] | None, typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines). Repeatable.")
+]
+OnBad = Annotated[
+    str | None, typer.Option("--on-bad-sample", metavar="fail|skip", help="Stop, or leave out and count.")
+]
+Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode samples (0: a thread).")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: all cores.")]
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A built-in name or a .py file.")] = None,
+    data: Data = None,
+    changes: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
+    on_bad_sample: OnBad = None,
+    workers: Workers = None,
+    threads: Threads = None,
+) -> None:
+    """Train a recipe. The run folder holds the recipe, the log, checkpoints, a picture and, in the end, the model.
+
+    [dim]weft train digits --data digits=digits/train.jsonl -o runs/digits[/dim]
+    """
+    from weft.recipes import RECIPES, load_recipe
+    from weft.training.folder import reopen
+    from weft.training.overrides import override
+
+    extra = _settings(changes, on_bad_sample, workers, threads)
+    if resume is not None:
+        if recipe is not None or data or out is not None:
+            raise WeftError("--resume takes the recipe, the data and the folder from the run; give no others")
+        chosen = override(reopen(resume)[0], extra)
+        _run(chosen, resume, resume=True)
+        return
+    if recipe is None:
+        raise WeftError(f"name a recipe ({', '.join(RECIPES)}, or a .py file), or --resume RUN")
+    chosen = load_recipe(recipe)
+    chosen = override(_with_data(chosen, data or []), extra)
+    _run(chosen, out if out is not None else Path("runs") / chosen.name)
+
+
+def finetune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.")],
+    data: Annotated[
+        list[str], typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines). Repeatable.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the new model; OUT.run is the run.")
+    ],
+    eval_data: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Samples to evaluate on while training.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: from the number of samples.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.1, help="Train for about this long instead.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Train small adapters (default above 50 M parameters).")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Train every weight (default for small models).")] = False,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="Write the adapter, not the merged model.")
+    ] = False,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(metavar="TASK.METRIC", help="Keep the model that is best in this on --eval-data.")
+    ] = None,
+    changes: Set = None,
+    on_bad_sample: OnBad = None,
+    workers: Workers = None,
+    threads: Threads = None,
+) -> None:
+    """Fine-tune a model on your own samples: one command, one folder that chats, evaluates and serves.
+
+    [dim]weft finetune bundled --data digits/train.jsonl -o digits-model[/dim]
+    """
+    from weft.cli.terminal import err
+    from weft.recipes.finetune import SMALL, finetune_recipe
+    from weft.training.overrides import override
+    from weft.training.recipe import Source
+
+    if lora and full:
+        raise WeftError("give --lora or --full, not both")
+    if out.exists():
+        raise WeftError(f"{out}: is there already, and nothing is overwritten; name a new folder")
+    if metric and eval_data is None:
+        raise WeftError("--metric needs --eval-data FILE to measure it on")
+    sources = [Source(path=str(Path(path).absolute()), name=name) for name, path in map(_named, data)]
+    recipe = finetune_recipe(
+        model,
+        sources,
+        eval_data=str(eval_data.absolute()) if eval_data else None,
+        full=True if full else False if lora else None,
+        steps=steps,
+        minutes=minutes,
+        lr=lr,
+    )
+    extra = _settings(changes, on_bad_sample, workers, threads)
+    if metric:
+        extra = [f"stages.0.evaluation.metric={metric}", *extra]
+    recipe = override(recipe, extra)
+    how = {p.train for p in recipe.stages[0].parts.values()}
+    if "lora" not in how and not full:
+        if adapter_only:
+            raise WeftError("--adapter-only needs LoRA, and a small model trains in full by default; add --lora")
+        err.print(
+            f"A model below {SMALL // 1_000_000} M parameters trains in full: it knows too little for LoRA to bend."
+        )
+    _run(recipe, out.with_name(out.name + ".run"), out=out, adapter_only=adapter_only)
+
+
+def _run(recipe: Recipe, run: Path, **options: Any) -> None:
+    from weft.cli.terminal import err, out
+    from weft.training.loop import Interrupted, train
+
+    try:
+        folder = train(recipe, run, evaluate=_metrics, console=err, **options)
+    except Interrupted as stop:
+        err.print(str(stop), style="warn", soft_wrap=True)
+        raise typer.Exit(stop.status) from None
+    out.print(str(folder), soft_wrap=True)
+
+
+def _metrics(model: Any, processor: Any, data: str, limit: int | None) -> dict[str, float]:
+    """``{"task.metric": value}`` of generated answers."""
+    from weft.evaluation.run import evaluate
+    from weft.generation import Model
+
+    report = evaluate(Model(model, processor), data, limit=limit)
+    return {
+        f"{task}.{name}": value
+        for task, values in report["metrics"].items()
+        for name, value in values.items()
+        if isinstance(value, (int, float))
+    }
+
+
+def _settings(
+    changes: list[str] | None, on_bad_sample: str | None, workers: int | None, threads: int | None
+) -> list[str]:
+    """Options that are names for values of the recipe, and then what --set says."""
+    given = {"on_bad_sample": on_bad_sample, "workers": workers, "threads": threads}
+    return [*(f"{name}={value}" for name, value in given.items() if value is not None), *(changes or [])]
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """``(name, path)`` of ``name=path`` or ``path``."""
+    name, equals, path = text.partition("=")
+    return (name, path) if equals and name.isidentifier() and not Path(text).exists() else (None, text)
+
+
+def _with_data(recipe: Recipe, data: list[str]) -> Recipe:
+    """The recipe with the paths of its sources replaced by those of the command line, and made absolute."""
+    names = list(dict.fromkeys(s.name or Path(s.path).stem for stage in recipe.stages for s in stage.mixture))
+    given: dict[str, str] = {}
+    for name, path in map(_named, data):
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            wanted = f"no source {name}" if name else f"{path}: which source is it?"
+            raise WeftError(f"--data {wanted}; write NAME=FILE, with a name of: {', '.join(names)}")
+        given[name] = path
+    stages = []
+    for stage in recipe.stages:
+        sources = []
+        for source in stage.mixture:
+            label = source.name or Path(source.path).stem
+            file = Path(given.get(label, source.path))
+            if not file.is_file():
+                raise WeftError(f"{file}: no such file; say where it is with --data {label}=FILE")
+            sources.append(source.model_copy(update={"path": str(file.absolute())}))
+        stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
+    return recipe.model_copy(update={"stages": tuple(stages)})

@@ -1,0 +1,119 @@
+"""What ``weft finetune`` does where nobody says otherwise: sizes, rates and changes from the model and the data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from weft.conversation import WeftError
+from weft.data.source import JsonlSource
+from weft.recipes.bundled import bundled
+from weft.recipes.small import BOTH
+from weft.training.recipe import (
+    PART_NAMES,
+    Evaluation,
+    LanguageSource,
+    Lora,
+    ModelSpec,
+    Optim,
+    PartName,
+    PartTraining,
+    Recipe,
+    Source,
+    Stage,
+    TowerSource,
+)
+
+SMALL = 50_000_000  # parameters: below this a model trains in full, for it knows too little for LoRA to bend
+
+
+def model_spec(model: str) -> ModelSpec:
+    """``bundled``, or a checkpoint's folder or hub name."""
+    return bundled() if model == "bundled" else ModelSpec(base=model)
+
+
+def parameters(spec: ModelSpec) -> int:
+    """How many parameters the model has, without reading weights."""
+    import torch
+
+    from weft.models.config import WeftConfig
+    from weft.models.modeling import WeftForConditionalGeneration
+    from weft.training.build import build_model
+
+    if spec.base is None:
+        return build_model(spec)[0].num_parameters()
+    try:
+        config = WeftConfig.from_pretrained(spec.base)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise WeftError(f"{spec.base}: no weft checkpoint ({first}); give a folder, a hub name or bundled") from None
+    with torch.device("meta"):
+        return WeftForConditionalGeneration(config).num_parameters()
+
+
+def finetune_recipe(
+    model: str,
+    data: list[Source],
+    *,
+    eval_data: str | None = None,
+    full: bool | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    lr: float | None = None,
+) -> Recipe:
+    """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
+    spec = model_spec(model)
+    small = parameters(spec) < SMALL
+    full = small if full is None else full
+    samples = sum(len(JsonlSource(s.path)) for s in data)
+    how: PartTraining = PartTraining(train="full") if full else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
+    parts: dict[PartName, PartTraining] = {"language": how}
+    if full:
+        parts |= {n: how for n in PART_NAMES if n in present(spec)}
+    else:
+        parts |= {n: PartTraining(train="full") for n in ("vision_connector", "audio_connector") if n in present(spec)}
+    if steps is None:
+        steps = default_steps(samples, small)
+    rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 2e-4)
+    stage = Stage(
+        name="finetune",
+        steps=steps,
+        minutes=minutes,
+        optim=Optim(
+            lr=rate,
+            min_lr=rate / 50,
+            warmup_steps=min(100, max(steps // 20, 5)),
+            betas=(0.9, 0.98),
+            weight_decay=0.05,
+        ),
+        parts=parts,
+        mixture=tuple(data),
+        augment=BOTH,
+        row_tokens=1536 if small else 4096,
+        evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
+    )
+    every = max(50, min(500, steps // 10))
+    return Recipe(name="finetune", model=spec, stages=(stage,), checkpoint_every=every)
+
+
+def default_steps(samples: int, small: bool) -> int:
+    """Updates for a number of samples: a small model starts from nothing, a trained one sees each sample three times."""
+    if small:
+        return int(min(max(1000, 3 * samples), 6000))
+    return int(min(max(50, 3 * samples // 8), 5000))
+
+
+def present(spec: ModelSpec) -> set[str]:
+    """The parts that a model has."""
+    if spec.base is None:
+        has: dict[str, TowerSource | LanguageSource | None] = {"vision": spec.vision, "audio": spec.audio}
+    else:
+        folder = Path(spec.base)
+        if folder.is_dir():
+            has = json.loads((folder / "config.json").read_text("utf-8"))
+        else:
+            from weft.models.config import WeftConfig
+
+            has = WeftConfig.from_pretrained(spec.base).to_dict()
+    towers = [name for name in ("vision", "audio") if has.get(name)]
+    return {"language", *towers, *(f"{name}_connector" for name in towers)}

@@ -1,0 +1,54 @@
+"""Small models from nothing, on a user's own recordings or pictures: minutes on two cores."""
+
+from __future__ import annotations
+
+from weft.data.augment import Augment
+from weft.recipes.bundled import bundled
+from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
+
+# Changes that keep the meaning of any sample: boxes and word times follow.
+SOUND = Augment(
+    gain_db=8,
+    noise_db=(5, 40),
+    speed=0.12,
+    pad_seconds=0.5,
+    cut=0.5,
+    join=0.5,
+    untimed=0.2,
+    listen=0.5,
+    time_masks=2,
+    time_mask_frames=10,
+    freq_masks=2,
+    freq_mask_bands=12,
+)
+PICTURES = Augment(color=0.3, shift=0.15, scale=0.25)
+BOTH = Augment(**{**SOUND.model_dump(), **PICTURES.model_dump(include={"color", "shift", "scale"})})
+
+
+def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Augment = BOTH) -> Recipe:
+    """Everything in the bundled model trains at once."""
+    stage = Stage(
+        steps=steps,
+        optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=100, betas=(0.9, 0.98), weight_decay=0.05),
+        parts={part: PartTraining(train="full") for part in PART_NAMES},
+        mixture=sources,
+        augment=augment,
+        row_tokens=1536,
+    )
+    return Recipe(name=name, model=bundled(), stages=(stage,))
+
+
+def digits() -> Recipe:
+    """Spoken digits with word times."""
+    return from_scratch("digits", (Source(path="digits/train.jsonl", name="digits"),), 3000, SOUND)
+
+
+def cells() -> Recipe:
+    """Blood cells under a microscope: where, and how many."""
+    return from_scratch("cells", (Source(path="cells/train.jsonl", name="cells"),), 3000, PICTURES)
+
+
+def digits_cells() -> Recipe:
+    """Both in one model."""
+    sources = Source(path="digits/train.jsonl", name="digits"), Source(path="cells/train.jsonl", name="cells")
+    return from_scratch("digits_cells", sources, 6000)
