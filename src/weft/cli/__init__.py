@@ -11,7 +11,7 @@ or at the top of that module, as you please. Nothing is registered anywhere else
 
 How a command ends. It returns (status 0), raises `typer.Exit(code)`, or raises: a `WeftError` (or an error of the
 operating system, or a recipe that does not validate) becomes one sentence on stderr and status 2; an interrupt is
-quiet, 130; a reader that went away (``| head``) is quiet, 1. Anything else is a defect of weft, says so, and ends with 1.
+quiet, 130; a reader that went away (``| head``) is quiet, 1. Anything else is a defect of weft: it says so and is 1.
 ``--traceback``, anywhere on the line, shows where an error came from. So a command never prints an error and never
 calls `sys.exit`.
 """

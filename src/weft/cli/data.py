@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
-from weft.conversation import Conversation, SampleError
+from weft.conversation import Conversation, SampleError, WeftError
 
 if TYPE_CHECKING:
     from weft.data.stats import Stats
@@ -102,9 +102,18 @@ def stats(
 
 def _length_of(model: str) -> Callable[[Conversation], int]:
     """What counts tokens as a model's processor does; its weights are not read."""
-    from weft.generation.loading import load_processor
+    from weft.cli.asking import BUNDLED
+    from weft.models.processing import WeftProcessor
 
-    return load_processor(model).length  # type: ignore[no-any-return]
+    if model == BUNDLED:
+        from weft.recipes import bundled_model
+
+        return bundled_model()[1].length  # type: ignore[no-any-return]
+    try:
+        return WeftProcessor.from_pretrained(model).length  # type: ignore[no-any-return]
+    except (OSError, KeyError, ValueError) as e:
+        reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
+        raise WeftError(f"{model} gives no weft processor ({reason}): name a weft folder, a hub name or bundled") from e
 
 
 @contextmanager
