@@ -191,3 +191,21 @@ def test_sound_is_that_of_the_references(shared):
         expected = load_file(shared / "parity" / kit / "expected.safetensors")
         wanted = expected.get("frontend/wav", expected.get("frontend/wav0"))
         assert np.abs(load_audio(shared / "parity" / clip) - wanted).max() < 1e-6
+
+
+def test_what_is_given_is_never_the_callers_own_memory():
+    wave = tone(100)[:, 0].copy()
+    loaded = load_audio(wave)
+    loaded += 1
+    assert np.abs(wave).max() < 1
+
+
+def test_tensors_are_arrays_and_unreadable_ones_are_refused():
+    import torch
+
+    wave = torch.from_numpy(tone(100)[:, 0].copy())
+    assert len(load_audio((wave, 8000))) == 200
+    with pytest.raises(MediaError, match="float32"):
+        load_audio(wave.to(torch.bfloat16))
+    with pytest.raises(MediaError, match="float32"):
+        load_audio(wave.clone().requires_grad_())

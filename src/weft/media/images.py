@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-from weft.media.source import MediaError, encoded_source, sniff
+from weft.media.source import MediaError, decoded_array, encoded_source, sniff
 
 MAX_PIXELS = 1 << 27
 """Largest picture that is decoded, 134 megapixels: above a telephone's 108, well below a decompression bomb's."""
@@ -59,8 +59,8 @@ def load_image(source: Any) -> Image.Image:
             return _to_rgb(_upright(source))
         except Exception as error:  # whatever a decoder raises while loading lazily: see _decode
             raise MediaError(f"{name}: cannot be used ({_reason(error)}); load it again") from error
-    if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not hasattr(source, "read")):
-        return _from_array(np.asarray(source))
+    if (array := decoded_array(source, "image")) is not None:
+        return _from_array(array)
     encoded = encoded_source(source, "image")
     data = encoded.read()
     image = _open(io.BytesIO(data), encoded.name, data[:64])
@@ -81,8 +81,8 @@ def image_size(source: Any) -> tuple[int, int]:
         if source.format == "TIFF":
             source.load()  # turns it, whatever `size` said before
         return _seen_size(source.size, _orientation(source))
-    if isinstance(source, np.ndarray) or (hasattr(source, "__array__") and not hasattr(source, "read")):
-        height, width = _channels_last(np.asarray(source)).shape[:2]
+    if (array := decoded_array(source, "image")) is not None:
+        height, width = _channels_last(array).shape[:2]
         return width, height
     encoded = encoded_source(source, "image")
     with encoded.open() as file:

@@ -19,7 +19,7 @@ import soxr
 
 from weft.media.headers import check_one_ogg, check_wav_promise
 from weft.media.mp3 import Mp3, count_frames, looks_like_mp3
-from weft.media.source import Encoded, MediaError, encoded_source, sniff
+from weft.media.source import Encoded, MediaError, decoded_array, encoded_source, sniff
 
 MAX_SECONDS = 6 * 3600
 """Longest clip that is decoded: 1.4 GB at 16 kHz."""
@@ -54,11 +54,10 @@ def load_audio(source: Any, rate: int = 16000) -> npt.NDArray[np.float32]:
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
         wave, own_rate = array
-        return _resample_blocks(iter([wave]), own_rate, rate, "audio array")
+        return _resample_blocks(iter([wave]), own_rate, rate, "audio array").copy()  # never the caller's own memory
     encoded = encoded_source(source, "audio")
     with _opened(encoded) as file:
-        wave = _resample_blocks(_blocks(file, encoded.name), file.samplerate, rate, encoded.name)
-        return wave
+        return _resample_blocks(_blocks(file, encoded.name), file.samplerate, rate, encoded.name)
 
 
 def audio_samples(source: Any, rate: int = 16000) -> int:
@@ -70,16 +69,11 @@ def audio_samples(source: Any, rate: int = 16000) -> int:
     if (array := _as_array(source, rate)) is not None:
         return resampled_length(len(array[0]), array[1], rate)
     encoded = encoded_source(source, "audio")
-    with _opened(encoded) as file:
-        own_rate = file.samplerate
-        if _header_is_exact(file):
-            frames = file.frames
-            _check_length(frames, own_rate, encoded.name)
-        elif encoded.path is None:
-            frames = _count_frames(file, encoded.name)
-        else:
-            status = os.stat(encoded.path)
-            frames = _remembered_frames(encoded.path, status.st_mtime_ns, status.st_size)
+    if encoded.path is None:
+        frames, own_rate = _count_frames(encoded)
+    else:
+        status = os.stat(encoded.path)
+        frames, own_rate = _remembered_frames(os.path.abspath(encoded.path), status.st_mtime_ns, status.st_size)
     return resampled_length(frames, own_rate, rate)
 
 
@@ -100,10 +94,9 @@ def _as_array(source: Any, rate: int) -> tuple[npt.NDArray[np.float32], int] | N
             raise MediaError(f"audio: a rate of {source[1]} Hz is not whole; round it")
         source, own_rate = source[0], int(source[1])
         _check_rate(own_rate, "audio array")
-        source = np.asarray(source)
-    elif not isinstance(source, np.ndarray) and not (hasattr(source, "__array__") and not hasattr(source, "read")):
-        return None
-    return _mono_array(np.asarray(source)), own_rate
+        source = np.asarray(source) if isinstance(source, list) else source
+    array = decoded_array(source, "audio")
+    return None if array is None else (_mono_array(array), own_rate)
 
 
 def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -279,16 +272,19 @@ def _check_length(frames: int, rate: int, name: str) -> None:
         raise MediaError(f"{name}: {hours:,.1f} hours is over the limit of {MAX_SECONDS / 3600:g}; split the recording")
 
 
-def _count_frames(file: _Stream, name: str) -> int:
-    frames = sum(len(block) for block in _blocks(file, name))
-    if frames == 0:
-        raise MediaError(f"{name}: holds no sound (0 samples)")
-    return frames
+def _count_frames(encoded: Encoded) -> tuple[int, int]:
+    """``(frames, their rate)``, decoding only where the header does not tell."""
+    with _opened(encoded) as file:
+        if _header_is_exact(file):
+            _check_length(file.frames, file.samplerate, encoded.name)
+            return file.frames, file.samplerate
+        frames = sum(len(block) for block in _blocks(file, encoded.name))
+        if frames == 0:
+            raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
+        return frames, file.samplerate
 
 
 @lru_cache(maxsize=1 << 16)
-def _remembered_frames(path: str, mtime_ns: int, size: int) -> int:
-    """Frames of a file whose header does not tell; the arguments say when it has changed."""
-    encoded = Encoded(path, path, None)
-    with _opened(encoded) as file:
-        return _count_frames(file, path)
+def _remembered_frames(path: str, mtime_ns: int, size: int) -> tuple[int, int]:
+    """As ``_count_frames`` for a file; the other arguments say when it has changed."""
+    return _count_frames(Encoded(path, path, None))

@@ -18,6 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
+import numpy as np
+import numpy.typing as npt
+
 from weft.conversation.errors import WeftError
 
 MAX_BYTES = 4 << 30
@@ -88,6 +91,18 @@ def encoded_source(source: Any, what: str) -> Encoded:
         f"{what}: a {type(source).__name__} cannot be read; give a path, a data: URL, bytes, an open binary file, "
         + ("a PIL image or an array" if what == "image" else "an array [samples] or an (array, rate) pair")
     )
+
+
+def decoded_array(source: Any, what: str) -> npt.NDArray[Any] | None:
+    """``source`` as an array where it is one (numpy, torch, anything with ``__array__``), else None."""
+    if isinstance(source, np.ndarray):
+        return source
+    if not hasattr(source, "__array__") or hasattr(source, "read"):
+        return None
+    try:
+        return np.asarray(source)
+    except (TypeError, RuntimeError, ValueError) as error:  # a tensor on a GPU, in bfloat16, or with a gradient
+        raise MediaError(f"{what} array: cannot be read ({error}); give a float32 array on the CPU") from error
 
 
 def _regular_file(path: str | bytes, what: str) -> Encoded:
