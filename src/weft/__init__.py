@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Where a public name lives; it is imported when it is first used, so that importing weft (for the command line) is quick.
+# Where a public name lives; it is imported when it is first used, so that the command line starts quickly.
 _PUBLIC = {
     "WeftError": "weft.conversation",
     "WeftConfig": "weft.models.config",
@@ -25,7 +25,7 @@ __all__ = list(_PUBLIC)
 
 
 def register() -> None:
-    """Make `transformers` know weft's configuration, model and processor. Done on import; doing it again is harmless."""
+    """Make `transformers` know weft's configuration, model and processor; `import weft` does it already."""
     from transformers import AutoProcessor
 
     import weft.models.modeling  # noqa: F401  registers the configuration and the model

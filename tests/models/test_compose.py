@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 from transformers import (
@@ -25,7 +26,6 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-import tiny
 from weft.conversation import WeftError
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose, scale_waves
@@ -127,7 +127,7 @@ def vision_source(kind, folder):
         model = SiglipModel(SiglipConfig(vision_config=fields, text_config=text))
         tower = model.vision_model
     elif kind == "eva":
-        qformer = {k: v for k, v in text.items()} | {"encoder_hidden_size": 16}
+        qformer = {**text, "encoder_hidden_size": 16}
         config = Blip2Config(vision_config=fields, qformer_config=qformer, text_config={"model_type": "llama", **text})
         model = Blip2ForConditionalGeneration(config)
         tower = model.vision_model if hasattr(model, "vision_model") else model.model.vision_model

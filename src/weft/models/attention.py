@@ -41,7 +41,7 @@ def is_segment_mask(mask: Any) -> bool:
 def packing_problem(language_model: nn.Module) -> str | None:
     """Why samples cannot be packed for this language model, as one sentence; None where they can."""
     config: Any = language_model.config
-    families = ", ".join(TESTED_FAMILIES)
+    instead = f"train it with packing off, or take a tested family: {', '.join(TESTED_FAMILIES)}"
     name = config.model_type
     if name not in TESTED_FAMILIES:
         layer_types = set(getattr(config, "layer_types", None) or ())
@@ -49,12 +49,12 @@ def packing_problem(language_model: nn.Module) -> str | None:
         if layer_types - LAYER_TYPES or any(word in kind for kind in kinds for word in STATEFUL):
             return (
                 f"language model '{name}' has layers that carry one packed sample into the next (state-space, "
-                f"convolution or chunked); train it with packing off, or take a tested family: {families}"
+                f"convolution or chunked); {instead}"
             )
         if not getattr(language_model, "_supports_attention_backend", False):
-            return f"language model '{name}' does not take weft's attention; train it with packing off, or take one of: {families}"
+            return f"language model '{name}' does not take weft's attention; {instead}"
     if getattr(config, "use_bidirectional_attention", False) or not getattr(config, "is_causal", True):
-        return f"language model '{name}' looks ahead (bidirectional attention); train it with packing off, or take one of: {families}"
+        return f"language model '{name}' looks ahead (bidirectional attention); {instead}"
     if config._attn_implementation != NAME:
         return (
             f"packing needs weft's attention, and the model was loaded with attn_implementation="
@@ -79,12 +79,12 @@ def weft_attention(
 
     ``sliding_window`` is the number of keys a query sees, itself included; ``softcap`` bounds scores (Gemma 2).
     """
-    if is_segment_mask(attention_mask):
+    if attention_mask is not None and is_segment_mask(attention_mask):
         lengths = attention_mask.flatten().tolist()
         if sum(lengths) != query.shape[2] or query.shape[0] != 1 or key.shape[2] != query.shape[2]:
             raise WeftError(
-                f"segment_lengths add up to {sum(lengths)} for a packed row of {query.shape[0]} x {query.shape[2]} tokens; "
-                "a packed row is one row, and its samples fill it"
+                f"segment_lengths add up to {sum(lengths)} for a packed row of {query.shape[0]} x {query.shape[2]} "
+                "tokens; a packed row is one row, and its samples fill it"
             )
         if kwargs.get("s_aux") is not None:
             raise WeftError("a language model with attention sinks cannot be packed; train it with packing off")
@@ -117,8 +117,7 @@ def _per_segment(
     # `split` and `cat`, not slices: the backward pass of a slice fills a whole row with zeros for each sample.
     for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
         length = q.shape[2]
-        windowed = window is not None and window < length
-        mask = _window_mask(length, window, q.device) if windowed and window is not None else None
+        mask = _window_mask(length, window, q.device) if window is not None and window < length else None
         if softcap is not None:
             causal = mask if mask is not None else _window_mask(length, length, q.device)
             out.append(_capped(q, k, v, causal, dropout, scaling, softcap))
@@ -148,9 +147,11 @@ def _varlen(
 
     ends = torch.tensor([0, *lengths], device=query.device).cumsum(0).to(torch.int32)
     groups = query.shape[1] // key.shape[1]
-    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, repeat_kv(key, groups), repeat_kv(value, groups)))
-    longest, left = max(lengths), -1 if window is None else window - 1  # the window counts keys before the query
-    out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(left, 0))
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))  # [L, H, K]
+    longest = max(lengths)
+    left = -1 if window is None else window - 1  # varlen counts the keys before the query
+    out: Any = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(left, 0))
     return out[None]
 
 

@@ -19,7 +19,7 @@ Grid = tuple[int, int] | None
 
 
 def build_connector(section: config.Connector, width: int, language_width: int, grid: Grid = None) -> nn.Module:
-    """``width`` of the features, ``language_width`` of the embeddings, ``grid`` of an image's patches (None for sound)."""
+    """``width`` of the features, ``language_width`` of the embeddings, ``grid`` of an image's patches (or None)."""
     if section.kind == "none":
         if width != language_width:
             raise WeftError(

@@ -4,8 +4,8 @@ The encoders compute the same lengths from the same functions, so what the proce
 cannot differ. ``conv_length`` and the like take an int or an integer tensor.
 
 Where the number of features is not a multiple of ``connector.merge``, the last group is filled up with zeros (for
-"pool": is averaged over what is there), so the count is rounded *up*. Qwen-Audio's own halving happens inside its encoder
-and rounds *down* (an odd last frame is dropped), as published.
+"pool": is averaged over what is there), so the count is rounded *up*. Qwen-Audio's own halving happens inside its
+encoder and rounds *down* (an odd last frame is dropped), as published.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Window:
 
 
 def connector_tokens(connector: Connector, features: int, grid: tuple[int, int] | None = None) -> int:
-    """Tokens that ``features`` features give (rounded up); ``grid`` is the patch grid of an image without other tokens."""
+    """Tokens that ``features`` features give; ``grid`` is the patch grid of an image that has no other features."""
     if connector.kind == "queries":
         return connector.queries
     if connector.kind == "none":
@@ -101,7 +101,7 @@ def mel_bands(audio: Audio) -> int | None:
 
 def conv_length(frames: Length) -> Length:
     """Length after a convolution of width 3, stride 2, padding 1."""
-    return (frames + 1) // 2  # type: ignore[operator, no-any-return]
+    return (frames + 1) // 2  # type: ignore[operator, return-value]
 
 
 def wav2vec2_length(samples: Length, config: dict) -> Length:
@@ -131,8 +131,8 @@ def audio_windows(audio: Audio, n_samples: int) -> list[Window]:
     if audio.kind == "qwen_audio" and n_samples // HOP < QWEN_SHORTEST:
         ms = 1000 * n_samples / audio.sample_rate
         raise WeftError(
-            f"the audio clip is too short for Qwen-Audio's encoder: {ms:.3g} ms gives {n_samples // HOP} frames of 10 ms "
-            f"and it needs {QWEN_SHORTEST}; give a clip of at least 30 ms"
+            f"the audio clip is too short for Qwen-Audio's encoder: {ms:.3g} ms gives {n_samples // HOP} frames of "
+            f"10 ms and it needs {QWEN_SHORTEST}; give a clip of at least 30 ms"
         )
     size = window_samples(audio)
     return [_window(audio, start, min(start + size, n_samples)) for start in range(0, n_samples, size)]

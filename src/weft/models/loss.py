@@ -1,7 +1,7 @@
 """Cross-entropy that runs the output head only where there is something to learn, a chunk at a time.
 
-Answers are a small part of a multimodal row, and a [L, V] tensor of logits is often the largest of a training step; here
-at most `CHUNK` logits exist at once, recomputed in the backward pass.
+Answers are a small part of a multimodal row, and a [L, V] tensor of logits is often the largest of a training step;
+here at most `CHUNK` logits exist at once, recomputed in the backward pass.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def chunked_cross_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum of the losses over labelled positions (float32) and their number.
 
-    ``head`` turns hidden states [n, D] into logits [n, V] of ``vocabulary`` entries. Sum and number are given apart because only they add up over
-    rows, micro-steps and ranks to what one large batch would give.
+    ``head`` turns hidden states [n, D] into logits [n, V] of ``vocabulary`` entries. Sum and number are given apart
+    because only they add up over rows, micro-steps and ranks to what one large batch would give.
     """
     labelled_BL = targets_BL != IGNORE
     hidden_ND, targets_N = hidden_BLD[labelled_BL], targets_BL[labelled_BL]

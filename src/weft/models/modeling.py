@@ -47,7 +47,7 @@ MEDIA = ("pixel_values", "input_features", "feature_lengths")
 
 @dataclass
 class WeftOutput(ModelOutput):
-    """``loss`` = ``loss_sum`` / ``loss_count`` (label tokens of this batch). With labels, ``logits`` are not computed."""
+    """``loss`` = ``loss_sum`` / ``loss_count`` (labelled tokens). With labels, ``logits`` are not computed."""
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -62,7 +62,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     config_class = WeftConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ("image", "audio", "text")
+    input_modalities = ["image", "audio", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -74,13 +74,16 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""
         super().__init__(config)
         for module in language_model.modules() if language_model is not None else ():
-            module._is_hf_initialized = True  # keeps post_init from giving resized embeddings new random weights
-        self.language_model = language_model or AutoModelForCausalLM.from_config(
+            module.__dict__["_is_hf_initialized"] = True  # else post_init draws resized embeddings anew
+        self.language_model: Any = language_model or AutoModelForCausalLM.from_config(
             config.text_config, **own_attention(config.text_config)
         )
         width = config.text_config.hidden_size
         vision, audio = config.vision_section, config.audio_section
-        self.vision = self.vision_connector = self.audio = self.audio_connector = None
+        self.vision: Any = None
+        self.vision_connector: Any = None
+        self.audio: Any = None
+        self.audio_connector: Any = None
         if vision is not None:
             self.vision = build_vision(vision)
             grid = image_grid(vision) if vision.drop_cls or vision.kind in ("siglip", "conv") else None
@@ -114,7 +117,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         return self.language_model.get_decoder()
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the language model and its configuration, which is part of this one's, do the work."""
         return self.language_model.resize_token_embeddings(*args, **kwargs)
 
@@ -225,8 +228,8 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``input_ids`` [B, L]; ``pixel_values`` [N, 3, H, W]; ``input_features`` [N, T, M] (log-mel) or [N, S] (waveform)
         with ``feature_lengths`` [N]; items fill their placeholders in order of appearance over rows.
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
-        ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean over
-        labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
+        ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
+        over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
         Raises WeftError where media and placeholders do not match.
         """
         if inputs_embeds is None:
@@ -299,14 +302,14 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ids = inputs if inputs is not None else kwargs.get("input_ids")
         if ids is not None and kwargs.get("inputs_embeds") is None:
             kwargs["inputs_embeds"] = self.embed(ids, **media)
-        return super().generate(inputs, *args, **kwargs)
+        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(
         self,
-        input_ids: torch.Tensor,
+        input_ids: Any,
         next_sequence_length: int | None = None,
         past_key_values: Any = None,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
@@ -314,10 +317,11 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         prompt_embeds = inputs_embeds
         if inputs_embeds is not None and not is_first_iteration and past_key_values is None:
             # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
-            new_ids = input_ids[:, inputs_embeds.shape[1] :]
+            length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
+            new_ids = input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :]
             new_embeds = self.get_input_embeddings()(new_ids)
             prompt_embeds, is_first_iteration = torch.cat([inputs_embeds, new_embeds], 1), True
-        return super().prepare_inputs_for_generation(
+        return super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             next_sequence_length=next_sequence_length,
             past_key_values=past_key_values,

@@ -1,14 +1,14 @@
 """Qwen-7B (the first Qwen, Qwen-Audio's language model) as a Qwen2 with its two rules for long text.
 
-Weights are Qwen2's (gate = the release's ``w2``, up = ``w1``). Beyond ``seq_length`` the release changes two things, in
-inference only (modeling_qwen.py):
+Weights are Qwen2's (gate = the release's ``w2``, up = ``w1``). Beyond ``seq_length`` the release changes two things,
+in inference only (modeling_qwen.py):
 
-- *dynamic NTK*: the rotary base is multiplied by ``alpha ** (d / (d - 2))``, alpha = max(2^ceil(log2(n / seq_length) + 1)
-  - 1, 1) for a row of n tokens, padding not counted. Fixed when the prompt is read, kept while decoding.
+- *dynamic NTK*: the rotary base is multiplied by ``alpha ** (d / (d - 2))``; for a row of n tokens, padding not
+  counted, alpha = max(2^ceil(log2(n / seq_length) + 1) - 1, 1). Fixed when the prompt is read, kept while decoding.
 - *log-n*: the query at position i (from 1) is multiplied by max(1, log_seq_length(i)).
 
-The release counts the log-n position from the start of the *padded* row, so a short row in a left-padded batch comes out
-differently than alone. ``padded_positions`` reproduces that; without it a row's own tokens are counted.
+The release counts the log-n position from the start of the *padded* row, so a short row in a left-padded batch comes
+out differently than alone. ``padded_positions`` reproduces that; without it a row's own tokens are counted.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2Attention,
@@ -28,7 +29,6 @@ from transformers.models.qwen2.modeling_qwen2 import (
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from weft.models.attention import is_segment_mask
 
@@ -185,7 +185,8 @@ class WeftQwenModel(Qwen2Model):
         if alpha is None:
             return self.rotary_emb(x, position_ids)
         size = self.config.head_dim
-        base = self.config.rope_parameters["rope_theta"] * alpha.float() ** (size / (size - 2))
+        parameters: Any = self.config.rope_parameters
+        base = parameters["rope_theta"] * alpha.float() ** (size / (size - 2))
         exponent = torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size
         angle = position_ids[..., None].float() / base[..., None] ** exponent
         angle = torch.cat([angle, angle], -1)

@@ -1,8 +1,8 @@
 """Encoders: pixels, log-mel or waveform to features [N, T, D]. Each file is one kind.
 
-An image encoder is called with pixels [N, 3, H, W] and gives features [N, T, D]. A sound encoder is called with features
-[N, T, M] (or samples [N, S]) and the length of each item [N] and gives ``(features [N, T', D], lengths [N])``; what lies
-beyond an item's own length is zero, and never reaches the item itself. Both tell their ``width`` D.
+An image encoder is called with pixels [N, 3, H, W] and gives features [N, T, D]. A sound encoder is called with
+features [N, T, M] (or samples [N, S]) and the length of each item [N] and gives ``(features [N, T', D], lengths [N])``;
+what lies beyond an item's own length is zero, and never reaches the item itself. Both tell their ``width`` D.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class WaveformTower(nn.Module):
         config.apply_spec_augment = False  # weft's own augmentation is on the data, where answers can follow it
         config.mask_time_prob = config.mask_feature_prob = 0.0  # nor the masking vector, which would never be used
         self.fields, self.normalize = section.config, section.normalize
-        self.width: int = config.output_hidden_size if config.add_adapter else config.hidden_size
+        self.width = int(config.output_hidden_size or config.hidden_size) if config.add_adapter else config.hidden_size
         self.alone = config.feat_extract_norm == "group" or config.add_adapter
         self.tower = Wav2Vec2Model(config)
 
