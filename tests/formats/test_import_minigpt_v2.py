@@ -109,6 +109,16 @@ def test_settings_in_the_checkpoint_are_followed(tmp_path: Path) -> None:
     assert torch.allclose(2 * changes[0], changes[1], atol=1e-5)
 
 
+def test_a_configuration_from_before_grouped_keys(tmp_path: Path) -> None:
+    kit = MiniGPT(tmp_path / "kit", kv=2)
+    file = kit.folder / "llama" / "config.json"
+    raw = json.loads(file.read_text())
+    del raw["num_key_value_heads"]
+    file.write_text(json.dumps(raw))
+    run(kit, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]["num_key_value_heads"] == 2
+
+
 def test_other_forms_of_the_same_inputs(tmp_path: Path) -> None:
     """Language model in safetensors shards, adapter in later peft's naming, a tower already cut: the same weights."""
     kit = MiniGPT(tmp_path / "kit")

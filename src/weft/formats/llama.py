@@ -20,8 +20,11 @@ from weft.formats.tokenizers import add_specials, sentencepiece_tokenizer
 ROTARY_BUFFERS = r"(?:model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 
 
-def llama_config(folder: Path, types: tuple[str, ...] = ("llama",)) -> LlamaConfig:
-    """The folder's `config.json` as a `LlamaConfig`. Raises `CheckpointError` for another kind of model."""
+def llama_config(folder: Path, types: tuple[str, ...] = ("llama",), weights: Tensors | None = None) -> LlamaConfig:
+    """The folder's `config.json` as a `LlamaConfig`. Raises `CheckpointError` for another kind of model.
+
+    ``weights`` tell the number of key heads where the file, saved before transformers 4.31, does not.
+    """
     raw = read_json(folder / "config.json")
     if raw.get("model_type") not in types:
         wanted = " or ".join(types)
@@ -29,7 +32,11 @@ def llama_config(folder: Path, types: tuple[str, ...] = ("llama",)) -> LlamaConf
     # Notes of the program that saved it, not settings; the type of the weights is read from the weights.
     notes = {"_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "model_type", "auto_map"}
     kept = {key: value for key, value in raw.items() if key not in notes}
-    return LlamaConfig.from_dict(kept)
+    config = LlamaConfig.from_dict(kept)
+    rows = weights.shapes.get("model.layers.0.self_attn.k_proj.weight") if weights is not None else None
+    if rows is not None and "num_key_value_heads" not in raw:
+        config.num_key_value_heads = max(rows[0] * config.num_attention_heads // config.hidden_size, 1)
+    return config
 
 
 @dataclass(frozen=True)

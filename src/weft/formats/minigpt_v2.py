@@ -48,8 +48,8 @@ def import_minigpt_v2(
 ) -> Imported:
     """Reads the published files and writes ``out``; returns what was read. Raises `WeftError` where they do not fit."""
     check_out(out, force)
-    text = llama_config(llm)
     tower, language = read_file(vision), read_folder(llm)
+    text = llama_config(llm, weights=language)
     trained = read_file(checkpoint, inside="model")
     settings = _training_settings(trained.extra)
 
@@ -70,6 +70,13 @@ def import_minigpt_v2(
         dialect=DialectSection(name="minigpt_v2"),
         image_token_id=tokenizer.token_to_id(PLACEHOLDER),
     )
+    notes = []
+    if heads is None and section.config["hidden_size"] != 1408:
+        count, width = section.config["num_attention_heads"], section.config["hidden_size"]
+        notes.append(
+            f"{vision} does not say how many attention heads its tower has; {count} are taken for its width of {width} "
+            f"(--vision-heads says otherwise)"
+        )
     # Greedy decoding is what the published figures were made with (eval_scripts); the demo samples.
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "max_new_tokens": 500, "do_sample": False}
     return write_folder(
@@ -81,6 +88,7 @@ def import_minigpt_v2(
         tokenizer=tokenizer,
         names={"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "</s>"},
         generation=generation,
+        notes=notes,
         force=force,
         progress=progress,
     )
