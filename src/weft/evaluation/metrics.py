@@ -281,7 +281,7 @@ def chosen(names: Sequence[str] | None) -> list[Metric]:
     """The metrics named, in the order of the table; all where none is named."""
     for name in names or ():
         if name not in METRICS:
-            raise WeftError(f"There is no metric {name!r}; choose among {', '.join(METRICS)}.")
+            raise WeftError(f"there is no metric {name!r}; choose among {', '.join(METRICS)}")
     return [metric for name, metric in METRICS.items() if not names or name in names]
 
 

@@ -118,7 +118,7 @@ class Model:
         """
         options = options or Options()
         if batch_size < 1:
-            raise WeftError(f"batch_size is {batch_size}; it must be at least 1.")
+            raise WeftError(f"batch_size is {batch_size}; it must be at least 1")
         numbered = iter(enumerate(conversations))
         while chunk := list(islice(numbered, batch_size * CHUNK_BATCHES)):
             requests = {index: self._request(index, asked) for index, asked in chunk}
@@ -151,7 +151,7 @@ class Model:
         flagged = torch.as_tensor(encoded.loss_mask).nonzero()[:, 0]
         flagged = flagged[flagged > 0]
         if not len(flagged):
-            raise WeftError("There is no answer to score: the conversation has no assistant message.")
+            raise WeftError("there is no answer to score: the conversation has no assistant message")
         first = int(flagged[0])
         length = inputs["input_ids"].shape[1]
         with torch.inference_mode():
@@ -168,7 +168,7 @@ class Model:
         try:
             conversation = _conversation(asked)
             if not conversation.messages or conversation.messages[-1].role != "user":
-                raise WeftError(f"{_called(conversation)} does not end with a user message, so nothing is asked.")
+                raise WeftError(f"{_called(conversation)} does not end with a user message, so nothing is asked")
             request = _Request(windows=self._windows(conversation))
             prompts = [w.conversation for w in request.windows] if request.windows else [conversation]
             for prompt in prompts:
@@ -225,7 +225,7 @@ class Model:
         if self._context is not None and length + room > self._context:
             raise WeftError(
                 f"{_called(conversation)} is {length} tokens long and the model holds {self._context}, "
-                f"the answer included; shorten it or give fewer images or less sound."
+                f"the answer included; shorten it or give fewer images or less sound"
             )
         return encoded
 
@@ -256,7 +256,7 @@ class Stream:
         for _ in self._texts:
             pass
         if self._reply is None:
-            raise WeftError("The stream was closed before the answer was complete, so there is no reply.")
+            raise WeftError("the stream was closed before the answer was complete, so there is no reply")
         return self._reply
 
     def _run(self, model: Model, options: Options) -> Generator[str, None, None]:
@@ -304,7 +304,7 @@ def _conversation(asked: Asked) -> Conversation:
 
 
 def _called(conversation: Conversation) -> str:
-    return f"The conversation {conversation.id!r}" if conversation.id else "The conversation"
+    return f"the conversation {conversation.id!r}" if conversation.id else "the conversation"
 
 
 def _window_count(encoded: Any) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from weft.conversation import WeftError
 
@@ -29,7 +30,7 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype in ("auto", ""):
         return None
     if dtype not in DTYPES:
-        raise WeftError(f"There is no dtype {dtype!r}; choose float32, bfloat16 or float16.")
+        raise WeftError(f"there is no dtype {dtype!r}; choose float32, bfloat16 or float16")
     return DTYPES[dtype]
 
 
@@ -47,9 +48,7 @@ def load_parts(
 
     place, name = torch.device(device or default_device()), os.fspath(path)
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise WeftError(
-            f"The device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU."
-        )
+        raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
     wanted = resolve_dtype(dtype)
     base, adapter = _adapter_base(name)
     _check_name(base)
@@ -77,7 +76,9 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def _in_one_sentence(name: str) -> Iterator[None]:
-    """What transformers says about a checkpoint that it cannot read, as one sentence about ``name``."""
+    """What transformers says about a checkpoint that it cannot read, as one sentence about ``name``; no bars."""
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     except WeftError:
@@ -85,21 +86,24 @@ def _in_one_sentence(name: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeftError(f"{name} cannot be loaded as a weft model: {reason}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_name(name: str) -> None:
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint.")
+            raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
         kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
         if kind != "weft":
             raise WeftError(
                 f"{name} is a {kind or 'foreign'} checkpoint, not a weft one; `weft import --help` lists "
-                f"what can be imported, and a recipe composes a model from parts."
+                f"what can be imported, and a recipe composes a model from parts"
             )
     elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise WeftError(f"There is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'.")
+        raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'")
 
 
 def _adapter_base(name: str) -> tuple[str, bool]:
@@ -110,12 +114,12 @@ def _adapter_base(name: str) -> tuple[str, bool]:
     base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
     if not base:
         raise WeftError(
-            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used."
+            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
         )
     beside = Path(name) / base  # a base inside the folder makes it self-contained
     base = str(beside) if beside.is_dir() else base
     if not Path(base).is_dir() and base.count("/") != 1:
-        raise WeftError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first.")
+        raise WeftError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first")
     return base, True
 
 

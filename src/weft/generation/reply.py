@@ -36,9 +36,9 @@ class Options:
         )
         for name, holds, rule in checks:
             if not holds:
-                raise WeftError(f"{name} is {getattr(self, name)}; it must be {rule}.")
+                raise WeftError(f"{name} is {getattr(self, name)}; it must be {rule}")
         if not self.do_sample and (self.temperature, self.top_p, self.top_k) != (1.0, 1.0, 0):
-            raise WeftError("temperature, top_p and top_k need do_sample=True; without it decoding is greedy.")
+            raise WeftError("temperature, top_p and top_k need do_sample=True; without it decoding is greedy")
 
     @classmethod
     def of(cls, options: Options | None, changes: dict[str, Any]) -> Options:
@@ -46,7 +46,7 @@ class Options:
         names = {f.name for f in fields(cls)}
         for name in changes:
             if name not in names:
-                raise WeftError(f"There is no generation option {name!r}; there are {', '.join(sorted(names))}.")
+                raise WeftError(f"there is no generation option {name!r}; there are {', '.join(sorted(names))}")
         base = {name: getattr(options, name) for name in names} if options is not None else {}
         return cls(**{**base, **changes})
 

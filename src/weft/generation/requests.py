@@ -167,7 +167,7 @@ class _AnswerFile:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise WeftError(f"{self._path} is being written by another run; wait for it or give another -o.") from None
+            raise WeftError(f"{self._path} is being written by another run; wait for it or give another -o") from None
 
     def done(self, ids: list[str], requests: Path) -> dict[str, bool]:
         """Answered ids, each with whether its answer is an error. A last line that was cut is dropped."""
@@ -187,12 +187,12 @@ class _AnswerFile:
             if run != self._run:
                 raise WeftError(
                     f"{self._path} was begun with another model or other options; give another -o, or --restart to "
-                    f"throw its answers away."
+                    f"throw its answers away"
                 )
             if name not in wanted:
                 raise WeftError(
                     f"{self._path} answers {name!r}, which is not in {requests}; give another -o, or --restart to "
-                    f"throw its answers away."
+                    f"throw its answers away"
                 )
             found[name] = "error" in answer
             end += len(raw)
