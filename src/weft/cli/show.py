@@ -1,0 +1,284 @@
+"""``weft show``: every token of a sample, and the sizes of a model or recipe."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from weft.cli.terminal import number, out, plural, size
+from weft.conversation import Conversation, WeftError, iter_samples
+
+if TYPE_CHECKING:
+    from weft.models.config import WeftConfig
+    from weft.models.processing import WeftProcessor
+    from weft.training.recipe import Recipe
+    from weft.training.sizes import ModelSize, StageSize
+
+ROLE_STYLES = {"system": "yellow", "user": "cyan", "assistant": "green", "": "dim"}
+
+
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe's name or .py file, a model's folder, or 'bundled'.")
+    ],
+    sample: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:N[-M]]", help="Every token of sample N; of several, as one packed row."),
+    ] = None,
+    prompt: Annotated[bool, typer.Option("--prompt", help="The sample as it is asked, not as it is learned.")] = False,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one value of a recipe. Repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Look inside: every token of a sample, or the parameters, tokens and memory of a model or recipe.
+
+    No weights are read or made: a 7B recipe takes seconds and little memory.
+    """
+    recipe, config, processor = _open(name, changes or [])
+    if sample is not None:
+        if processor is None:
+            raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
+        rows = [token for segment in _segments(processor, sample, prompt) for token in segment]
+        if as_json:
+            print(json.dumps(rows, ensure_ascii=False))
+        else:
+            _print_tokens(rows)
+        return
+    from weft.training.sizes import model_size, stage_size
+
+    model = model_size(config, processor)
+    stages = [stage_size(config, stage, recipe) for stage in recipe.stages] if recipe else []
+    if as_json:
+        from dataclasses import asdict
+
+        found = [{**asdict(stage), "memory": {**asdict(stage.memory), "total": stage.memory.total}} for stage in stages]
+        print(json.dumps({**model.as_dict(), "stages": found}, ensure_ascii=False))
+        return
+    _print_model(name, model)
+    if recipe is not None:
+        _print_stages(recipe, stages)
+    else:
+        held = 2 * model.parameters
+        out.print(f"\n{size(held)} in bfloat16, and {size(model.cache_per_token)} of cache a token", style="quiet")
+
+
+def _open(name: str, changes: list[str]) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
+    from weft.recipes import RECIPES, bundled, load_recipe
+    from weft.training.overrides import override
+    from weft.training.sizes import planned
+
+    if name in RECIPES or name.endswith(".py"):
+        recipe = override(load_recipe(name), changes)
+        return recipe, *planned(recipe.model)
+    if changes:
+        raise WeftError(f"--set changes a recipe, and {name} is a model; leave it out")
+    if name == "bundled":
+        return None, *planned(bundled())
+    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
+        raise WeftError(
+            f"there is no recipe or model folder {name!r}; recipes are {', '.join(RECIPES)}, or give a .py file, a "
+            "folder, a hub name (owner/name) or 'bundled'"
+        )
+    return None, *_folder(name)
+
+
+def _folder(name: str) -> tuple[WeftConfig, WeftProcessor | None]:
+    from weft.models.config import WeftConfig
+    from weft.models.processing import WeftProcessor
+
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
+    try:
+        fields, _ = WeftConfig.get_config_dict(name)
+        if fields.get("model_type") != "weft":
+            kind = fields.get("model_type") or "foreign"
+            raise WeftError(f"{name} is a {kind} checkpoint, not a weft one; import it first (weft import --help)")
+        config = WeftConfig.from_pretrained(name)
+        if Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file():
+            return config, None  # a model that takes token ids alone
+        return config, WeftProcessor.from_pretrained(name)
+    except OSError as error:
+        raise WeftError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+# Samples.
+
+
+def _segments(processor: WeftProcessor, sample: str, prompt: bool) -> list[list[dict[str, Any]]]:
+    from weft.media import image_size
+
+    path, first, last = _place(sample)
+    chosen = list(islice(iter_samples(path, probe=image_size), first - 1, last))
+    if len(chosen) < last - first + 1:
+        raise WeftError(f"{path} has {plural(first - 1 + len(chosen), 'sample')}, so there is no sample {last}")
+    return [
+        sample_tokens(processor, conversation.prompt() if prompt else conversation, segment, generate=prompt)
+        for segment, conversation in enumerate(chosen)
+    ]
+
+
+def _place(sample: str) -> tuple[str, int, int]:
+    """The file and the first and last sample, counted from 1, of ``FILE``, ``FILE:3`` or ``FILE:3-5``."""
+    match = re.fullmatch(r"(.+):(\d+)(?:-(\d+))?", sample)
+    if match is None or Path(sample).exists():
+        return sample, 1, 1
+    first, last = int(match[2]), int(match[3] or match[2])
+    if not 1 <= first <= last:
+        raise WeftError(f"--sample {sample}: samples count from 1, and the first comes first")
+    return match[1], first, last
+
+
+def sample_tokens(
+    processor: WeftProcessor, conversation: Conversation, segment: int = 0, *, generate: bool = False
+) -> list[dict[str, Any]]:
+    """One entry a token: position, id, text, role, loss, segment, and the medium where it stands for one."""
+    rendered = processor.render(conversation, generate=generate)
+    roles = [""] * len(rendered.ids)
+    ends = [0, *_ends(processor, conversation)]
+    for message, (start, end) in zip(conversation.messages, zip(ends, ends[1:], strict=False), strict=True):
+        roles[start:end] = [message.role] * (end - start)
+    roles[ends[-1] :] = ["assistant"] * (len(roles) - ends[-1])
+    media: dict[int, str] = {}
+    for span in rendered.spans:
+        label = f"{span.modality} {span.item}" + (f" window {span.window}" if span.window else "")
+        media |= dict.fromkeys(range(span.start, span.start + span.length), label)
+    return [
+        {
+            "segment": segment,
+            "position": i,
+            "id": index,
+            "text": token_text(processor.tokenizer, index),
+            "role": roles[i],
+            "loss": rendered.loss[i],
+            **({"media": media[i]} if i in media else {}),
+        }
+        for i, index in enumerate(rendered.ids)
+    ]
+
+
+def _ends(processor: WeftProcessor, conversation: Conversation) -> list[int]:
+    """Where each message ends: dialects write message after message, so what came before is a conversation too."""
+    messages = conversation.messages
+    return [len(processor.render(Conversation(messages[: k + 1])).ids) for k in range(len(messages))]
+
+
+def token_text(tokenizer: Any, index: int) -> str:
+    """A token as it reads, its leading space included; bytes of a character that other tokens go on with, by value."""
+    piece = tokenizer.convert_ids_to_tokens(index)
+    if piece is None:
+        return f"<{index}>"
+    if "\u2581" in piece:  # SentencePiece's space
+        return piece.replace("\u2581", " ")
+    text = tokenizer.decode([index], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return piece if "\ufffd" in text or not text else text
+
+
+def _print_tokens(tokens: list[dict[str, Any]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="quiet")
+    packed = tokens[-1]["segment"] > 0
+    for column in (["segment"] if packed else []) + ["position", "id"]:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("role", no_wrap=True)
+    table.add_column("loss", no_wrap=True)
+    table.add_column("token", overflow="fold")
+    last: tuple[Any, ...] = ()
+    for start, end in _folded(tokens):
+        token, count = tokens[start], end - start
+        here = (token["segment"], token["role"])
+        style = ROLE_STYLES[token["role"]]
+        position = str(token["position"]) if count == 1 else f"{token['position']}-{tokens[end - 1]['position']}"
+        text = Text(f"<{token['media']} ×{count}>", "magenta") if "media" in token else _quoted(token["text"], style)
+        cells: list[Any] = [str(token["segment"])] if packed else []
+        cells += [position, str(token["id"]), Text(token["role"] if here != last else "", style)]
+        table.add_row(*cells, Text("learn" if token["loss"] else "", "bold"), text)
+        last = here
+    out.print(table)
+    learned = sum(token["loss"] for token in tokens)
+    media = sum("media" in token for token in tokens)
+    out.print(f"\n{plural(len(tokens), 'token')}: {learned:,} learned, {media:,} of pictures and sound", style="quiet")
+
+
+def _folded(tokens: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """Runs to print in one line: single tokens, and the whole span of a medium."""
+    runs: list[tuple[int, int]] = []
+    for i, token in enumerate(tokens):
+        before = tokens[i - 1] if i else {}
+        same = "media" in token and all(token[k] == before.get(k) for k in ("media", "segment"))
+        if same:
+            runs[-1] = (runs[-1][0], i + 1)
+        else:
+            runs.append((i, i + 1))
+    return runs
+
+
+def _quoted(text: str, style: str) -> Text:
+    """A token's text, with what cannot be seen made visible."""
+    shown = text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    edges = shown.replace(" ", "·") if shown != shown.strip() else shown
+    return Text(edges, style)
+
+
+# Sizes.
+
+
+def _print_model(name: str, model: ModelSize) -> None:
+    out.print(Text.assemble((name, "head"), (f"  {_count(model.parameters)} parameters, dialect {model.dialect}", "")))
+    table = _table("part", "parameters", "")
+    for part in model.parts:
+        table.add_row(part.name.replace("_", " "), _count(part.parameters), Text(part.what, "quiet"))
+    table.add_row(Text("vocabulary", "quiet"), f"{model.vocabulary:,}", Text("tokens", "quiet"))
+    if model.image:
+        height, width = model.image["size"]
+        table.add_row(
+            Text("a picture", "quiet"), f"{model.image['tokens']:,}", Text(f"tokens, {width}×{height} px", "quiet")
+        )
+    if model.sound:
+        s = model.sound
+        window = f"tokens; {s['tokens_window']:,} for a window of {number(float(s['window_seconds']))} s"
+        table.add_row(Text("a second of sound", "quiet"), f"{s['tokens_second']:,}", Text(window, "quiet"))
+    out.print(table)
+
+
+def _print_stages(recipe: Recipe, stages: list[StageSize]) -> None:
+    table = _table("stage", "steps", "tokens a step", "learning rate", "learns", "parameters")
+    memory = _table("memory of one process", "weights", "gradients", "optimizer", "activations", "together")
+    for stage, found in zip(recipe.stages, stages, strict=True):
+        tokens = stage.row_tokens * stage.rows * stage.accumulate
+        lines = [(f"{part.replace('_', ' ')} ({found.how[part]})", _count(n)) for part, n in found.trained.items()]
+        for i, (part, count) in enumerate(lines):
+            steps = f"{stage.minutes:g} min" if stage.minutes else f"{found.steps:,}"
+            head = [found.name, steps, f"{tokens:,}", f"{stage.optim.lr:g}"]
+            table.add_row(*(head if i == 0 else [""] * 4), part, count)
+        m = found.memory
+        memory.add_row(found.name, *(size(n) for n in (m.weights, m.gradients, m.optimizer, m.activations, m.total)))
+    out.print()
+    out.print(table)
+    out.print()
+    out.print(memory)
+    out.print(
+        f"Weights in float32, compute in {recipe.precision}. Activations are an estimate for full rows.", style="quiet"
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="quiet")
+    for i, column in enumerate(columns):
+        left = i == 0 or column in ("", "learns")
+        table.add_column(column, justify="left" if left else "right", no_wrap=i == 0)
+    return table
+
+
+def _count(parameters: int) -> str:
+    """``6.74 B``, ``33.6 M``, ``5,120``."""
+    for factor, unit in ((1e9, "B"), (1e6, "M"), (1e4, "")):
+        if parameters >= factor and unit:
+            return f"{parameters / factor:.3g} {unit}"
+    return f"{parameters:,}"
