@@ -151,3 +151,9 @@ def test_progress_adds_up_to_the_lines_read(folder: Path) -> None:
 def test_the_real_data_are_without_mistakes(shared: Path) -> None:
     s, mistakes = check(*sorted((shared / "real").glob("*/t*.jsonl")))
     assert not mistakes and s.samples == 1740
+
+
+def test_a_document_over_many_lines_is_one_mistake(folder: Path) -> None:
+    (folder / "a.json").write_text(json.dumps([refer("0.png", [0, 0, 1, 1])] * 3, indent=1))
+    _, (mistake,) = check(folder / "a.json")
+    assert mistake.line == 1 and "one sample a line" in mistake.problem

@@ -50,7 +50,7 @@ COMMANDS: dict[str, Command] = {
     "show": Command(
         "weft.cli.show:show", TRAIN, "Look inside: every token of a sample, the sizes of a model or recipe."
     ),
-    "data": Command("weft.cli.data:app", DATA, "Check, measure and convert sample files."),
+    "data": Command("weft.cli.data:app", DATA, "Check and measure sample files."),
     "import": Command("weft.cli.convert:app", DATA, "Turn a published checkpoint into a weft folder."),
     "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),
 }

@@ -1,4 +1,4 @@
-"""``weft data``: check, measure and convert sample files."""
+"""``weft data``: check and measure sample files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weft.data.stats import Stats
     from weft.data.validate import Summary
 
-app = typer.Typer(help="Check, measure and convert sample files.", rich_markup_mode="rich")
+app = typer.Typer(help="Check and measure sample files.", rich_markup_mode="rich")
 
 
 @app.command()
@@ -60,7 +60,8 @@ def validate(
     how = "every media file decoded" if deep else "media files found, not decoded (--deep does)"
     if summary.mistakes:
         found = plural(summary.mistakes, "mistake")
-        err.print(f"{found}; {plural(summary.samples, 'sample')} without one.", style="bad")
+        fine = f"; {plural(summary.samples, 'sample is', 'samples are')} fine" if summary.samples else ""
+        err.print(f"{found}{fine}.", style="bad")
         raise typer.Exit(2)
     out.print(f"No mistakes: {plural(summary.samples, 'sample')} in {duration(seconds)}, {how}.", style="good")
 

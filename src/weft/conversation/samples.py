@@ -57,6 +57,10 @@ KEYS: dict[str, tuple[str, ...]] = {
     "box": ("type", "boxes", "label", "image", "unit"),
     "words": ("type", "words", "audio"),
 }
+_TYPES = {
+    role: frozenset(kind for kind in (Text, Image, Audio, Task, Box, Words) if kind.__name__.lower() in names)
+    for role, names in PARTS.items()
+}
 _WORD = {"text", "start", "end"}
 _KEYS = {kind: frozenset(keys) for kind, keys in KEYS.items()}
 
@@ -137,6 +141,11 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
         raise SampleError(_os_problem(e), file=os.fspath(path)) from e
 
 
+def is_spread(line: bytes | str) -> bool:
+    """Whether a first line shows that the file is one JSON document over many lines, not JSON Lines."""
+    return line.strip() in ("[", "{", b"[", b"{")
+
+
 def iter_samples(
     path: str | os.PathLike[str], *, probe: Probe | None = None, exists: Exists = os.path.isfile
 ) -> Iterator[Conversation]:
@@ -170,6 +179,10 @@ def _json(text: bytes | str) -> Any:
     except UnicodeDecodeError as e:
         raise _Mistake(f"byte {e.start + 1} is not UTF-8: save the file as UTF-8") from None
     except json.JSONDecodeError as e:
+        if is_spread(text):
+            raise _Mistake(
+                "is one JSON document over many lines: write one sample a line, without a list around"
+            ) from None
         raise _Mistake(f"invalid JSON at column {e.colno} ({e.msg}): write one JSON object a line") from None
     except RecursionError:
         raise _Mistake("invalid JSON: nested too deep for a sample") from None
@@ -235,17 +248,25 @@ def _conversation(
     for m, message in enumerate(messages):
         try:
             role, parts, units = _message(message, m, parsed, folder, exists, lenient)
-            images += (p for p in parts if type(p) is Image)
-            clips += sum(type(p) is Audio for p in parts)
+            task, text, box = -1, False, False
             for i, part in enumerate(parts):
-                if type(part) is Task:
-                    text = any(type(p) is Text and p.text and not p.text.isspace() for p in parts)
-                    box = any(type(p) is Box for p in parts)
-                    problem = needs_problem(part.name, images=len(images), clips=clips, text=text, box=box)
-                    if problem:
-                        raise _Mistake(problem, f"content[{i}].task")
-                elif type(part) is Box or type(part) is Words:
+                kind = type(part)
+                if kind is Text:
+                    text = text or bool(part.text) and not part.text.isspace()  # type: ignore[union-attr]
+                elif kind is Image:
+                    images.append(part)  # type: ignore[arg-type]
+                elif kind is Audio:
+                    clips += 1
+                elif kind is Task:
+                    task = i
+                else:
+                    box = box or kind is Box
                     loose.append((m, i, units.get(i, "fraction")))
+            if task >= 0:
+                name_of_task = cast(Task, parts[task]).name
+                problem = needs_problem(name_of_task, images=len(images), clips=clips, text=text, box=box)
+                if problem:
+                    raise _Mistake(problem, f"content[{task}].task")
         except _Mistake as e:
             raise e.inside(f"messages[{m}]") from None
         parsed.append(Message(role, tuple(parts)))
@@ -287,20 +308,23 @@ def _message(
         raise _Mistake("is empty: a message has at least one part", "content")
     parts: list[Part] = []
     units: dict[int, str] = {}
+    allowed, tasked, empty = _TYPES[role], False, True
     for i, raw in enumerate(content):
         try:
             known = type(raw) is Text or lenient and isinstance(raw, Part)
             part = raw if known else _part(raw, i, units, folder, exists, lenient)
-            kind = type(part).__name__.lower()
-            if kind not in PARTS[role]:
-                raise _Mistake(f"a {role} message holds {_list(PARTS[role])} parts, no {kind}", "type")
+            kind = type(part)
+            if kind not in allowed:
+                raise _Mistake(f"a {role} message holds {_list(PARTS[role])} parts, no {kind.__name__.lower()}", "type")
+            if kind is Task:
+                if tasked:
+                    raise _Mistake("a message has at most one task: make two messages of it", "task")
+                tasked = True
+            empty = empty and kind is Text and not part.text  # type: ignore[union-attr]
         except _Mistake as e:
             raise e.inside(f"content[{i}]") from None
         parts.append(part)
-    tasks = [i for i, p in enumerate(parts) if type(p) is Task]
-    if len(tasks) > 1:
-        raise _Mistake("a message has at most one task: make two messages of it", f"content[{tasks[1]}].task")
-    if role != "assistant" and all(type(p) is Text and not p.text for p in parts):
+    if empty and role != "assistant":
         raise _Mistake("holds no text: only an answer may be empty", "content")
     return role, parts, units
 

@@ -66,8 +66,7 @@ def needs_problem(name: str, *, images: int, clips: int, text: bool, box: bool) 
     say whether this message has any.
     """
     spec = TASKS[name]
-    shown: dict[Modality, int] = {"image": images, "audio": clips}
-    if not any(shown[m] for m in spec.media):
+    if not (images and "image" in spec.media or clips and "audio" in spec.media):
         wanted = " or ".join({"image": "an image", "audio": "an audio clip"}[m] for m in spec.media)
         return f'task "{name}" needs {wanted} in this message or before it'
     if spec.text and not text:
@@ -79,5 +78,5 @@ def needs_problem(name: str, *, images: int, clips: int, text: bool, box: bool) 
 
 def guess(word: str, known: list[str] | tuple[str, ...]) -> str:
     """``did you mean "refer"? `` where one of the known names is near, else nothing."""
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    near = get_close_matches(word, known, n=1, cutoff=0.7)
     return f'did you mean "{near[0]}"? ' if near else ""

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, WeftError, Words
-from weft.conversation.samples import iter_lines, parse_line
+from weft.conversation.samples import is_spread, iter_lines, parse_line
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -134,6 +134,8 @@ class _Check:
                     )
                 except SampleError as e:
                     self._say(e)
+                    if found == 1 and is_spread(raw):  # each further line would be a mistake that says nothing new
+                        return
                     continue
                 self._count(conversation, path, number)
                 if self.deep is not None:
