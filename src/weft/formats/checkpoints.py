@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -216,20 +217,27 @@ def _load_pickle(file: Path, inside: str | None) -> tuple[dict[str, Tensor], dic
 
 
 class _Mapped:
-    """Reads tensors of a memory-mapped file and maps it anew after every GiB.
+    """Reads tensors of a memory-mapped file; all such files together are mapped anew after every half GiB.
 
     Pages that were touched count as the process's memory for as long as their mapping lives, so one mapping for a whole
     checkpoint would show (and under a memory limit be charged) as if everything had been loaded.
     """
 
-    def __init__(self, open_file: Callable[[], Callable[[str], Tensor]], limit: int = 2**30) -> None:
-        self.open_file, self.limit, self.served = open_file, limit, 0
+    limit = 2**29  # bytes
+    open_files: ClassVar[WeakSet[_Mapped]] = WeakSet()
+
+    def __init__(self, open_file: Callable[[], Callable[[str], Tensor]]) -> None:
+        self.open_file, self.served = open_file, 0
         self.get: Callable[[str], Tensor] | None = None
 
     def __call__(self, name: str) -> Tensor:
-        if self.get is None or self.served > self.limit:
-            self.get, self.served = None, 0
+        if sum(file.served for file in self.open_files) > self.limit:
+            for file in list(self.open_files):
+                file.get, file.served = None, 0
+            self.open_files.clear()
+        if self.get is None:
             self.get = self.open_file()
+            self.open_files.add(self)
         tensor = self.get(name)
         self.served += tensor.nbytes
         return tensor
@@ -325,7 +333,8 @@ def _write_shard(outputs: Sequence[Output], file: Path, dtype: torch.dtype) -> I
                     f"{output.name}: made as {_shape(tensor.shape)}, planned as {_shape(output.shape)}"
                 )
             values = tensor.detach().to(output.dtype or dtype).contiguous()
-            if not torch.isfinite(values).all():
+            # One pass without a mask as large as the tensor; not-a-number passes through both ends.
+            if values.numel() and not all(math.isfinite(end) for end in values.aminmax()):
                 raise CheckpointError(
                     f"{output.name}: not all values are finite in {output.dtype or dtype}; the file is damaged or the "
                     f"type too narrow (try --dtype float32)"
