@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from weft.conversation import WeftError
 from weft.models.config import Connector
 from weft.models.connectors import build_connector, merge_neighbours
 
@@ -38,11 +40,15 @@ def test_a_last_group_is_filled_up_with_zeros_and_averaged_over_what_is_there():
 
 
 def test_none_hands_features_on_and_needs_equal_widths():
-    import pytest
-
-    from weft.conversation import WeftError
-
     features = torch.randn(1, 5, 4)
-    assert build_connector(Connector(kind="none"), 4, 4)(features)[0] is features
+    assert torch.equal(build_connector(Connector(kind="none"), 4, 4)(features)[0], features)
     with pytest.raises(WeftError, match="they have 4 and 8"):
         build_connector(Connector(kind="none"), 4, 8)
+
+
+@pytest.mark.parametrize("kind", ["none", "linear", "mlp", "pool", "queries"])
+def test_scale_multiplies_what_a_connector_gives(kind):
+    one, half = (build_connector(Connector(kind=kind, scale=s, queries=3), 8, 8) for s in (1.0, 0.5))
+    half.load_state_dict(one.state_dict())
+    features = torch.randn(1, 5, 8)
+    torch.testing.assert_close(half(features)[0], 0.5 * one(features)[0])

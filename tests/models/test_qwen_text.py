@@ -4,13 +4,13 @@ import json
 import math
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 
-import tiny
-from weft.models.config import WeftConfig
+from weft.models.config import WeftConfig, WeftQwenConfig
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.models.qwen_text import WeftQwenConfig, WeftQwenForCausalLM, ntk_alpha
+from weft.models.qwen_text import WeftQwenForCausalLM, ntk_alpha
 
 
 def test_alpha_is_the_published_rule():

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -36,6 +36,9 @@ class Connector(Section):
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
     bias: bool = True
     hidden: int | None = None  # width of the MLP's hidden layer; None: the language model's width
+    # Embeddings are multiplied by this. A new connector's have a size of about 0.6 and text embeddings 0.02 to 0.05;
+    # a constant makes them alike without small weights, which an optimizer of fixed step size would overwrite at once.
+    scale: float = 1.0
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
@@ -77,6 +80,24 @@ class Audio(Section):
 class DialectSection(Section):
     name: str = "chatml"
     switches: dict[str, Any] = Field(default_factory=dict)
+
+
+class WeftQwenConfig(Qwen2Config):
+    """Qwen-7B as a Qwen2 configuration, and when its rules for long text apply (`qwen_text`)."""
+
+    model_type = "weft_qwen"
+
+    num_key_value_heads: int | None = None  # as many as heads: the first Qwen groups none
+    head_dim: int | None = None
+    seq_length: int = 2048  # the length it was trained at
+    use_dynamic_ntk: bool = True
+    use_logn_attn: bool = True
+    padded_positions: bool = False
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.head_dim is None:
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        super().__post_init__(**kwargs)
 
 
 class WeftConfig(PretrainedConfig):
@@ -140,3 +161,7 @@ def _plain(section: type[Section], value: dict[str, Any] | Section | None) -> di
         return None
     checked = value if isinstance(value, section) else section.model_validate(value)
     return checked.model_dump(mode="json")
+
+
+AutoConfig.register(WeftQwenConfig.model_type, WeftQwenConfig, exist_ok=True)
+AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)

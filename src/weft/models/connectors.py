@@ -26,7 +26,7 @@ def build_connector(section: config.Connector, width: int, language_width: int, 
                 f"connector kind 'none' needs an encoder as wide as the language model, and they have {width} and "
                 f"{language_width}; take 'linear'"
             )
-        return Pass()
+        return Pass(section)
     if section.kind == "queries":
         return Queries(section, width, language_width)
     if section.kind == "pool":
@@ -56,8 +56,12 @@ def merge_neighbours(features_NTD: torch.Tensor, merge: int, grid: Grid = None) 
 class Pass(nn.Module):
     """The features as they are."""
 
+    def __init__(self, section: config.Connector) -> None:
+        super().__init__()
+        self.scale = section.scale
+
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
-        return features_NTD, lengths_N
+        return self.scale * features_NTD, lengths_N
 
 
 class Merging(nn.Module):
@@ -65,7 +69,7 @@ class Merging(nn.Module):
 
     def __init__(self, section: config.Connector, grid: Grid) -> None:
         super().__init__()
-        self.merge = section.merge
+        self.merge, self.scale = section.merge, section.scale
         self.grid = grid if section.grid and grid is not None else None
         if self.grid is not None:
             grid_side(section)  # complains where merge is not a square
@@ -83,7 +87,7 @@ class Linear(Merging):
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
         groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.proj(groups_NtmD.flatten(2)), lengths_N
+        return self.scale * self.proj(groups_NtmD.flatten(2)), lengths_N
 
 
 class MLP(Merging):
@@ -97,7 +101,7 @@ class MLP(Merging):
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
         groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.down(F.gelu(self.up(groups_NtmD.flatten(2)))), lengths_N
+        return self.scale * self.down(F.gelu(self.up(groups_NtmD.flatten(2)))), lengths_N
 
 
 class Pool(Merging):
@@ -113,7 +117,8 @@ class Pool(Merging):
             there = (torch.arange(there.shape[1], device=there.device) < lengths_N[:, None])[..., None].to(there.dtype)
         count_Ntm1 = merge_neighbours(there, self.merge, self.grid)
         groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.proj(groups_NtmD.sum(2) / count_Ntm1.sum(2).clamp(min=1)), lengths_N
+        mean_NtD = groups_NtmD.sum(2) / count_Ntm1.sum(2).clamp(min=1)
+        return self.scale * self.proj(mean_NtD), lengths_N
 
 
 class CrossLayer(nn.Module):
@@ -143,6 +148,7 @@ class Queries(nn.Module):
 
     def __init__(self, section: config.Connector, width: int, language_width: int) -> None:
         super().__init__()
+        self.scale = section.scale
         self.queries = nn.Embedding(section.queries, language_width)
         self.proj, self.norm = nn.Linear(width, language_width, bias=section.bias), nn.LayerNorm(language_width)
         self.layers = nn.ModuleList(
@@ -158,4 +164,4 @@ class Queries(nn.Module):
         x_NQW = self.queries.weight.to(features_NTW.dtype).expand(n, -1, -1)
         for layer in self.layers:
             x_NQW = layer(x_NQW, features_NTW, keys)
-        return x_NQW, None if lengths_N is None else torch.full_like(lengths_N, x_NQW.shape[1])
+        return self.scale * x_NQW, None if lengths_N is None else torch.full_like(lengths_N, x_NQW.shape[1])

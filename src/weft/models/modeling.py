@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
@@ -33,7 +32,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from weft.conversation import WeftError
-from weft.models import attention, qwen_text  # noqa: F401  qwen_text registers its configuration
+from weft.models import attention, qwen_text  # noqa: F401  qwen_text registers its model
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
@@ -341,6 +340,5 @@ def own_attention(text_config: PretrainedConfig) -> dict[str, str]:
     return {"attn_implementation": attention.NAME}
 
 
-AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)
 for _auto in (AutoModelForMultimodalLM, AutoModelForImageTextToText, AutoModelForCausalLM):
     _auto.register(WeftConfig, WeftForConditionalGeneration, exist_ok=True)

@@ -17,11 +17,10 @@ import math
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen2.configuration_qwen2 import Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import (
     Qwen2Attention,
     Qwen2ForCausalLM,
@@ -31,24 +30,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
 )
 
 from weft.models.attention import is_segment_mask
-
-
-class WeftQwenConfig(Qwen2Config):
-    """A Qwen2 configuration and when the rules for long text apply."""
-
-    model_type = "weft_qwen"
-
-    num_key_value_heads: int | None = None  # as many as heads: the first Qwen groups none
-    head_dim: int | None = None
-    seq_length: int = 2048  # the length it was trained at
-    use_dynamic_ntk: bool = True
-    use_logn_attn: bool = True
-    padded_positions: bool = False
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.head_dim is None:
-            self.head_dim = self.hidden_size // self.num_attention_heads
-        super().__post_init__(**kwargs)
+from weft.models.config import WeftQwenConfig
 
 
 def ntk_alpha(tokens: int, seq_length: int) -> int:
@@ -203,5 +185,4 @@ class WeftQwenForCausalLM(Qwen2ForCausalLM):
         self.post_init()
 
 
-AutoConfig.register(WeftQwenConfig.model_type, WeftQwenConfig, exist_ok=True)
 AutoModelForCausalLM.register(WeftQwenConfig, WeftQwenForCausalLM, exist_ok=True)
