@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import numpy as np
+import PIL
 import pytest
 from media_files import encode_image, exif, photo
 from PIL import Image
@@ -224,7 +225,10 @@ def test_pixels_are_those_of_minigpt_v2(shared):
     expected = load_file(kit / "expected.safetensors")["pixel_values"]
     for i, wanted in enumerate(expected):
         image = load_image(kit / f"image_{i}.png")
-        assert (resize_normalize(image, (side, side), CLIP_MEAN, CLIP_STD) == wanted).all()
+        difference = np.abs(resize_normalize(image, (side, side), CLIP_MEAN, CLIP_STD) - wanted)
+        # The kit's pixels come from Pillow 13, whose resize rounds a few otherwise than 12 and before: by one level.
+        one_level = 0 if int(PIL.__version__.split(".")[0]) >= 13 else 1.001 / 255 / min(CLIP_STD)
+        assert difference.max() <= one_level
 
 
 def test_every_real_picture_loads(shared):

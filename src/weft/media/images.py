@@ -108,7 +108,8 @@ def resize_normalize(
     """An RGB picture stretched to ``size_hw`` and normalised: float32 ``[3, H, W]``.
 
     Equals, bit for bit, torchvision's ``Resize(size_hw, BICUBIC)``, ``ToTensor`` and ``Normalize(mean, std)`` on a PIL
-    image: Pillow resizes (with its antialiasing, in 8 bits), then ``(x / 255 - mean) / std`` in float32.
+    image: Pillow resizes (with its antialiasing, in 8 bits), then ``(x / 255 - mean) / std`` in float32. Pillow 13
+    rounds some resized pixels one level (of 255) otherwise than 12 and before.
     """
     height, width = size_hw
     if image.mode != "RGB":
