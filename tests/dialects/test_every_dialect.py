@@ -76,7 +76,7 @@ def test_loss_is_on_answers_and_never_on_questions(name):
         Message("assistant", (Text("ANSWER again"),)),
     )
     pieces = get_dialect(name).render(Conversation(turns))
-    assert [p.text for p in pieces if isinstance(p, Plain) and p.loss] == ["ANSWER", "ANSWER again"]
+    assert [p.text.strip() for p in pieces if isinstance(p, Plain) and p.loss] == ["ANSWER", "ANSWER again"]
     assert sum(isinstance(p, Special) and p.loss for p in pieces) == 2  # the token that ends each answer
 
 

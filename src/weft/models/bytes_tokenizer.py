@@ -113,7 +113,4 @@ def bytes_tokenizer(special_tokens: list[str] | None = None, count: int = MERGES
     tokens = ["<|pad|>", *dict.fromkeys(special_tokens or [])]
     backend.add_special_tokens(tokens)
     eos = "<|im_end|>" if "<|im_end|>" in tokens else None
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|pad|>", eos_token=eos)
-    if tokens[1:]:
-        tokenizer.add_special_tokens({"additional_special_tokens": tokens[1:]})
-    return tokenizer
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<|pad|>", eos_token=eos)

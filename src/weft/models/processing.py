@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Audio as AudioPart
 from weft.conversation import Conversation, Part, WeftError, dump_parts, parse_messages
@@ -97,10 +97,12 @@ class WeftProcessor(ProcessorMixin):
         for modality, tower in (("image", vision), ("audio", audio)):
             if tower is not None and modality in form.modalities:
                 wanted += [token for token in form.slot_tokens(modality) if token is not None]  # type: ignore[arg-type]
-        # Also those that exist but are not marked special: else text could become one of them.
-        special = set(tokenizer.all_special_tokens)
+        # Also those that it has but does not mark as special: else text could become one of them.
+        added = tokenizer.added_tokens_decoder.values()
+        special = {str(token) for token in added if token.special}
         missing = [token for token in dict.fromkeys(wanted) if token not in special]
-        tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
+        tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
+        tokenizer.chat_template = None  # a pretrained one would write another format than the dialect
         if tokenizer.pad_token_id is None:
             stop = form.stop_tokens()[0]
             tokenizer.pad_token = stop if tokenizer.eos_token is None else tokenizer.eos_token

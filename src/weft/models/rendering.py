@@ -130,7 +130,8 @@ class Renderer:
             token, start, end = self.dialect.slot_tokens(modality)
             slots[token] = modality
             slots[(start or "") + token + (end or "")] = modality
-        specials = set(self.tokenizer.all_special_tokens) | set(self.dialect.special_tokens())
+        added = self.tokenizer.added_tokens_decoder.values()
+        specials = {str(token) for token in added if token.special} | set(self.dialect.special_tokens())
         names = sorted(specials | set(slots), key=len, reverse=True)
         pieces: list[Piece] = []
         end_of_last = 0
