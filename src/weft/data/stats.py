@@ -280,8 +280,12 @@ def _histogram(axes: Any, values: Sequence[float], unit: str) -> None:
     data = np.asarray(values, dtype=np.float64)
     low, middle, high = float(data.min()), float(np.median(data)), float(data.max())
     whole = bool(np.all(data == np.round(data)))
-    wide = low > 0 and high / low > 60 and float(np.quantile(data, 0.95)) < high / 4
+    positive = data[data > 0]
+    tailed = float(np.quantile(data, 0.95)) < high / 4
+    wide = tailed and len(positive) > 0.9 * len(data) and high / positive.min() > 60
     if wide:
+        low = float(positive.min())
+        data = np.maximum(data, low)  # the few zeros stand in the first bar
         edges = np.geomspace(low, high * 1.001, 32)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda x, _: f"{_figure(x)}{unit}")
@@ -290,16 +294,18 @@ def _histogram(axes: Any, values: Sequence[float], unit: str) -> None:
         edges = np.arange(low - 0.5, high + 1.5)
         if high - low <= 12:
             axes.set_xticks(np.arange(low, high + 1))
+        spare = max(0.0, 2 - (high - low) / 2)  # a bar or two are not as broad as the panel
+        axes.set_xlim(low - 0.7 - spare, high + 0.7 + spare)
     else:
         edges = np.linspace(low, high if high > low else low + 1, 32)
     counts, edges = np.histogram(data, edges)
-    gap = 0.92 if len(counts) <= 41 else 1.0
-    axes.bar(edges[:-1], counts, np.diff(edges) * gap, align="edge", color=FILL)
+    widths = np.diff(edges)
+    axes.bar(edges[:-1] + 0.04 * widths, counts, 0.92 * widths, align="edge", color=FILL)
     axes.axvline(middle, color=ACCENT, linewidth=1.4)
     right = middle > (np.sqrt(low * high) if wide else (low + high) / 2)
     _remark(axes, f"median {_figure(middle)}{unit}", middle, right)
-    if unit and not wide:
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}{unit}")
+    if not wide:
+        axes.xaxis.set_major_formatter(lambda x, _: f"{_figure(x)}{unit}")
     axes.set_ylim(0, counts.max() * 1.18)
     axes.yaxis.set_major_locator(_few_ticks())
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
@@ -334,12 +340,13 @@ def _sizes(axes: Any, sizes: Sequence[tuple[int, int]]) -> None:
     _remark(axes, f"most often {width} × {height} ({share(n, len(sizes))})", 0, False)
     limit = max(widths.max(), heights.max()) * 1.2
     axes.plot([0, limit], [0, limit], color=RULE, linewidth=0.8, zorder=0)
-    axes.set_xlim(0, limit)
-    axes.set_ylim(0, limit)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(_few_ticks())
+        axis.set_major_formatter(lambda x, _: _figure(x))
+    axes.set_xlim(-0.03 * limit, limit)
+    axes.set_ylim(-0.03 * limit, limit)
     axes.set_xlabel("width", fontsize=8.5)
     axes.set_ylabel("height", fontsize=8.5)
-    axes.xaxis.set_major_locator(_few_ticks())
-    axes.yaxis.set_major_locator(_few_ticks())
     axes.grid(color=RULE, linewidth=0.8)
 
 
