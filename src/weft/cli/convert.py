@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -76,6 +76,24 @@ def qwen_audio(
     from weft.formats.qwen_audio import import_qwen_audio
 
     _report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=_progress()))
+
+
+@app.command("llasm")
+def llasm(
+    checkpoint: Annotated[Path, typer.Option(help="The LLaSM folder (Chinese-Llama-2 or Baichuan).")],
+    whisper: Annotated[Path, typer.Option(help="The Whisper folder it was trained with (openai/whisper-large-v2).")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+    family: Annotated[
+        Literal["chinese_llama2", "baichuan"] | None,
+        typer.Option(help="Which prompt it was trained with; default: told by the vocabulary."),
+    ] = None,
+) -> None:
+    """LLaSM, and the Whisper that its folder does not hold."""
+    from weft.formats.llasm import import_llasm
+
+    _report(import_llasm(checkpoint, whisper, out, dtype.value, force=force, family=family, progress=_progress()))
 
 
 def _progress() -> Callable[[int, int], None] | None:

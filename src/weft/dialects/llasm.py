@@ -1,0 +1,164 @@
+"""LLaSM's format (LinkSoul-AI/LLaSM at 3443b79, infer_tokenize.py): Llama-2 turns with the system block twice.
+
+    SYSTEM<s>[INST] SYSTEM<au_start>...<au_end> [/INST] ANSWER </s>
+
+where SYSTEM is ``<<SYS>>\\n...\\n<</SYS>>\\n\\n``. Its first copy, before ``<s>``, is what the published
+Chinese-Llama-2 weights were used with; the paper describes one block (`template="plain"`). The Baichuan weights have a
+form of their own: system text, ``USER:``, content, ``ASSISTANT:``, each tokenised apart. A clip alone is a question
+that is spoken: it needs no words beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
+from weft.dialects.base import Dialect, Modality, Piece, Plain, Slot, Special, Switches, cannot, check, join_words
+
+SYSTEM = (
+    "You are a helpful language and speech assistant. You are able to understand the speech content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+# The paper's simple instructions for its first stage (arXiv 2308.15930); it put one before or after the clip.
+INSTRUCTIONS = (
+    "Transcribe the following speech into text.",
+    "Convert the spoken words into written text.",
+    "Transform the speech into a written transcript.",
+    "Record the oral communication as written text.",
+)
+
+
+class LLaSMSwitches(Switches):
+    # Which language model was tuned: they have different prompts.
+    family: Literal["chinese_llama2", "baichuan"] = "chinese_llama2"
+    # The released code writes the system block before <s> and again after it; "plain" is the paper's single block.
+    template: Literal["released", "plain"] = "released"
+    # transformers' slow Llama tokenizer swallows the blanks around a clip, its fast one keeps them; infer.py takes the
+    # fast one where there is one.
+    strip_around_clips: bool = False
+    # Which of the published instructions stands for the task "transcribe" where a message has no words.
+    instruction: int = Field(0, ge=0, lt=len(INSTRUCTIONS))
+
+
+class LLaSM(Dialect):
+    name = "llasm"
+    Switches = LLaSMSwitches
+    tasks: ClassVar = frozenset(("transcribe", "question"))
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("audio",))
+    apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
+    switches: LLaSMSwitches
+
+    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
+        if modality != "audio":
+            raise cannot(self, "an image", modality=modality)
+        return "<au_patch>", "<au_start>", "<au_end>"
+
+    def special_tokens(self) -> list[str]:
+        return ["<s>", "</s>"]
+
+    def stop_tokens(self) -> list[str]:
+        return ["</s>"]
+
+    # Writing.
+
+    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
+        check(self, conversation)
+        messages = list(conversation.messages)
+        system = SYSTEM
+        if messages and messages[0].role == "system":
+            system = messages.pop(0).text
+        pieces = (
+            self._baichuan(messages, system) if self.switches.family == "baichuan" else self._llama(messages, system)
+        )
+        return _stripped(pieces) if self.switches.strip_around_clips else pieces
+
+    def _llama(self, messages: list[Message], system: str) -> list[Piece]:
+        block = f"<<SYS>>\n{system}\n<</SYS>>\n\n"
+        plain = self.switches.template == "plain"
+        pieces: list[Piece] = [] if plain else [Plain(block)]
+        clips = 0
+        for message in messages:
+            if message.role == "assistant":
+                pieces += [Plain(f"{self._answer(message)} ", loss=True, apart=True), Special("</s>", loss=True)]
+                continue
+            opening = ("[INST]" if plain else "[INST] ") + block if block else "[INST] "
+            block = ""  # in the first turn only
+            content = self._content(message, clips, "\n" if plain else " ")
+            closing = "\n[/INST]\n" if plain else " [/INST] "
+            pieces += [Special("<s>"), Plain(opening), *content, Plain(closing)]
+            clips += sum(isinstance(part, Audio) for part in message.parts)
+        return pieces
+
+    def _baichuan(self, messages: list[Message], system: str) -> list[Piece]:
+        pieces: list[Piece] = [Special("<s>"), Plain(system)]
+        clips = 0
+        for message in messages:
+            if message.role == "assistant":
+                pieces += [Plain(self._answer(message), loss=True, apart=True), Special("</s>", loss=True)]
+                continue
+            content = self._content(message, clips, " ")
+            if content and isinstance(content[0], Plain):
+                content[0] = replace(content[0], apart=True)
+            pieces += [Plain("USER:", apart=True), *content, Plain("ASSISTANT:", apart=True)]
+            clips += sum(isinstance(part, Audio) for part in message.parts)
+        return pieces
+
+    def _content(self, message: Message, clips: int, gap: str) -> list[Piece]:
+        """Clips and words in their order; ``gap`` sets an instruction of ours apart from the clip."""
+        content: list[Piece] = []
+        worded = any(isinstance(part, Text) and part.text.strip() for part in message.parts)
+        for part in message.parts:
+            if isinstance(part, Audio):
+                content.append(Slot("audio", clips))
+                clips += 1
+            elif isinstance(part, Text):
+                content.append(Plain(part.text))
+            elif not isinstance(part, Task):
+                raise self._no_form(part)
+        task = message.task
+        if task is not None and task.get("timestamps"):
+            raise cannot(self, "word times", task=task.name)
+        if task is not None and not worded:
+            instruction = INSTRUCTIONS[self.switches.instruction]
+            if isinstance(message.parts[0], Task):
+                return [Plain(instruction + gap), *content]
+            return [*content, Plain(gap + instruction)]
+        return content
+
+    def _answer(self, message: Message) -> str:
+        text = ""
+        for part in message.parts:
+            if isinstance(part, Text):
+                text += part.text
+            elif isinstance(part, Words):  # it has no times, but it has the words
+                text += join_words([word.text for word in part.words])
+            else:
+                raise self._no_form(part)
+        return text
+
+    def _no_form(self, part: Part) -> Exception:
+        if isinstance(part, Box | Image):
+            return cannot(self, "a box" if isinstance(part, Box) else "an image", modality="image")
+        what = {Audio: "a clip in an answer", Task: "a task in an answer", Words: "word times in a question"}
+        return cannot(self, what[type(part)])
+
+    # Reading.
+
+    def parse(self, text: str, conversation: Conversation) -> list[Part]:
+        return [Text(text.strip())] if text.strip() else []
+
+
+def _stripped(pieces: list[Piece]) -> list[Piece]:
+    """Without the blanks at the ends of the texts beside a clip."""
+    out = list(pieces)
+    for i, piece in enumerate(pieces):
+        if not isinstance(piece, Slot):
+            continue
+        for j, strip in ((i - 1, str.rstrip), (i + 1, str.lstrip)):
+            near = out[j] if 0 <= j < len(out) else None
+            if isinstance(near, Plain):
+                out[j] = replace(near, text=strip(near.text))
+    return out
