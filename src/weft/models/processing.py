@@ -508,7 +508,8 @@ def _numbers(item: list[Any]) -> bool:
 
 
 def _refuse(unused: dict[str, Any], where: str) -> None:
-    known = {"padding", "add_special_tokens", "return_attention_mask", "truncation", "videos", "tools", "documents"}
+    """An option that would change the result must not be passed over; one that is off, or about padding, may."""
+    harmless = {"padding", "add_special_tokens", "return_attention_mask"}
     for name, value in unused.items():
-        if name not in known or (name in ("truncation", "videos", "tools", "documents") and value):
+        if value and name not in harmless:
             raise WeftError(f"{where} has no use for {name}={value!r}; leave it out")
