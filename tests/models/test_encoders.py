@@ -1,10 +1,11 @@
 """Encoders equal transformers' own, and an item in a batch equals the item alone."""
 
 import pytest
+import tiny
 import torch
 from transformers import Wav2Vec2Model, WhisperModel
 
-import tiny
+from weft.models.config import Audio
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.images import TOWERS
 from weft.models.encoders.whisper import whisper_config
@@ -74,6 +75,31 @@ def test_whisper_decoder_gives_the_states_of_its_start_tokens():
     wanted = encoder.tower(input_features=mel.transpose(1, 2), decoder_input_ids=ids).last_hidden_state
     assert lengths.tolist() == [6]
     torch.testing.assert_close(features, wanted)
+
+
+def test_llasms_tower_gives_the_released_states(shared):
+    """The kit's Whisper fed the released code's way; its features are given for the first 400 frames of clip 0."""
+    import json
+
+    from safetensors.torch import load_file
+
+    kit = shared / "parity" / "llasm"
+    expected = load_file(kit / "expected.safetensors")
+    config = json.loads((kit / "whisper" / "config.json").read_text())
+    section = Audio(kind="whisper_decoder", config=config, decoder_tokens=64, pad_to_window=True)
+    encoder = build_audio(section, 64).eval()
+    weights = torch.load(kit / "whisper" / "pytorch_model.bin", weights_only=True)
+    own = encoder.tower.state_dict()
+    encoder.tower.load_state_dict(
+        {k.removeprefix("model."): v for k, v in weights.items() if k.removeprefix("model.") in own}
+    )
+    heard = expected["frontend/feat0"][0].T
+    mel = heard.min().expand(3000, 80).clone()  # silence is the floor of the log-mel
+    mel[: len(heard)] = heard
+    with torch.no_grad():
+        states, lengths = encoder(mel[None], torch.tensor([3000]))
+    assert lengths.tolist() == [64]
+    torch.testing.assert_close(states, expected["tower/out0"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", ["group", "layer"])

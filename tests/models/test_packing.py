@@ -1,9 +1,9 @@
 """Packed rows give the loss and gradients of their samples alone, for every tested family."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from weft.conversation import WeftError
 from weft.models.attention import TESTED_FAMILIES, packing_problem
 
@@ -127,6 +127,64 @@ def test_a_segment_sum_that_is_not_the_row_is_refused():
             position_ids=torch.arange(10)[None],
             segment_lengths=torch.tensor([4, 5]),
         )
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, monkeypatch):
+    """`varlen_attn` as its documentation defines it stands in for the kernel, which only a GPU has."""
+    import inspect
+
+    from torch.nn.attention import varlen
+
+    from weft.models import attention
+
+    def documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        assert cu_seq_q.dtype == torch.int32 and max_q == max_k == max(LENGTHS) and window_size[1] == 0
+        out = []
+        for a, b in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
+            distance = torch.arange(b - a)[:, None] - torch.arange(b - a)[None]
+            mask = distance >= 0 if window_size[0] < 0 else (distance >= 0) & (distance <= window_size[0])
+            q, k, v = (x[a:b].transpose(0, 1) for x in (query, key, value))
+            out.append(
+                torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
+            )
+        return torch.cat(out)
+
+    taken = inspect.signature(varlen.varlen_attn).parameters
+    assert inspect.signature(documented).parameters.keys() <= taken.keys()
+    monkeypatch.setattr(varlen, "varlen_attn", documented)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, sum(LENGTHS), 8) for heads in (4, 2, 2))
+    args = (query, key, value, list(LENGTHS), 0.0, 0.3, window, None)
+    torch.testing.assert_close(attention._varlen(*args), attention._per_segment(*args))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
+def test_short_rows_trained_in_bfloat16_come_out_as_in_float32(family):
+    """On a CPU these take other ways than SDPA's bfloat16 kernel, under autocast too."""
+    model = tiny.model(family, tiny.vision("clip"), tiny.audio("whisper")).train()
+    samples = [sample(n, seed) for seed, n in enumerate(LENGTHS)]
+    pixels = torch.randn(2, 3, 24, 24)
+    mel, lengths = tiny.pad([tiny.clip(tiny.audio("whisper"), n)[0] for n in (4000, 9000)])
+
+    def outputs():
+        packed_loss = model(**packed(samples)).loss
+        loss = model(
+            **tiny.batch([s for s, _ in samples]), labels=tiny.batch([s for s, _ in samples])["input_ids"]
+        ).loss
+        return (
+            packed_loss,
+            loss,
+            model.embed_images(pixels).float().std(),
+            model.embed_audio(mel, lengths).float().std(),
+        )
+
+    wanted = torch.stack(outputs())
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.stack(outputs())
+    torch.testing.assert_close(got, wanted, rtol=0.03, atol=0.0)
+    got.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 def test_other_attention_is_refused_for_packing():

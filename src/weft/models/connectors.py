@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from weft.conversation import WeftError
 from weft.models import config
+from weft.models.attention import attend
 from weft.models.layout import grid_side
 
 Lengths = torch.Tensor | None
@@ -138,7 +139,7 @@ class CrossLayer(nn.Module):
             p.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for p in (self.q(self.norm1(x_NQW)), self.k(features_NTW), self.v(features_NTW))
         )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=keys).transpose(1, 2).flatten(2)
+        mixed = attend(q, k, v, keys).flatten(2)
         x_NQW = x_NQW + self.out(mixed)
         return x_NQW + self.down(F.gelu(self.up(self.norm2(x_NQW))))
 

@@ -22,7 +22,7 @@ def next_token_targets(labels_BL: torch.Tensor, segment_lengths_S: torch.Tensor 
     In a packed row no sample predicts the first token of the next one.
     """
     if segment_lengths_S is not None:
-        first = segment_lengths_S.cumsum(0)[:-1]
+        first = segment_lengths_S.cumsum(0)[:-1].to(labels_BL.device)
         labels_BL = labels_BL.clone()
         labels_BL.view(-1)[first] = IGNORE
     return F.pad(labels_BL[:, 1:], (0, 1), value=IGNORE)

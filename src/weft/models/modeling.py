@@ -247,7 +247,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if position_ids is None:
                 position_ids = torch.cat([torch.arange(n) for n in segment_lengths.tolist()])[None]
                 position_ids = position_ids.to(inputs_embeds.device)
-            attention_mask = attention.segment_mask(segment_lengths.to(inputs_embeds.device))
+            attention_mask = attention.segment_mask(segment_lengths)
             kwargs["use_cache"] = False
         elif position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             # Positions count real tokens, so a row padded on the left equals the row alone.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from weft.conversation import WeftError
+from weft.models.attention import attend
 from weft.models.config import Section, Vision
 from weft.models.layout import CONV_CHANNELS, image_grid
 
@@ -41,7 +42,7 @@ class Block(nn.Module):
     def forward(self, x_NTD: torch.Tensor) -> torch.Tensor:
         n, t, d = x_NTD.shape
         q, k, v = self.qkv(self.norm1(x_NTD)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, d)
+        mixed = attend(q, k, v).reshape(n, t, d)
         x_NTD = x_NTD + F.dropout(self.out(mixed), self.dropout, self.training)
         return x_NTD + F.dropout(self.down(F.gelu(self.up(self.norm2(x_NTD)))), self.dropout, self.training)
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from weft.conversation import WeftError
+from weft.models import attention
 from weft.models.config import Vision
 from weft.models.layout import image_grid
 
@@ -50,6 +51,7 @@ def tower_config(section: Vision) -> Any:
             f"vision.layer {section.layer} does not exist: the encoder has {total} layers; take -1 for the last"
         )
     config.num_hidden_layers = used
+    config._attn_implementation = attention.NAME
     if section.kind == "siglip":
         config.vision_use_head = False
     if section.kind == "dinov2":

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from weft.models import attention
 from weft.models.config import Audio
 from weft.models.encoders.whisper import blank, within
 from weft.models.layout import wav2vec2_length
@@ -26,6 +27,7 @@ class WaveformTower(nn.Module):
         super().__init__()
         drop = ("dtype", "torch_dtype", "model_type", "architectures")
         config = Wav2Vec2Config(**{k: v for k, v in section.config.items() if k not in drop})
+        config._attn_implementation = attention.NAME
         config.apply_spec_augment = False  # weft's own augmentation is on the data, where answers can follow it
         config.mask_time_prob = config.mask_feature_prob = 0.0  # nor the masking vector, which would never be used
         self.fields, self.normalize = section.config, section.normalize

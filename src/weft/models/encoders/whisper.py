@@ -17,6 +17,7 @@ from transformers import WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from weft.conversation import WeftError
+from weft.models import attention
 from weft.models.config import Audio
 from weft.models.layout import HOP, conv_length, window_samples
 
@@ -26,6 +27,7 @@ SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame;
 def whisper_config(section: Audio) -> WhisperConfig:
     drop = ("dtype", "torch_dtype", "model_type", "architectures")
     config = WhisperConfig(**{k: v for k, v in section.config.items() if k not in drop})
+    config._attn_implementation = attention.NAME
     frames = window_samples(section) // HOP
     if frames > 2 * config.max_source_positions:
         raise WeftError(
