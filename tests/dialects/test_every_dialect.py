@@ -6,6 +6,7 @@ from random_conversations import conversations
 
 from weft.conversation import TASKS, Audio, Conversation, Image, Message, Task, Text
 from weft.dialects import DIALECTS, DialectError, Plain, Slot, Special, get_dialect
+from weft.models.rendering import joined
 
 NAMES = sorted(DIALECTS)
 
@@ -87,3 +88,25 @@ def test_unknown_names_are_named():
         get_dialect("chatml", {"colour": 1})
     with pytest.raises(DialectError, match="box_bins"):
         get_dialect("chatml", {"box_bins": "many"})
+
+
+@pytest.mark.parametrize(
+    ("name", "switches"),
+    [
+        ("chatml", {}),
+        ("chatml", {"coordinates": "text", "system": "Be kind."}),
+        ("minigpt_v2", {"doubled_bos": False}),  # the released inference differs from its training by one <s>
+        ("qwen_audio", {}),
+    ],
+)
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations())
+def test_a_training_sample_begins_with_the_prompt(name, switches, conversation):
+    dialect = get_dialect(name, switches)
+    pieces = rendered(dialect, conversation)
+    prompt = rendered(dialect, conversation.prompt(), generate=True)
+    task = conversation.prompt().messages[-1].task
+    predicts = name == "qwen_audio" and task is not None and task.get("language", "en") is None
+    if pieces is not None and prompt is not None and not predicts:
+        asked, learned = joined(prompt), joined(pieces)
+        assert learned[: len(asked)] == asked
