@@ -157,6 +157,8 @@ def explain(error: Exception) -> tuple[str, int]:
 
 def say_error(sentence: str) -> None:
     """One line on stderr, in colour on a terminal."""
+    if not sentence:
+        return
     mark = "\x1b[1;31merror:\x1b[0m" if sys.stderr.isatty() and "NO_COLOR" not in os.environ else "error:"
     print(mark, _printable(" ".join(sentence.split())), file=sys.stderr)
 
@@ -182,7 +184,8 @@ def _is(module: str, name: str, error: Exception) -> bool:
 def _usage(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "weft"
-    return f"{error.format_message().strip().rstrip('.')}: see {path} --help"
+    said = error.format_message().strip().rstrip(".")
+    return f"{said}: see {path} --help" if said else ""  # nothing to say where a group alone has printed its help
 
 
 def _invalid(error: Any) -> str:

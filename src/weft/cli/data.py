@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from weft.data.stats import Stats
     from weft.data.validate import Summary
 
-app = typer.Typer(help="Check and measure sample files.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Check and measure sample files.", rich_markup_mode="rich")
 
 
 @app.command()
