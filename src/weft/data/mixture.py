@@ -7,6 +7,7 @@ can be asked for at once, which is what makes a run resumable by one integer.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from absl import logging
 
 logging.set_verbosity(logging.ERROR)  # importing grain warns that jax, which is not needed, is absent
 import grain  # noqa: E402
+
+FAR = 1 << 40  # more draws than any run makes
 
 
 class Mixture:
@@ -27,21 +30,29 @@ class Mixture:
         weights = list(weights) if weights is not None else [1.0] * len(sizes)
         if len(weights) != len(sizes) or not sizes or min(sizes) < 1 or min(weights) <= 0:
             raise ValueError(f"a mixture needs sizes >= 1 and as many weights > 0, got {sizes} and {weights}")
-        self.sizes, self.weights = tuple(sizes), tuple(weights)
-        seeds = np.random.SeedSequence([seed, 0x3E1]).generate_state(len(sizes))
-        # grain advances a shuffle's seed by one each epoch, hence seeds far apart rather than seed + source
-        parts = [
-            grain.MapDataset.range(size).shuffle(seed=int(s)).repeat() for size, s in zip(sizes, seeds, strict=True)
-        ]
-        tagged = [part.map(_Tag(i)) for i, part in enumerate(parts)]
-        self._dataset = tagged[0] if len(tagged) == 1 else grain.MapDataset.mix(tagged, weights=weights)
+        self.sizes, self.weights, self.seed = tuple(sizes), tuple(weights), seed
+        draws = [grain.MapDataset.range(FAR).map(_Tag(i)) for i in range(len(sizes))]
+        self._draws = draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, weights=weights)
+        self._orders: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
 
     def __getitem__(self, position: int) -> tuple[int, int]:
-        return self._dataset[position]
+        source, draw = self._draws[position]
+        epoch, place = divmod(draw, self.sizes[source])
+        return source, int(self._order(source, epoch)[place])
+
+    def _order(self, source: int, epoch: int) -> np.ndarray:
+        """The permutation of one epoch. Not grain's shuffle: it searches for each index, 1.5 ms where there are few."""
+        order = self._orders.get((source, epoch))
+        if order is None:
+            order = np.random.default_rng([self.seed, source, epoch]).permutation(self.sizes[source])
+            self._orders[source, epoch] = order
+            while len(self._orders) > 3 * len(self.sizes):
+                self._orders.pop(next(iter(self._orders)), None)
+        return order
 
 
 class _Tag(grain.transforms.Map):
-    """Names the source of an index."""
+    """Names the source of a draw."""
 
     def __init__(self, source: int) -> None:
         self.source = source

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,12 @@ class PackingPlan:
         self._starts = [first_row]  # first row of each window from _first_window on
         self._planned: OrderedDict[int, list[list[int]]] = OrderedDict()
         self._lock = Lock()  # loader threads share a plan
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=Lock())
 
     def __getitem__(self, row: int) -> list[int]:
         with self._lock:

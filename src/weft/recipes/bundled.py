@@ -17,7 +17,7 @@ def bundled() -> ModelSpec:
             kind="conv",
             config={"channels": [24, 48, 96, WIDTH], "layers": 4, "heads": 3},
             connector=Connector(merge=4, grid=True),
-            options={"size": (224, 224), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+            options={"size": [224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
         ),
         audio=TowerSource(
             kind="whisper",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import torch
 
 from weft.conversation import WeftError
 from weft.data.source import JsonlSource
+from weft.models.config import WeftConfig
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import bundled
 from weft.recipes.small import BOTH
+from weft.training.build import build_model
 from weft.training.recipe import (
     PART_NAMES,
     Evaluation,
-    LanguageSource,
     Lora,
     ModelSpec,
     Optim,
@@ -21,7 +22,6 @@ from weft.training.recipe import (
     Recipe,
     Source,
     Stage,
-    TowerSource,
 )
 
 SMALL = 50_000_000  # parameters: below this a model trains in full, for it knows too little for LoRA to bend
@@ -34,21 +34,22 @@ def model_spec(model: str) -> ModelSpec:
 
 def parameters(spec: ModelSpec) -> int:
     """How many parameters the model has, without reading weights."""
-    import torch
-
-    from weft.models.config import WeftConfig
-    from weft.models.modeling import WeftForConditionalGeneration
-    from weft.training.build import build_model
-
     if spec.base is None:
         return build_model(spec)[0].num_parameters()
+    with torch.device("meta"):
+        return WeftForConditionalGeneration(base_config(spec.base)).num_parameters()
+
+
+def base_config(base: str) -> WeftConfig:
+    """The configuration of a weft checkpoint."""
     try:
-        config = WeftConfig.from_pretrained(spec.base)
+        kind = WeftConfig.get_config_dict(base)[0].get("model_type")
+        if kind != "weft":
+            raise ValueError(f"its model_type is {kind}")
+        return WeftConfig.from_pretrained(base)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise WeftError(f"{spec.base}: no weft checkpoint ({first}); give a folder, a hub name or bundled") from None
-    with torch.device("meta"):
-        return WeftForConditionalGeneration(config).num_parameters()
+        raise WeftError(f"{base}: no weft checkpoint ({first}); give a folder, a hub name or bundled") from None
 
 
 def finetune_recipe(
@@ -97,7 +98,7 @@ def finetune_recipe(
 
 
 def default_steps(samples: int, small: bool) -> int:
-    """Updates for a number of samples: a small model starts from nothing, a trained one sees each sample three times."""
+    """Updates for a number of samples: a small model starts from nothing, a trained one sees each three times."""
     if small:
         return int(min(max(1000, 3 * samples), 6000))
     return int(min(max(50, 3 * samples // 8), 5000))
@@ -105,15 +106,6 @@ def default_steps(samples: int, small: bool) -> int:
 
 def present(spec: ModelSpec) -> set[str]:
     """The parts that a model has."""
-    if spec.base is None:
-        has: dict[str, TowerSource | LanguageSource | None] = {"vision": spec.vision, "audio": spec.audio}
-    else:
-        folder = Path(spec.base)
-        if folder.is_dir():
-            has = json.loads((folder / "config.json").read_text("utf-8"))
-        else:
-            from weft.models.config import WeftConfig
-
-            has = WeftConfig.from_pretrained(spec.base).to_dict()
-    towers = [name for name in ("vision", "audio") if has.get(name)]
+    config = spec if spec.base is None else base_config(spec.base)
+    towers = [name for name in ("vision", "audio") if getattr(config, name)]
     return {"language", *towers, *(f"{name}_connector" for name in towers)}

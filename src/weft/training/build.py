@@ -12,7 +12,11 @@ from weft.training.recipe import ModelSpec
 
 
 def build_model(spec: ModelSpec) -> tuple[Any, Any]:
-    """``(model, processor)``. ``model.saved_dtype`` is the type its weights came in, which the final folder keeps."""
+    """``(model, processor)``.
+
+    ``model.saved_dtype`` is the type its weights came in, which the final folder keeps; ``model.constants`` the
+    names of parameters that never train (Whisper's sinusoids).
+    """
     from weft.models.compose import compose
     from weft.models.modeling import WeftForConditionalGeneration
     from weft.models.processing import WeftProcessor
@@ -32,4 +36,5 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
         model, processor = compose(**sources, dialect=spec.dialect, seed=spec.seed)
     whole: Any = model
     whole.saved_dtype = next(whole.parameters()).dtype
+    whole.constants = frozenset(name for name, p in whole.named_parameters() if not p.requires_grad)
     return whole.to(torch.float32), processor

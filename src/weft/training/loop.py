@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
@@ -38,6 +37,7 @@ from weft.training.optim import (
 )
 from weft.training.parts import apply_parts, merge_lora, set_modes
 from weft.training.recipe import Recipe
+from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
 
 # evaluate(model, processor, data file, first samples only) -> {"task.metric": value}
 Evaluate = Callable[[Any, Any, str, int | None], dict[str, float]]
@@ -165,7 +165,7 @@ class Run:
     def _stage(self, number: int, found: ckpt.Checkpoint | None) -> None:
         recipe, stage = self.recipe, self.recipe.stages[number]
         self.number, self.stage = number, stage
-        self.parts = apply_parts(self.model, stage, seed=_seed(recipe.seed, number))
+        self.parts = apply_parts(self.model, stage, seed=mixed_seed(recipe.seed, number))
         if stage.checkpoint_activations:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
@@ -217,7 +217,7 @@ class Run:
             row_tokens=stage.row_tokens,
             rows=stage.rows,
             packing=stage.packing,
-            seed=_seed(recipe.seed, self.number),
+            seed=mixed_seed(recipe.seed, self.number),
             on_bad_sample=recipe.on_bad_sample,
             lengths_dir=self.run / "lengths",
             first_row=self.rows,
@@ -260,36 +260,24 @@ class Run:
     # ----------------------------------------------------------------------------------------------- one update
 
     def _update(self, micro: list[Batch]) -> dict[str, float]:
-        """One optimizer step over the micro-steps, each weighted by its labels, so that grouping is immaterial."""
-        stage, optim = self.stage, self.stage.optim
-        labels = sum(b.labels for b in micro)
-        rate = learning_rate(self.done, self.steps.get(self.number, stage.steps), optim)
-        if not labels:
-            return {"loss": 0.0, "grad_norm": 0.0, "lr": rate, "labels": 0}
-        total = 0.0
-        for place, batch in enumerate(micro):
-            if batch.labels:
-                torch.manual_seed(_seed(self.recipe.seed, self.number, self.done, place))
-                loss = self._loss(batch, stage.label_smoothing) * (batch.labels / labels)
-                total += float(loss.detach())
-                if not math.isfinite(total):
-                    self._not_finite("loss", micro)
-                loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values() if p.grad is not None])
-        if not math.isfinite(float(norm)):
+        stage, recipe = self.stage, self.recipe
+        rate = learning_rate(self.done, self.steps.get(self.number, stage.steps), stage.optim)
+        loss = backward(
+            self.model,
+            micro,
+            precision=recipe.precision,
+            label_smoothing=stage.label_smoothing,
+            seed=(recipe.seed, self.number, self.done),
+        )
+        if not math.isfinite(loss):
+            self._not_finite("loss", micro)
+        norm = clip_gradients(self.parameters.values(), stage.optim.clip)
+        if not math.isfinite(norm):
             self._not_finite("gradient", micro)
-        if optim.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters.values(), optim.clip, norm)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": total, "grad_norm": float(norm), "lr": rate, "labels": labels}
-
-    def _loss(self, batch: Batch, label_smoothing: float = 0.0) -> torch.Tensor:
-        device = next(self.model.parameters()).device
-        inputs = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.inputs.items()}
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
-            return self.model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
+        return {"loss": loss, "grad_norm": norm, "lr": rate, "labels": sum(b.labels for b in micro)}
 
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -353,7 +341,7 @@ class Run:
         total, labels = 0.0, 0
         for batch in dev.batches():
             if batch.labels:
-                total += float(self._loss(batch)) * batch.labels
+                total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
                 labels += batch.labels
         values = {"loss": total / max(labels, 1)}
         if evaluation.metric:
@@ -456,11 +444,6 @@ def _signals(run: Run) -> Iterator[None]:
     finally:
         for s, handler in previous.items():
             signal.signal(s, handler)
-
-
-def _seed(*numbers: int) -> int:
-    """One 63-bit seed from several whole numbers."""
-    return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _count(parameters: Any) -> int:

@@ -43,6 +43,10 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0) -> list[TrainedPa
                 module.requires_grad_(True)
             elif training.train == "lora":
                 _add_lora(module, training.lora)
+    constants = getattr(model, "constants", ())
+    for key, p in model.named_parameters():
+        if key in constants:
+            p.requires_grad_(False)
     set_modes(model, stage)
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     parts = []

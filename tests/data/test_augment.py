@@ -1,0 +1,194 @@
+"""Changes to media move boxes and word times along, and never cut what is asked about."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+
+from training_world import RATE, tone
+from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
+from weft.data.augment import (
+    Augment,
+    ClipPlan,
+    Take,
+    augment_images,
+    color_sound,
+    cut_words,
+    draw_clip,
+    editable_time,
+    join_key,
+    make_clip,
+    mask_features,
+)
+
+EVERYTHING = Augment(speed=0.2, pad_seconds=0.3, cut=0.5, join=0.6, join_seconds=20, gain_db=3)
+
+
+def clip(pitches, number=0, task="transcribe", **fields):
+    """A clip of beeps, each a word named by its pitch, with silence around."""
+    waves, words, at = [], [], 0
+    for pitch in pitches:
+        gap, beep = tone(0.1, 0), tone(0.15, pitch)
+        waves += [gap, beep]
+        words.append(Word(str(pitch), (at + len(gap)) / RATE, (at + len(gap) + len(beep)) / RATE))
+        at += len(gap) + len(beep)
+    wave = np.concatenate([*waves, tone(0.1, 0)])
+    user = Message("user", (Audio((wave, RATE)), Task(task, {"timestamps": True, **fields})))
+    return Conversation((user, Message("assistant", (Words(tuple(words), 0),))), str(number))
+
+
+def sounding(wave, word):
+    """Whether a word's time in the clip sounds throughout, up to 6 ms at its ends."""
+    inside = wave[round((word.start + 0.006) * RATE) : round((word.end - 0.006) * RATE)]
+    envelope = np.abs(inside[: len(inside) // 160 * 160]).reshape(-1, 160).max(1)
+    return len(envelope) > 0 and envelope.min() > 0.05
+
+
+def silent(wave, words):
+    """Whether nothing sounds where no word is, 8 ms around words left out."""
+    mask = np.ones(len(wave), bool)
+    for w in words:
+        mask[max(0, round((w.start - 0.008) * RATE)) : round((w.end + 0.008) * RATE)] = False
+    return not mask.any() or np.abs(wave[mask]).max() < 0.02
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6))
+def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
+    rng = np.random.default_rng(seed)
+    clips = [clip(rng.integers(2, 9, int(rng.integers(1, 5))) * 100, i) for i in range(4)]
+    lengths = np.array([len(c.audios[0].source[0]) for c in clips])
+    plan = draw_clip(EVERYTHING, rng, 1, lengths, np.arange(4), RATE)
+    made = make_clip(plan, RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
+    wave, rate = made.audios[0].source
+    words = made.answer.parts[0].words
+    assert rate == RATE and len(wave) <= plan.samples
+    assert all(a.end <= b.start + 1e-6 for a, b in zip(words, words[1:], strict=False))
+    assert words[-1].end <= len(wave) / RATE + 1e-6
+    assert all(sounding(wave, w) for w in words)
+    assert silent(wave, words)
+
+
+def test_joined_clips_have_both_answers_and_one_prompt():
+    clips = [clip([300, 400]), clip([500])]
+    takes = tuple(Take(i, len(c.audios[0].source[0])) for i, c in enumerate(clips))
+    made = make_clip(ClipPlan(takes), RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
+    assert [w.text for w in made.answer.parts[0].words] == ["300", "400", "500"]
+    assert made.messages[0].parts[1] == clips[0].messages[0].parts[1]
+    assert len(made.audios[0].source[0]) == sum(t.length for t in takes)
+
+
+def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
+    one = clip([300, 400])
+    plan = ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True)
+    made = make_clip(plan, RATE, [one].__getitem__, lambda c: c.audios[0].source[0])
+    assert made.answer.parts == (Text("300 400"),)
+    assert made.messages[0].task.get("timestamps") is False
+
+
+def test_overlapping_words_are_not_cut_apart():
+    wave = tone(1.0, 200)
+    words = [Word("a", 0.1, 0.6), Word("b", 0.5, 0.9)]
+    assert cut_words(wave, words, RATE, (0.0, 0.1))[1] == words
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "editable"), [("note", Text("C4"), False), ("transcribe", Text("hi"), True)]
+)
+def test_only_speech_is_stretched(task, answer, editable):
+    sample = Conversation((Message("user", (Audio("x.wav"), Task(task))), Message("assistant", (answer,))))
+    assert editable_time(sample) is editable
+
+
+def test_samples_are_joined_only_where_the_prompt_is_the_same():
+    assert join_key(clip([300])) == join_key(clip([400, 500]))
+    assert join_key(clip([300], language="en")) != join_key(clip([300], language="de"))
+    two = clip([300])
+    assert join_key(Conversation(two.messages * 2)) is None
+
+
+def test_a_plan_is_the_same_when_drawn_again_and_no_longer_than_allowed():
+    lengths = np.full(50, 2 * RATE)
+    augment = EVERYTHING.model_copy(update={"join": 0.95, "join_seconds": 9.0, "cut": 0.0})
+    for seed in range(30):
+        first, again = (
+            draw_clip(augment, np.random.default_rng(seed), 0, lengths, np.arange(50), RATE) for _ in range(2)
+        )
+        assert first == again
+        assert sum(t.samples for t in first.takes) <= 9 * RATE
+
+
+def test_noise_has_the_level_asked_for():
+    wave = tone(1.0, 200)
+    augment = Augment(noise_db=(20, 20))
+    for seed in range(8):
+        changed = color_sound(wave, augment, np.random.default_rng(seed))
+        noise = changed - wave
+        if np.abs(noise).max() > 0:
+            ratio = 10 * np.log10(np.mean(wave**2) / np.mean(noise**2))
+            assert abs(ratio - 20) < 0.7
+
+
+def test_masks_change_a_copy_and_only_stretches_and_bands():
+    window = np.random.default_rng(0).normal(size=(80, 20)).astype(np.float32)
+    augment = Augment(time_masks=1, time_mask_frames=8, freq_masks=1, freq_mask_bands=4)
+    kept = window.copy()
+    for seed in range(10):
+        (masked,) = mask_features([window], augment, np.random.default_rng(seed))
+        assert np.array_equal(window, kept)
+        changed = masked != window
+        rows, columns = changed.all(1).sum(), changed.all(0).sum()
+        assert changed.sum() == rows * 20 + columns * 80 - rows * columns
+        assert rows <= 8 and columns <= 4
+
+
+def scene(boxes, text="find it"):
+    """A picture whose boxes are bright rectangles on black."""
+    pixels = np.zeros((120, 160, 3), np.uint8)
+    for left, top, right, bottom in boxes:
+        pixels[round(top * 120) : round(bottom * 120), round(left * 160) : round(right * 160)] = 255
+    user = Message("user", (Image(PILImage.fromarray(pixels)), Task("detection"), Text(text)))
+    parts = (Box(tuple(boxes), "it", 0),) if boxes else (Text("none at all"),)
+    return Conversation((user, Message("assistant", parts)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10**6), st.booleans())
+def test_boxes_stay_on_their_pixels_whole(seed, flip):
+    rng = np.random.default_rng(seed)
+    corners = [(*rng.uniform(0, 0.7, 2), *rng.uniform(0.1, 0.3, 2)) for _ in range(int(rng.integers(1, 4)))]
+    grid = [(round(x * 16) / 16, round(y * 12) / 12, w, h) for x, y, w, h in corners]
+    boxes = [
+        (x, y, min(1, x + max(1, round(w * 16)) / 16), min(1, y + max(1, round(h * 12)) / 12)) for x, y, w, h in grid
+    ]
+    made = augment_images(scene(boxes), Augment(shift=0.4, scale=0.6, flip=flip), rng)
+    picture = np.asarray(made.images[0].source.convert("L"), np.float32)
+    height, width = picture.shape
+    moved = made.answer.parts[0].boxes
+    assert len(moved) == len(boxes)
+    inside = np.zeros(picture.shape, bool)
+    for (left, top, right, bottom), old in zip(moved, boxes, strict=True):
+        assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+        assert abs((right - left) * width - (old[2] - old[0]) * 160) < 1e-6  # crops are not resized: nothing was cut
+        assert abs((bottom - top) * height - (old[3] - old[1]) * 120) < 1e-6
+        inside[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
+    assert (picture[inside] > 200).all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_picture_without_boxes_is_never_cut(seed):
+    sample = scene([])
+    pixels = np.asarray(sample.images[0].source).copy()
+    pixels[0, :], pixels[-1, :], pixels[:, 0], pixels[:, -1] = 255, 255, 255, 255
+    sample.messages[0].parts[0].source.paste(PILImage.fromarray(pixels))
+    made = augment_images(sample, Augment(shift=0.4, scale=0.6), np.random.default_rng(seed)).images[0].source
+    assert made.size[0] >= 160 and made.size[1] >= 120
+    assert (np.asarray(made.convert("L")) > 200).sum() == 2 * 160 + 2 * 118
+
+
+def test_no_flip_where_the_text_says_left():
+    box = [(0.0, 0.0, 0.25, 0.25)]
+    for seed in range(8):
+        made = augment_images(scene(box, "the left one"), Augment(flip=True), np.random.default_rng(seed))
+        assert made.answer.parts[0].boxes == tuple(box)

@@ -1,0 +1,191 @@
+"""Micro-steps: the same whatever made them, complete, and clear about samples that are wrong."""
+
+import json
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from training_world import RATE, picture, speech, text, tiny_spec, write
+from weft.conversation import WeftError
+from weft.data.augment import Augment
+from weft.data.listening import listening_labels
+from weft.data.loader import SourceSpec, TrainingData
+from weft.training.build import build_model
+
+AUGMENT = Augment(
+    gain_db=6, speed=0.1, noise_db=(5, 30), pad_seconds=0.2, cut=0.3, join=0.4, untimed=0.3, listen=0.5,
+    time_masks=1, time_mask_frames=8, freq_masks=1, freq_mask_bands=4, color=0.2, shift=0.1, scale=0.2,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model_and_processor():
+    return build_model(tiny_spec())
+
+
+@pytest.fixture(scope="module")
+def processor(model_and_processor):
+    return model_and_processor[1]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    root = tmp_path_factory.mktemp("samples")
+    return [write(root / name, 30, (kind,), seed=i) for i, (name, kind) in enumerate(KINDS.items())]
+
+
+KINDS = {"speech": speech, "pictures": picture, "texts": text}
+
+
+def data(files, processor, augment=AUGMENT, **options):
+    specs = [SourceSpec(f, augment=augment, name=f.parent.name) for f in files]
+    return TrainingData(specs, processor, **{"row_tokens": 300, "seed": 3, **options})
+
+
+def equal(one, other):
+    return (
+        one.samples == other.samples
+        and one.inputs.keys() == other.inputs.keys()
+        and all(torch.equal(one.inputs[k], other.inputs[k]) for k in one.inputs)
+    )
+
+
+def test_a_micro_step_does_not_depend_on_where_reading_began_or_on_the_cache(files, processor):
+    first = list(islice(data(files, processor).batches(), 8))
+    later = list(islice(data(files, processor, cache_bytes=0).batches(5), 3))
+    assert all(equal(a, b) for a, b in zip(first[5:], later, strict=True))
+
+
+def test_a_resumed_plan_goes_on_with_the_next_row(files, processor):
+    whole = data(files, processor)
+    first = list(islice(whole.batches(), 8))
+    rest = data(files, processor, first_row=5, anchor=whole.plan.anchor(5))
+    assert all(equal(a, b) for a, b in zip(first[5:], islice(rest.batches(), 3), strict=True))
+
+
+def test_worker_processes_give_what_a_thread_gives(files, processor):
+    thread = list(islice(data(files, processor).batches(), 4))
+    workers = list(islice(data(files, processor).batches(workers=2), 4))
+    assert all(equal(a, b) for a, b in zip(thread, workers, strict=True))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_ranks_read_every_row_once(files, processor, world):
+    ranks = [data(files, processor, rank=r, world=world, rows=2) for r in range(world)]
+    got = [s for step in range(6 // world) for rank in ranks for s in rank.batch(step)["samples"]]
+    alone = data(files, processor, rows=1)
+    assert got == [s for step in range(12) for s in alone.batch(step)["samples"]]
+
+
+def test_evaluation_reads_each_sample_once_in_one_pass(files, processor):
+    batches = list(data(files, processor, Augment(), in_order=True).batches())
+    assert sorted(s for b in batches for s in b.samples) == sorted(f"{f}:{i + 1}" for f in files for i in range(30))
+    some = list(data(files, processor, Augment(), in_order=True, limit=7).batches())
+    assert sum(len(b.samples) for b in some) == 7
+
+
+def test_rows_are_as_long_as_planned(files, processor):
+    whole = data(files, processor)
+    for row in range(20):
+        batch = whole.batch(row)
+        planned = sum(whole.length(p) for p in whole.plan[row])
+        assert batch["tokens"] <= planned + 2 * len(batch["samples"])  # a cut clip is shorter than its plan
+        assert planned <= 300
+
+
+def test_labels_counted_are_labels_learned(model_and_processor, files):
+    model, processor = model_and_processor
+    for packing in (True, False):
+        batch = next(data(files, processor, packing=packing, rows=2).batches())
+        with torch.no_grad():
+            assert int(model(**batch.inputs).loss_count) == batch.labels
+
+
+def test_packed_and_padded_batches_give_the_same_loss(model_and_processor, files):
+    model, processor = model_and_processor
+    plain = data(files, processor)
+    encoded = [plain.encode(p)[0] for p in range(9)]
+    with torch.no_grad():
+        packed = model(**processor.pack(encoded))
+        padded = model(**processor.collate(encoded))
+    assert int(packed.loss_count) == int(padded.loss_count)
+    assert abs(float(packed.loss) - float(padded.loss)) < 1e-5
+
+
+def bad_copy(files, tmp_path, change):
+    """The speech samples with one line changed, media beside it."""
+    lines = files[0].read_text().splitlines()
+    lines[4] = change(lines[4])
+    path = files[0].parent / f"{tmp_path.name}.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_missing_file_is_named_or_counted(files, processor, tmp_path):
+    path = bad_copy(files, tmp_path, lambda line: line.replace("4.wav", "nowhere.wav"))
+    with pytest.raises(WeftError, match=rf"{path.name}:5: .*nowhere\.wav.*--on-bad-sample skip"):
+        data([path], processor)
+    whole = data([path], processor, on_bad_sample="skip")
+    assert len(whole.problems) == 1 and f"{path.name}:5" in whole.problems[0]
+    seen = {s for step in range(30) for s in whole.batch(step)["samples"]}
+    assert f"{path}:5" not in seen and len(seen) == 29
+
+
+def test_a_clip_that_does_not_decode_is_named_or_counted(files, processor, tmp_path):
+    good = (files[0].parent / "4.wav").read_bytes()
+    (files[0].parent / "broken.wav").write_bytes(good[:44] + b"")
+    path = bad_copy(files, tmp_path, lambda line: line.replace("4.wav", "broken.wav"))
+    with pytest.raises(WeftError, match=f"{path.name}:5"):
+        whole = data([path], processor, Augment())
+        list(islice(whole.batches(), 12))
+    whole = data([path], processor, Augment(), on_bad_sample="skip")
+    skipped = [p for step in range(12) for p in whole.batch(step)["skipped"]] + whole.problems
+    assert skipped and all(f"{path.name}:5" in p for p in skipped)
+
+
+def test_a_sample_longer_than_a_row_is_named_with_its_tokens(files, processor, tmp_path):
+    long = " ".join(["word"] * 400)
+    path = tmp_path / "long.jsonl"
+    lines = files[2].read_text().splitlines()
+    sample = json.loads(lines[2])
+    sample["messages"][1]["content"] = long
+    path.write_text("\n".join([*lines[:2], json.dumps(sample)]))
+    with pytest.raises(WeftError, match=r"long\.jsonl:3: \d+ tokens do not fit a row of 300"):
+        data([path], processor)
+    whole = data([path], processor, on_bad_sample="skip")
+    assert len(whole.problems) == 1
+    assert len({s for step in range(3) for s in whole.batch(step)["samples"]}) == 2
+
+
+def test_nothing_left_is_an_error(files, processor, tmp_path):
+    path = tmp_path / "all_bad.jsonl"
+    path.write_text("{}\n[]\n")
+    with pytest.raises(WeftError, match="every sample was left out"):
+        data([path], processor, on_bad_sample="skip")
+
+
+def test_lengths_are_measured_once(files, processor, tmp_path, monkeypatch):
+    data(files, processor, lengths_dir=tmp_path)
+    monkeypatch.setattr(type(processor), "length", lambda *_: pytest.fail("measured again"))
+    data(files, processor, lengths_dir=tmp_path)
+
+
+def test_listening_labels_name_the_word_that_sounds(processor, files):
+    plain = data(files[:1], processor, Augment())
+    timed = next(p for p in range(9) if plain.conversation(p).answer.parts[0].__class__.__name__ == "Words")
+    conversation = plain.conversation(timed)
+    encoded = processor.encode(conversation)
+    labels = listening_labels(conversation, encoded, processor)
+    (span,) = [s for s in encoded.spans if s.modality == "audio"]
+    heard = labels[span.start + 1 : span.start + 1 + span.length]
+    assert (np.delete(labels, np.arange(span.start + 1, span.start + 1 + span.length)) == -100).all()
+    wave = conversation.audios[0].source[0]
+    for k, token in enumerate(heard):
+        moment = (k + 0.5) * len(wave) / RATE / span.length
+        word = next((w for w in conversation.answer.parts[0].words if w.start <= moment < w.end), None)
+        if word is None:
+            assert token == processor.token_ids["audio_token_id"]
+        else:
+            assert token in processor.renderer.encode_text(word.text)

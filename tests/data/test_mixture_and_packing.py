@@ -1,0 +1,101 @@
+"""The order of samples and the rows they are packed in: exact, complete, and the same for any number of ranks."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from weft.data.mixture import Mixture
+from weft.data.packing import PackingPlan, micro_step_rows, pack
+
+
+def test_a_source_comes_once_an_epoch_in_another_order_each():
+    mixture = Mixture([10], seed=3)
+    epochs = [[mixture[e * 10 + i][1] for i in range(10)] for e in range(3)]
+    assert all(sorted(e) == list(range(10)) for e in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_weights_are_kept_at_every_length():
+    mixture = Mixture([1000, 50, 7], [0.6, 0.3, 0.1], seed=1)
+    drawn = np.array([mixture[i][0] for i in range(4000)])
+    for length in (100, 1000, 4000):
+        shares = np.bincount(drawn[:length], minlength=3) / length
+        assert np.abs(shares - [0.6, 0.3, 0.1]).max() < 0.02
+
+
+def test_each_source_of_a_mixture_is_drawn_in_whole_epochs():
+    mixture = Mixture([6, 4], [1.0, 3.0], seed=0)
+    seen = {0: [], 1: []}
+    for position in range(400):
+        source, index = mixture[position]
+        seen[source].append(index)
+    for source, size in ((0, 6), (1, 4)):
+        for epoch in range(len(seen[source]) // size):
+            assert sorted(seen[source][epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_a_position_does_not_depend_on_what_was_asked_before():
+    one, other = Mixture([9, 5], [2, 1], seed=7), Mixture([9, 5], [2, 1], seed=7)
+    forward = [one[i] for i in range(60)]
+    assert [other[i] for i in reversed(range(60))] == forward[::-1]
+    assert [Mixture([9, 5], [2, 1], seed=8)[i] for i in range(60)] != forward
+
+
+@given(st.lists(st.integers(0, 64), max_size=80))
+def test_packing_places_each_sample_once_and_fills_no_row_over(lengths):
+    rows = pack(lengths, 64)
+    assert sorted(i for row in rows for i in row) == [i for i, n in enumerate(lengths) if n]
+    assert all(0 < sum(lengths[i] for i in row) <= 64 for row in rows)
+    assert len(rows) <= 1.3 * sum(lengths) / 64 + 2
+
+
+def test_a_sample_longer_than_a_row_is_refused():
+    with pytest.raises(ValueError, match="65 tokens"):
+        pack([3, 65], 64)
+
+
+LENGTHS = np.random.default_rng(0).integers(5, 60, 300)
+
+
+def plan(**options):
+    return PackingPlan(lambda p: int(LENGTHS[p % 300]), 128, window=50, **options)
+
+
+def test_an_epoch_is_covered_once():
+    whole = plan(end=300)
+    rows = []
+    with pytest.raises(IndexError):
+        while True:
+            rows.append(whole[len(rows)])
+    assert sorted(p for row in rows for p in row) == list(range(300))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_out_what_one_rank_would_read(world):
+    alone = [plan()[r] for step in range(6 * world) for r in micro_step_rows(step, 2)]
+    shared = [plan()[r] for step in range(6) for rank in range(world) for r in micro_step_rows(step, 2, rank, world)]
+    assert shared == alone
+
+
+def test_an_anchor_gives_the_same_rows_without_planning_the_ones_before():
+    asked = []
+
+    def length(position):
+        asked.append(position)
+        return int(LENGTHS[position % 300])
+
+    before = plan(seed=5)
+    rows = [before[i] for i in range(60, 70)]
+    resumed = PackingPlan(length, 128, window=50, seed=5, anchor=before.anchor(60))
+    assert [resumed[i] for i in range(60, 70)] == rows
+    assert min(asked) >= 50
+
+
+def test_rows_are_nearly_full():
+    assert plan().fill(range(100)) > 0.93
+
+
+def test_without_packing_each_row_is_one_sample():
+    single = plan(packing=False)
+    assert all(len(single[i]) == 1 for i in range(120))

@@ -1,0 +1,52 @@
+"""A file of samples is read at random, and says where it is wrong."""
+
+import json
+import pickle
+
+import pytest
+
+from training_world import text, write
+from weft.conversation import SampleError, WeftError
+from weft.data.source import JsonlSource
+
+
+def test_every_sample_is_found_by_its_index(tmp_path):
+    path = write(tmp_path, 20, (text,))
+    source = JsonlSource(path)
+    ids = [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    assert [source[i].id for i in (19, 0, 7)] == [ids[19], ids[0], ids[7]]
+    assert len(source) == 20
+
+
+def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_not_matter(tmp_path):
+    lines = write(tmp_path, 3, (text,)).read_text().splitlines()
+    odd = tmp_path / "odd.jsonl"
+    odd.write_text("\ufeff" + lines[0] + "\n\n   \n" + lines[1] + "\r\n" + lines[2])
+    source = JsonlSource(odd)
+    assert [source[i].id for i in range(3)] == ["0", "1", "2"]
+    assert [source.where(i).rsplit(":", 1)[1] for i in range(3)] == ["1", "4", "5"]
+
+
+def test_a_wrong_line_names_file_line_and_field(tmp_path):
+    path = write(tmp_path, 3, (text,))
+    lines = path.read_text().splitlines()
+    lines[1] = lines[1].replace('"role"', '"rolle"', 1)
+    path.write_text("\n".join(lines))
+    source = JsonlSource(path)
+    assert source[0].id == "0"
+    with pytest.raises(SampleError, match=r"train\.jsonl:2: messages\[0\]"):
+        source[1]
+
+
+def test_an_empty_or_missing_file_is_refused(tmp_path):
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(WeftError, match="holds no samples"):
+        JsonlSource(tmp_path / "empty.jsonl")
+    with pytest.raises(WeftError, match="cannot be read"):
+        JsonlSource(tmp_path / "none.jsonl")
+
+
+def test_a_source_travels_to_another_process(tmp_path):
+    source = JsonlSource(write(tmp_path, 4, (text,)))
+    source[0]
+    assert pickle.loads(pickle.dumps(source))[3].id == "3"

@@ -1,0 +1,94 @@
+"""Recipes are values: built in, from a user's file, or made for fine-tuning."""
+
+import pytest
+import torch
+
+from training_world import text, tiny_recipe, tiny_spec, write
+from weft.conversation import WeftError
+from weft.recipes import RECIPES, bundled_model, finetune_recipe, load_recipe
+from weft.recipes.finetune import default_steps
+from weft.training.build import build_model
+from weft.training.export import save_model
+from weft.training.recipe import PART_NAMES, Recipe, Source
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_built_in_recipe_is_one_value_that_survives_json(name):
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe) and recipe.name == name
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_bundled_model_is_the_same_every_time_and_small():
+    (one, processor), (other, _) = bundled_model(), bundled_model()
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+    assert one.num_parameters() < 10_000_000 and not one.training
+    assert all(one.part(name) for name in PART_NAMES)
+    assert processor.audio is not None and processor.vision is not None
+
+
+def test_a_users_file_gives_its_recipe(tmp_path):
+    recipe = tiny_recipe(tmp_path / "data.jsonl")
+    (tmp_path / "mine.json").write_text(recipe.model_dump_json())
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom weft.training.recipe import Recipe\n"
+        "def recipe():\n"
+        "    return Recipe.model_validate_json((Path(__file__).parent / 'mine.json').read_text())\n"
+    )
+    assert load_recipe(str(tmp_path / "mine.py")) == recipe
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def recipe():\n    return 3\n", "returns a weft.training.recipe.Recipe"),
+        ("x = 1\n", r"needs a function recipe\(\)"),
+        ("def recipe():\n    y = 1\n    return 1 / 0\n", r"mine\.py:3: ZeroDivisionError"),
+        ("def recipe(:\n", r"mine\.py:1: SyntaxError"),
+        ("from weft.training.recipe import Stage\ndef recipe():\n    return Stage(stepz=1)\n", r"mine\.py:3: .*stepz"),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_line(tmp_path, code, said):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(WeftError, match=said):
+        load_recipe(str(tmp_path / "mine.py"))
+
+
+def test_an_unknown_recipe_lists_the_known_ones(tmp_path):
+    with pytest.raises(WeftError, match="built-in are digits, cells"):
+        load_recipe("digit")
+    with pytest.raises(WeftError, match="no such file"):
+        load_recipe(str(tmp_path / "none.py"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    save_model(*build_model(tiny_spec()), path)
+    return path
+
+
+def test_finetuning_takes_lora_for_a_trained_model_and_everything_for_a_small_one(checkpoint, tmp_path, monkeypatch):
+    from weft.recipes import finetune
+
+    data = [Source(path=str(write(tmp_path, 9, (text,))))]
+    small = finetune_recipe(str(checkpoint), data).stages[0]
+    assert {p.train for p in small.parts.values()} == {"full"} and set(small.parts) == set(PART_NAMES)
+    monkeypatch.setattr(finetune, "SMALL", 10)
+    large = finetune_recipe(str(checkpoint), data).stages[0]
+    assert large.parts["language"].train == "lora" and large.parts["audio_connector"].train == "full"
+    assert "audio" not in large.parts and large.optim.lr < small.optim.lr
+    full = finetune_recipe(str(checkpoint), data, full=True, steps=7).stages[0]
+    assert full.parts["audio"].train == "full" and full.steps == 7
+
+
+def test_more_samples_take_more_steps():
+    for small in (True, False):
+        steps = [default_steps(n, small) for n in (1, 100, 1000, 10**6)]
+        assert steps == sorted(steps) and steps[0] >= 50
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    data = [Source(path=str(write(tmp_path, 3, (text,))))]
+    with pytest.raises(WeftError, match="no weft checkpoint"):
+        finetune_recipe(str(tmp_path), data)

@@ -1,0 +1,328 @@
+"""A run: what it leaves, how it ends, and that grouping and interruption change nothing."""
+
+import json
+import os
+import signal
+from io import StringIO
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.conversation import WeftError
+from weft.data.augment import Augment
+from weft.data.loader import SourceSpec, TrainingData
+from weft.training import checkpoint as ckpt
+from weft.training import loop
+from weft.training.build import build_model
+from weft.training.loop import Interrupted, NotFinite, Run, train
+from weft.training.recipe import Evaluation, Optim, PartTraining, Source, Stage
+from weft.training.update import backward
+
+QUIET = Console(file=StringIO())
+AUGMENT = Augment(
+    gain_db=6, speed=0.1, noise_db=(5, 30), join=0.3, cut=0.3, time_masks=1, time_mask_frames=8, color=0.2
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("samples"), 24)
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("dev"), 6, seed=9)
+
+
+def go(recipe, run, **options):
+    return train(recipe, run, console=QUIET, **options)
+
+
+def weights(path):
+    return load_file(path / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def records(run, event="step"):
+    return [r for r in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if r["event"] == event]
+
+
+def test_a_run_leaves_model_log_recipe_and_picture(data, dev, tmp_path):
+    from weft.models.modeling import WeftForConditionalGeneration
+    from weft.models.processing import WeftProcessor
+
+    recipe = tiny_recipe(data, augment=AUGMENT, evaluation=Evaluation(data=str(dev), every=3), steps=6)
+    out = go(recipe, tmp_path / "run")
+    model = WeftForConditionalGeneration.from_pretrained(out)
+    WeftProcessor.from_pretrained(out)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    run = tmp_path / "run"
+    assert json.loads((run / "recipe.json").read_text()) == recipe.model_dump(mode="json")
+    assert {"revision", "torch", "transformers", "command"} <= json.loads((run / "run.json").read_text()).keys()
+    assert [r["step"] for r in records(run)] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds", "skipped"} <= records(run)[0].keys()
+    assert [r["step"] for r in records(run, "eval")] == [3, 6]
+    assert (run / "progress.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_training_lowers_the_loss(tmp_path):
+    path = write(tmp_path / "texts", 12, (text,))
+    recipe = tiny_recipe(path, steps=40, optim=Optim(lr=1e-2, warmup_steps=5), recipe={"checkpoint_every": 100})
+    go(recipe, tmp_path / "run")
+    losses = [r["loss"] for r in records(tmp_path / "run")]
+    assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_interrupted_and_resumed_is_bit_for_bit_the_same(data, tmp_path):
+    spec = tiny_spec(dropout=0.1)
+    recipe = tiny_recipe(data, spec, augment=AUGMENT, steps=7, accumulate=2)
+    whole = go(recipe, tmp_path / "whole")
+
+    class Stopped(Run):
+        def _record(self, *args):
+            super()._record(*args)
+            if self.step == 5:
+                raise KeyboardInterrupt  # at once: nothing more is saved
+
+    run = tmp_path / "cut"
+    loop.folder.create(run, recipe, run / "final", False)
+    with pytest.raises(KeyboardInterrupt):
+        Stopped(recipe, run, run / "final", False, None, QUIET).go()
+    assert ckpt.newest(run / "checkpoints").step == 4
+    resumed = go(None, run, resume=True)
+    assert same(weights(whole), weights(resumed))
+    timeless = [
+        [{k: v for k, v in r.items() if k not in ("seconds", "waited", "time")} for r in records(tmp_path / name)]
+        for name in ("whole", "cut")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_finished_run_resumes_to_its_model(data, tmp_path):
+    recipe = tiny_recipe(data, steps=2)
+    out = go(recipe, tmp_path / "run")
+    assert go(None, tmp_path / "run", resume=True) == out
+
+
+def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path, monkeypatch):
+    recipe = tiny_recipe(data, steps=6, recipe={"checkpoint_every": 100})
+    whole = go(recipe, tmp_path / "whole")
+    record = Run._record
+
+    def kill(self, *args):
+        record(self, *args)
+        if self.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_record", kill)
+        with pytest.raises(Interrupted, match=r"SIGTERM and saved at step 3; go on with: weft train --resume") as stop:
+            go(recipe, tmp_path / "run")
+    assert stop.value.status == 143 and signal.getsignal(signal.SIGTERM) == before
+    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+
+
+def test_one_batch_its_parts_and_the_same_packed_give_one_gradient(data):
+    model, processor = build_model(tiny_spec())
+    padded = TrainingData([SourceSpec(data)], processor, row_tokens=256, rows=6, packing=False)
+    parts = TrainingData([SourceSpec(data)], processor, row_tokens=256, rows=2, packing=False)
+    packed = next(padded.batches())
+    encoded = [padded.encode(padded.plan[row][0])[0] for row in range(6)]
+    packed.inputs = processor.pack(encoded)
+    gradients = []
+    for micro in ([next(padded.batches())], list(islice(parts.batches(), 3)), [packed]):
+        model.zero_grad()
+        loss = backward(model, micro, precision="float32")
+        gradients.append((loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    for loss, gradient in gradients[1:]:
+        assert abs(loss - gradients[0][0]) < 1e-5 and gradient.keys() == gradients[0][1].keys()
+        for name, value in gradients[0][1].items():
+            assert (gradient[name] - value).abs().max() <= 1e-5 + 1e-4 * value.abs().max(), name
+
+
+def test_a_micro_step_that_reaches_nothing_trained_adds_nothing(tmp_path):
+    path = write(tmp_path / "samples", 12, (text, speech))
+    parts = {"audio_connector": PartTraining(train="full")}
+    go(tiny_recipe(path, steps=12, row_tokens=64, packing=False, parts=parts), tmp_path / "run")
+    norms = [r["grad_norm"] for r in records(tmp_path / "run")]
+    assert 0.0 in norms and max(norms) > 0
+
+
+def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(data, tmp_path, monkeypatch):
+    recipe = tiny_recipe(data, steps=6, recipe={"checkpoint_every": 100})
+    whole = go(recipe, tmp_path / "whole")
+    calls = []
+
+    def broken(*args, **kwargs):
+        calls.append(backward(*args, **kwargs))
+        return float("nan") if len(calls) == 4 else calls[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "backward", broken)
+        said = r"step 4: the loss is not finite on .*jsonl:\d+.*lower the learning rate.*at step 3: weft train"
+        with pytest.raises(NotFinite, match=said):
+            go(recipe, tmp_path / "run")
+    assert records(tmp_path / "run", "not_finite")[0]["samples"]
+    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+
+
+def test_a_full_disk_stops_with_a_sentence_and_the_run_goes_on_later(data, tmp_path, monkeypatch):
+    recipe = tiny_recipe(data, steps=6)
+    whole = go(recipe, tmp_path / "whole")
+    save_file = ckpt.save_file
+
+    def full(tensors, path):
+        if "00000004" in str(path):
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ckpt, "save_file", full)
+        with pytest.raises(ckpt.DiskFull, match="the disk is full.*weft train --resume"):
+            go(recipe, tmp_path / "run")
+    assert ckpt.newest(tmp_path / "run" / "checkpoints").step == 2
+    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+
+
+def test_a_bad_sample_met_late_is_saved_before_and_named(tmp_path):
+    path = write(tmp_path / "clips", 12, (speech,))
+    (path.parent / "7.wav").write_bytes((path.parent / "7.wav").read_bytes()[:60])
+    recipe = tiny_recipe(path, steps=8, row_tokens=100, recipe={"checkpoint_every": 100})
+    with pytest.raises(WeftError, match=r"jsonl:8"):
+        go(recipe, tmp_path / "fail")
+    skipping = recipe.model_copy(update={"on_bad_sample": "skip"})
+    go(skipping, tmp_path / "skip")
+    assert records(tmp_path / "skip")[-1]["skipped"] >= 1
+    assert any("jsonl:8" in r["problem"] for r in records(tmp_path / "skip", "bad_sample"))
+
+
+def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path):
+    recipe = tiny_recipe(data, steps=3, recipe={"checkpoint_every": 2})
+    first = recipe.stages[0].model_copy(
+        update={"name": "align", "parts": {"audio_connector": PartTraining(train="full")}}
+    )
+    second = recipe.stages[0].model_copy(
+        update={
+            "name": "tune",
+            "parts": {"language": PartTraining(train="lora"), "audio_connector": PartTraining(train="full")},
+        }
+    )
+    recipe = recipe.model_copy(update={"stages": (first, second)})
+    whole = go(recipe, tmp_path / "whole")
+
+    class Stopped(Run):
+        def _record(self, *args):
+            super()._record(*args)
+            if self.step == 5:
+                raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    loop.folder.create(run, recipe, run / "final", False)
+    with pytest.raises(KeyboardInterrupt):
+        Stopped(recipe, run, run / "final", False, None, QUIET).go()
+    resumed = go(None, run, resume=True)
+    assert same(weights(whole), weights(resumed))
+    assert not any("lora" in k for k in weights(resumed))
+    assert [r["stage"] for r in records(run)] == ["align"] * 3 + ["tune"] * 3
+
+
+def test_evaluation_keeps_the_best_and_ends_early(data, dev, tmp_path):
+    scores = iter([0.5, 0.9, 0.7, 0.8, 0.6])
+    recipe = tiny_recipe(
+        data,
+        steps=20,
+        evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact", patience=2),
+        recipe={"checkpoint_every": 100, "keep_last": 1},
+    )
+    out = go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    assert [r["transcribe.exact"] for r in records(tmp_path / "run", "eval")] == [0.5, 0.9, 0.7, 0.8]
+    best = ckpt.best(tmp_path / "run" / "checkpoints", False, 0)
+    assert best.step == 2
+    final = weights(out)
+    assert all(torch.equal(value, final[name]) for name, value in best.weights().items() if name in final)
+
+
+def test_an_unknown_metric_is_named(data, dev, tmp_path):
+    recipe = tiny_recipe(data, evaluation=Evaluation(data=str(dev), every=1, metric="refer.wer"))
+    with pytest.raises(WeftError, match=r'no metric "refer\.wer".*transcribe\.wer'):
+        go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.wer": 1.0})
+
+
+def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.folder.Pace, "LAST", 4)
+    monkeypatch.setattr(loop.folder.Pace, "FIRST", 1)
+    monkeypatch.setattr(loop.folder.Pace, "after", lambda self, seconds: 5)
+    recipe = tiny_recipe(data, steps=100, minutes=1.0)
+    go(recipe, tmp_path / "run")
+    assert len(records(tmp_path / "run")) == 5
+    assert json.loads((tmp_path / "run" / "steps.json").read_text()) == {"0": 5}
+
+
+def test_nothing_is_overwritten(data, tmp_path):
+    recipe = tiny_recipe(data, steps=1)
+    go(recipe, tmp_path / "run")
+    with pytest.raises(WeftError, match="holds a run already"):
+        go(recipe, tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("mine")
+    with pytest.raises(WeftError, match="holds other things"):
+        go(recipe, tmp_path / "other")
+    with pytest.raises(WeftError, match="nothing is overwritten"):
+        go(recipe, tmp_path / "new", out=tmp_path / "other")
+    with pytest.raises(WeftError, match="is not the folder of a run"):
+        go(None, tmp_path / "other", resume=True)
+
+
+@pytest.mark.parametrize("kinds", [(picture, text), (text,), (speech,)])
+def test_data_without_a_modality_trains(tmp_path, kinds):
+    path = write(tmp_path / "samples", 8, kinds)
+    go(tiny_recipe(path, steps=2), tmp_path / "run")
+
+
+def test_bfloat16_and_activation_checkpointing_run_and_keep_float32_weights(data, tmp_path):
+    plain = go(tiny_recipe(data, steps=2), tmp_path / "plain")
+    spared = go(tiny_recipe(data, steps=2, checkpoint_activations=True), tmp_path / "spared")
+    assert all(torch.allclose(v, weights(spared)[k], atol=1e-6) for k, v in weights(plain).items())
+    out = go(tiny_recipe(data, steps=2, recipe={"precision": "bfloat16"}), tmp_path / "half")
+    assert {v.dtype for v in weights(out).values()} == {torch.float32}
+
+
+def test_an_adapter_folder_is_whole_and_equals_the_merged_model(data, tmp_path):
+    pytest.importorskip("peft")
+    from weft.generation.loading import load_parts
+
+    parts = {"language": PartTraining(train="lora"), "audio_connector": PartTraining(train="full")}
+    recipe = tiny_recipe(data, steps=3, parts=parts)
+    merged = go(recipe, tmp_path / "merged")
+    adapter = go(recipe, tmp_path / "adapter", adapter_only=True)
+    assert (adapter / "adapter_config.json").exists() and not (adapter / "model.safetensors").exists()
+    one, _ = load_parts(merged)
+    other, _ = load_parts(adapter)
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+def test_an_adapter_without_lora_is_refused(data, tmp_path):
+    with pytest.raises(WeftError, match="--adapter-only"):
+        go(tiny_recipe(data, steps=1), tmp_path / "run", adapter_only=True)
+
+
+def test_sources_with_weights_and_their_own_augmentation(data, tmp_path):
+    texts = write(tmp_path / "texts", 4, (text,), name="texts.jsonl")
+    mixture = (Source(path=str(data), weight=3.0, augment=AUGMENT), Source(path=str(texts), weight=1.0))
+    go(tiny_recipe(data, steps=2, mixture=mixture), tmp_path / "run")
+
+
+def test_a_stage_without_data_is_refused(data, tmp_path):
+    with pytest.raises(WeftError, match="no training data"):
+        go(tiny_recipe(data, mixture=()), tmp_path / "run")
+    assert isinstance(Stage().mixture, tuple)

@@ -1,0 +1,125 @@
+"""What trains, how fast, and how LoRA comes and goes."""
+
+import pytest
+import torch
+
+from training_world import ALL, speech, tiny_recipe, tiny_spec, write
+from weft.conversation import WeftError
+from weft.data.augment import Augment
+from weft.data.loader import SourceSpec, TrainingData
+from weft.training.build import build_model
+from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate
+from weft.training.parts import apply_parts, merge_lora
+from weft.training.recipe import Lora, Optim, PartTraining, Stage
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("clips"), 12, (speech,))
+    _, processor = build_model(tiny_spec())
+    return TrainingData([SourceSpec(path, augment=Augment())], processor, row_tokens=256).batches().__next__()
+
+
+def stage(**parts):
+    return Stage(parts={k: PartTraining(train=v) if isinstance(v, str) else v for k, v in parts.items()})
+
+
+def step(model, parts, batch, optim=None):
+    optim = optim or Optim(lr=1e-2)
+    optimizer = build_optimizer(parts, optim, embedding_ids(model))
+    set_rate(optimizer, optim.lr)
+    model(**batch.inputs).loss.backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_frozen_parts_keep_every_bit_and_stay_in_eval_mode(batch):
+    model, _ = build_model(tiny_spec(dropout=0.5))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    step(model, apply_parts(model, stage(audio_connector="full", language="full")), batch)
+    after = model.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before if k.startswith(("audio.", "vision")))
+    assert any(not torch.equal(before[k], after[k]) for k in before if k.startswith("language_model."))
+    assert not model.audio.training and model.language_model.training
+    assert all(p.grad is None for p in model.audio.parameters())
+
+
+def test_lora_starts_as_the_model_and_merged_equals_unmerged(batch):
+    model, _ = build_model(tiny_spec())
+    with torch.no_grad():
+        start = model(**batch.inputs).loss
+    lora = PartTraining(train="lora", lora=Lora(r=4, alpha=8))
+    parts = apply_parts(model, stage(language=lora, audio=lora), seed=1)
+    names = [n for p in parts for n in p.parameters]
+    assert names and all("lora_" in n for n in names) and not any("lm_head" in n for n in names)
+    with torch.no_grad():
+        assert torch.equal(model(**batch.inputs).loss, start)
+    for _ in range(3):
+        step(model, parts, batch)
+    with torch.no_grad():
+        trained = model(**batch.inputs).loss
+        assert merge_lora(model) > 0
+        merged = model(**batch.inputs).loss
+    assert not any("lora" in n or "base_layer" in n for n in model.state_dict())
+    assert abs(float(trained - start)) > 1e-3 and abs(float(trained - merged)) < 1e-5
+
+
+def test_lora_begins_from_the_seed():
+    values = []
+    for seed in (1, 1, 2):
+        model, _ = build_model(tiny_spec())
+        parts = apply_parts(model, stage(language="lora"), seed=seed)
+        values.append(torch.cat([p.flatten() for part in parts for p in part.parameters.values()]))
+    assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
+
+
+def test_lora_can_follow_lora(batch):
+    model, _ = build_model(tiny_spec())
+    for seed in range(2):
+        parts = apply_parts(model, stage(language="lora"), seed=seed)
+        step(model, parts, batch)
+        merge_lora(model)
+    assert not any("lora" in n for n in model.state_dict())
+
+
+def test_a_stage_that_trains_nothing_or_a_missing_part_is_refused():
+    spec = tiny_spec().model_copy(update={"vision": None})
+    model, _ = build_model(spec)
+    with pytest.raises(WeftError, match="every part is frozen"):
+        apply_parts(model, Stage())
+    with pytest.raises(WeftError, match="trains vision, which this model does not have; it has audio"):
+        apply_parts(model, stage(vision="full"))
+
+
+def test_rates_are_scaled_by_part_and_1d_tensors_and_embeddings_do_not_decay():
+    model, _ = build_model(tiny_spec())
+    parts = apply_parts(model, stage(**{**ALL, "language": PartTraining(train="full", lr_scale=0.1)}))
+    optimizer = build_optimizer(parts, Optim(weight_decay=0.3), embedding_ids(model))
+    set_rate(optimizer, 1e-2)
+    assert not any(p is model.audio.tower.embed_positions.weight for g in optimizer.param_groups for p in g["params"])
+    embedding = model.get_input_embeddings().weight
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            assert (group["weight_decay"] == 0.3) == (p.ndim >= 2 and p is not embedding)
+    rates = {g["lr"] for g in optimizer.param_groups}
+    assert rates == {1e-2, 1e-3}
+    counted = sum(p.numel() for g in optimizer.param_groups for p in g["params"])
+    assert counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_the_rate_warms_up_and_comes_down():
+    for schedule in ("cosine", "linear", "constant"):
+        optim = Optim(lr=1.0, min_lr=0.1, warmup_steps=10, schedule=schedule)
+        rates = [learning_rate(s, 100, optim) for s in range(100)]
+        assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True)) and rates[10] == 1.0
+        assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+        assert rates[-1] == 1.0 if schedule == "constant" else 0.1 <= rates[-1] < 0.12
+    assert 0 < learning_rate(0, 1, Optim(warmup_steps=100)) <= Optim().lr
+
+
+def test_recipes_are_frozen_and_strict(tmp_path):
+    recipe = tiny_recipe(tmp_path / "x.jsonl")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3
+    with pytest.raises(ValueError, match="Extra inputs"):
+        Stage(stepz=3)
