@@ -30,13 +30,8 @@ def register() -> None:
 
     import weft.models.modeling  # noqa: F401  registers the configuration and the model
     from weft.models.config import WeftConfig
+    from weft.models.processing import WeftProcessor
 
-    try:
-        from weft.models.processing import WeftProcessor
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("weft."):
-            raise
-        return
     AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)
 
 

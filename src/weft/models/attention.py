@@ -9,7 +9,7 @@ On a CPU, and for float32, packed rows run SDPA once per sample: forward and bac
 tokens in 16 samples took 57 ms on one core, and 521 ms with a block-diagonal mask, which does the work of the whole
 square (from 1 to 64 samples it was never slower). On a GPU in half precision `torch.nn.attention.varlen` runs.
 
-SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (see `SHORT`), so training there takes other ways.
+SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`), so training there takes other ways.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ class Audio(Section):
     decoder_tokens: int = 64  # whisper_decoder: how many start tokens the decoder is fed (LLaSM: 64)
     boundaries: bool = False  # learned embeddings replace the start and end tokens of a clip (Qwen-Audio)
     batch_leak: bool = False  # compatibility: let batch padding leak into short clips as Qwen-Audio's code does
+    last_clip_only: bool = False  # compatibility: splice only a row's last clip (or window) as LLaSM's code does
     connector: Connector = Connector()
 
 

@@ -39,7 +39,7 @@ from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.conv import ConvTower
 from weft.models.layout import image_grid, mel_bands
 from weft.models.loss import chunked_cross_entropy, next_token_targets
-from weft.models.splice import splice, splice_boundaries
+from weft.models.splice import before_last_run, splice, splice_boundaries
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
 
@@ -163,10 +163,11 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """Text embeddings with the media's at their placeholders, [B, L, W]."""
         config = self.config
         # A placeholder may lie beyond the table: an imported model's rows are all of real words.
-        media_BL = torch.zeros_like(input_ids, dtype=torch.bool)
+        beyond_BL = torch.zeros_like(input_ids, dtype=torch.bool)
         for token in (config.image_token_id, config.audio_token_id):
-            media_BL |= input_ids == (-1 if token is None else token)
-        mixed_BLW = self.get_input_embeddings()(input_ids.masked_fill(media_BL, 0))
+            if token is not None and token >= config.text_config.vocab_size:
+                beyond_BL |= input_ids == token
+        text_BLW = mixed_BLW = self.get_input_embeddings()(input_ids.masked_fill(beyond_BL, 0))
         images_XW = self.embed_images(pixel_values) if pixel_values is not None and len(pixel_values) else None
         sounds_XW = None
         if input_features is not None and len(input_features):
@@ -177,6 +178,9 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ):
             if getattr(self, "vision" if modality == "image" else "audio") is not None:
                 mixed_BLW = splice(mixed_BLW, input_ids, token, media, modality)
+        if sounds_XW is not None and config.audio.get("last_clip_only"):
+            unheard_BL = before_last_run(input_ids == config.audio_token_id)
+            mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
         if images_XW is None and "vision" in self.always_encode and self.vision is not None:
             mixed_BLW = mixed_BLW + 0.0 * self.embed_images(self._blank_image()).sum().to(mixed_BLW.dtype)
         boundaries = getattr(self.audio, "boundaries", None)

@@ -27,6 +27,13 @@ def splice(
     return text_BLW.masked_scatter(slots_BL[..., None], media_XW.to(text_BLW.dtype))
 
 
+def before_last_run(slots_BL: torch.Tensor) -> torch.Tensor:
+    """[B, L] True where ``slots_BL`` is, but for the last stretch of them in each row."""
+    starts_BL = slots_BL & ~torch.nn.functional.pad(slots_BL, (1, -1))
+    run_BL = starts_BL.cumsum(-1)
+    return slots_BL & (run_BL < run_BL[:, -1:])
+
+
 def splice_boundaries(
     text_BLW: torch.Tensor, ids_BL: torch.Tensor, start_id: int, end_id: int, boundaries_2W: torch.Tensor
 ) -> torch.Tensor:
