@@ -168,7 +168,9 @@ def test_apply_chat_template_gives_model_inputs(processor, conversation):
     batch = processor.apply_chat_template([short, given], **options)
     assert batch["input_ids"].shape[0] == 2
     assert batch["attention_mask"][0].tolist() == sorted(batch["attention_mask"][0].tolist())  # padded on the left
-    plain = processor.apply_chat_template(given, tokenize=True, add_generation_prompt=True, continue_final_message=False)
+    plain = processor.apply_chat_template(
+        given, tokenize=True, add_generation_prompt=True, continue_final_message=False
+    )
     assert plain == expected.input_ids.tolist()
     with pytest.raises(WeftError, match="no use for continue_final_message"):
         processor.apply_chat_template(given, continue_final_message=True)
