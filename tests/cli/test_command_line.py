@@ -134,6 +134,14 @@ def test_an_error_of_a_command_is_one_sentence(
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_an_import_that_hides_a_broken_torchvision_names_it(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hidden = ModuleNotFoundError("Could not import module 'AutoProcessor'.")
+    hidden.__cause__ = RuntimeError("operator torchvision::nms does not exist")
+    command(hidden)
+    assert run("boom") == 2
+    assert "weft doctor" in capsys.readouterr().err
+
+
 def test_traceback_after_two_dashes_is_an_argument(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     command(WeftError("x"))
     assert run("boom", "--", "--traceback") == 2
