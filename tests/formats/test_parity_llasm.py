@@ -14,6 +14,7 @@ import weft  # noqa: F401  registers with transformers
 from weft.conversation import parse_messages
 from weft.formats.llasm import import_llasm
 from weft.media import load_audio, log_mel
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 
 
@@ -113,6 +114,17 @@ def test_two_clips_are_both_heard(kit: Kit) -> None:
         want = kit.model.audio_connector.proj(torch.cat([kit.tensors[f"tower/out{i}"] for i in (0, 1)]))
     spans = embedded[ids == kit.model.config.audio_token_id].reshape(2, 64, -1)
     close(spans, want, 1e-4)
+
+
+def test_only_the_last_clip_is_heard_as_released(kit: Kit) -> None:
+    config = type(kit.model.config).from_dict(kit.model.config.to_dict())
+    config.audio = {**config.audio, "last_clip_only": True}
+    compat = WeftForConditionalGeneration(config).eval()
+    compat.load_state_dict(kit.model.state_dict())
+    ids = kit.tensors["two_audios_as_repo/input_ids"]
+    with torch.no_grad():
+        got = compat(input_ids=ids, input_features=torch.cat([kit.mel(0), kit.mel(1)])).logits
+    close(got, kit.tensors["two_audios_as_repo/logits"])
 
 
 def test_greedy_ids(kit: Kit) -> None:
