@@ -1,0 +1,120 @@
+"""The published checkpoints by name and shape alone: every tensor finds its place in a model of the published size.
+
+Nothing is allocated: the tensors are shapes, the model is on the meta device. Names and shapes: specifications of the
+released checkpoints (a MiniGPT-v2 checkpoint's key set, EVA-CLIP-g as in BLIP-2, Qwen-Audio's index of 8.40 B values).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from transformers import LlamaConfig
+
+from weft.formats.checkpoints import Claims, Tensors
+from weft.formats.folder import check_layout
+from weft.formats.llama import llama_outputs
+from weft.formats.minigpt_v2 import _lora, _projector, _tower
+from weft.formats.qwen_audio import BUFFERS, _audio, _language, _text_config
+from weft.models.config import DialectSection, WeftConfig
+from weft.models.layout import audio_windows, image_tokens
+
+
+def shapes_only(shapes: dict[str, tuple[int, ...]]) -> Claims:
+    def read(name: str) -> torch.Tensor:
+        return torch.empty(shapes[name], device="meta")
+
+    dtypes = dict.fromkeys(shapes, torch.float16)
+    return Claims(Tensors("published", shapes, dtypes, read))
+
+
+def count(shapes: dict[str, tuple[int, ...]]) -> int:
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def test_minigpt_v2_has_39_blocks_and_128_adapter_tensors() -> None:
+    tower = {"cls_token": (1, 1, 1408), "pos_embed": (1, 257, 1408)}
+    tower |= {"patch_embed.proj.weight": (1408, 3, 14, 14), "patch_embed.proj.bias": (1408,)}
+    for n in range(40):
+        at = f"blocks.{n}."
+        tower |= {f"{at}{norm}.{part}": (1408,) for norm in ("norm1", "norm2") for part in ("weight", "bias")}
+        tower |= {at + "attn.q_bias": (1408,), at + "attn.v_bias": (1408,), at + "attn.qkv.weight": (4224, 1408)}
+        tower |= {at + "attn.proj.weight": (1408, 1408), at + "attn.proj.bias": (1408,)}
+        tower |= {at + "mlp.fc1.weight": (6144, 1408), at + "mlp.fc1.bias": (6144,)}
+        tower |= {at + "mlp.fc2.weight": (1408, 6144), at + "mlp.fc2.bias": (1408,)}
+    tower |= {"norm.weight": (1408,), "norm.bias": (1408,), "head.weight": (1024, 1408), "head.bias": (1024,)}
+    trained = {"llama_proj.weight": (4096, 5632), "llama_proj.bias": (4096,)}
+    llama = {"model.embed_tokens.weight": (32000, 4096), "model.norm.weight": (4096,), "lm_head.weight": (32000, 4096)}
+    for n in range(32):
+        at = f"model.layers.{n}."
+        llama |= {f"{at}self_attn.{p}_proj.weight": (4096, 4096) for p in "qkvo"}
+        llama |= {f"{at}mlp.{p}_proj.weight": (11008, 4096) for p in ("gate", "up")}
+        llama |= {at + "mlp.down_proj.weight": (4096, 11008)}
+        llama |= {f"{at}{norm}.weight": (4096,) for norm in ("input_layernorm", "post_attention_layernorm")}
+        for p in "qv":
+            lora = f"llama_model.base_model.model.{at}self_attn.{p}_proj.lora_"
+            trained |= {lora + "A.weight": (64, 4096), lora + "B.weight": (4096, 64)}
+    assert count(trained) == 33_554_432 + 23_072_768
+
+    text = LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
+    adapter, language = shapes_only(trained), shapes_only(llama)
+    lora = _lora(adapter, {}, None, 32)
+    assert lora.scale == 0.25 and len(lora.pairs) == 64
+    section, outputs = _tower(shapes_only(tower), None, None)
+    outputs += _projector(adapter, section, 4096) + llama_outputs(language, text, lora=lora)
+    adapter.settle()
+    language.settle()
+    assert section.size == (448, 448) and image_tokens(section) == 256
+    config = section.config
+    assert (config["num_hidden_layers"], config["num_attention_heads"], config["intermediate_size"]) == (39, 16, 6144)
+    check_layout(WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="minigpt_v2")), outputs)
+
+
+def test_qwen_audio_has_8_4_billion_values() -> None:
+    raw = {
+        "hidden_size": 4096,
+        "intermediate_size": 22016,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "kv_channels": 128,
+        "vocab_size": 155947,
+        "audio": {"n_state": 1280, "n_head": 20, "n_layer": 32, "n_mels": 80, "n_ctx": 1500, "output_dim": 4096},
+    }
+    shapes = {
+        "transformer.wte.weight": (155947, 4096),
+        "lm_head.weight": (155947, 4096),
+        "transformer.ln_f.weight": (4096,),
+    }
+    for n in range(32):
+        at = f"transformer.h.{n}."
+        shapes |= {f"{at}ln_{k}.weight": (4096,) for k in (1, 2)}
+        shapes |= {at + "attn.c_attn.weight": (12288, 4096), at + "attn.c_attn.bias": (12288,)}
+        shapes |= {at + "attn.c_proj.weight": (4096, 4096), at + "mlp.c_proj.weight": (4096, 11008)}
+        shapes |= {f"{at}mlp.w{k}.weight": (11008, 4096) for k in (1, 2)}
+        at = f"transformer.audio.blocks.{n}."
+        shapes |= {f"{at}attn.{p}.weight": (1280, 1280) for p in ("query", "key", "value", "out")}
+        shapes |= {f"{at}attn.{p}.bias": (1280,) for p in ("query", "value", "out")}
+        shapes |= {f"{at}{norm}.{part}": (1280,) for norm in ("attn_ln", "mlp_ln") for part in ("weight", "bias")}
+        shapes |= {at + "mlp.0.weight": (5120, 1280), at + "mlp.0.bias": (5120,)}
+        shapes |= {at + "mlp.2.weight": (1280, 5120), at + "mlp.2.bias": (1280,)}
+    at = "transformer.audio."
+    shapes |= {at + "conv1.weight": (1280, 80, 3), at + "conv1.bias": (1280,)}
+    shapes |= {at + "conv2.weight": (1280, 1280, 3), at + "conv2.bias": (1280,)}
+    shapes |= {at + "positional_embedding": (1500, 1280), at + "ln_post.weight": (1280,), at + "ln_post.bias": (1280,)}
+    shapes |= {
+        at + "proj.weight": (4096, 1280),
+        at + "proj.bias": (4096,),
+        at + "audio_bos_eos_token.weight": (2, 4096),
+    }
+    assert 2 * count(shapes) == 16_792_444_928  # bytes of the nine published files, bfloat16
+
+    claims = shapes_only(shapes)
+    outputs = _language(claims, raw)
+    section, sound = _audio(claims, raw)
+    claims.surplus(*BUFFERS)
+    claims.settle()
+    assert [w.tokens for w in audio_windows(section, 16000)] == [25]
+    assert [w.tokens for w in audio_windows(section, 31 * 16000)] == [750, 25]
+    config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"))
+    check_layout(config, [*outputs, *sound])
+    assert sum(math.prod(o.shape) for o in (*outputs, *sound)) == count(shapes)
