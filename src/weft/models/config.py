@@ -65,8 +65,8 @@ class Vision(Section):
 class Audio(Section):
     """A sound encoder: log-mel or waveform to features [T, D]."""
 
-    kind: Literal["whisper", "whisper_decoder", "qwen_audio", "wav2vec2"]
-    config: dict[str, Any]
+    kind: Literal["whisper", "whisper_decoder", "qwen_audio", "wav2vec2", "conv"]
+    config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv_sound.ConvSoundConfig)
     sample_rate: int = 16000
     window_seconds: float = 30.0  # longer clips are split into windows of this length
     pad_to_window: bool = False  # pad every clip with silence to a whole window (published Whisper weights expect it)

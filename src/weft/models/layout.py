@@ -79,6 +79,7 @@ def image_grid(vision: Vision) -> tuple[int, int]:
 # What a configuration that does not name them means (transformers' defaults; `ConvTowerConfig`'s channels).
 PATCH = {"clip": 32, "siglip": 16, "dinov2": 14, "eva": 14}
 CONV_CHANNELS = (24, 48, 96, 192)
+SOUND_CHANNELS = (32, 64)  # `ConvSoundConfig`'s
 
 
 def image_features(vision: Vision) -> int:
@@ -156,7 +157,9 @@ def _window(audio: Audio, start: int, end: int) -> Window:
         frames, features = whole // HOP, audio.decoder_tokens
     else:
         frames = whole // HOP if audio.pad_to_window else max(samples // HOP, 1)
-        features = conv_length(frames)
+        features = frames
+        for _ in audio.config.get("channels", SOUND_CHANNELS) if audio.kind == "conv" else (None,):
+            features = conv_length(features)
     # A frame looks 200 samples to each side, so with 3 frames of silence behind it the last one equals that of the
     # clip padded to a whole window, as does the loudest frame, which the floor of the log-mel hangs on.
     padded = max(whole if frames * HOP >= whole else (frames + 3) * HOP, samples)

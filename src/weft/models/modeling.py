@@ -122,7 +122,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Random weights of encoders and connectors of weft's own; towers of transformers start by their own rules."""
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own start: scaled by the number of inputs
             if module.bias is not None:
                 init.zeros_(module.bias)

@@ -27,6 +27,10 @@ def build_audio(section: Audio, language_width: int) -> nn.Module:
         from weft.models.encoders.wav2vec2 import WaveformTower
 
         return WaveformTower(section)
+    if section.kind == "conv":
+        from weft.models.encoders.conv_sound import ConvSoundTower
+
+        return ConvSoundTower(section)
     from weft.models.encoders.whisper import QwenAudioTower, WhisperDecoderTower, WhisperTower
 
     if section.kind == "qwen_audio":
