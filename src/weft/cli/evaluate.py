@@ -56,6 +56,6 @@ def evaluate(
         )
     screen.print(table(report))
     for note in notes(report):
-        err.print(note, style="warn")
+        err.print(note, style="warn", soft_wrap=True)
     if out is not None:
-        err.print(f"report: {out / 'index.html'}", style="quiet")
+        err.print(f"report: {out / 'index.html'}", style="quiet", soft_wrap=True)

@@ -53,4 +53,4 @@ def generate(
         )
     before = f", {summary.before:,} of them by an earlier run" if summary.before else ""
     bad = f"; {plural(summary.errors, 'request')} could not be asked" if summary.errors else ""
-    err.print(f"{plural(summary.total, 'answer')} in {out}{before}{bad}")
+    err.print(f"{plural(summary.total, 'answer')} in {out}{before}{bad}", soft_wrap=True)

@@ -126,7 +126,7 @@ class Session:
             raise WeftError("there is no answer yet to save")
         made = save_drawing(self.reply, self.conversation, Path(os.path.expanduser(os.fspath(file))))
         for path in made:
-            err.print(f"saved {path}", style="quiet")
+            err.print(f"saved {path}", style="quiet", soft_wrap=True)
         return made
 
     # In the terminal.
@@ -136,7 +136,7 @@ class Session:
         read = read or _reader()
         assert self.model is not None
         name = self.model.name or "the model"
-        err.print(f"Talking to {name}. /help lists what can be typed, Ctrl-D ends.", style="quiet")
+        err.print(f"Talking to {name}. /help lists what can be typed, Ctrl-D ends.", style="quiet", soft_wrap=True)
         while True:
             try:
                 line = read(self._prompt()).strip()
@@ -156,7 +156,7 @@ class Session:
             except KeyboardInterrupt:
                 err.print("(stopped; the question is still there to be asked again)", style="quiet")
             except WeftError as error:
-                err.print(Styled(str(error), style="bad"))
+                err.print(Styled(str(error), style="bad"), soft_wrap=True)
 
     def _prompt(self) -> str:
         counts = [plural(n, kind) for kind in ("image", "audio", "box") if (n := self._attached(kind))]

@@ -1,0 +1,162 @@
+"""Coloured shapes and plain sounds with exact answers: enough to see a model learn within minutes.
+
+Everything follows from a seed, on any machine. A picture holds one to three shapes of different colours that do not
+touch; a clip holds one to three sounds, one after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words, write_samples
+
+COLORS = {"red": (214, 48, 49), "green": (46, 160, 67), "blue": (33, 96, 214), "yellow": (240, 196, 25)}
+SHAPES = ("circle", "square", "triangle")
+SOUNDS = ("beep", "buzz", "hiss", "whoop")
+NUMBERS = ("no", "one", "two", "three")
+SIDE = 224  # pixels
+RATE = 16000  # samples a second
+SMOOTH = 2  # pictures are drawn this many times larger, then made smaller
+
+
+@dataclass(frozen=True)
+class Shape:
+    color: str
+    shape: str
+    box: tuple[float, float, float, float]  # fractions of the picture
+
+    @property
+    def phrase(self) -> str:
+        return f"the {self.color} {self.shape}"
+
+
+@dataclass(frozen=True)
+class Sound:
+    name: str
+    start: float  # seconds
+    end: float
+
+
+def draw_picture(rng: np.random.Generator) -> tuple[Pillow.Image, list[Shape]]:
+    """An RGB picture of ``SIDE`` pixels a side, and what is in it."""
+    n = int(rng.integers(1, 4))
+    colors = rng.permutation(list(COLORS))[:n]
+    shade = int(rng.integers(225, 250))
+    size = SIDE * SMOOTH
+    canvas = Pillow.new("RGB", (size, size), (shade, shade, shade - int(rng.integers(0, 14))))
+    pen = ImageDraw.Draw(canvas)
+    shapes: list[Shape] = []
+    while len(shapes) < n:
+        side = rng.uniform(0.22, 0.42)
+        left, top = rng.uniform(0.02, 0.98 - side, 2)
+        box = (left, top, left + side, top + side)
+        if any(_near(box, other.box) for other in shapes):
+            continue
+        shape = Shape(str(colors[len(shapes)]), str(rng.choice(SHAPES)), tuple(round(float(x), 4) for x in box))  # type: ignore[arg-type]
+        _draw(pen, shape, size)
+        shapes.append(shape)
+    return canvas.resize((SIDE, SIDE), Pillow.Resampling.BOX), shapes
+
+
+def _near(a: tuple[float, ...], b: tuple[float, ...], gap: float = 0.02) -> bool:
+    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
+
+
+def _draw(pen: ImageDraw.ImageDraw, shape: Shape, size: int) -> None:
+    left, top, right, bottom = (x * size for x in shape.box)
+    fill = COLORS[shape.color]
+    if shape.shape == "circle":
+        pen.ellipse((left, top, right, bottom), fill=fill)
+    elif shape.shape == "square":
+        pen.rectangle((left, top, right, bottom), fill=fill)
+    else:
+        pen.polygon([(left, bottom), (right, bottom), ((left + right) / 2, top)], fill=fill)
+
+
+def make_clip(rng: np.random.Generator) -> tuple[np.ndarray, list[Sound]]:
+    """Mono float32 sound ``[S]`` at ``RATE``, quiet noise between the sounds, and what is heard when."""
+    sounds: list[Sound] = []
+    at = rng.uniform(0.1, 0.4)
+    for _ in range(int(rng.integers(1, 4))):
+        length = rng.uniform(0.25, 0.6)
+        sounds.append(Sound(str(rng.choice(SOUNDS)), round(at, 2), round(at + length, 2)))
+        at += length + rng.uniform(0.15, 0.5)
+    wave = rng.normal(0, 0.002, math.ceil(at * RATE))
+    for sound in sounds:
+        start, end = round(sound.start * RATE), round(sound.end * RATE)
+        wave[start:end] += _tone(sound.name, end - start, rng) * rng.uniform(0.15, 0.5)
+    return wave.astype(np.float32), sounds
+
+
+def _tone(name: str, samples: int, rng: np.random.Generator) -> np.ndarray:
+    t = np.arange(samples) / RATE
+    if name == "beep":
+        made = np.sin(2 * np.pi * rng.uniform(900, 1100) * t)
+    elif name == "buzz":
+        made = np.sign(np.sin(2 * np.pi * rng.uniform(110, 150) * t)) * 0.6
+    elif name == "hiss":
+        made = rng.normal(0, 0.4, samples)
+    else:  # whoop: from low to high
+        made = np.sin(2 * np.pi * (250 * t + (1800 - 250) / 2 * t**2 / t[-1]))
+    edge = np.minimum(1, np.minimum(t, t[::-1]) / 0.01)  # ten milliseconds in and out, so that nothing clicks
+    return made * edge
+
+
+def ask_picture(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
+    """A question about a picture and its answer."""
+    kind = rng.choice(["refer", "color", "shape", "count"], p=[0.4, 0.2, 0.2, 0.2])
+    one = shapes[int(rng.integers(len(shapes)))]
+    alone = [s for s in shapes if sum(s.shape == other.shape for other in shapes) == 1]
+    if kind == "refer":
+        return [Task("refer"), Text(one.phrase)], [Box((one.box,), one.phrase, 0)]
+    if kind == "color" and alone:
+        one = alone[int(rng.integers(len(alone)))]
+        return [Task("vqa"), Text(f"what color is the {one.shape}?")], [Text(one.color)]
+    if kind == "count":
+        return [Task("vqa"), Text("how many shapes are there?")], [Text(NUMBERS[len(shapes)])]
+    return [Task("vqa"), Text(f"what shape is {one.color}?")], [Text(one.shape)]
+
+
+def ask_clip(rng: np.random.Generator, sounds: list[Sound]) -> tuple[list[Part], list[Part]]:
+    """A question about a clip and its answer."""
+    kind = rng.choice(["locate", "event", "count"], p=[0.5, 0.3, 0.2])
+    if kind == "locate":
+        return [Task("locate")], [Words(tuple(Word(s.name, s.start, s.end) for s in sounds), 0)]
+    if kind == "event":
+        return [Task("event")], [Text(", ".join(s.name for s in sounds))]
+    return [Task("question"), Text("how many sounds are there?")], [Text(NUMBERS[len(sounds)])]
+
+
+def write(folder: Path, name: str, count: int, seed: int) -> Path:
+    """Writes ``count`` samples with their media, ``folder/NAME.jsonl`` and ``folder/NAME/``; gives the sample file."""
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.jsonl"
+    write_samples(path, _samples(folder / name, count, seed))
+    return path
+
+
+def _samples(folder: Path, count: int, seed: int) -> Iterator[Conversation]:
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        media: Part
+        if i % 2 == 0:
+            picture, shapes = draw_picture(rng)
+            file = folder / f"{i:05}.png"
+            picture.save(file, compress_level=1)
+            media, (question, answer) = Image(str(file)), ask_picture(rng, shapes)
+        else:
+            wave, sounds = make_clip(rng)
+            file = folder / f"{i:05}.wav"
+            soundfile.write(file, wave, RATE, subtype="PCM_16")
+            media, (question, answer) = Audio(str(file)), ask_clip(rng, sounds)
+        yield Conversation(
+            (Message("user", (media, *question)), Message("assistant", tuple(answer))), f"{folder.name}-{i}"
+        )
