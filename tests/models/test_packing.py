@@ -129,8 +129,8 @@ def test_a_segment_sum_that_is_not_the_row_is_refused():
         )
 
 
-@pytest.mark.parametrize("window", [None, 4])
-def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, monkeypatch):
+@pytest.mark.parametrize(("window", "causal"), [(None, True), (4, True), (None, False)])
+def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypatch):
     """`varlen_attn` as its documentation defines it stands in for the kernel, which only a GPU has."""
     import inspect
 
@@ -139,11 +139,12 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, monkeypatch):
     from weft.models import attention
 
     def documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
-        assert cu_seq_q.dtype == torch.int32 and max_q == max_k == max(LENGTHS) and window_size[1] == 0
+        assert cu_seq_q.dtype == torch.int32 and max_q == max_k == max(LENGTHS)
         out = []
         for a, b in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
             distance = torch.arange(b - a)[:, None] - torch.arange(b - a)[None]
-            mask = distance >= 0 if window_size[0] < 0 else (distance >= 0) & (distance <= window_size[0])
+            left, right = (b - a if w < 0 else w for w in window_size)
+            mask = (distance <= left) & (distance >= -right)
             q, k, v = (x[a:b].transpose(0, 1) for x in (query, key, value))
             out.append(
                 torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
@@ -155,7 +156,7 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, monkeypatch):
     monkeypatch.setattr(varlen, "varlen_attn", documented)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, sum(LENGTHS), 8) for heads in (4, 2, 2))
-    args = (query, key, value, list(LENGTHS), 0.0, 0.3, window, None)
+    args = (query, key, value, list(LENGTHS), attention.Rule(scaling=0.3, window=window, causal=causal))
     torch.testing.assert_close(attention._varlen(*args), attention._per_segment(*args))
 
 
@@ -168,16 +169,10 @@ def test_short_rows_trained_in_bfloat16_come_out_as_in_float32(family):
     mel, lengths = tiny.pad([tiny.clip(tiny.audio("whisper"), n)[0] for n in (4000, 9000)])
 
     def outputs():
-        packed_loss = model(**packed(samples)).loss
-        loss = model(
-            **tiny.batch([s for s, _ in samples]), labels=tiny.batch([s for s, _ in samples])["input_ids"]
-        ).loss
-        return (
-            packed_loss,
-            loss,
-            model.embed_images(pixels).float().std(),
-            model.embed_audio(mel, lengths).float().std(),
-        )
+        rows = tiny.batch([s for s, _ in samples])
+        labels = rows["input_ids"].masked_fill(rows["attention_mask"] == 0, -100)
+        losses = model(**packed(samples)).loss, model(**rows, labels=labels).loss
+        return *losses, model.embed_images(pixels).float().std(), model.embed_audio(mel, lengths).float().std()
 
     wanted = torch.stack(outputs())
     with torch.autocast("cpu", torch.bfloat16):

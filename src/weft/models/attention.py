@@ -14,6 +14,7 @@ SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`)
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -75,6 +76,17 @@ def packing_problem(language_model: nn.Module) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Who looks at whom, and how scores are made."""
+
+    causal: bool = True
+    dropout: float = 0.0
+    scaling: float | None = None  # None: one over the root of the head size
+    window: int | None = None  # keys a query sees, itself included
+    softcap: float | None = None  # bounds scores (Gemma 2)
+
+
 def weft_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -85,12 +97,12 @@ def weft_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K].
-
-    ``sliding_window`` is the number of keys a query sees, itself included; ``softcap`` bounds scores (Gemma 2).
-    """
+    """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K]."""
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    rule = Rule(causal, dropout, scaling, sliding_window, softcap)
     if attention_mask is not None and is_segment_mask(attention_mask):
         lengths = attention_mask.flatten().tolist()
         if sum(lengths) != query.shape[2] or query.shape[0] != 1 or key.shape[2] != query.shape[2]:
@@ -100,89 +112,74 @@ def weft_attention(
             )
         if kwargs.get("s_aux") is not None:
             raise WeftError("a language model with attention sinks cannot be packed; train it with packing off")
-        attend = _varlen if _varlen_can(query) and softcap is None else _per_segment
-        return attend(query, key, value, lengths, dropout, scaling, sliding_window, softcap), None
-    if softcap is not None or _short_on_cpu(query, query.shape[2]):
-        causal = getattr(module, "is_causal", True) if kwargs.get("is_causal") is None else kwargs["is_causal"]
-        return _plain(query, key, value, attention_mask, causal, dropout, scaling, softcap), None
-    return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
+        packed = _varlen if _varlen_can(value) and softcap is None else _per_segment
+        return packed(query, key, value, lengths, rule), None
+    if softcap is not None or _short_on_cpu(query, key, value):
+        return _plain(query, key, value, attention_mask, rule), None
+    return sdpa_attention_forward(
+        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=causal, **kwargs
+    )
 
 
 def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None = None,
-    dropout: float = 0.0,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Attention of weft's own layers, not causal: query [B, H, L, K], key and value [B, H, L', K] -> [B, L, H, K]."""
-    if _short_on_cpu(query, query.shape[2]):
-        return _plain(query, key, value, mask, False, dropout, None, None)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).transpose(1, 2)
+    if _short_on_cpu(query, key, value):
+        return _plain(query, key, value, mask, Rule(causal=False))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
-def _short_on_cpu(query: torch.Tensor, length: int) -> bool:
-    """Whether training is faster without SDPA's half-precision kernel."""
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    return half and length <= SHORT and query.device.type == "cpu" and query.requires_grad
+def _short_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether training is faster without SDPA's half-precision kernel.
+
+    The values say the precision: under autocast, rotary embeddings leave queries and keys in float32.
+    """
+    half = value.dtype in (torch.bfloat16, torch.float16)
+    trained = query.requires_grad or key.requires_grad or value.requires_grad
+    return half and trained and query.shape[2] <= SHORT and query.device.type == "cpu"
 
 
-def _window_mask(length: int, window: int, device: torch.device) -> torch.Tensor:
-    """[L, L] True where a query may look: at itself and ``window - 1`` positions before."""
+def _causal_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """[L, L] True where a query may look: at itself and what is before it, ``window`` positions at most."""
     distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None]
-    return (distance >= 0) & (distance < window)
+    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
 
 
 def _per_segment(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: list[int],
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], rule: Rule
 ) -> torch.Tensor:
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    dtype = query.dtype
-    if _short_on_cpu(query, max(lengths)):
-        query, key, value = query.float(), key.float(), value.float()
-        with torch.autocast("cpu", enabled=False):  # which would make it bfloat16 again
-            out = _each(query, key, value, lengths, dropout, scaling, window, softcap)
-        return out.to(dtype)
-    return _each(query, key, value, lengths, dropout, scaling, window, softcap)
-
-
-def _each(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: list[int],
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> torch.Tensor:
-    out = []
     # `split` and `cat`, not slices: the backward pass of a slice fills a whole row with zeros for each sample.
-    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
-        length = q.shape[2]
-        mask = _window_mask(length, window, q.device) if window is not None and window < length else None
-        if softcap is not None:
-            causal = mask if mask is not None else _window_mask(length, length, q.device)
-            out.append(_plain(q, k, v, causal, True, dropout, scaling, softcap))
-            continue
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling
-        )
-        out.append(mixed.transpose(1, 2))
-    return torch.cat(out, 1).contiguous()
+    samples = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
+    with torch.autocast(query.device.type, enabled=False):  # which would make bfloat16 of what is float32 on purpose
+        return torch.cat([_one_segment(q, k, v, rule) for q, k, v in samples], 1)
 
 
-def _varlen_can(query: torch.Tensor) -> bool:
+def _one_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule) -> torch.Tensor:
+    dtype, length = value.dtype, query.shape[2]
+    windowed = rule.causal and rule.window is not None and rule.window < length
+    mask = _causal_mask(length, rule.window, query.device) if windowed else None
+    if rule.softcap is not None:
+        return _plain(query, key, value, mask, rule)
+    exact = torch.float32 if _short_on_cpu(query, key, value) else dtype
+    query, key, value = query.to(exact), key.to(exact), value.to(exact)
+    mixed = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=rule.causal and mask is None,
+        dropout_p=rule.dropout,
+        scale=rule.scaling,
+    )
+    return mixed.transpose(1, 2).to(dtype)
+
+
+def _varlen_can(value: torch.Tensor) -> bool:
     """Whether FlashAttention, which varlen runs, takes this type and head size."""
-    return query.is_cuda and query.dtype in (torch.float16, torch.bfloat16) and query.shape[-1] in range(8, 257, 8)
+    return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] in range(8, 257, 8)
 
 
 @lru_cache(maxsize=8)
@@ -192,16 +189,9 @@ def _boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
 
 
 def _varlen(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: list[int],
-    dropout: float,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], rule: Rule
 ) -> torch.Tensor:
-    if dropout:
+    if rule.dropout:
         raise WeftError(
             "attention dropout cannot be used with packed rows on a GPU; set the model's attention_dropout to 0"
         )
@@ -210,35 +200,30 @@ def _varlen(
     ends = _boundaries(tuple(lengths), query.device)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))  # [L, H, K]
+    q, k, v = (x[0].transpose(0, 1).to(value.dtype).contiguous() for x in (query, key, value))  # [L, H, K]
     longest = max(lengths)
-    left = -1 if window is None else window - 1  # varlen counts the keys before the query
-    out: Any = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(left, 0))
+    left = -1 if rule.window is None else rule.window - 1  # varlen counts the keys before the query
+    window = (left, 0) if rule.causal else (-1, -1)
+    out: Any = varlen_attn(q, k, v, ends, ends, longest, longest, scale=rule.scaling, window_size=window)
     return out[None]
 
 
 def _plain(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor | None,
-    causal: bool,
-    dropout: float,
-    scaling: float | None,
-    softcap: float | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, rule: Rule
 ) -> torch.Tensor:
-    """Attention written out, with what SDPA cannot do: scores bounded by softcap * tanh(scores / softcap) (Gemma 2)."""
+    """Attention written out, with what SDPA cannot do: scores bounded by softcap * tanh(scores / softcap)."""
     groups, length = query.shape[1] // key.shape[1], query.shape[2]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    if mask is None and causal and length > 1:
+    if mask is None and rule.causal and length > 1:
         key, value = key[:, :, :length], value[:, :, :length]  # a fixed-size cache is longer than what it holds
-        mask = _window_mask(length, length, query.device)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
+        mask = _causal_mask(length, None, query.device)
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling)
+    if rule.softcap is not None:
+        scores = rule.softcap * torch.tanh(scores / rule.softcap)
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-    weights = F.dropout(F.softmax(scores, dim=-1).to(value.dtype), dropout)
+    weights = F.dropout(F.softmax(scores, dim=-1).to(value.dtype), rule.dropout)
     return (weights @ value).transpose(1, 2).contiguous()
 
 

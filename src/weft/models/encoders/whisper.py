@@ -75,17 +75,17 @@ class WhisperTower(nn.Module):
         encoder, size = self.encoder, hidden_NTD.shape[1]
         hidden_NTD = hidden_NTD + encoder.embed_positions.weight[:size]
         hidden_NTD = F.dropout(blank(hidden_NTD, lengths_N), encoder.dropout, self.training)
-        keys_N11T = None
-        if int(lengths_N.min()) < size:
-            keys_N11T = within(lengths_N, size)[:, None, None].expand(-1, 1, size, -1)
-            if encoder.config._attn_implementation == "eager":
-                keys_N11T = torch.zeros_like(keys_N11T, dtype=hidden_NTD.dtype).masked_fill(
-                    ~keys_N11T, torch.finfo(hidden_NTD.dtype).min
-                )
+        # Clips of different lengths are packed into one row: no layer works on what lies between them.
+        inside_NT = within(lengths_N, size)
+        whole = bool(inside_NT.all())
+        row_1LD = hidden_NTD if whole else hidden_NTD[inside_NT][None]
+        mask = None if whole else attention.segment_mask(lengths_N)
         for layer in encoder.layers:
             if not (self.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop):
-                hidden_NTD = layer(hidden_NTD, keys_N11T)
-        return hidden_NTD, lengths_N
+                row_1LD = layer(row_1LD, mask)
+        if whole:
+            return row_1LD, lengths_N
+        return hidden_NTD.new_zeros(hidden_NTD.shape).masked_scatter(inside_NT[..., None], row_1LD[0]), lengths_N
 
 
 def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
