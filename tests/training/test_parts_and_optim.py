@@ -9,7 +9,7 @@ from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training.build import build_model
 from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate
-from weft.training.parts import apply_parts, merge_lora
+from weft.training.parts import apply_parts, dialect_tokens, merge_lora
 from weft.training.recipe import Lora, Optim, PartTraining, Stage
 
 
@@ -62,6 +62,29 @@ def test_lora_starts_as_the_model_and_merged_equals_unmerged(batch):
         merged = model(**batch.inputs).loss
     assert not any("lora" in n or "base_layer" in n for n in model.state_dict())
     assert abs(float(trained - start)) > 1e-3 and abs(float(trained - merged)) < 1e-5
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_dialects_own_tokens_train_beside_lora_and_no_others(batch, tied):
+    spec = tiny_spec()
+    config = {**spec.language.config, "tie_word_embeddings": tied}
+    spec = spec.model_copy(update={"language": spec.language.model_copy(update={"config": config})})
+    model, processor = build_model(spec)
+    before = {n: v.clone() for n, v in model.state_dict().items()}
+    tokens = dialect_tokens(processor)
+    parts = apply_parts(model, stage(language="lora"), tokens=tokens)
+    for _ in range(2):
+        step(model, parts, batch)
+    with torch.no_grad():
+        trained = model(**batch.inputs).loss
+        merge_lora(model)
+        assert abs(float(model(**batch.inputs).loss - trained)) < 1e-5
+    assert model.state_dict().keys() == before.keys()
+    known = sorted(set(range(len(before["language_model.lm_head.weight"]))) - set(tokens))
+    for name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
+        after = model.state_dict()[name]
+        assert torch.equal(after[known], before[name][known]) and not torch.equal(after, before[name])
+    assert (model.get_input_embeddings().weight is model.get_output_embeddings().weight) == tied
 
 
 def test_lora_begins_from_the_seed():

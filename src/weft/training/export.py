@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
+from peft.utils.other import TrainableTokensWrapper
 from safetensors.torch import save_file
 from transformers.utils import logging
 
@@ -49,19 +50,27 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
     modules = ["language_model" if n == "language" else n for n in whole]
     usual = max(set(ranks.values()), key=list(ranks.values()).count)
     alpha = max(set(alphas.values()), key=list(alphas.values()).count)
+    rows = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, TrainableTokensWrapper) and m.token_adapter.tied_adapter is None
+    }
     config = LoraConfig(
         r=usual,
         lora_alpha=alpha,
         rank_pattern={n: r for n, r in ranks.items() if r != usual},
         alpha_pattern={n: a for n, a in alphas.items() if a != alpha},
         target_modules=sorted(layers),
+        trainable_token_indices={n: list(m.token_adapter.token_indices["default"]) for n, m in rows.items()} or None,
         modules_to_save=modules or None,
         inference_mode=True,
     )
     tensors = {
         PREFIX + name.replace(".default", ""): value.detach().contiguous().clone()
         for name, value in model.state_dict().items()
-        if "lora_" in name or any(name.startswith(f"{m}.") for m in modules)
+        if "lora_" in name
+        or ("trainable_tokens_delta" in name and name.split(".token_adapter.")[0] in rows)
+        or any(name.startswith(f"{m}.") for m in modules)
     }
     inside = start.base is None
     config.base_model_name_or_path = "base" if inside else start.base

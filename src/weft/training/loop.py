@@ -35,7 +35,7 @@ from weft.training.optim import (
     optimizer_state,
     set_rate,
 )
-from weft.training.parts import apply_parts, merge_lora, set_modes
+from weft.training.parts import apply_parts, dialect_tokens, merge_lora, set_modes
 from weft.training.recipe import Recipe
 from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
 
@@ -165,7 +165,8 @@ class Run:
     def _stage(self, number: int, found: ckpt.Checkpoint | None) -> None:
         recipe, stage = self.recipe, self.recipe.stages[number]
         self.number, self.stage = number, stage
-        self.parts = apply_parts(self.model, stage, seed=mixed_seed(recipe.seed, number))
+        tokens = dialect_tokens(self.processor)
+        self.parts = apply_parts(self.model, stage, mixed_seed(recipe.seed, number), tokens)
         if stage.checkpoint_activations:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}

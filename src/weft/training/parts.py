@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.lora import LoraLayer
+from peft.tuners.trainable_tokens import TrainableTokensLayer
+from peft.utils.other import TrainableTokensWrapper
 from torch import nn
 
 from weft.conversation import WeftError
@@ -21,11 +24,11 @@ class TrainedPart:
     parameters: dict[str, nn.Parameter]  # by their name in the whole model; empty where the part is frozen
 
 
-def apply_parts(model: nn.Module, stage: Stage, seed: int = 0) -> list[TrainedPart]:
+def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[int] = ()) -> list[TrainedPart]:
     """Freeze, adapt or free each part as the stage says; frozen parts go to eval mode, others to train mode.
 
     A frozen encoder costs no activations: nothing before it needs a gradient, so autograd records nothing there. LoRA's
-    first values come from ``seed``.
+    first values come from ``seed``. ``tokens``: the dialect's own, whose embeddings train beside LoRA.
     """
     if not any(p.train != "frozen" for p in stage.parts.values()):
         raise WeftError(f'stage "{stage.name}": every part is frozen; set parts.<name>.train to lora or full')
@@ -42,7 +45,8 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0) -> list[TrainedPa
             if training.train == "full":
                 module.requires_grad_(True)
             elif training.train == "lora":
-                _add_lora(module, training.lora)
+                rows = tokens if training.dialect_tokens and name == "language" else ()
+                _add_lora(module, training.lora, rows)
     constants = getattr(model, "constants", ())
     for key, p in model.named_parameters():
         if key in constants:
@@ -61,6 +65,15 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0) -> list[TrainedPa
     return parts
 
 
+def dialect_tokens(processor: Any) -> list[int]:
+    """Ids of the tokens that the model's dialect writes; media placeholders aside, which have no embedding of theirs."""
+    names = list(processor.dialect.special_tokens())
+    for modality, section in (("image", processor.vision), ("audio", processor.audio)):
+        if section is not None and modality in processor.dialect.modalities:
+            names += [t for t in processor.dialect.slot_tokens(modality)[1:] if t is not None]
+    return sorted({processor.renderer.token_id(name) for name in names})
+
+
 def set_modes(model: nn.Module, stage: Stage) -> None:
     """Train mode for what trains, eval mode (no dropout, no running statistics) for what is frozen."""
     model.train()
@@ -70,7 +83,7 @@ def set_modes(model: nn.Module, stage: Stage) -> None:
                 module.eval()
 
 
-def _add_lora(module: nn.Module, lora: Lora) -> None:
+def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
     targets: list[str]
     if lora.targets == "all-linear":
         targets = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
@@ -84,10 +97,18 @@ def _add_lora(module: nn.Module, lora: Lora) -> None:
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes fractions too
         lora_dropout=lora.dropout,
         target_modules=targets,
+        trainable_token_indices=dict.fromkeys(_tables(module), list(tokens)) if tokens else None,
     )
     inject_adapter_in_model(config, module)
     for name, p in module.named_parameters():
-        p.requires_grad_("lora_" in name)
+        p.requires_grad_("lora_" in name or "trainable_tokens_delta" in name)
+
+
+def _tables(language: Any) -> list[str]:
+    """Names of the input embedding and, where it is another, the output head (a tied one follows by itself)."""
+    inside, head = language.get_input_embeddings(), language.get_output_embeddings()
+    found = [inside] if head is None or head.weight is inside.weight else [inside, head]
+    return [name for name, m in language.named_modules() if any(m is f for f in found)]
 
 
 def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
@@ -101,9 +122,12 @@ def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
 
 def merge_lora(model: nn.Module) -> int:
     """Add every adapter into the weights it adapts and take it out; returns how many there were."""
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)]
-    for name, layer in found:
-        layer.merge(safe_merge=True)
+    tied = {id(m) for m in model.modules() if isinstance(m, TrainableTokensLayer) and m.tied_adapter is not None}
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, (LoraLayer, TrainableTokensWrapper))]
+    for name, wrapped in found:
+        layer = wrapped.token_adapter if isinstance(wrapped, TrainableTokensWrapper) else wrapped
+        if id(layer) not in tied:  # a tied head has its rows from the embedding
+            layer.merge(safe_merge=True)
         base = layer.get_base_layer()
         base.requires_grad_(False)
         parent, _, leaf = name.rpartition(".")

@@ -11,7 +11,7 @@ import numpy as np
 from weft.training.log import read_log
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
-WARP, WEFT, SPEED = "#9fb3c8", "#0b69a3", "#8d2b0b"
+WARP, WEFT, CHECK, SPEED = "#9fb3c8", "#0b69a3", "#8d2b0b", "#486581"
 
 
 def draw(run: Path, file: Path | None = None) -> Path | None:
@@ -39,11 +39,10 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
     losses = [(r["step"], r["loss"]) for r in evals if r.get("loss") is not None]
     if losses:
         ex, ey = zip(*losses, strict=True)
-        top.plot(ex, ey, color=SPEED, linewidth=1.2, marker="o", markersize=4, markerfacecolor="white")
-        near = abs(np.log(ey[-1] / smooth[-1])) < 0.12 * np.log(max(loss.max() / loss.min(), 1.5))
-        _name(
-            top, ex[-1], ey[-1], f"evaluation\n{ey[-1]:.3g}", SPEED, lift=(26 if ey[-1] >= smooth[-1] else -26) * near
-        )
+        top.plot(ex, ey, color=CHECK, linewidth=1.2, marker="o", markersize=4, markerfacecolor="white")
+        gap = np.log(ey[-1] / smooth[-1]) / np.log(max(loss.max() / loss.min(), 1.5))  # in heights of the panel
+        lift = 0.0 if abs(gap) > 0.09 else (18 if gap >= 0 else -18)
+        _name(top, ex[-1], ey[-1], f"evaluation\n{ey[-1]:.3g}", CHECK, lift)
     speed = _smooth(np.array([r["tokens"] / max(r["seconds"], 1e-9) for r in steps]))
     bottom.fill_between(x, speed, color=SPEED, alpha=0.12, linewidth=0)
     bottom.plot(x, speed, color=SPEED, linewidth=1.4)
@@ -73,14 +72,17 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential mean over about a fortieth of the run, started at the mean of the first few."""
-    alpha = min(1.0, 40 / max(len(values), 1))
-    out = np.empty(len(values))
-    mean = float(np.mean(values[:3]))
-    for i, value in enumerate(values):
-        mean += alpha * (value - mean)
-        out[i] = mean
-    return out
+    """Exponential mean over about a fiftieth of the run, there and back so that it does not lag."""
+    alpha = min(1.0, 50 / max(len(values), 1))
+
+    def there(run: np.ndarray) -> np.ndarray:
+        mean, out = float(np.mean(run[:3])), np.empty(len(run))
+        for i, value in enumerate(run):
+            mean += alpha * (value - mean)
+            out[i] = mean
+        return out
+
+    return (there(values) + there(values[::-1])[::-1]) / 2
 
 
 def _name(axes: Any, x: float, y: float, text: str, color: str, lift: float = 0) -> None:

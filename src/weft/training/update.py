@@ -39,9 +39,9 @@ def backward(
     """Add the gradient of the mean loss over all labels of the micro-steps; returns that loss.
 
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    Dropout is drawn from ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume. Ends early,
-    gradient unfinished, where the loss is not finite. A micro-step that reaches no trained weight (text only, while an
-    encoder trains) adds nothing.
+    Dropout is drawn from ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume.
+    Ends early, gradient unfinished, where the loss is not finite. A micro-step that reaches no trained weight (text
+    only, while an encoder trains) adds nothing.
     """
     labels = sum(b.labels for b in micro)
     total = 0.0
