@@ -145,6 +145,9 @@ def test_auto_keeps_the_type_of_the_language_model(tmp_path: Path) -> None:
     kit = MiniGPT(tmp_path / "kit")
     run(kit, tmp_path / "out", dtype="auto")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
+    change(kit.folder / "llama" / "pytorch_model.bin", lambda w: w.update({n: t.double() for n, t in w.items()}))
+    run(kit, tmp_path / "double", dtype="auto")
+    assert json.loads((tmp_path / "double" / "config.json").read_text())["dtype"] == "float32"
     with pytest.raises(CheckpointError, match="not one of auto, float32"):
         run(kit, tmp_path / "other", dtype="int8")
 

@@ -71,7 +71,7 @@ def test_a_pickle_that_needs_more_than_tensors_is_refused(tmp_path: Path, capsys
     torch.save({"model": WEIGHTS, "hook": Dangerous()}, tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="refused"):
         read_file(tmp_path / "w.pth", inside="model")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Dangerous()))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Dangerous(), protocol=2))
     with pytest.raises(CheckpointError, match="refused"):
         read_file(tmp_path / "plain.pth")
     assert "never" not in capsys.readouterr().out

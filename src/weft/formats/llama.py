@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import LlamaConfig
 
-from weft.formats.checkpoints import CheckpointError, Claims, Output, Tensors, copy, read_json
+from weft.formats.checkpoints import DTYPES, CheckpointError, Claims, Output, Tensors, copy, read_json
 from weft.formats.tokenizers import add_specials, sentencepiece_tokenizer
 
 # What older transformers saved with the weights and every later one computes.
@@ -131,10 +131,9 @@ def _fast_tokenizer(file: Path) -> Tokenizer:
 
 def stored_dtype(dtype: str, *inputs: Tensors) -> torch.dtype:
     """The type to write: ``auto`` is what most values of the first input (the language model) are stored in."""
-    from weft.formats.checkpoints import DTYPES
-
     if dtype == "auto":
-        return inputs[0].dtype()
+        stored = inputs[0].dtype()
+        return stored if stored in DTYPES.values() else torch.float32
     if dtype not in DTYPES:
         raise CheckpointError(f"--dtype {dtype}: not one of auto, {', '.join(DTYPES)}")
     return DTYPES[dtype]
