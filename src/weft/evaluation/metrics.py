@@ -106,7 +106,7 @@ class WordErrorRate(TallyMetric):
         return answer_text(parts)
 
     def applies(self, pair: Pair) -> bool:
-        return pair.task == "transcribe" or bool(answer_words(pair.expected)) and pair.task != "locate"
+        return pair.task == "transcribe" or bool(answer_words(pair.expected))
 
     def tally(self, pair: Pair) -> Tally:
         expected, given = self.text(pair.expected, pair.language), self.text(pair.given, pair.language)
