@@ -6,9 +6,9 @@ before. So the loader's whole state is the number of the next micro-step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -93,6 +93,7 @@ class TrainingData:
     is a padded batch of ``rows`` samples. ``in_order`` (evaluation): each sample once, in file order, ``limit`` at
     most. ``first_row`` is where a resumed run goes on in the plan (micro-step 0 begins there), on any number of ranks;
     ``anchor`` is what ``plan.anchor(first_row)`` gave, and spares planning what came before.
+    ``progress(source, done, samples)`` is told how far measuring the samples has come.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class TrainingData:
         limit: int | None = None,
         first_row: int = 0,
         anchor: tuple[int, int] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         if not specs:
             raise WeftError("no training data: name at least one JSON Lines file in the mixture (--data FILE)")
@@ -121,7 +123,14 @@ class TrainingData:
         self.specs = list(specs)
         self.sources = [JsonlSource(s.path, s.name) for s in specs]
         self.lengths: list[Lengths] = [
-            measure(s, processor, row_tokens=row_tokens, on_bad_sample=on_bad_sample, cache=lengths_dir)
+            measure(
+                s,
+                processor,
+                row_tokens=row_tokens,
+                on_bad_sample=on_bad_sample,
+                cache=lengths_dir,
+                progress=partial(progress, s.name) if progress else None,
+            )
             for s in self.sources
         ]
         self.members = [lengths.members() for lengths in self.lengths]

@@ -223,6 +223,7 @@ class Run:
             lengths_dir=self.run / "lengths",
             first_row=self.rows,
             anchor=anchor,
+            progress=self._tell_measuring,
         )
 
     def _dev_data(self) -> TrainingData | None:
@@ -241,6 +242,10 @@ class Run:
             limit=evaluation.limit,
             cache_bytes=1 << 28,
         )
+
+    def _tell_measuring(self, source: str, done: int, samples: int) -> None:
+        if done and done % 20000 == 0:
+            self.log.say(f"measuring {source}: {done:,} of {samples:,} samples")
 
     def _tell_start(self, data: TrainingData) -> None:
         for problem in data.problems:

@@ -66,7 +66,7 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[
 
 
 def dialect_tokens(processor: Any) -> list[int]:
-    """Ids of the tokens that the model's dialect writes; media placeholders aside, which have no embedding of theirs."""
+    """Ids of the tokens that the model's dialect writes; not the placeholders of media, which are replaced."""
     names = list(processor.dialect.special_tokens())
     for modality, section in (("image", processor.vision), ("audio", processor.audio)):
         if section is not None and modality in processor.dialect.modalities:

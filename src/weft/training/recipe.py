@@ -55,8 +55,8 @@ class PartTraining(Frozen):
     train: Literal["frozen", "lora", "full"] = "frozen"
     lr_scale: float = 1.0  # times the stage's learning rate
     lora: Lora = Lora()
-    # With LoRA on the language model: also train the embeddings of the dialect's own tokens (turns, times, boxes), which
-    # a language model that was composed from the hub does not know.
+    # With LoRA on the language model: also train the embeddings of the dialect's own tokens (turns, times, boxes),
+    # which a language model that was composed from the hub does not know.
     dialect_tokens: bool = True
 
 
