@@ -54,6 +54,7 @@ def write_folder(
     """Writes ``out`` whole or not at all. ``names`` are the tokenizer's bos, eos, unk and pad tokens."""
     check_layout(config, outputs)
     with new_folder(out, force) as folder:
+        written = write_weights(outputs, folder, dtype, progress)  # without config.json it is no model folder yet
         config.architectures = ["WeftForConditionalGeneration"]
         config.dtype = dtype
         config.save_pretrained(folder)
@@ -64,7 +65,6 @@ def write_folder(
             from weft.models.processing import WeftProcessor
 
             WeftProcessor(AutoTokenizer.from_pretrained(folder), config).save_pretrained(folder)
-        written = write_weights(outputs, folder, dtype, progress)
     sources = tuple(Source(t.label, len(t.used), tuple(sorted(t.surplus))) for t in inputs)
     parameters = sum(math.prod(o.shape) for o in outputs)
     return Imported(out, sources, len(outputs), parameters, written, dtype, tuple(notes))
