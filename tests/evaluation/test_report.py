@@ -154,6 +154,16 @@ def test_media_used_by_many_samples_are_in_the_page_once(data):
     assert made["samples"][0]["images"] == made["samples"][1]["images"]
 
 
+def test_a_page_that_would_grow_too_large_says_so(data, monkeypatch):
+    from weft.evaluation import page
+
+    monkeypatch.setattr(page, "MEDIA_BYTES", 1)
+    report = evaluate(Canned(right(data)), data)
+    made = page_data(report, read_questions(data))
+    assert [bool(item["src"]) for item in made["media"]] == [True, False]
+    assert any("1 pictures and clips are not inside" in note for note in made["notes"])
+
+
 def test_the_page_draws_in_a_browser(data, tmp_path):
     """The script runs to its end: every sample has its card, every figure its row."""
     from shutil import which

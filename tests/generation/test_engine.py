@@ -107,7 +107,7 @@ def test_score_is_the_sum_of_log_probabilities(model):
             with torch.inference_mode():
                 total += model.model(**inputs).logits[0, i - 1].log_softmax(-1)[ids[i]].item()
     assert model.score(answer) == pytest.approx(total, abs=1e-4)
-    assert model.score(answer) < 0
+    assert model.score_batch([answer, answer]) == [model.score(answer)] * 2
     with pytest.raises(WeftError, match="no answer"):
         model.score(question)
 

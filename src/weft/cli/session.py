@@ -21,8 +21,8 @@ HELP = """\
   /image FILE          attach a picture to the next question
   /audio FILE          attach a recording
   /box L T R B         a region of the last picture, in fractions of it
-  /task NAME [k=v]...  name the task of the next question; an empty line asks a task that needs no words
-  /save FILE           the last answer as a picture: boxes drawn, or words on a timeline
+  /task NAME [k=v]...  the next question's task; one that needs no words: Enter
+  /save FILE           the last answer drawn: boxes, or words on a timeline
   /reset               begin anew
   /quit                leave (so does Ctrl-D; Ctrl-C stops an answer)"""
 
@@ -218,6 +218,8 @@ def show_grounding(reply: Reply, conversation: Conversation) -> None:
 
 
 def show_remarks(reply: Reply) -> None:
+    if not reply.text.strip() and not reply.boxes and not reply.words:
+        err.print("(an empty answer)", style="quiet")
     if reply.windows > 1:
         err.print(f"(the clip was heard in {reply.windows} windows)", style="quiet")
     if not reply.finished:

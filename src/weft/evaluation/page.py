@@ -20,7 +20,7 @@ from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftE
 from weft.evaluation.metrics import METRICS
 from weft.evaluation.report import beats, notes, shown, write_text
 from weft.evaluation.scorers import word_units
-from weft.media import load_audio, load_image
+from weft.media import audio_samples, load_audio, load_image
 
 IMAGE_SIDE = 448  # pixels of the longer side of a picture in the page
 CLIP_SECONDS = 120  # longer clips are drawn but not playable
@@ -203,14 +203,18 @@ class _Media:
             self.items.append(item)
         return self._known[key]
 
-    def _embed(self, data: bytes, kind: str) -> str | None:
-        if self._bytes + len(data) > MEDIA_BYTES:
-            self.left_out += 1
-            return None
+    @property
+    def _full(self) -> bool:
+        return self._bytes >= MEDIA_BYTES
+
+    def _embed(self, data: bytes, kind: str) -> str:
         self._bytes += len(data)
         return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
     def _make_image(self, source: Any) -> dict[str, Any]:
+        if self._full:
+            self.left_out += 1
+            return {"src": None}
         image = load_image(source)
         width, height = image.size
         image.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
@@ -219,6 +223,9 @@ class _Media:
         return {"width": width, "height": height, "src": self._embed(buffer.getvalue(), "image/jpeg")}
 
     def _make_clip(self, source: Any) -> dict[str, Any]:
+        if self._full:
+            self.left_out += 1
+            return {"seconds": audio_samples(source, RATE) / RATE, "peaks": [], "src": None}
         wave = load_audio(source, RATE)
         edges = np.linspace(0, len(wave), min(PEAKS, len(wave)) + 1).astype(int)[:-1]
         peaks = np.maximum.reduceat(np.abs(wave), edges) if len(wave) else np.zeros(1)

@@ -143,6 +143,7 @@ class Model:
         """The log-probability (natural, summed) of all that the assistant says, given what comes before it.
 
         That is every token with a loss flag in training: the assistant's messages, their end tokens included.
+        `score_batch` takes many conversations.
         """
         conversation = _conversation(messages)
         encoded = self._fits(self.processor.encode(conversation), conversation, 0)
@@ -160,6 +161,10 @@ class Model:
         target = inputs["input_ids"][0, flagged]
         chosen = logits_LV[flagged - first].log_softmax(-1).gather(1, target[:, None].to(logits_LV.device))
         return float(chosen.sum())
+
+    def score_batch(self, conversations: Iterable[Asked]) -> list[float]:
+        """`score` of each conversation."""
+        return [self.score(asked) for asked in conversations]
 
     def _request(self, index: int, asked: Asked | WeftError) -> _Request:
         """The prompts of one conversation, encoded; what is wrong with it is kept, not raised."""
