@@ -95,6 +95,10 @@ class Dialect(ABC):
         """
         return []
 
+    def place_tokens(self, modality: Modality) -> list[str]:
+        """Tokens that divide an image's side, or a window's seconds, evenly; none where the dialect has no such."""
+        return []
+
     @abstractmethod
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
         """The pieces of a conversation, in order.

@@ -117,6 +117,10 @@ class ChatML(Dialect):
             scales.append([f"<|q{k}|>" for k in range(self.switches.box_fine)])
         return scales
 
+    def place_tokens(self, modality: Modality) -> list[str]:
+        scales = self.ordered_tokens()
+        return scales[2 if modality == "image" else 0] if scales else []
+
     # Writing.
 
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:

@@ -76,6 +76,20 @@ def image_grid(vision: Vision) -> tuple[int, int]:
     return height // patch, width // patch
 
 
+def merged_grid(vision: Vision) -> tuple[int, int]:
+    """Rows and columns of the embeddings of one image, where they lie on a grid."""
+    rows, columns = image_grid(vision)
+    merge = vision.connector.merge
+    if vision.connector.kind == "queries" or not (vision.drop_cls or vision.kind in ("siglip", "conv")):
+        raise WeftError("vision.connector.places needs embeddings on a grid; turn places off")
+    if vision.connector.grid:
+        side = grid_side(vision.connector)
+        return -(-rows // side), -(-columns // side)
+    if columns % merge:
+        raise WeftError(f"vision.connector.places: merge {merge} does not divide a row of {columns} patches; set grid")
+    return rows, columns // merge
+
+
 # What a configuration that does not name them means (transformers' defaults; `ConvTowerConfig`'s channels).
 PATCH = {"clip": 32, "siglip": 16, "dinov2": 14, "eva": 14}
 CONV_CHANNELS = (24, 48, 96, 192)
@@ -98,6 +112,19 @@ def image_tokens(vision: Vision) -> int:
 def mel_bands(audio: Audio) -> int | None:
     """Bands of the log-mel that the encoder takes; None where it takes the waveform."""
     return None if audio.kind == "wav2vec2" else int(audio.config.get("num_mel_bins", 80))
+
+
+def token_seconds(audio: Audio) -> float:
+    """Seconds of sound in one embedding, where embeddings follow the sound."""
+    if audio.kind == "whisper_decoder" or audio.connector.kind == "queries":
+        raise WeftError("audio.connector.places needs embeddings that follow the sound; turn places off")
+    if audio.kind == "wav2vec2":
+        stride = math.prod(audio.config.get("conv_stride", (5, 2, 2, 2, 2, 2, 2)))
+        if audio.config.get("add_adapter"):
+            stride *= audio.config.get("adapter_stride", 2) ** audio.config.get("num_adapter_layers", 3)
+        return stride * audio.connector.merge / audio.sample_rate
+    halvings = {"whisper": 1, "qwen_audio": 2, "conv": len(audio.config.get("channels", SOUND_CHANNELS))}
+    return HOP / audio.sample_rate * 2 ** halvings[audio.kind] * audio.connector.merge
 
 
 def conv_length(frames: Length) -> Length:

@@ -37,7 +37,7 @@ from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.conv import ConvTower
-from weft.models.layout import image_grid, mel_bands
+from weft.models.layout import image_grid, mel_bands, merged_grid, token_seconds
 from weft.models.loss import chunked_cross_entropy, next_token_targets
 from weft.models.splice import before_last_run, splice, splice_boundaries
 
@@ -141,7 +141,29 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
             shape = "x".join(map(str, pixels_NCHW.shape[1:]))
             raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
-        return self.vision_connector(self.vision(pixels_NCHW))[0].flatten(0, 1)
+        embedded_NtW = self.vision_connector(self.vision(pixels_NCHW))[0]
+        if self.config.image_place_ids is not None:
+            embedded_NtW = embedded_NtW + self.image_places()
+        return embedded_NtW.flatten(0, 1)
+
+    def image_places(self) -> torch.Tensor:
+        """[t, W]: for each embedding of an image, those of the tokens of its column and its row."""
+        first, bins = self.config.image_place_ids
+        rows, columns = merged_grid(self.config.vision_section)
+
+        def place(n: int) -> torch.Tensor:
+            centres_n = (torch.arange(n, device=self.device) + 0.5) / n * bins
+            return self.get_input_embeddings()(first + centres_n.long())
+
+        return (place(rows)[:, None] + place(columns)[None]).flatten(0, 1)
+
+    def audio_places(self, tokens: int) -> torch.Tensor:
+        """[t, W]: for each embedding of a window, that of the token of its moment."""
+        first, count = self.config.audio_place_ids
+        section = self.config.audio_section
+        moments_t = (torch.arange(tokens, device=self.device) + 0.5) * token_seconds(section)
+        places_t = (moments_t / section.window_seconds * (count - 1)).long().clamp(max=count - 1)
+        return self.get_input_embeddings()(first + places_t)
 
     def embed_audio(self, features: torch.Tensor, lengths_N: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths."""
@@ -151,6 +173,8 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             lengths_N = torch.full((len(features),), features.shape[1])
         lengths_N = lengths_N.to(features.device)
         embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N))
+        if self.config.audio_place_ids is not None:
+            embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1])
         return embedded_NtW[torch.arange(embedded_NtW.shape[1], device=tokens_N.device) < tokens_N[:, None]]
 
     def embed(

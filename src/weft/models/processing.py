@@ -119,11 +119,13 @@ class WeftProcessor(ProcessorMixin):
         return {"config": config, "processor_class": type(self).__name__}
 
     @property
-    def token_ids(self) -> dict[str, int | None]:
-        """What `WeftConfig` wants to know: image_token_id, audio_token_id, audio_start_id, audio_end_id."""
-        ids: dict[str, int | None] = dict.fromkeys(
-            ("image_token_id", "audio_token_id", "audio_start_id", "audio_end_id")
-        )
+    def token_ids(self) -> dict[str, Any]:
+        """What `WeftConfig` wants to know: image_token_id, audio_token_id, audio_start_id, audio_end_id, and where a
+        connector has ``places``, image_place_ids and audio_place_ids."""
+        ids: dict[str, Any] = dict.fromkeys(("image_token_id", "audio_token_id", "audio_start_id", "audio_end_id"))
+        for modality, section in (("image", self.vision), ("audio", self.audio)):
+            if section is not None and section.connector.places:
+                ids[f"{modality}_place_ids"] = self._place_ids(modality)
         if self.vision is not None and "image" in self.dialect.modalities:
             ids["image_token_id"] = self.renderer.token_id(self.dialect.slot_tokens("image")[0])
         if self.audio is not None and "audio" in self.dialect.modalities:
@@ -132,6 +134,16 @@ class WeftProcessor(ProcessorMixin):
             if self.audio.boundaries and start is not None and end is not None:
                 ids["audio_start_id"], ids["audio_end_id"] = self.renderer.token_id(start), self.renderer.token_id(end)
         return ids
+
+    def _place_ids(self, modality: Any) -> tuple[int, int]:
+        """First id and number of the tokens that name a place in an image or a window of sound."""
+        places = [self.renderer.token_id(token) for token in self.dialect.place_tokens(modality)]
+        if not places or places != list(range(places[0], places[0] + len(places))):
+            raise WeftError(
+                f"connector.places needs a dialect with tokens for places, one after the other in the vocabulary, and "
+                f"{self.dialect.name} has none for {modality}s here; turn places off, or take chatml with tokens"
+            )
+        return places[0], len(places)
 
     @property
     def stop_ids(self) -> list[int]:
