@@ -47,10 +47,11 @@ COMMANDS: dict[str, Command] = {
     "train": Command("weft.cli.train:train", TRAIN, "Train a recipe: a built-in name or a Python file."),
     "finetune": Command("weft.cli.train:finetune", TRAIN, "Fine-tune a model on your own samples."),
     "evaluate": Command("weft.cli.evaluate:evaluate", TRAIN, "Score a model on samples: a table, JSON and a page."),
+    "score": Command("weft.cli.score:score", TRAIN, "Score any model's answers as the published evaluations do."),
     "show": Command(
         "weft.cli.show:show", TRAIN, "Look inside: every token of a sample, the sizes of a model or recipe."
     ),
-    "data": Command("weft.cli.data:app", DATA, "Check and measure sample files."),
+    "data": Command("weft.cli.data:app", DATA, "Check, measure and convert sample files."),
     "import": Command("weft.cli.convert:app", DATA, "Turn a published checkpoint into a weft folder."),
     "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),
 }

@@ -1,0 +1,133 @@
+"""Open-ended visual question answering: VQA soft accuracy (OK-VQA, VQAv2) and the VizWiz rule of MiniGPT-v2.
+
+The official rule (GT-Vision-Lab/VQA, ``vqaEval.py``), with what it does beside what it says:
+
+- prediction and answers are normalised, but only where the annotators' answers differ among themselves;
+- a punctuation mark is removed where the answer has it beside a space, or has a comma between digits; else it becomes a
+  space. Apostrophes, ampersands, colons and per cent signs stay;
+- the pattern for periods has its look-behind mistyped, so every period goes that no digit follows, and since a flag
+  stands where the count belongs, only the first 32 of them;
+- "none" is the number 0, and of the numbers only those up to ten are recognised;
+- the accuracy is the mean over annotators of min(1, agreeing others / 3).
+
+MiniGPT-v2's (Vision-CAIR/MiniGPT-4 at d94738a, ``minigpt4/common/vqa_tools/vqa_eval.py``, which it has from LAVIS)
+normalises the prediction always and whole, the annotators' answers only in their punctuation and only where they
+differ, and compares exactly. So annotators' "two", "a red bus", "Frisbee." and "pizza!" can never be met, and its
+figures are lower. It rounds to two digits of a per cent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from weft.evaluation.published.rows import Row, Scores, mean
+
+# Spellings without (or with one of two) apostrophes that are put right. Entries of the original that no lower-cased
+# answer can meet ("Im", "Ive") are left out; "somebody'd" loses its apostrophe there, and so it does here.
+_WHOLE = """ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
+isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
+somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's they'd
+they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd
+who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've"""
+_DOUBLE = """couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've
+something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've"""
+CONTRACTIONS = {word.replace("'", ""): word for word in _WHOLE.split()}
+for _word in _DOUBLE.split():  # one apostrophe missing, either of them
+    _first, _second = (i for i, c in enumerate(_word) if c == "'")
+    CONTRACTIONS |= {_word[:i] + _word[i + 1 :]: _word for i in (_first, _second)}
+CONTRACTIONS |= {"somebody'd": "somebodyd"}
+CONTRACTIONS |= dict.fromkeys(("yall'd've", "y'alld've", "y'all'dve"), "y'all'd've")
+CONTRACTIONS |= dict.fromkeys(("ow's'at", "'ows'at", "'ow'sat"), "'ow's'at")
+
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+NUMBERS = {"none": "0"} | {word: str(i) for i, word in enumerate(_NUMBERS)}
+ARTICLES = frozenset({"a", "an", "the"})
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_COMMA = re.compile(r"\d,\d")
+_PERIOD = re.compile(r"\.(?!\d)")
+
+
+def without_marks(answer: str) -> str:
+    """The official handling of punctuation marks and periods."""
+    text = answer
+    comma = _COMMA.search(answer) is not None
+    for mark in MARKS:
+        beside = f"{mark} " in answer or f" {mark}" in answer
+        text = text.replace(mark, "" if beside or comma else " ")
+    return _PERIOD.sub("", text, count=32)
+
+
+def normalize(answer: str) -> str:
+    """The official normalisation: marks, periods, case, numbers, articles, contractions; in this order."""
+    words = [NUMBERS.get(word, word) for word in without_marks(answer).lower().split()]
+    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+
+
+def trimmed(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()
+
+
+def soft_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The official accuracy of one answer, 0..1, not rounded."""
+    prediction, answers = trimmed(prediction), [trimmed(a) for a in answers]
+    if len(set(answers)) > 1:
+        prediction, answers = normalize(prediction), [normalize(a) for a in answers]
+    return _agreement([a.lower() == prediction.lower() for a in answers])
+
+
+def original_accuracy(prediction: str, answers: Sequence[str]) -> float:
+    """The accuracy of one answer by MiniGPT-v2's copy, 0..1, not rounded."""
+    # The evaluation script lower-cases answers and removes <unk> before it hands them over.
+    prediction = normalize(trimmed(prediction.lower().replace("<unk>", "")))
+    if len(set(answers)) > 1:
+        answers = [without_marks(a) for a in answers]
+    return _agreement([a == prediction for a in answers])
+
+
+def _agreement(agree: Sequence[bool]) -> float:
+    """Each annotator is left out once."""
+    total = sum(agree)
+    return mean([min(1.0, (total - one) / 3) for one in agree])
+
+
+def score(rows: Sequence[Row]) -> Scores:
+    """References: ``answers``, one string an annotator."""
+    official, original = [], []
+    for row in rows:
+        answers = row.reference.strings("answers")
+        official.append(soft_accuracy(row.prediction.replace("<unk>", ""), answers))
+        original.append(original_accuracy(row.prediction, answers))
+    each: list[dict[str, float | None]] = [
+        {"vqa_accuracy": x, "minigpt_v2_vqa_accuracy": round(100 * y, 2)}
+        for x, y in zip(official, original, strict=True)
+    ]
+    figures: dict[str, float | None] = {
+        "vqa_accuracy": mean(official),
+        "minigpt_v2_vqa_accuracy": round(100 * sum(original) / len(original), 2),
+    }
+    says = {name: SAYS[name] for name in figures}
+    return Scores(figures, each, says, settings={"normaliser": "vqaEval.py, and MiniGPT-v2's copy of it"})
+
+
+def score_vizwiz(rows: Sequence[Row]) -> Scores:
+    """References: ``answers``, one string an annotator. The original joins them with ``_`` and splits them again."""
+    each: list[dict[str, float | None]] = []
+    for row in rows:
+        answers = row.reference.strings("answers")
+        count = sum(a.lower() == row.prediction.lower() for a in "_".join(answers).split("_"))
+        soft = soft_accuracy(row.prediction, answers)
+        each.append({"vqa_accuracy": soft, "minigpt_v2_vizwiz_accuracy": 100 * min(count / 3, 1.0)})
+    names = list(each[0])
+    figures: dict[str, float | None] = {name: mean([one[name] or 0.0 for one in each]) for name in names}
+    says = {name: SAYS[name] for name in names}
+    return Scores(figures, each, says, settings={"normaliser": "vqaEval.py; minigpt_v2_vizwiz_accuracy: case only"})
+
+
+SAYS = {
+    "vqa_accuracy": "0..1: the official vqaEval.py: mean over annotators of min(1, agreeing others / 3)",
+    "minigpt_v2_vqa_accuracy": "per cent, rounded to two digits: MiniGPT-v2's vqa_eval.py, which normalises the "
+    "annotators' answers in their punctuation alone",
+    "minigpt_v2_vizwiz_accuracy": "per cent: min(1, annotators that agree / 3) without normalising or leaving one out "
+    "(MiniGPT-v2's eval_vqa.py)",
+}
