@@ -3,7 +3,6 @@
 import json
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from weft.data.loader import SourceSpec, TrainingData
 from weft.training.build import build_model
 
 AUGMENT = Augment(
-    gain_db=6, speed=0.1, noise_db=(5, 30), pad_seconds=0.2, cut=0.3, join=0.4, untimed=0.3, listen=0.5,
+    gain_db=6, speed=0.1, noise_db=(5, 30), pad_seconds=0.2, cut=0.3, join=0.4, untimed=0.3,
     time_masks=1, time_mask_frames=8, freq_masks=1, freq_mask_bands=4, color=0.2, shift=0.1, scale=0.2,
 )  # fmt: skip
 
@@ -177,10 +176,9 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
     timed = next(p for p in range(9) if plain.conversation(p).answer.parts[0].__class__.__name__ == "Words")
     conversation = plain.conversation(timed)
     encoded = processor.encode(conversation)
-    labels = listening_labels(conversation, encoded, processor)
+    heard = listening_labels(conversation, encoded, processor)
     (span,) = [s for s in encoded.spans if s.modality == "audio"]
-    heard = labels[span.start + 1 : span.start + 1 + span.length]
-    assert (np.delete(labels, np.arange(span.start + 1, span.start + 1 + span.length)) == -100).all()
+    assert len(heard) == span.length
     wave = conversation.audios[0].source[0]
     for k, token in enumerate(heard):
         moment = (k + 0.5) * len(wave) / RATE / span.length
@@ -189,3 +187,11 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
             assert token == processor.token_ids["audio_token_id"]
         else:
             assert token in processor.renderer.encode_text(word.text)
+
+
+def test_listening_labels_stand_for_every_embedding_of_sound(model_and_processor, files):
+    model, processor = model_and_processor
+    batch = next(data(files, processor, listen=True).batches())
+    with torch.no_grad():
+        sounds = model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"])
+    assert len(batch.heard) == len(sounds) and (batch.heard >= 0).any()

@@ -20,7 +20,7 @@ from weft.training import checkpoint as ckpt
 from weft.training import loop
 from weft.training.build import build_model
 from weft.training.loop import Interrupted, NotFinite, Run, train
-from weft.training.recipe import Evaluation, Optim, PartTraining, Source, Stage
+from weft.training.recipe import Evaluation, Listen, Optim, PartTraining, Source, Stage
 from weft.training.update import backward
 
 QUIET = Console(file=StringIO())
@@ -141,12 +141,23 @@ def test_one_batch_its_parts_and_the_same_packed_give_one_gradient(data):
     gradients = []
     for micro in ([next(padded.batches())], list(islice(parts.batches(), 3)), [packed]):
         model.zero_grad()
-        loss = backward(model, micro, precision="float32")
+        loss = backward(model, micro, precision="float32")["loss"]
         gradients.append((loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
     for loss, gradient in gradients[1:]:
         assert abs(loss - gradients[0][0]) < 1e-5 and gradient.keys() == gradients[0][1].keys()
         for name, value in gradients[0][1].items():
             assert (gradient[name] - value).abs().max() <= 1e-5 + 1e-4 * value.abs().max(), name
+
+
+def test_listening_first_teaches_the_encoder_alone_and_then_both(tmp_path):
+    path = write(tmp_path / "clips", 12, (speech,))
+    recipe = tiny_recipe(path, steps=6, listen=Listen(weight=1.0, first=3), optim=Optim(lr=1e-2, warmup_steps=1))
+    go(recipe, tmp_path / "run")
+    steps = records(tmp_path / "run")
+    alone = [r["loss"] == 0 for r in steps[:3] if "listen" in r]  # rows without word times learn answers all the same
+    assert alone and all(alone) and all(r["loss"] > 0 for r in steps[3:])
+    heard = [r["listen"] for r in steps if "listen" in r]
+    assert heard[-1] < 0.8 * heard[0]
 
 
 def test_a_micro_step_that_reaches_nothing_trained_adds_nothing(tmp_path):
@@ -164,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(dat
 
     def broken(*args, **kwargs):
         calls.append(backward(*args, **kwargs))
-        return float("nan") if len(calls) == 4 else calls[-1]
+        return {"loss": float("nan")} if len(calls) == 4 else calls[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "backward", broken)

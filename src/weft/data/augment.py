@@ -46,7 +46,6 @@ class Augment(BaseModel):
     join: float = Field(0.0, ge=0, lt=1)  # chance of joining a clip with another of the same prompt, and again
     join_seconds: float = Field(10.0, gt=0)  # no joined clip is longer than this
     untimed: float = Field(0.0, ge=0, le=1)  # chance that a transcript with word times is asked for without them
-    listen: float = Field(0.0, ge=0, le=1)  # chance that a clip with word times is labelled itself (see `listening`)
     time_masks: int = Field(0, ge=0)  # SpecAugment, on half of the clips: at most so many stretches of time
     time_mask_frames: int = Field(0, ge=0)  # at most this long, and at most a quarter of the clip
     freq_masks: int = Field(0, ge=0)

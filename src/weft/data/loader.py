@@ -28,7 +28,7 @@ from weft.data.augment import (
     mask_features,
 )
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.listening import IGNORED, listening_labels
+from weft.data.listening import listening_labels
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, micro_step_rows
 from weft.data.source import JsonlSource
@@ -46,6 +46,7 @@ class Batch:
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
     labels: int  # tokens that are learned
+    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known; empty unless listening
     samples: list[str]  # file:line of each
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
 
@@ -104,6 +105,7 @@ class TrainingData:
         row_tokens: int,
         rows: int = 1,
         packing: bool = True,
+        listen: bool = False,
         seed: int = 0,
         on_bad_sample: Literal["fail", "skip"] = "fail",
         rank: int = 0,
@@ -134,7 +136,7 @@ class TrainingData:
             for s in self.sources
         ]
         self.members = [lengths.members() for lengths in self.lengths]
-        self.in_order, self.first_row = in_order, first_row
+        self.listen, self.in_order, self.first_row = listen, in_order, first_row
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
         self.end = min(limit or total, total) if in_order else None
@@ -215,16 +217,13 @@ class TrainingData:
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
     def encode(self, position: int) -> tuple[Any, np.ndarray]:
-        """The `Encoded` sample at a position, and its labels [L]."""
-        augment = self.specs[self.pick(position)[0]].augment
-        conversation, rng = self.conversation(position), self._rng(position, 2)
+        """The `Encoded` sample at a position, and what is heard in it (`listening_labels`)."""
+        conversation = self.conversation(position)
         encoded = self.processor.encode(conversation)
-        labels = encoded.labels
-        if augment.listen and rng.random() < augment.listen:
-            heard = listening_labels(conversation, encoded, self.processor)
-            labels = labels if heard is None else np.where(encoded.loss_mask, labels, heard)
-        encoded.features = mask_features(encoded.features, augment, rng)
-        return encoded, labels
+        heard = listening_labels(conversation, encoded, self.processor) if self.listen else np.zeros(0, np.int64)
+        augment = self.specs[self.pick(position)[0]].augment
+        encoded.features = mask_features(encoded.features, augment, self._rng(position, 2))
+        return encoded, heard
 
     def _wave(self, conversation: Conversation) -> np.ndarray:
         return self._load_audio(conversation.audios[0].source)
@@ -239,7 +238,7 @@ class TrainingData:
 
     def batch(self, step: int) -> dict[str, Any]:
         """Micro-step number ``step`` of this rank, as numpy (what travels between processes)."""
-        encoded, labels, where, skipped = [], [], [], []
+        encoded, heard, where, skipped = [], [], [], []
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
@@ -249,9 +248,9 @@ class TrainingData:
                 number, index = self.pick(position)
                 name = self.sources[number].where(index)
                 try:
-                    sample, learned = self.encode(position)
+                    sample, sound = self.encode(position)
                     encoded.append(sample)
-                    labels.append(learned)
+                    heard.append(sound)
                     where.append(name)
                 except WeftError as error:
                     problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
@@ -263,13 +262,13 @@ class TrainingData:
         inputs: dict[str, Any] = {}
         if encoded:
             inputs = self.processor.pack(encoded) if self.packing else self.processor.collate(encoded)
-            inputs["labels"] = _labels(labels, inputs["input_ids"].shape, self.packing)
         places = self.row_tokens * self.rows if self.packing else inputs["input_ids"].numel() if encoded else 0
         return {
             "inputs": {k: np.asarray(v) for k, v in inputs.items()},
             "tokens": tokens,
             "places": max(places, tokens),
-            "labels": sum(int((row[1:] != IGNORED).sum()) for row in labels),
+            "labels": sum(int(e.loss_mask[1:].sum()) for e in encoded),
+            "heard": np.concatenate(heard) if heard else np.zeros(0, np.int64),
             "samples": where,
             "skipped": skipped,
         }
@@ -290,24 +289,11 @@ class TrainingData:
                 if self.end is not None and not value["samples"] and not value["skipped"]:
                     return
                 inputs = {k: torch.from_numpy(v) for k, v in value["inputs"].items()}
-                yield Batch(**{**value, "inputs": inputs})
+                yield Batch(**{**value, "inputs": inputs, "heard": torch.from_numpy(value["heard"])})
         finally:
             close = getattr(iterator, "close", None)
             if close:
                 close()
-
-
-def _labels(labels: Sequence[np.ndarray], shape: Sequence[int], packed: bool) -> np.ndarray:
-    """Labels of several samples as `pack` and `collate` lay them out."""
-    if packed:
-        row = np.concatenate(labels)
-        starts = np.cumsum([0, *(len(part) for part in labels[:-1])])
-        row[starts] = IGNORED  # nothing that stands before a sample predicts its start
-        return row[None]
-    out = np.full(shape, IGNORED, np.int64)
-    for place, part in zip(out, labels, strict=True):
-        place[: len(part)] = part
-    return out
 
 
 class _Make(grain.transforms.Map):

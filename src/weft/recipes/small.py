@@ -15,7 +15,6 @@ SOUND = Augment(
     cut=0.5,
     join=0.5,
     untimed=0.2,
-    listen=0.5,
     time_masks=2,
     time_mask_frames=10,
     freq_masks=2,

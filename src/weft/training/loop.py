@@ -218,6 +218,7 @@ class Run:
             row_tokens=stage.row_tokens,
             rows=stage.rows,
             packing=stage.packing,
+            listen=stage.listen.weight > 0,
             seed=mixed_seed(recipe.seed, self.number),
             on_bad_sample=recipe.on_bad_sample,
             lengths_dir=self.run / "lengths",
@@ -268,14 +269,16 @@ class Run:
     def _update(self, micro: list[Batch]) -> dict[str, float]:
         stage, recipe = self.stage, self.recipe
         rate = learning_rate(self.done, self.steps.get(self.number, stage.steps), stage.optim)
-        loss = backward(
+        losses = backward(
             self.model,
             micro,
             precision=recipe.precision,
             label_smoothing=stage.label_smoothing,
+            listen=stage.listen.weight,
+            answer=self.done >= stage.listen.first,
             seed=(recipe.seed, self.number, self.done),
         )
-        if not math.isfinite(loss):
+        if not all(map(math.isfinite, losses.values())):
             self._not_finite("loss", micro)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
         if not math.isfinite(norm):
@@ -283,7 +286,7 @@ class Run:
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"loss": loss, "grad_norm": norm, "lr": rate, "labels": sum(b.labels for b in micro)}
+        return {**losses, "grad_norm": norm, "lr": rate, "labels": sum(b.labels for b in micro)}
 
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -309,6 +312,7 @@ class Run:
             step=self.step,
             last=last,
             loss=round(numbers["loss"], 6),
+            **({"listen": round(numbers["listen"], 6)} if "listen" in numbers else {}),
             lr=float(f"{numbers['lr']:.6g}"),
             grad_norm=round(numbers["grad_norm"], 5),
             tokens=tokens,

@@ -80,6 +80,14 @@ class Source(Frozen):
     augment: Augment | None = None  # None: the stage's
 
 
+class Listen(Frozen):
+    """A loss on the sound itself, for clips whose word times are known: what the connector gives at a moment is to be
+    the embedding of the word that sounds then (see `data.listening`). For encoders that start from nothing."""
+
+    weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
+    first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
+
+
 class Evaluation(Frozen):
     data: str | None = None
     every: int = 500  # steps
@@ -101,6 +109,7 @@ class Stage(Frozen):
     accumulate: int = Field(1, ge=1)
     packing: bool = True
     label_smoothing: float = 0.0
+    listen: Listen = Listen()
     checkpoint_activations: bool = False
     evaluation: Evaluation = Evaluation()
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -22,10 +23,8 @@ def mixed_seed(*numbers: int) -> int:
 
 def batch_loss(model: Any, batch: Batch, precision: Precision, label_smoothing: float = 0.0) -> torch.Tensor:
     """Mean loss over a micro-step's labels."""
-    device = next(model.parameters()).device
-    inputs = {k: v.to(device) for k, v in batch.inputs.items()}
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        return model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
+    with _autocast(model, precision):
+        return model(**_inputs(model, batch), label_smoothing=label_smoothing, use_cache=False).loss
 
 
 def backward(
@@ -34,28 +33,79 @@ def backward(
     *,
     precision: Precision,
     label_smoothing: float = 0.0,
+    listen: float = 0.0,
+    answer: bool = True,
     seed: Sequence[int] = (0,),
-) -> float:
-    """Add the gradient of the mean loss over all labels of the micro-steps; returns that loss.
+) -> dict[str, float]:
+    """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
 
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    Dropout is drawn from ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume.
-    Ends early, gradient unfinished, where the loss is not finite. A micro-step that reaches no trained weight (text
-    only, while an encoder trains) adds nothing.
+    ``listen`` weighs the loss on the sound itself, a mean of its own ("listen" in the result); without ``answer`` a
+    micro-step that has it learns nothing else. Dropout is drawn from ``seed`` and the micro-step's place: nothing of
+    torch's generator need be saved to resume. Ends early, gradient unfinished, where a loss is not finite. A micro-step
+    that reaches no trained weight (text only, while an encoder trains) adds nothing.
     """
-    labels = sum(b.labels for b in micro)
-    total = 0.0
+    known = [int((b.heard >= 0).sum()) if listen else 0 for b in micro]
+    answers = [answer or not n for n in known]
+    labels = sum(b.labels for b, wanted in zip(micro, answers, strict=True) if wanted)
+    totals = {"loss": 0.0} | ({"listen": 0.0} if any(known) else {})
     for place, batch in enumerate(micro):
-        if not batch.labels:
-            continue
         torch.manual_seed(mixed_seed(*seed, place))
-        loss = batch_loss(model, batch, precision, label_smoothing) * (batch.labels / labels)
-        total += float(loss.detach())
-        if not math.isfinite(total):
+        parts: list[torch.Tensor] = []
+        with _sounds(model) as sounds, _autocast(model, precision):
+            inputs = _inputs(model, batch)
+            if answers[place] and batch.labels:
+                loss = model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
+                parts.append(loss * (batch.labels / labels))
+                totals["loss"] += float(parts[-1].detach())
+            elif known[place]:
+                model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
+            if known[place]:
+                parts.append(_listening_loss(model, sounds, batch.heard) * (known[place] / sum(known)))
+                totals["listen"] += float(parts[-1].detach())
+                parts[-1] = parts[-1] * listen
+        if not all(map(math.isfinite, totals.values())):
             break
-        if loss.requires_grad:
-            loss.backward()
-    return total
+        total = torch.stack(parts).sum() if parts else None
+        if total is not None and total.requires_grad:
+            total.backward()
+    return totals
+
+
+def _listening_loss(model: Any, sounds: list[torch.Tensor], heard_X: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
+    sounds_XW = torch.cat(sounds)
+    heard_X = heard_X.to(sounds_XW.device)
+    known_X = heard_X >= 0
+    return nn.functional.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
+
+
+@contextmanager
+def _sounds(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collects the embeddings [X, W] that the audio connector gives meanwhile."""
+    found: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        embedded_NtW, tokens_N = output
+        places = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
+        found.append(embedded_NtW[places < tokens_N[:, None]])
+
+    hooks = [m.register_forward_hook(keep) for m in model.part("audio_connector")]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    device = next(model.parameters()).device
+    return {k: v.to(device) for k, v in batch.inputs.items()}
+
+
+def _autocast(model: Any, precision: Precision) -> torch.autocast:
+    device = next(model.parameters()).device.type
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
