@@ -128,6 +128,11 @@ def test_metrics_and_limit_choose(data):
         evaluate(Canned(right(data)), data, metrics=["were"])
 
 
+def test_a_metric_that_scores_nothing_is_said_before_anything_is_asked(data):
+    with pytest.raises(WeftError, match="no sample is scored by cider"):
+        evaluate(None, data, metrics=["cider"])
+
+
 def test_a_sample_without_an_answer_is_named(data):
     data.write_text('{"id": "x", "messages": [{"role": "user", "content": "hello"}]}\n')
     with pytest.raises(SampleError, match=r"test.jsonl.*'x'.*no final assistant"):

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_model import picture, questions, sound, tiny, user
 
+from tiny_model import picture, questions, sound, tiny, user
 from weft.conversation import WeftError, Word, Words
 from weft.generation import Model, Options, load
 from weft.generation.detokenize import Detokenizer

@@ -15,8 +15,8 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="JSON Lines of samples, each ending with the expected answer.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and index.html.")] = None,
     metrics: Annotated[
-        str, typer.Option(help="Only these, with commas between: wer,exact,...", show_default=False)
-    ] = "",
+        list[str] | None, typer.Option(help="Only these: wer,exact,... Repeatable.", show_default=False)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first samples only.")] = None,
     batch_size: asking.BatchSize = 16,
     on_bad_sample: asking.OnBadSample = "fail",
@@ -36,7 +36,7 @@ def evaluate(
     from weft.evaluation.run import evaluate as run
     from weft.generation import Options
 
-    names = [name.strip() for name in metrics.split(",") if name.strip()] or None
+    names = [name.strip() for group in metrics or () for name in group.split(",") if name.strip()] or None
     chosen(names)
     policy = asking.bad_samples(on_bad_sample)
     options = Options(max_new_tokens=max_new_tokens, num_beams=beams)

@@ -61,6 +61,8 @@ def evaluate_samples(
     wanted = chosen(metrics)
     options = options or Options()
     conversations = list(conversations)
+    if metrics and not any(metric.applies(Pair.of(c, ())) for metric in wanted for c in conversations):
+        raise WeftError(f"no sample is scored by {', '.join(metrics)}; leave --metrics out to see what scores them")
     replies: list[Reply | None] = [None] * len(conversations)
     errors: list[str | None] = [None] * len(conversations)
     prompts = [c.prompt() for c in conversations]
