@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weft.training.recipe import Recipe
 
 TRAIN, TEST, SHOWN = 4000, 120, 6  # samples to learn from, to score on, to show
-STEPS, ROW_TOKENS = 400, 1024
+STEPS, ROW_TOKENS = 700, 512
 TRAIN_SEED, TEST_SEED = 1, 2
 
 
@@ -87,7 +87,7 @@ def demo_recipe(data: Path, steps: int) -> Recipe:
     stage = Stage(
         name="demo",
         steps=steps,
-        optim=Optim(lr=1.5e-3, min_lr=2e-5, warmup_steps=min(40, steps), betas=(0.9, 0.98)),
+        optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=min(40, steps), betas=(0.9, 0.98)),
         parts={part: PartTraining(train="full") for part in PART_NAMES},
         mixture=(Source(path=str(data.absolute())),),
         row_tokens=ROW_TOKENS,

@@ -1,7 +1,7 @@
 """Coloured shapes and plain sounds with exact answers: enough to see a model learn within minutes.
 
-Everything follows from a seed, on any machine. A picture holds one to three shapes of different colours that do not
-touch; a clip holds one to three sounds, one after the other.
+Everything follows from a seed, on any machine. A picture holds one or two shapes of different colours that do not
+touch; a clip holds one or two sounds, one after the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Ta
 COLORS = {"red": (214, 48, 49), "green": (46, 160, 67), "blue": (33, 96, 214), "yellow": (240, 196, 25)}
 SHAPES = ("circle", "square", "triangle")
 SOUNDS = ("beep", "buzz", "hiss", "whoop")
-NUMBERS = ("no", "one", "two", "three")
+NUMBERS = ("no", "one", "two")
 SIDE = 224  # pixels
 RATE = 16000  # samples a second
 SMOOTH = 2  # pictures are drawn this many times larger, then made smaller
@@ -47,7 +47,7 @@ class Sound:
 
 def draw_picture(rng: np.random.Generator) -> tuple[Pillow.Image, list[Shape]]:
     """An RGB picture of ``SIDE`` pixels a side, and what is in it."""
-    n = int(rng.integers(1, 4))
+    n = int(rng.integers(1, 3))
     colors = rng.permutation(list(COLORS))[:n]
     shade = int(rng.integers(225, 250))
     size = SIDE * SMOOTH
@@ -55,7 +55,7 @@ def draw_picture(rng: np.random.Generator) -> tuple[Pillow.Image, list[Shape]]:
     pen = ImageDraw.Draw(canvas)
     shapes: list[Shape] = []
     while len(shapes) < n:
-        side = rng.uniform(0.22, 0.42)
+        side = rng.uniform(0.28, 0.46)
         left, top = rng.uniform(0.02, 0.98 - side, 2)
         box = (left, top, left + side, top + side)
         if any(_near(box, other.box) for other in shapes):
@@ -85,8 +85,8 @@ def make_clip(rng: np.random.Generator) -> tuple[np.ndarray, list[Sound]]:
     """Mono float32 sound ``[S]`` at ``RATE``, quiet noise between the sounds, and what is heard when."""
     sounds: list[Sound] = []
     at = rng.uniform(0.1, 0.4)
-    for _ in range(int(rng.integers(1, 4))):
-        length = rng.uniform(0.25, 0.6)
+    for _ in range(int(rng.integers(1, 3))):
+        length = rng.uniform(0.3, 0.8)
         sounds.append(Sound(str(rng.choice(SOUNDS)), round(at, 2), round(at + length, 2)))
         at += length + rng.uniform(0.15, 0.5)
     wave = rng.normal(0, 0.002, math.ceil(at * RATE))
@@ -112,7 +112,7 @@ def _tone(name: str, samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def ask_picture(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
     """A question about a picture and its answer."""
-    kind = rng.choice(["refer", "color", "shape", "count"], p=[0.4, 0.2, 0.2, 0.2])
+    kind = rng.choice(["refer", "color", "shape", "count"], p=[0.5, 0.2, 0.15, 0.15])
     one = shapes[int(rng.integers(len(shapes)))]
     alone = [s for s in shapes if sum(s.shape == other.shape for other in shapes) == 1]
     if kind == "refer":
