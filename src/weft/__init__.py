@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
@@ -47,7 +47,13 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC])
 
 
-# The `weft` command imports this package before it knows what is asked of it, and `weft --help` should not wait for
-# torch: there the classes are registered by the commands that need them.
-if PurePath(sys.argv[0] if sys.argv else "").stem != "weft":
+def _is_the_command() -> bool:
+    """Whether this process is the installed ``weft`` script."""
+    script = Path(sys.argv[0] if sys.argv else "")
+    return script.stem == "weft" and script.suffix in ("", ".exe") and script.parent == Path(sys.executable).parent
+
+
+# The command imports this package before it knows what is asked of it, and `weft --help` should not wait for torch:
+# there the classes are registered by the commands that need them.
+if not _is_the_command():
     register()

@@ -136,7 +136,11 @@ def vision_source(kind, folder):
     model.save_pretrained(folder)
     prepared = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5], "resample": 2}
     sizes = {"do_center_crop": True, "crop_size": {"height": 24, "width": 24}, "size": {"shortest_edge": 30}}
-    (folder / "preprocessor_config.json").write_text(json.dumps(prepared | (sizes if kind == "clip" else {"size": 24})))
+    prepared |= sizes if kind == "clip" else {"size": 24}
+    if kind == "siglip":  # where transformers 5 writes it
+        (folder / "processor_config.json").write_text(json.dumps({"image_processor": prepared}))
+    else:
+        (folder / "preprocessor_config.json").write_text(json.dumps(prepared))
     return tower.eval()
 
 

@@ -56,7 +56,7 @@ def test_the_last_norm_can_be_left_out():
 def test_whisper_equals_transformers_over_a_whole_window():
     section = tiny.audio("whisper")
     torch.manual_seed(0)
-    encoder = build_audio(section, 32).eval()
+    encoder = build_audio(section).eval()
     reference = WhisperModel(whisper_config(section)).eval().encoder
     encoder.tower.load_state_dict(reference.state_dict())
     mel = torch.randn(2, 100, 8)
@@ -68,7 +68,7 @@ def test_whisper_equals_transformers_over_a_whole_window():
 def test_whisper_decoder_gives_the_states_of_its_start_tokens():
     section = tiny.audio("whisper_decoder")
     torch.manual_seed(0)
-    encoder = build_audio(section, 32).eval()
+    encoder = build_audio(section).eval()
     mel = torch.randn(1, 100, 8)
     features, lengths = encoder(mel, torch.tensor([100]))
     ids = torch.full((1, 6), 3)
@@ -87,7 +87,7 @@ def test_llasms_tower_gives_the_released_states(shared):
     expected = load_file(kit / "expected.safetensors")
     config = json.loads((kit / "whisper" / "config.json").read_text())
     section = Audio(kind="whisper_decoder", config=config, decoder_tokens=64, pad_to_window=True)
-    encoder = build_audio(section, 64).eval()
+    encoder = build_audio(section).eval()
     weights = torch.load(kit / "whisper" / "pytorch_model.bin", weights_only=True)
     own = encoder.tower.state_dict()
     encoder.tower.load_state_dict(
@@ -106,7 +106,7 @@ def test_llasms_tower_gives_the_released_states(shared):
 def test_wav2vec2_equals_transformers(norm):
     section = tiny.audio("wav2vec2", config={"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"})
     torch.manual_seed(0)
-    encoder = build_audio(section, 32).eval()
+    encoder = build_audio(section).eval()
     assert isinstance(encoder.tower, Wav2Vec2Model)
     wave = torch.randn(1, 900)
     features, lengths = encoder(wave, torch.tensor([900]))
@@ -153,7 +153,7 @@ def test_gradients_of_a_batch_are_those_of_its_clips():
 
 def test_qwen_audio_pools_before_its_last_norm():
     section = tiny.audio("qwen_audio")
-    encoder = build_audio(section, 32).eval()
+    encoder = build_audio(section).eval()
     mel, lengths = torch.randn(1, 20, 8), torch.tensor([20])
     hidden, _ = encoder.encode(mel, lengths)
     pooled = hidden.unflatten(1, (5, 2)).mean(2)
@@ -162,7 +162,7 @@ def test_qwen_audio_pools_before_its_last_norm():
 
 def test_leaking_changes_only_short_clips_of_a_batch():
     section = tiny.audio("qwen_audio", batch_leak=True)
-    encoder = build_audio(section, 32).eval()
+    encoder = build_audio(section).eval()
     clips = [tiny.clip(section, n, seed=n)[0] for n in (12000, 3333)]
     features, lengths = tiny.pad(clips)
     together, _ = encoder(features, lengths)

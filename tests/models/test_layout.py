@@ -98,5 +98,9 @@ def test_settings_that_cannot_be_are_refused():
         image_tokens(tiny.vision("clip", size=(25, 24)))
     with pytest.raises(WeftError, match="at most 1 seconds"):
         tiny.model(audio=tiny.audio().model_copy(update={"window_seconds": 2.0}))
+    with pytest.raises(ValueError, match="batch_leak is a quirk of qwen_audio"):
+        tiny.audio("whisper", batch_leak=True)
+    with pytest.raises(WeftError, match="last layer only"):
+        tiny.model(vision=tiny.vision("conv", layer=-2))
     with pytest.raises(WeftError, match="the encoder has 2 layers"):
         tiny.model(vision=tiny.vision("clip", layer=-4))

@@ -185,8 +185,9 @@ def test_a_mixed_batch_has_the_gradients_of_its_rows(model, rows):
     model.zero_grad()
 
 
-def test_learned_boundaries_stand_at_start_and_end_and_their_tokens_get_no_gradient():
-    section = tiny.audio("qwen_audio", boundaries=True)
+@pytest.mark.parametrize("kind", ["qwen_audio", "whisper"])
+def test_learned_boundaries_stand_at_start_and_end_and_their_tokens_get_no_gradient(kind):
+    section = tiny.audio(kind, boundaries=True)
     model = tiny.model(audio=section)
     features, length, span = tiny.clip(section, 8000)
     ids = tiny.words(2) + span + tiny.words(3)

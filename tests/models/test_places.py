@@ -77,7 +77,7 @@ def test_places_need_embeddings_that_lie_on_a_grid() -> None:
 
 def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
     section = Audio(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
-    tower = build_audio(section, 48).eval()
+    tower = build_audio(section).eval()
     mel, lengths = torch.randn(3, 101, 80), torch.tensor([101, 37, 4])
     with torch.no_grad():
         together, counts = tower(mel, lengths)
@@ -90,7 +90,7 @@ def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
 
 def test_the_sound_tower_gives_as_many_embeddings_as_the_layout_says() -> None:
     section = Audio(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
-    tower = build_audio(section, 48).eval()
+    tower = build_audio(section).eval()
     for samples in np.random.default_rng(0).integers(160, 480_000, 12):
         window = audio_windows(section, int(samples))[0]
         _, count = tower(torch.zeros(1, window.frames, 80), torch.tensor([window.frames]))

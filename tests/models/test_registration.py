@@ -25,10 +25,12 @@ def test_every_public_name_is_there():
 
 
 def test_the_command_starts_without_torch_and_knows_configurations_once_it_needs_them(tmp_path: Path):
-    """Run as the `weft` command is: a script of that name, which imports the package before it knows what is asked."""
-    script = tmp_path / "weft"
+    """As the `weft` command runs: a script beside the interpreter imports the package before it knows what is asked."""
+    script = tmp_path / "run.py"
     script.write_text(
-        "import json, sys, weft\n"
+        "import json, pathlib, sys\n"
+        "sys.argv[0] = str(pathlib.Path(sys.executable).parent / 'weft')\n"
+        "import weft\n"
         "early = 'torch' in sys.modules\n"
         "import weft.models.config\n"
         "from transformers import AutoConfig\n"

@@ -196,13 +196,19 @@ def _vision_section(asked: dict[str, Any]) -> Vision | None:
                 f"it knows {', '.join(sorted(VISION_TYPES))}"
             )
         fields |= {"kind": kind, "config": raw.get(inner, {}) if inner else raw}
-        fields |= _preprocessing(_read_json(source, "preprocessor_config.json", optional=True))
+        fields |= _preprocessing(_prepared(source, "image_processor"))
     else:
         fields |= {"kind": asked.get("kind", "conv"), "config": asked["config"]}
     if "size" not in fields and fields["kind"] in TOWERS:
         size = fields["config"].get("image_size", TOWERS[fields["kind"]][0]().image_size)
         fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
     return _section(Vision, fields, asked, "vision")
+
+
+def _prepared(source: str, part: str) -> dict[str, Any]:
+    """How a source's media are prepared: its own file, or its section of processor_config.json (transformers 5)."""
+    own = _read_json(source, "preprocessor_config.json", optional=True)
+    return own or _read_json(source, "processor_config.json", optional=True).get(part) or {}
 
 
 def _preprocessing(raw: dict[str, Any]) -> dict[str, Any]:
@@ -241,7 +247,7 @@ def _audio_section(asked: dict[str, Any]) -> Audio | None:
             )
         kind = asked.get("kind") or kind
         fields |= {"kind": kind, "config": raw}
-        prepared = _read_json(source, "preprocessor_config.json", optional=True)
+        prepared = _prepared(source, "feature_extractor")
         if kind == "wav2vec2":
             fields |= {"normalize": bool(prepared.get("do_normalize", True))}
             fields |= {"sample_rate": prepared.get("sampling_rate", 16000)}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -80,6 +80,12 @@ class Audio(Section):
     batch_leak: bool = False  # compatibility: let batch padding leak into short clips as Qwen-Audio's code does
     last_clip_only: bool = False  # compatibility: splice only a row's last clip (or window) as LLaSM's code does
     connector: Connector = Connector()
+
+    @model_validator(mode="after")
+    def _fits(self) -> Audio:
+        if self.batch_leak and self.kind != "qwen_audio":
+            raise ValueError(f"batch_leak is a quirk of qwen_audio's encoder, and the kind is {self.kind}; leave it out")
+        return self
 
 
 class DialectSection(Section):

@@ -88,7 +88,11 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             grid = image_grid(vision) if vision.drop_cls or vision.kind in ("siglip", "conv") else None
             self.vision_connector = build_connector(vision.connector, self.vision.width, width, grid)
         if audio is not None:
-            self.audio = build_audio(audio, width)
+            self.audio = build_audio(audio)
+            if audio.boundaries:
+                if config.audio_start_id is None or config.audio_end_id is None:
+                    raise WeftError("audio.boundaries needs audio_start_id and audio_end_id; take a dialect that has both")
+                self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
             self.audio_connector = build_connector(audio.connector, self.audio.width, width)
         self.always_encode: Sequence[str] = ()
         self.post_init()

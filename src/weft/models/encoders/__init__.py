@@ -22,7 +22,7 @@ def build_vision(section: Vision) -> nn.Module:
     return ImageTower(section)
 
 
-def build_audio(section: Audio, language_width: int) -> nn.Module:
+def build_audio(section: Audio) -> nn.Module:
     if section.kind == "wav2vec2":
         from weft.models.encoders.wav2vec2 import WaveformTower
 
@@ -34,5 +34,5 @@ def build_audio(section: Audio, language_width: int) -> nn.Module:
     from weft.models.encoders.whisper import QwenAudioTower, WhisperDecoderTower, WhisperTower
 
     if section.kind == "qwen_audio":
-        return QwenAudioTower(section, language_width)
+        return QwenAudioTower(section)
     return WhisperDecoderTower(section) if section.kind == "whisper_decoder" else WhisperTower(section)

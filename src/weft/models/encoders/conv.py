@@ -59,6 +59,8 @@ class ConvTower(nn.Module):
                 f"vision.config: the last of channels, {width}, must be a multiple of 4 and of heads, {config.heads}"
             )
         self.grid = image_grid(section)
+        if section.layer != -1:
+            raise WeftError(f"vision.layer {section.layer}: the conv encoder gives its last layer only; use fewer layers")
         stem: list[nn.Module] = []
         for before, after in zip((3, *config.channels), config.channels, strict=False):
             stem += [
@@ -72,7 +74,7 @@ class ConvTower(nn.Module):
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.layers)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width) if section.final_norm else nn.Identity()
         self.extra_norm = nn.LayerNorm(width, eps=section.extra_norm) if section.extra_norm is not None else None
 
     def initial_positions(self) -> torch.Tensor:

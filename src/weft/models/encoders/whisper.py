@@ -98,15 +98,13 @@ def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
 class QwenAudioTower(WhisperTower):
     """Qwen-Audio's encoder: Whisper's, halved by averaging *before* the last norm; 25 features a second (audio.py).
 
-    ``boundaries`` [2, D of the language model] are the learned embeddings that stand at a clip's start and end tokens.
     With ``batch_leak`` a clip next to a longer one sees one frame of the silence behind it in the first convolution, as
     the released code does; features then come with that one extra frame (`layout`).
     """
 
-    def __init__(self, section: Audio, language_width: int) -> None:
+    def __init__(self, section: Audio) -> None:
         super().__init__(section)
         self.batch_leak, self.whole = section.batch_leak, window_samples(section) // HOP
-        self.boundaries = nn.Embedding(2, language_width) if section.boundaries else None
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.batch_leak:
