@@ -1,4 +1,4 @@
-"""``weft data``: check and measure sample files."""
+"""``weft data``: check and measure sample files, and make them of other projects' data."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from weft.cli.data_convert import HELP as CONVERT_HELP
+from weft.cli.data_convert import convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
 from weft.conversation import Conversation, SampleError, WeftError
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from weft.data.stats import Stats
     from weft.data.validate import Summary
 
-app = typer.Typer(no_args_is_help=True, help="Check and measure sample files.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Check, measure and convert sample files.", rich_markup_mode="rich")
+app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
 
 
 @app.command()

@@ -1,0 +1,258 @@
+"""What every reader of another project's layout shares: the job, boxes and paths, and entries that do not fit.
+
+A reader is a function ``read(job) -> Iterator[Found | BadEntry]``. It yields samples as JSON-ready data whose media
+paths are those of this machine; `weft.data.converters.convert` checks each against the sample format and writes it.
+What a reader cannot express as a sample is yielded as a `BadEntry`, never dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from weft.conversation import SampleError, WeftError
+from weft.data.converters.jsonfile import Entry
+from weft.data.validate import Folders
+
+Sample = dict[str, Any]
+Part = dict[str, Any]
+T = TypeVar("T")
+
+ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains
+
+
+class BadEntry(SampleError):
+    """An entry that is no sample: the sentence says where it stands, ``reason`` is what the summary counts it as."""
+
+    def __init__(self, problem: str, *, reason: str = "", entry: Entry | None = None, field: str | None = None):
+        file, line, name = (entry.file, entry.line, entry.name) if entry else (None, None, None)
+        super().__init__(problem, file=file, line=line, field=".".join(x for x in (name, field) if x) or None)
+        self.reason, self.inner = reason or "does not fit its layout", field
+
+    def at(self, entry: Entry) -> BadEntry:
+        """The same, with its place."""
+        return BadEntry(self.problem, reason=self.reason, entry=entry, field=self.inner)
+
+
+class Found(NamedTuple):
+    """A sample and the entry it was made from."""
+
+    sample: Sample
+    entry: Entry
+
+
+Read = Iterator[Found | BadEntry]
+
+
+@dataclass
+class Job:
+    """What is to be read and how. Fields a layout has no use for stay at their defaults (`Converter.takes`)."""
+
+    path: Path
+    out: Path
+    media: Path | None = None  # folder of the pictures or recordings; None: where the annotations are
+    annotations: Path | None = None  # the second file, where a layout has two
+    task: str | None = None
+    split: str | None = None
+    language: str | None = None
+    to: str | None = None
+    answers: str = "majority"
+    clean: bool = False  # the original's clean-up of text
+    clip_boxes: bool = False
+    max_area: float | None = None  # pixels
+    notes: Counter[str] = field(default_factory=Counter)  # what was read and not used, for the report
+
+    def __post_init__(self) -> None:
+        self.exists = Folders()
+        self.size = lru_cache(maxsize=1 << 16)(_size)
+
+    @property
+    def folder(self) -> Path:
+        """Where relative media paths start from."""
+        return self.media or (self.path if self.path.is_dir() else self.path.parent)
+
+    def find(self, *names: str, what: str = "file") -> str:
+        """The first of these names (relative to the media folder, or absolute) that is a file.
+
+        An address on the network stands for the file of that name in the media folder, where one is given.
+        """
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise BadEntry(f"must be the path of a {what}, this is {name!r}", field=what)
+            if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name):
+                if self.media is None:
+                    raise BadEntry(
+                        f"{name!r} is on the network: download it and name the folder with --media",
+                        reason="media on the network",
+                        field=what,
+                    )
+                name = re.split(r"[?#]", name)[0].rsplit("/", 1)[-1]
+            path = os.path.join(self.folder, name)
+            if "\0" not in path and self.exists(path):
+                return path
+        raise BadEntry(
+            f"no such file: {names[0]!r} (looked in {self.folder}; --media names another folder)",
+            reason="media file is missing",
+            field=what,
+        )
+
+    def fractions(self, box: Sequence[float], size: tuple[float, float], image: str) -> list[float]:
+        """``left, top, right, bottom`` in pixels of a picture of ``size`` (as annotated) in fractions of ``image``."""
+        width, height = size
+        if not (width > 0 and height > 0):
+            raise BadEntry(f"a picture of {width:g} x {height:g} pixels has no place for boxes", field="width")
+        seen_width, seen_height = self.size(image)
+        if abs(seen_width * height / (seen_height * width) - 1) > ASPECT:
+            raise BadEntry(
+                f"was annotated at {width:g} x {height:g} pixels, and {image} is {seen_width} x {seen_height} as a "
+                "person sees it: its boxes belong to another copy of the picture",
+                reason="picture has another shape than its annotation",
+            )
+        inside = [box[0] / width, box[1] / height, box[2] / width, box[3] / height]
+        return self.clipped(inside, (width, height))
+
+    def clipped(self, box: list[float], size: tuple[float, float]) -> list[float]:
+        """With ``clip_boxes``, what of a box lies inside its picture; otherwise the box as it is."""
+        if not self.clip_boxes:
+            return box
+        cut = [min(max(x, 0.0), 1.0) for x in box]
+        if cut[0] >= cut[2] and box[0] < box[2] or cut[1] >= cut[3] and box[1] < box[3]:
+            raise BadEntry("its box lies wholly outside its picture", reason="box outside its picture")
+        if any(abs(a - b) * side > 0.5 for a, b, side in zip(box, cut, (*size, *size), strict=True)):
+            self.notes["boxes cut at the edge of their picture"] += 1
+        return cut
+
+    def ignored(self, entry: dict[str, Any], known: Iterable[str]) -> None:
+        """Counts the keys of an entry that a reader has no use for."""
+        for key in entry.keys() - set(known):
+            self.notes[f'key "{key}" is not used'] += 1
+
+
+def each(found: Iterable[Entry], make: Callable[[Entry], Iterable[Sample]]) -> Read:
+    """``make(entry)`` of every entry; what it raises becomes a `BadEntry` with the place."""
+    for entry in found:
+        if isinstance(entry.value, SampleError):
+            yield BadEntry(entry.value.problem, reason="is not JSON", entry=entry)
+            continue
+        try:
+            for sample in make(entry):
+                yield Found(sample, entry)
+        except BadEntry as e:
+            yield e.at(entry)
+        except SampleError as e:
+            yield BadEntry(e.problem, entry=entry, field=e.field)
+        except WeftError as e:
+            yield BadEntry(str(e), reason="media file cannot be read", entry=entry)
+
+
+def table(found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
+    """What a second file holds, by id; a mistake in it ends the conversion, as no sample can be trusted without it."""
+    held: dict[str, T] = {}
+    for entry in found:
+        try:
+            key, value = make(entry.value)
+        except BadEntry as e:
+            raise e.at(entry) from None
+        held[key] = value
+    return held
+
+
+# ------------------------------------------------------------------------------------------------ fields of entries
+
+
+def get(entry: Any, key: str, kind: type | tuple[type, ...] = str) -> Any:
+    """``entry[key]``, of the kind that is said. Numbers that are written as strings stay strings."""
+    if not isinstance(entry, dict):
+        raise BadEntry(f"must be an object, this is {_kind(entry)}")
+    if key not in entry:
+        raise BadEntry("is missing", field=key)
+    value = entry[key]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = " or ".join(_NAMES.get(k, k.__name__) for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise BadEntry(f"must be {wanted}, this is {_kind(value)}", field=key)
+    return value
+
+
+def identity(entry: Any, key: str) -> str:
+    """An id, written as a number or a string."""
+    return str(get(entry, key, (int, str)))
+
+
+def numbers(value: Any, count: int, key: str) -> list[float]:
+    if not isinstance(value, list) or len(value) != count:
+        raise BadEntry(f"must be {count} numbers, this is {str(value)[:60]}", field=key)
+    for x in value:
+        if isinstance(x, bool) or not isinstance(x, int | float) or not isfinite(x):
+            raise BadEntry(f"must be {count} numbers, this is {str(value)[:60]}", field=key)
+    return [float(x) for x in value]
+
+
+def corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    """``x, y, width, height`` as ``left, top, right, bottom``."""
+    return box[0], box[1], box[0] + box[2], box[1] + box[3]
+
+
+_NAMES: dict[type, str] = {str: "a string", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else "true or false" if isinstance(value, bool) else _NAMES.get(type(value), "?")
+
+
+def _size(image: str) -> tuple[int, int]:
+    from weft.media import image_size
+
+    return image_size(image)
+
+
+# ------------------------------------------------------------------------------------------------ parts of samples
+
+
+def text(words: str) -> Part:
+    return {"type": "text", "text": words}
+
+
+def image(path: str) -> Part:
+    return {"type": "image", "image": path}
+
+
+def audio(path: str) -> Part:
+    return {"type": "audio", "audio": path}
+
+
+def task(name: str, **fields: Any) -> Part:
+    return {"type": "task", "task": name, **fields}
+
+
+def boxes(found: Sequence[Sequence[float]], label: str | None = None) -> Part:
+    part: Part = {"type": "box", "boxes": [list(b) for b in found]}
+    return part if label is None else part | {"label": label}
+
+
+def sample(name: str | None, asked: Sequence[Part], answer: str | Sequence[Part] | None) -> Sample:
+    """One question and its answer; None: a request without one."""
+    messages: list[dict[str, Any]] = [{"role": "user", "content": list(asked)}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer if isinstance(answer, str) else list(answer)})
+    return {"messages": messages} if name is None else {"id": name, "messages": messages}
+
+
+# ------------------------------------------------------------------------------------------------ the originals' text
+
+_BLIP = re.compile(r"([.!\"()*#:;~])")
+
+
+def blip_caption(words: str, max_words: int = 50) -> str:
+    """The text clean-up of MiniGPT-4's training data (minigpt4/processors/blip_processors.py at d94738a).
+
+    Lower case, ``.!"()*#:;~`` to spaces, runs of blanks to one, no more than ``max_words`` words.
+    """
+    words = re.sub(r"\s{2,}", " ", _BLIP.sub(" ", words.lower())).rstrip("\n").strip(" ")
+    return " ".join(words.split(" ")[:max_words])

@@ -1,0 +1,148 @@
+"""Questions about pictures: VQAv2, OK-VQA, A-OKVQA and GQA.
+
+Sources: visualqa.org/download.html (VQAv2; OK-VQA has its layout), allenai/aokvqa's README, the GQA download page, and
+minigpt4/datasets/datasets/*vqa_datasets.py of Vision-CAIR/MiniGPT-4 at d94738a, whose list form is read too.
+
+Several people answered each question. ``--answers majority`` (the default) writes the most frequent answer, the first
+given among equals; ``every`` writes one sample for each answer, which gives answers the weight MiniGPT-4 draws them
+with.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from weft.data.converters.base import (
+    BadEntry,
+    Job,
+    Read,
+    Sample,
+    blip_caption,
+    each,
+    get,
+    identity,
+    image,
+    sample,
+    table,
+    task,
+    text,
+)
+from weft.data.converters.jsonfile import Entry, begins_with, entries, items, members
+
+COCO = ("train2014", "val2014", "test2015")
+COCO_2017 = ("train2017", "val2017", "test2017")
+
+
+def vqa(job: Job) -> Read:
+    """VQAv2 and OK-VQA; from documentation, not verified.
+
+    PATH is the file of questions (``{"questions": [{"question_id", "image_id", "question"}]}``), ``--annotations`` that
+    of answers (``{"annotations": [{"question_id", "multiple_choice_answer", "answers": [{"answer"}]}]}``), whose
+    answers are held in memory; without it requests are written. A list of ``{"image", "question", "answer": [...],
+    "question_id"}``, as MiniGPT-4 trains on, is read too.
+    """
+    if begins_with(job.path) == "[":
+        yield from each(entries(job.path), lambda e: _flat(job, e.value))
+        return
+
+    def given(entry: Any) -> tuple[str, list[str]]:
+        chosen = entry.get("multiple_choice_answer") if isinstance(entry, dict) else None
+        if job.answers == "majority" and isinstance(chosen, str):
+            return identity(entry, "question_id"), [chosen]  # what the authors say is the most frequent one
+        return identity(entry, "question_id"), [get(a, "answer") for a in get(entry, "answers", list)]
+
+    answers: dict[str, list[str]] = {}
+    if job.annotations is not None:
+        answers = table(items(job.annotations, "annotations"), given)
+
+    def make(e: Entry) -> Iterator[Sample]:
+        entry = e.value
+        name = identity(entry, "question_id")
+        if job.annotations is not None and name not in answers:
+            raise BadEntry(f"{name} has no answers in {job.annotations}", reason="no answer", field="question_id")
+        path = _coco(job, get(entry, "image_id", int), COCO)
+        yield from _asked(job, name, path, get(entry, "question"), answers.get(name))
+
+    yield from each(items(job.path, "questions"), make)
+
+
+def _flat(job: Job, entry: Any) -> Iterator[Sample]:
+    picture = get(entry, "image")
+    path = job.find(picture, picture.split("/")[-1], what="image")
+    given = entry.get("answer")
+    if isinstance(given, str):
+        given = [given]
+    if given is not None and not (isinstance(given, list) and all(isinstance(a, str) for a in given)):
+        raise BadEntry("must be a list of strings", field="answer")
+    yield from _asked(job, identity(entry, "question_id"), path, get(entry, "question"), given)
+
+
+def aokvqa(job: Job) -> Read:
+    """A-OKVQA with direct answers; from documentation, not verified.
+
+    A list of ``{"question_id", "image_id", "question", "direct_answers": [...], "choices", "correct_choice_idx",
+    "rationales", "split"}``; pictures are COCO 2017 (``train2017/000000299207.jpg``). Choices and rationales are not
+    used, as in MiniGPT-4. A test file has no answers and gives requests. MiniGPT-4's list form is read too.
+    """
+
+    def make(e: Entry) -> Iterator[Sample]:
+        entry = e.value
+        if isinstance(entry, dict) and "image" in entry:
+            given = entry.get("direct_answers", entry.get("answer"))
+            yield from _flat(job, {**entry, "answer": given})
+            return
+        if job.split is not None and get(entry, "split") != job.split:
+            job.notes["questions of other splits"] += 1
+            return
+        path = _coco(job, get(entry, "image_id", int), COCO_2017)
+        given = get(entry, "direct_answers", list) if "direct_answers" in entry else None
+        yield from _asked(job, identity(entry, "question_id"), path, get(entry, "question"), given)
+
+    yield from each(entries(job.path), make)
+
+
+def gqa(job: Job) -> Read:
+    """GQA's question files; from documentation, not verified.
+
+    ``train_balanced_questions.json``: an object of question id to ``{"imageId", "question", "answer", "fullAnswer"}``;
+    pictures are ``<imageId>.jpg``. ``--answers full`` writes the sentence ``fullAnswer``. MiniGPT-4's list form is read
+    too.
+    """
+    if begins_with(job.path) == "[":
+        yield from each(entries(job.path), lambda e: _flat(job, e.value))
+        return
+    key = "fullAnswer" if job.answers == "full" else "answer"
+
+    def make(e: Entry) -> Iterator[Sample]:
+        entry, number = e.value, identity(e.value, "imageId")
+        path = job.find(f"{number}.jpg", f"images/{number}.jpg", what="image")
+        given = [get(entry, key)] if "answer" in entry else None
+        yield from _asked(job, e.name or number, path, get(entry, "question"), given)
+
+    yield from each(members(job.path), make)
+
+
+def _coco(job: Job, number: int, splits: tuple[str, ...]) -> str:
+    """A COCO picture by its number: 2014 and 2015 names have the split in them, 2017 names do not."""
+    new = splits is COCO_2017
+    plain = [f"{number:012}.jpg" if new else f"COCO_{split}_{number:012}.jpg" for split in splits]
+    inside = [f"{split}/{name}" for split, name in zip(splits, plain, strict=True)]
+    return job.find(*dict.fromkeys((*plain, *inside)), *(() if new else (f"{number:012}.jpg",)), what="image")
+
+
+def _asked(job: Job, name: str, path: str, question: str, answers: list[str] | None) -> Iterator[Sample]:
+    if answers is not None and not answers:
+        raise BadEntry("is empty: a question has an answer", reason="no answer", field="answers")
+    if job.clean:
+        question = blip_caption(question)
+        answers = answers and [blip_caption(a) for a in answers]
+    asked = [image(path), task("vqa"), text(question)]
+    if answers is None:
+        yield sample(name, asked, None)
+    elif job.answers == "every":
+        for i, answer in enumerate(answers):
+            yield sample(f"{name}-{i}", asked, answer)
+    else:
+        yield sample(name, asked, Counter(answers).most_common(1)[0][0])

@@ -1,0 +1,182 @@
+"""Speech with its transcript, translation or caption: LibriSpeech, AISHELL-1, CoVoST 2, Clotho.
+
+Sources: openslr.org/12 (LibriSpeech's README.TXT), openslr.org/33 (AISHELL-1), get_covost_splits.py and README.md of
+facebookresearch/covost, zenodo.org/record/4783391 (Clotho). All from documentation, not verified.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from weft.conversation import WeftError
+from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, each, sample, table, task
+from weft.data.converters.jsonfile import Entry
+
+_BLANKS = re.compile(r"\s+")
+
+
+def librispeech(job: Job) -> Read:
+    """LibriSpeech; from documentation, not verified.
+
+    ``<speaker>/<chapter>/<speaker>-<chapter>.trans.txt`` holds a line ``<id> TEXT`` for each ``<id>.flac`` beside it.
+    PATH is any folder above. The text is in capitals and stays so.
+    """
+
+    def make(e: Entry) -> Iterator[Sample]:
+        name, said = _halves(e.value)
+        inside = Path(e.file).relative_to(job.path if job.path.is_dir() else job.path.parent).parent
+        yield _transcript(name, job.find(str(inside / f"{name}.flac"), what="audio"), said, job.language or "en")
+
+    for file in _files(job.path, "*.trans.txt"):
+        yield from each(_lines(file), make)
+
+
+def aishell(job: Job) -> Read:
+    """AISHELL-1; from documentation, not verified.
+
+    ``transcript/aishell_transcript_v0.8.txt`` holds a line ``<id> TEXT`` for each ``wav/<split>/<speaker>/<id>.wav``,
+    the speaker being characters 7 to 11 of the id (``BAC009S0002W0122``: ``S0002``). PATH is ``data_aishell``. The text
+    has blanks between words; ``--original-cleanup`` takes them out, as Qwen-Audio's scorer does with Chinese.
+    """
+    file = job.path / "transcript" / "aishell_transcript_v0.8.txt" if job.path.is_dir() else job.path
+    root = job.media or file.parent.parent / "wav"
+    splits = ("train", "dev", "test")
+
+    def make(e: Entry) -> Iterator[Sample]:
+        name, said = _halves(e.value)
+        found = [split for split in splits if job.exists(str(root / split / name[6:11] / f"{name}.wav"))]
+        if not found:
+            raise BadEntry(
+                f"no such file: {name}.wav (looked in {root}/<split>/{name[6:11]}; --media names another folder wav)",
+                reason="media file is missing",
+                field="audio",
+            )
+        if job.split is not None and job.split not in found:
+            job.notes["utterances of other splits"] += 1
+            return
+        clip = str(root / (job.split or found[0]) / name[6:11] / f"{name}.wav")
+        yield _transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
+
+    yield from each(_lines(file), make)
+
+
+def covost(job: Job) -> Read:
+    """CoVoST 2; from documentation, not verified.
+
+    ``covost_v2.<source>_<target>.<split>.tsv`` as get_covost_splits.py writes it (``path``, ``sentence``,
+    ``translation``, ``client_id``; no quoting, ``\\`` escapes), or the released ``covost_v2.<source>_<target>.tsv``
+    (``path``, ``translation``, ``split``; a ``train`` split has ``train_covost`` too). ``--media`` is Common Voice's
+    folder ``clips``. ``--task transcribe`` writes ``sentence``, for which a released file needs ``--annotations
+    validated.tsv``. Languages are read from the file's name, their region left out (``zh-CN``: ``zh``).
+    """
+    named = re.search(r"\.([a-zA-Z]+)(?:-\w+)?_([a-zA-Z]+)(?:-\w+)?\.", job.path.name)
+    source, target = job.language or (named and named[1].lower()), job.to or (named and named[2].lower())
+    if not source or not target:
+        raise WeftError(f"{job.path}: its name has no languages (covost_v2.fr_en.train.tsv): give --language and --to")
+    sentences: dict[str, str] = {}
+    wanted = job.task or "translate"
+    if wanted == "transcribe" and job.annotations is not None:
+        sentences = table(_table(job.annotations), lambda row: (_cell(row, "path"), _cell(row, "sentence")))
+
+    def make(e: Entry) -> Iterator[Sample]:
+        row = e.value
+        if job.split is not None and "split" in row:
+            taken = {job.split, f"{job.split}_covost"} if job.split == "train" else {job.split}
+            if _cell(row, "split") not in taken:
+                job.notes["rows of other splits"] += 1
+                return
+        name = _cell(row, "path")
+        clip = job.find(name if Path(name).suffix else f"{name}.mp3", what="audio")
+        if wanted == "transcribe":
+            said = sentences.get(name) if sentences else _cell(row, "sentence")
+            if said is None:
+                raise BadEntry(f"{name} is not in {job.annotations}", reason="no transcript", field="path")
+            yield _transcript(Path(name).stem, clip, said, source)
+        else:
+            asked = [audio(clip), task("translate", language=source, to=target)]
+            yield sample(Path(name).stem, asked, _cell(row, "translation"))
+
+    yield from each(_table(job.path), make)
+
+
+def clotho(job: Job) -> Read:
+    """Clotho; from documentation, not verified.
+
+    ``clotho_captions_<split>.csv``: ``file_name``, ``caption_1`` to ``caption_5``; one sample for each caption, whose
+    id is the file and the caption's number. ``--media`` is the folder of that split's recordings.
+    """
+
+    def make(e: Entry) -> Iterator[Sample]:
+        name = _cell(e.value, "file_name")
+        clip = job.find(name, what="audio")
+        keys = sorted(k for k in e.value if re.fullmatch(r"caption_\d+", k))
+        if not keys:
+            raise BadEntry("has no column caption_1", field="caption_1")
+        for key in keys:
+            asked = [audio(clip), task("caption", language="en", style="clotho")]
+            yield sample(f"{name}#{key.removeprefix('caption_')}", asked, _cell(e.value, key))
+
+    yield from each(_table(job.path, separator=","), make)
+
+
+def _transcript(name: str, clip: str, said: str, language: str) -> Sample:
+    return sample(name, [audio(clip), task("transcribe", language=language)], said)
+
+
+def _files(path: Path, pattern: str) -> list[Path]:
+    found = sorted(path.rglob(pattern)) if path.is_dir() else [path]
+    if not found:
+        raise WeftError(f"{path}: holds no file {pattern}: name a folder above them")
+    return found
+
+
+def _lines(file: Path) -> Iterator[Entry]:
+    try:
+        with open(file, encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield Entry(line.rstrip("\r\n"), str(file), line=number)
+    except UnicodeDecodeError:
+        yield Entry(BadEntry("is not UTF-8: save the file as UTF-8"), str(file))
+    except OSError as e:
+        raise WeftError(f"{file}: cannot be read ({e.strerror}): check the path") from None
+
+
+def _halves(line: str) -> tuple[str, str]:
+    name, _, said = line.partition(" ")
+    if not said.strip():
+        raise BadEntry("a line is an id, a blank and the text", field="text")
+    return name, said
+
+
+def _table(file: Path, separator: str = "\t") -> Iterator[Entry]:
+    """Rows as dictionaries. Tabs: nothing is quoted, a backslash escapes (get_covost_splits.py); commas: quoted."""
+    options: dict[str, Any] = {"delimiter": separator}
+    if separator == "\t":
+        options |= {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines, **options)
+            head = next(rows, [])
+            for row in rows:
+                value: Any = dict(zip(head, row, strict=False))
+                if len(row) != len(head):
+                    value = BadEntry(f"has {len(row)} columns, the first line names {len(head)}")
+                if row:
+                    yield Entry(value, str(file), line=rows.line_num)
+    except UnicodeDecodeError:
+        yield Entry(BadEntry("is not UTF-8: save the file as UTF-8"), str(file))
+    except csv.Error as e:
+        yield Entry(BadEntry(f"cannot be read further as a table ({e})"), str(file))
+    except OSError as e:
+        raise WeftError(f"{file}: cannot be read ({e.strerror}): check the path") from None
+
+
+def _cell(row: dict[str, str], column: str) -> str:
+    if column not in row:
+        raise BadEntry(f"there is no such column; there are {', '.join(row)}", field=column)
+    return row[column]
