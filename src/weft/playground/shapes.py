@@ -26,12 +26,14 @@ SIDE = 224  # pixels
 RATE = 16000  # samples a second
 SMOOTH = 2  # pictures are drawn this many times larger, then made smaller
 
+BoxTuple = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Shape:
     color: str
     shape: str
-    box: tuple[float, float, float, float]  # fractions of the picture
+    box: BoxTuple  # fractions of the picture
 
     @property
     def phrase(self) -> str:
@@ -53,17 +55,26 @@ def draw_picture(rng: np.random.Generator) -> tuple[Pillow.Image, list[Shape]]:
     size = SIDE * SMOOTH
     canvas = Pillow.new("RGB", (size, size), (shade, shade, shade - int(rng.integers(0, 14))))
     pen = ImageDraw.Draw(canvas)
-    shapes: list[Shape] = []
-    while len(shapes) < n:
-        side = rng.uniform(0.28, 0.46)
-        left, top = rng.uniform(0.02, 0.98 - side, 2)
-        box = (left, top, left + side, top + side)
-        if any(_near(box, other.box) for other in shapes):
-            continue
-        shape = Shape(str(colors[len(shapes)]), str(rng.choice(SHAPES)), tuple(round(float(x), 4) for x in box))  # type: ignore[arg-type]
+    shapes = [
+        Shape(str(color), str(rng.choice(SHAPES)), box) for color, box in zip(colors, _places(rng, n), strict=True)
+    ]
+    for shape in shapes:
         _draw(pen, shape, size)
-        shapes.append(shape)
     return canvas.resize((SIDE, SIDE), Pillow.Resampling.BOX), shapes
+
+
+def _places(rng: np.random.Generator, n: int) -> list[BoxTuple]:
+    """Boxes of ``n`` shapes that do not touch. A first box may leave no room for a second: then all are drawn anew."""
+    while True:
+        boxes: list[BoxTuple] = []
+        for _ in range(20 * n):
+            side = rng.uniform(0.28, 0.46)
+            left, top = rng.uniform(0.02, 0.98 - side, 2)
+            box = tuple(round(float(x), 4) for x in (left, top, left + side, top + side))
+            if not any(_near(box, other) for other in boxes):
+                boxes.append(box)  # type: ignore[arg-type]
+            if len(boxes) == n:
+                return boxes
 
 
 def _near(a: tuple[float, ...], b: tuple[float, ...], gap: float = 0.02) -> bool:
