@@ -1,9 +1,9 @@
 """What layout says is what encoders and connectors give."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from weft.conversation import WeftError
 from weft.models.config import Audio
 from weft.models.layout import audio_windows, image_tokens, mel_bands, window_samples

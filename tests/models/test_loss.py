@@ -1,8 +1,8 @@
 import pytest
+import tiny
 import torch
 from torch.nn import functional as F
 
-import tiny
 from weft.models.loss import chunked_cross_entropy, next_token_targets
 
 

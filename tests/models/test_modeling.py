@@ -1,10 +1,10 @@
 """The composed model: splice, batches, caches, beams, gradients, saving."""
 
 import pytest
+import tiny
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
-import tiny
 from weft.conversation import WeftError
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.training.recipe import PART_NAMES

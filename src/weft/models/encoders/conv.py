@@ -60,7 +60,9 @@ class ConvTower(nn.Module):
             )
         self.grid = image_grid(section)
         if section.layer != -1:
-            raise WeftError(f"vision.layer {section.layer}: the conv encoder gives its last layer only; use fewer layers")
+            raise WeftError(
+                f"vision.layer {section.layer}: the conv encoder gives its last layer only; use fewer layers"
+            )
         stem: list[nn.Module] = []
         for before, after in zip((3, *config.channels), config.channels, strict=False):
             stem += [
