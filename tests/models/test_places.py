@@ -46,9 +46,9 @@ def test_each_moment_and_patch_carries_the_tokens_of_its_place() -> None:
         heard = placed.embed_audio(mel) - plain.embed_audio(mel)
         seen = placed.embed_images(pixels) - plain.embed_images(pixels)
     # 13 embeddings of 80 ms: the middle of the fifth is 0.36 s.
-    torch.testing.assert_close(heard[4], table[ids("<|t0.3|>")], atol=1e-5, rtol=0)
+    torch.testing.assert_close(heard[4], table[ids("<|t0.3|>")] + table[ids("<|f6|>")], atol=1e-5, rtol=0)
     # 4 rows x 2 columns over 1000 bins: the last patch's middle is 750 across and 875 down.
-    torch.testing.assert_close(seen[-1], table[ids("<|p750|>")] + table[ids("<|p875|>")], atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[-1], table[ids("<|p750|>")] + table[ids("<|p875|>")].roll(24), atol=1e-5, rtol=0)
 
 
 def test_places_survive_saving_and_loading(tmp_path) -> None:

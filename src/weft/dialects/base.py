@@ -95,8 +95,9 @@ class Dialect(ABC):
         """
         return []
 
-    def place_tokens(self, modality: Modality) -> list[str]:
-        """Tokens that divide an image's side, or a window's seconds, evenly; none where the dialect has no such."""
+    def place_tokens(self, modality: Modality) -> list[list[str]]:
+        """Tokens that name a place: those that divide an image's side, or a window's seconds (its end has a token too),
+        evenly; then those that divide each such step again. None where the dialect has no such tokens."""
         return []
 
     @abstractmethod

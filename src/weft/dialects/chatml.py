@@ -117,9 +117,9 @@ class ChatML(Dialect):
             scales.append([f"<|q{k}|>" for k in range(self.switches.box_fine)])
         return scales
 
-    def place_tokens(self, modality: Modality) -> list[str]:
+    def place_tokens(self, modality: Modality) -> list[list[str]]:
         scales = self.ordered_tokens()
-        return scales[2 if modality == "image" else 0] if scales else []
+        return scales[2:] if modality == "image" else scales[:2]
 
     # Writing.
 

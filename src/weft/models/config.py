@@ -39,9 +39,9 @@ class Connector(Section):
     # Embeddings are multiplied by this. A new connector's have a size of about 0.6 and text embeddings 0.02 to 0.05;
     # a constant makes them alike without small weights, which an optimizer of fixed step size would overwrite at once.
     scale: float = 1.0
-    # Add to each embedding those of the dialect's tokens that name its place (its tenth of a second; its column and
-    # row), so that a time or box in an answer can be looked up in the medium, and copied from it. For training from
-    # scratch: it is what lets a small model learn word times and boxes in minutes.
+    # Add to each embedding those of the dialect's tokens that name its place (its moment; its column and row), so that a
+    # time or box in an answer can be looked up in the medium, and copied from it. For training from scratch: it is what
+    # lets a small model learn word times in minutes.
     places: bool = False
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
@@ -84,7 +84,9 @@ class Audio(Section):
     @model_validator(mode="after")
     def _fits(self) -> Audio:
         if self.batch_leak and self.kind != "qwen_audio":
-            raise ValueError(f"batch_leak is a quirk of qwen_audio's encoder, and the kind is {self.kind}; leave it out")
+            raise ValueError(
+                f"batch_leak is a quirk of qwen_audio's encoder, and the kind is {self.kind}; leave it out"
+            )
         return self
 
 
@@ -116,8 +118,8 @@ class WeftConfig(PretrainedConfig):
 
     ``image_token_id`` and ``audio_token_id`` are the ids repeated over a media span. ``audio_start_id`` and
     ``audio_end_id`` are set where the span's boundary embeddings come from the encoder (``audio.boundaries``).
-    ``image_place_ids`` and ``audio_place_ids`` are (first id, count) of the tokens that divide a picture's side and a
-    window's seconds evenly, where a connector has ``places``.
+    ``image_place_ids`` and ``audio_place_ids`` are set where a connector has ``places``: (first id, count) of the
+    tokens that divide a picture's side or a window's seconds evenly, then of those that divide each such step again.
     """
 
     model_type = "weft"
@@ -133,8 +135,8 @@ class WeftConfig(PretrainedConfig):
         audio_token_id: int | None = None,
         audio_start_id: int | None = None,
         audio_end_id: int | None = None,
-        image_place_ids: tuple[int, int] | None = None,
-        audio_place_ids: tuple[int, int] | None = None,
+        image_place_ids: list[tuple[int, int]] | None = None,
+        audio_place_ids: list[tuple[int, int]] | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):

@@ -91,7 +91,9 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.audio = build_audio(audio)
             if audio.boundaries:
                 if config.audio_start_id is None or config.audio_end_id is None:
-                    raise WeftError("audio.boundaries needs audio_start_id and audio_end_id; take a dialect that has both")
+                    raise WeftError(
+                        "audio.boundaries needs audio_start_id and audio_end_id; take a dialect that has both"
+                    )
                 self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
             self.audio_connector = build_connector(audio.connector, self.audio.width, width)
         self.always_encode: Sequence[str] = ()
@@ -151,23 +153,33 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return embedded_NtW.flatten(0, 1)
 
     def image_places(self) -> torch.Tensor:
-        """[t, W]: for each embedding of an image, those of the tokens of its column and its row."""
-        first, bins = self.config.image_place_ids
-        rows, columns = merged_grid(self.config.vision_section)
+        """[t, W]: for each embedding of an image, those of the tokens of its column and its row.
 
-        def place(n: int) -> torch.Tensor:
-            centres_n = (torch.arange(n, device=self.device) + 0.5) / n * bins
-            return self.get_input_embeddings()(first + centres_n.long())
-
-        return (place(rows)[:, None] + place(columns)[None]).flatten(0, 1)
+        Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
+        down would be 70 across and 20 down.
+        """
+        scales = self.config.image_place_ids
+        rows, columns = (
+            self._place((torch.arange(n, device=self.device) + 0.5) / n * scales[0][1], scales)
+            for n in merged_grid(self.config.vision_section)
+        )
+        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
 
     def audio_places(self, tokens: int) -> torch.Tensor:
-        """[t, W]: for each embedding of a window, that of the token of its moment."""
-        first, count = self.config.audio_place_ids
-        section = self.config.audio_section
+        """[t, W]: for each embedding of a window, those of the tokens of its moment."""
+        scales, section = self.config.audio_place_ids, self.config.audio_section
         moments_t = (torch.arange(tokens, device=self.device) + 0.5) * token_seconds(section)
-        places_t = (moments_t / section.window_seconds * (count - 1)).long().clamp(max=count - 1)
-        return self.get_input_embeddings()(first + places_t)
+        return self._place(moments_t / section.window_seconds * (scales[0][1] - 1), scales)
+
+    def _place(self, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
+        named_tW: Any = 0.0
+        rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
+        for level, (first, count) in enumerate(scales):
+            if level:
+                rest_t = (rest_t - rest_t.floor()) * count
+            named_tW = named_tW + self.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
+        return named_tW
 
     def embed_audio(self, features: torch.Tensor, lengths_N: torch.Tensor | None = None) -> torch.Tensor:
         """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths."""

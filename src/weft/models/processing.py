@@ -135,15 +135,15 @@ class WeftProcessor(ProcessorMixin):
                 ids["audio_start_id"], ids["audio_end_id"] = self.renderer.token_id(start), self.renderer.token_id(end)
         return ids
 
-    def _place_ids(self, modality: Any) -> tuple[int, int]:
-        """First id and number of the tokens that name a place in an image or a window of sound."""
-        places = [self.renderer.token_id(token) for token in self.dialect.place_tokens(modality)]
-        if not places or places != list(range(places[0], places[0] + len(places))):
+    def _place_ids(self, modality: Any) -> list[tuple[int, int]]:
+        """First id and number of the tokens of each scale that names a place in an image or a window of sound."""
+        scales = [[self.renderer.token_id(t) for t in scale] for scale in self.dialect.place_tokens(modality)]
+        if not scales or any(ids != list(range(ids[0], ids[0] + len(ids))) for ids in scales):
             raise WeftError(
                 f"connector.places needs a dialect with tokens for places, one after the other in the vocabulary, and "
                 f"{self.dialect.name} has none for {modality}s here; turn places off, or take chatml with tokens"
             )
-        return places[0], len(places)
+        return [(ids[0], len(ids)) for ids in scales]
 
     @property
     def stop_ids(self) -> list[int]:
