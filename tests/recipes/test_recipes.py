@@ -84,8 +84,16 @@ def test_finetuning_takes_lora_for_a_trained_model_and_everything_for_a_small_on
 
 def test_more_samples_take_more_steps():
     for small in (True, False):
-        steps = [default_steps(n, small) for n in (1, 100, 1000, 10**6)]
+        steps = [default_steps(n, small, False) for n in (1, 100, 1000, 10**6)]
         assert steps == sorted(steps) and steps[0] >= 50
+    assert default_steps(500, small=True, pictures=True) > default_steps(500, small=True, pictures=False)
+
+
+def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoint, tmp_path):
+    data = [Source(path=str(write(tmp_path, 3, (text,))))]
+    new, trained = (finetune_recipe(model, data).stages[0] for model in ("bundled", str(checkpoint)))
+    assert new.listen.weight > 0 and 0 < new.listen.first < new.steps
+    assert trained.listen.weight == 0
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

@@ -11,35 +11,32 @@ WIDTH = 192
 
 
 def bundled() -> ModelSpec:
-    """About three million parameters: a convolutional image tower, a Whisper-like encoder, and a small decoder."""
+    """About four million parameters: small convolutional towers for pictures and sound, and a small decoder.
+
+    Connectors carry the tokens that name places, at a scale that makes media as large as text (embeddings of 0.05).
+    """
     return ModelSpec(
         vision=TowerSource(
             kind="conv",
-            config={"channels": [24, 48, 96, WIDTH], "layers": 4, "heads": 3},
-            connector=Connector(merge=4, grid=True),
+            config={"channels": [24, 48, 96, WIDTH], "layers": 2, "heads": 3},
+            connector=Connector(places=True, scale=0.1),
             options={"size": [224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
         ),
         audio=TowerSource(
-            kind="whisper",
-            config={
-                "d_model": WIDTH,
-                "encoder_layers": 4,
-                "encoder_attention_heads": 3,
-                "encoder_ffn_dim": 4 * WIDTH,
-                "num_mel_bins": 80,
-                "max_source_positions": 1500,
-            },
-            connector=Connector(merge=4),
+            kind="conv",
+            config={"num_mel_bins": 80, "width": WIDTH},
+            connector=Connector(merge=2, places=True, scale=0.1),
         ),
         language=LanguageSource(
             config={
                 "model_type": "llama",
                 "hidden_size": WIDTH,
-                "intermediate_size": 3 * WIDTH,
-                "num_hidden_layers": 4,
-                "num_attention_heads": 3,
-                "num_key_value_heads": 3,
+                "intermediate_size": 512,
+                "num_hidden_layers": 3,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 4,
                 "max_position_embeddings": 8192,
+                "initializer_range": 0.05,
                 "tie_word_embeddings": True,
             }
         ),

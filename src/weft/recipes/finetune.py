@@ -9,11 +9,12 @@ from weft.data.source import JsonlSource
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import bundled
-from weft.recipes.small import BOTH
+from weft.recipes.small import BOTH, LISTEN
 from weft.training.build import build_model
 from weft.training.recipe import (
     PART_NAMES,
     Evaluation,
+    Listen,
     Lora,
     ModelSpec,
     Optim,
@@ -74,7 +75,7 @@ def finetune_recipe(
     else:
         parts |= {n: PartTraining(train="full") for n in ("vision_connector", "audio_connector") if n in present(spec)}
     if steps is None:
-        steps = default_steps(samples, small)
+        steps = default_steps(samples, small, any(_has_pictures(s.path) for s in data))
     rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 2e-4)
     stage = Stage(
         name="finetune",
@@ -83,25 +84,35 @@ def finetune_recipe(
         optim=Optim(
             lr=rate,
             min_lr=rate / 50,
-            warmup_steps=min(100, max(steps // 20, 5)),
+            warmup_steps=min(40, max(steps // 20, 5)),
             betas=(0.9, 0.98),
             weight_decay=0.05,
         ),
         parts=parts,
         mixture=tuple(data),
         augment=BOTH,
-        row_tokens=1536 if small else 4096,
+        listen=LISTEN.model_copy(update={"first": min(LISTEN.first, steps // 10)}) if spec.base is None else Listen(),
+        row_tokens=1024 if small else 4096,
         evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
     )
     every = max(50, min(500, steps // 10))
     return Recipe(name="finetune", model=spec, stages=(stage,), checkpoint_every=every)
 
 
-def default_steps(samples: int, small: bool) -> int:
-    """Updates for a number of samples: a small model starts from nothing, a trained one sees each three times."""
+def default_steps(samples: int, small: bool, pictures: bool) -> int:
+    """Updates for a number of samples: a small model starts from nothing, a trained one sees each three times.
+
+    Measured on the small model from nothing: a thousand recordings of spoken digits take 2,000 to 3,000 updates, boxes
+    in a few hundred pictures more than twice that.
+    """
     if small:
-        return int(min(max(1000, 3 * samples), 6000))
+        return int(min(max(6000 if pictures else 3000, 3 * samples), 10_000))
     return int(min(max(50, 3 * samples // 8), 5000))
+
+
+def _has_pictures(path: str, looked_at: int = 200) -> bool:
+    source = JsonlSource(path)
+    return any(source[i].images for i in range(min(len(source), looked_at)))
 
 
 def present(spec: ModelSpec) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.data.augment import Augment
 from weft.recipes.bundled import bundled
-from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
+from weft.training.recipe import PART_NAMES, Listen, Optim, PartTraining, Recipe, Source, Stage
 
 # Changes that keep the meaning of any sample: boxes and word times follow.
 SOUND = Augment(
@@ -20,6 +20,8 @@ SOUND = Augment(
     freq_masks=2,
     freq_mask_bands=12,
 )
+# Where answers tell what is heard when or seen where, the encoders learn that first, alone, then beside the answers.
+LISTEN = Listen(weight=1.0, first=150)
 PICTURES = Augment(color=0.3, shift=0.15, scale=0.25)
 BOTH = Augment(**{**SOUND.model_dump(), **PICTURES.model_dump(include={"color", "shift", "scale"})})
 
@@ -28,11 +30,12 @@ def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Au
     """Everything in the bundled model trains at once."""
     stage = Stage(
         steps=steps,
-        optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=100, betas=(0.9, 0.98), weight_decay=0.05),
+        optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=40, betas=(0.9, 0.98), weight_decay=0.05),
         parts={part: PartTraining(train="full") for part in PART_NAMES},
         mixture=sources,
         augment=augment,
-        row_tokens=1536,
+        listen=LISTEN,
+        row_tokens=1024,
     )
     return Recipe(name=name, model=bundled(), stages=(stage,))
 
@@ -44,10 +47,10 @@ def digits() -> Recipe:
 
 def cells() -> Recipe:
     """Blood cells under a microscope: where, and how many."""
-    return from_scratch("cells", (Source(path="cells/train.jsonl", name="cells"),), 3000, PICTURES)
+    return from_scratch("cells", (Source(path="cells/train.jsonl", name="cells"),), 6000, PICTURES)
 
 
 def digits_cells() -> Recipe:
     """Both in one model."""
     sources = Source(path="digits/train.jsonl", name="digits"), Source(path="cells/train.jsonl", name="cells")
-    return from_scratch("digits_cells", sources, 6000)
+    return from_scratch("digits_cells", sources, 8000)
