@@ -15,7 +15,6 @@ from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, audio, 
 from weft.data.converters.jsonfile import Entry, entries
 from weft.data.converters.speech import _lines
 from weft.data.converters.tags import Media, conversation, listed, turns
-from weft.dialects import get_dialect
 
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 # "Audio 1: " before a clip and the line break after it are the form's, and the dialect writes them again.
@@ -31,6 +30,8 @@ def qwen_audio(job: Job) -> Read:
     missing line break after a turn and a missing last ``<|im_end|>`` are taken as the sample file has them. Times in
     answers (``"word" starts at <|2.33|> seconds and ends at <|3.26|> seconds``) become words with times.
     """
+    from weft.dialects import get_dialect  # here, as the command's help reads this file and should stay quick
+
     dialect = get_dialect("qwen_audio")
 
     def make(e: Entry) -> Iterator[Sample]:
