@@ -24,12 +24,14 @@ SIGMA = 6.0
 # brackets stay: they stay here too.
 PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
+_TYPED = str.maketrans({"’": "'", "‘": "`", "“": "``", "”": "''", '"': "''", "–": "--", "—": "--", "…": "..."})
 _SPLIT_WORDS = {"cannot": ["can", "not"], "gonna": ["gon", "na"], "gotta": ["got", "ta"], "wanna": ["wan", "na"]}
 _ABBREVIATIONS = r"(?:mr|mrs|ms|dr|st|jr|sr|vs|etc|prof|inc|co|[a-z](?:\.[a-z])+)\."
 _TOKEN = re.compile(
-    rf"""{_ABBREVIATIONS}(?![a-z])
-    | \d+(?:[.,:]\d+)+ | \$?\d+(?:/\d+)?(?:st|nd|rd|th|s)?(?![\w-])  # numbers, times, fractions
-    | \.{{2,}} | -{{2,}} | '' | ``
+    rf"""https?://\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
+    | {_ABBREVIATIONS}(?![a-z])
+    | \d+(?:[.,:]\d+)+ | \d+/\d+  # numbers, times, fractions
+    | \.{{2,}} | -{{2,}} | '' | `` | '(?:s|m|d|ll|re|ve)\b
     | [^\W_]+(?:[-_&/][^\W_]+)*(?:'[^\W_]+)*(?:-[^\W_]+)*  # words, hyphens inside
     | \S""",
     re.VERBOSE,
@@ -45,7 +47,7 @@ def words(text: str, language: str | None = None) -> list[str]:
 def ptb_like(text: str, language: str | None = None) -> list[str]:
     """Penn Treebank tokens of a caption in lower case, punctuation removed: hyphenated words whole, clitics apart."""
     tokens: list[str] = []
-    for token in _TOKEN.findall(text.lower().replace("’", "'").replace("“", "``").replace("”", "''")):
+    for token in _TOKEN.findall(text.lower().translate(_TYPED)):
         if token in _SPLIT_WORDS:
             tokens += _SPLIT_WORDS[token]
         elif clitic := _CLITIC.match(token):
