@@ -59,11 +59,14 @@ def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
     rng = np.random.default_rng(seed)
     clips = [clip(rng.integers(2, 9, int(rng.integers(1, 5))) * 100, i) for i in range(4)]
     lengths = np.array([len(c.audios[0].source[0]) for c in clips])
-    plan = draw_clip(EVERYTHING, rng, 1, lengths, np.arange(4), RATE)
+    words = np.array([len(c.answer.parts[0].words) for c in clips])
+    plan = draw_clip(EVERYTHING, rng, 1, lengths, words, np.arange(4), RATE, progress=float(rng.uniform(0, 1.5)))
     made = make_clip(plan, RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
     wave, rate = made.audios[0].source
     words = made.answer.parts[0].words
-    assert rate == RATE and len(wave) <= plan.samples
+    assert rate == RATE
+    if not any(t.words for t in plan.takes):
+        assert len(wave) == plan.samples
     assert all(a.end <= b.start + 1e-6 for a, b in zip(words, words[1:], strict=False))
     assert words[-1].end <= len(wave) / RATE + 1e-6
     assert all(sounding(wave, w) for w in words)
@@ -90,7 +93,7 @@ def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
 def test_overlapping_words_are_not_cut_apart():
     wave = tone(1.0, 200)
     words = [Word("a", 0.1, 0.6), Word("b", 0.5, 0.9)]
-    assert cut_words(wave, words, RATE, (0.0, 0.1))[1] == words
+    assert cut_words(wave, words, RATE, 0, 0)[1] == words
 
 
 @pytest.mark.parametrize(
@@ -108,15 +111,27 @@ def test_samples_are_joined_only_where_the_prompt_is_the_same():
     assert join_key(Conversation(two.messages * 2)) is None
 
 
+def draws(seed, augment, **options):
+    lengths, words = np.full(50, 2 * RATE), np.full(50, 4)
+    return draw_clip(augment, np.random.default_rng(seed), 0, lengths, words, np.arange(50), RATE, **options)
+
+
 def test_a_plan_is_the_same_when_drawn_again_and_no_longer_than_allowed():
-    lengths = np.full(50, 2 * RATE)
-    augment = EVERYTHING.model_copy(update={"join": 0.95, "join_seconds": 9.0, "cut": 0.0})
+    augment = EVERYTHING.model_copy(update={"join": 0.95, "join_seconds": 9.0})
     for seed in range(30):
-        first, again = (
-            draw_clip(augment, np.random.default_rng(seed), 0, lengths, np.arange(50), RATE) for _ in range(2)
-        )
-        assert first == again
+        first = draws(seed, augment)
+        assert first == draws(seed, augment)
         assert sum(t.samples for t in first.takes) <= 9 * RATE
+
+
+def test_clips_ease_in_from_single_words():
+    augment = EVERYTHING.model_copy(update={"cut": 0.0, "join": 0.9})
+    start = [draws(seed, augment, progress=0.0) for seed in range(30)]
+    assert all(len(plan.takes) == 1 and plan.takes[0].share == 0.25 for plan in start)
+    middle, end = ([draws(seed, augment, progress=p) for seed in range(30)] for p in (0.5, 1.0))
+    assert all(t.share == 1.0 for plan in end for t in plan.takes)
+    heard = [np.mean([plan.samples for plan in plans]) for plans in (start, middle, end)]
+    assert heard[0] < heard[1] < heard[2]
 
 
 def test_noise_has_the_level_asked_for():

@@ -9,8 +9,9 @@ import torch
 from training_world import RATE, picture, speech, text, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
-from weft.data.listening import listening_labels
+from weft.data.listening import listening_labels, looking_labels
 from weft.data.loader import SourceSpec, TrainingData
+from weft.models.layout import merged_grid
 from weft.training.build import build_model
 
 AUGMENT = Augment(
@@ -86,12 +87,20 @@ def test_evaluation_reads_each_sample_once_in_one_pass(files, processor):
 
 
 def test_rows_are_as_long_as_planned(files, processor):
-    whole = data(files, processor)
+    whole = data(files, processor, AUGMENT.model_copy(update={"cut": 0.0, "untimed": 0.0}))
     for row in range(20):
         batch = whole.batch(row)
         planned = sum(whole.length(p) for p in whole.plan[row])
-        assert batch["tokens"] <= planned + 2 * len(batch["samples"])  # a cut clip is shorter than its plan
+        assert abs(batch["tokens"] - planned) <= 2 * len(batch["samples"])
         assert planned <= 300
+    cut = data(files[:1], processor, AUGMENT.model_copy(update={"cut": 0.9, "untimed": 0.0}))
+    tokens, planned = (
+        sum(numbers)
+        for numbers in zip(
+            *((cut.batch(r)["tokens"], sum(map(cut.length, cut.plan[r]))) for r in range(20)), strict=True
+        )
+    )
+    assert abs(tokens / planned - 1) < 0.1  # a run of words is as long as its share leads to expect, in the mean
 
 
 def test_labels_counted_are_labels_learned(model_and_processor, files):
@@ -189,9 +198,26 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
             assert token in processor.renderer.encode_text(word.text)
 
 
-def test_listening_labels_stand_for_every_embedding_of_sound(model_and_processor, files):
+def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
+    conversation = data(files[1:2], processor, Augment()).conversation(0)
+    encoded = processor.encode(conversation)
+    seen = looking_labels(conversation, encoded, processor)
+    rows, columns = merged_grid(processor.vision)
+    ((left, top, right, bottom),) = conversation.answer.parts[0].boxes
+    label = processor.renderer.encode_text("the red box")
+    for k, token in enumerate(seen.reshape(rows * columns)):
+        x, y = (k % columns + 0.5) / columns, (k // columns + 0.5) / rows
+        if left <= x < right and top <= y < bottom:
+            assert token == label[int((x - left) / (right - left) * len(label))]
+        else:
+            assert token == processor.token_ids["image_token_id"]
+
+
+def test_a_label_stands_for_every_embedding_of_sound_and_sight(model_and_processor, files):
     model, processor = model_and_processor
-    batch = next(data(files, processor, listen=True).batches())
+    batch = next(b for b in data(files, processor, listen=True).batches() if "pixel_values" in b.inputs)
     with torch.no_grad():
-        sounds = model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"])
-    assert len(batch.heard) == len(sounds) and (batch.heard >= 0).any()
+        sensed = len(model.embed_images(batch.inputs["pixel_values"]))
+        if "input_features" in batch.inputs:
+            sensed += len(model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"]))
+    assert len(batch.heard) == sensed and (batch.heard >= 0).any()

@@ -30,6 +30,7 @@ SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sente
 SIDES = re.compile(r"\b(left|right|west|east)", re.IGNORECASE)
 Corners = tuple[float, float, float, float]
 Move = Callable[[Corners], Corners]
+EASED_WORDS = 4  # while a run eases in, clips are cut to at most 1 word, growing to this and one more
 FADE = 0.005  # seconds over which a cut clip fades in and out, so that the cut is no click to learn from
 
 
@@ -43,6 +44,7 @@ class Augment(BaseModel):
     speed: float = Field(0.0, ge=0, lt=1)  # resampling factor between 1 / (1 + speed) and 1 + speed; times follow
     pad_seconds: float = Field(0.0, ge=0)  # up to this much silence before a clip, and after it, half of the time
     cut: float = Field(0.0, ge=0, le=1)  # chance that a clip with word times is cut to a random run of its words
+    ease: int = Field(0, ge=0)  # over this many samples of a run, clips grow from single words to what is said here
     join: float = Field(0.0, ge=0, lt=1)  # chance of joining a clip with another of the same prompt, and again
     join_seconds: float = Field(10.0, gt=0)  # no joined clip is longer than this
     untimed: float = Field(0.0, ge=0, le=1)  # chance that a transcript with word times is asked for without them
@@ -100,12 +102,13 @@ class Take:
     speed: float = 1.0
     silence: int = 0
     gain_db: float = 0.0
-    cut: tuple[float, float] | None = None  # two uniform numbers that choose a run of words; None: the whole clip
+    words: tuple[int, int] | None = None  # first and last word of the run that is kept; None: the whole clip
+    share: float = 1.0  # of the clip's words that are kept
 
     @property
     def samples(self) -> int:
-        """Samples this take gives at most (a cut gives fewer)."""
-        return self.silence + _stretched(self.length, self.speed)
+        """Samples this take gives; where it is cut, as many as its share of the words leads to expect."""
+        return self.silence + _stretched(max(1, round(self.length * self.share)), self.speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,22 +131,34 @@ def draw_clip(
     rng: np.random.Generator,
     index: int,
     lengths: np.ndarray,
+    words: np.ndarray,
     partners: np.ndarray,
     rate: int,
+    progress: float = 1.0,
 ) -> ClipPlan:
-    """A plan for one sample: ``lengths`` are clip samples by sample index, ``partners`` what it may be joined with."""
+    """A plan for one sample.
+
+    ``lengths`` and ``words`` are clip samples and timed words by sample index, ``partners`` what may be joined with it.
+    At ``progress`` 0 (see ``Augment.ease``) clips are cut to one word and nothing is joined.
+    """
 
     def take(i: int) -> Take:
         speed = float(np.exp(rng.uniform(-1, 1) * np.log1p(augment.speed)))
         silence = round(rng.uniform(0, augment.pad_seconds) * rate) if rng.random() < 0.5 else 0
         gain = float(rng.uniform(-1, 1) * augment.gain_db)
-        low, high = sorted(rng.uniform(size=2))
-        cut = (float(low), float(high)) if rng.random() < augment.cut else None
-        return Take(i, int(lengths[i]), speed, silence, gain, cut)
+        run, share = None, 1.0
+        count = int(words[i])
+        if rng.random() < 1 - (1 - augment.cut) * progress and count > 1:
+            first = int(rng.integers(count))
+            last = int(rng.integers(first, count))
+            if progress < 1:
+                last = min(last, first + int(EASED_WORDS * progress + rng.random()))
+            run, share = (first, last), (last - first + 1) / count
+        return Take(i, int(lengths[i]), speed, silence, gain, run, share)
 
     takes = [take(index)]
     total = takes[0].samples
-    while len(partners) and rng.random() < augment.join:
+    while len(partners) and rng.random() < augment.join * progress:
         other = take(int(partners[rng.integers(len(partners))]))
         if total + other.samples > augment.join_seconds * rate:
             break
@@ -173,8 +188,8 @@ def make_clip(
         wave = wave_of(conversation)
         part = _answer_part(conversation)
         spoken = list(part.words) if isinstance(part, Words) else []
-        if take.cut and spoken:
-            wave, spoken = cut_words(wave, spoken, rate, take.cut)
+        if take.words and spoken:
+            wave, spoken = cut_words(wave, spoken, rate, *take.words)
         wave = stretch(wave, take.speed) * np.float32(10 ** (take.gain_db / 20))
         at += take.silence
         if isinstance(part, Words):
@@ -198,11 +213,8 @@ def make_clip(
     return _replace_clip(first, (np.concatenate(waves), rate), answer)
 
 
-def cut_words(
-    wave: np.ndarray, words: list[Word], rate: int, choice: tuple[float, float]
-) -> tuple[np.ndarray, list[Word]]:
+def cut_words(wave: np.ndarray, words: list[Word], rate: int, first: int, last: int) -> tuple[np.ndarray, list[Word]]:
     """A run of words with the silence around it, cut in the middle of the gaps; word times from the new start."""
-    first, last = (min(int(c * len(words)), len(words) - 1) for c in choice)
     gap = words[first - 1].end, words[first].start
     begin = 0.0 if first == 0 else sum(gap) / 2
     end = len(wave) / rate if last == len(words) - 1 else (words[last].end + words[last + 1].start) / 2

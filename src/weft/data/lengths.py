@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weft.conversation import Conversation, Message, SampleError, Text, WeftError
+from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.data.augment import editable_time, join_key
 from weft.data.source import JsonlSource
 from weft.media import audio_samples
@@ -33,6 +33,7 @@ class Lengths:
     clip_samples: np.ndarray  # [n] int64 at the model's sample rate, of the one clip; 0 where there is none or several
     clip_tokens: np.ndarray  # [n] int32 the clip takes of `tokens`
     group: np.ndarray  # [n] int32
+    words: np.ndarray  # [n] int32: timed words of the answer; 0 where there are none
     shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
     problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
 
@@ -85,6 +86,7 @@ def measure(
             lengths.clip_samples,
             lengths.clip_tokens,
             lengths.group,
+            lengths.words,
             lengths.shared,
             (*lengths.problems, *told),
         )
@@ -100,7 +102,7 @@ def _measure(
     n = len(source)
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
-    shared = np.zeros(n, np.int32)
+    words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
     groups: dict[str, tuple[int, int]] = {}
     problems: list[str] = []
     for i in range(n):
@@ -110,6 +112,7 @@ def _measure(
             conversation = source[i]
             tokens[i] = processor.length(conversation)
             if len(conversation.audios) == 1:
+                words[i] = sum(len(p.words) for p in conversation.parts() if isinstance(p, Words))
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
         except WeftError as error:
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
@@ -118,7 +121,7 @@ def _measure(
                 raise WeftError(f"{problem}; {advice}") from None
             problems.append(problem)
             tokens[i] = 0
-    return Lengths(tokens, clips, in_clip, group, shared, tuple(problems))
+    return Lengths(tokens, clips, in_clip, group, words, shared, tuple(problems))
 
 
 def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:
@@ -157,6 +160,7 @@ def _read(file: Path) -> Lengths | None:
                 data["clip_samples"],
                 data["clip_tokens"],
                 data["group"],
+                data["words"],
                 data["shared"],
                 tuple(str(p) for p in data["problems"]),
             )
@@ -174,6 +178,7 @@ def _write(file: Path, lengths: Lengths) -> None:
         clip_samples=lengths.clip_samples,
         clip_tokens=lengths.clip_tokens,
         group=lengths.group,
+        words=lengths.words,
         shared=lengths.shared,
         problems=np.array(lengths.problems, dtype=str),
     )

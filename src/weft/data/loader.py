@@ -6,6 +6,7 @@ before. So the loader's whole state is the number of the next micro-step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -28,7 +29,7 @@ from weft.data.augment import (
     mask_features,
 )
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.listening import listening_labels
+from weft.data.listening import listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, micro_step_rows
 from weft.data.source import JsonlSource
@@ -46,7 +47,7 @@ class Batch:
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
     labels: int  # tokens that are learned
-    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known; empty unless listening
+    heard: torch.Tensor  # [X] a token for each embedding of sound, then of pictures, or -100; empty unless listening
     samples: list[str]  # file:line of each
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
 
@@ -176,20 +177,25 @@ class TrainingData:
         return self._planned_tokens(lengths, clip)
 
     def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
-        text = sum(int(lengths.tokens[t.index] - lengths.clip_tokens[t.index]) for t in clip.takes)
-        again = int(lengths.shared[clip.takes[0].index]) * (len(clip.takes) - 1)
-        return text - again + clip_tokens(self.processor, clip.samples)
+        tokens = clip_tokens(self.processor, clip.samples) + int(lengths.shared[clip.takes[0].index])
+        for take in clip.takes:
+            i = take.index
+            own = int(lengths.tokens[i] - lengths.clip_tokens[i] - lengths.shared[i])
+            tokens += math.ceil(own * take.share)
+        return tokens
 
     def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
         """How the clip is edited in time; None where it is not."""
         augment, lengths = self.specs[number].augment, self.lengths[number]
-        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed):
+        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed or augment.ease):
             return None
         group = int(lengths.group[index])
         if group == NOT_EDITABLE or not lengths.clip_samples[index]:
             return None
         partners = self.members[number].get(group, np.zeros(0, np.int64))
-        clip = draw_clip(augment, self._rng(position, 0), index, lengths.clip_samples, partners, self.rate)
+        progress = min(1.0, position / augment.ease) if augment.ease else 1.0
+        rng = self._rng(position, 0)
+        clip = draw_clip(augment, rng, index, lengths.clip_samples, lengths.words, partners, self.rate, progress)
         if self._planned_tokens(lengths, clip) > self.row_tokens:
             return ClipPlan((Take(index, int(lengths.clip_samples[index])),))
         return clip
@@ -216,14 +222,17 @@ class TrainingData:
         messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
-    def encode(self, position: int) -> tuple[Any, np.ndarray]:
-        """The `Encoded` sample at a position, and what is heard in it (`listening_labels`)."""
+    def encode(self, position: int) -> tuple[Any, np.ndarray, np.ndarray]:
+        """The `Encoded` sample at a position, and what is heard and seen in it (`listening`)."""
         conversation = self.conversation(position)
         encoded = self.processor.encode(conversation)
-        heard = listening_labels(conversation, encoded, self.processor) if self.listen else np.zeros(0, np.int64)
+        heard = seen = np.zeros(0, np.int64)
+        if self.listen:
+            heard = listening_labels(conversation, encoded, self.processor)
+            seen = looking_labels(conversation, encoded, self.processor)
         augment = self.specs[self.pick(position)[0]].augment
         encoded.features = mask_features(encoded.features, augment, self._rng(position, 2))
-        return encoded, heard
+        return encoded, heard, seen
 
     def _wave(self, conversation: Conversation) -> np.ndarray:
         return self._load_audio(conversation.audios[0].source)
@@ -238,7 +247,7 @@ class TrainingData:
 
     def batch(self, step: int) -> dict[str, Any]:
         """Micro-step number ``step`` of this rank, as numpy (what travels between processes)."""
-        encoded, heard, where, skipped = [], [], [], []
+        encoded, heard, seen, where, skipped = [], [], [], [], []
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
@@ -248,9 +257,10 @@ class TrainingData:
                 number, index = self.pick(position)
                 name = self.sources[number].where(index)
                 try:
-                    sample, sound = self.encode(position)
+                    sample, sound, sight = self.encode(position)
                     encoded.append(sample)
                     heard.append(sound)
+                    seen.append(sight)
                     where.append(name)
                 except WeftError as error:
                     problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
@@ -268,7 +278,7 @@ class TrainingData:
             "tokens": tokens,
             "places": max(places, tokens),
             "labels": sum(int(e.loss_mask[1:].sum()) for e in encoded),
-            "heard": np.concatenate(heard) if heard else np.zeros(0, np.int64),
+            "heard": np.concatenate(heard + seen) if heard else np.zeros(0, np.int64),
             "samples": where,
             "skipped": skipped,
         }

@@ -81,8 +81,9 @@ class Source(Frozen):
 
 
 class Listen(Frozen):
-    """A loss on the sound itself, for clips whose word times are known: what the connector gives at a moment is to be
-    the embedding of the word that sounds then (see `data.listening`). For encoders that start from nothing."""
+    """A loss on the media themselves, where word times or boxes are known: what the connector gives at a moment or a
+    place is to be the embedding of the word that sounds or is seen there (`data.listening`). For encoders that start
+    from nothing."""
 
     weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
     first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model

@@ -40,7 +40,7 @@ def backward(
     """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
 
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    ``listen`` weighs the loss on the sound itself, a mean of its own ("listen" in the result); without ``answer`` a
+    ``listen`` weighs the loss on the media themselves, a mean of its own ("listen" in the result); without ``answer`` a
     micro-step that has it learns nothing else. Dropout is drawn from ``seed`` and the micro-step's place: nothing of
     torch's generator need be saved to resume. Ends early, gradient unfinished, where a loss is not finite. A micro-step
     that reaches no trained weight (text only, while an encoder trains) adds nothing.
@@ -52,16 +52,19 @@ def backward(
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, place))
         parts: list[torch.Tensor] = []
-        with _sounds(model) as sounds, _autocast(model, precision):
+        with _embeddings(model) as sensed, _autocast(model, precision):
             inputs = _inputs(model, batch)
             if answers[place] and batch.labels:
                 loss = model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
                 parts.append(loss * (batch.labels / labels))
                 totals["loss"] += float(parts[-1].detach())
             elif known[place]:
-                model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
+                if "input_features" in inputs:
+                    model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
+                if "pixel_values" in inputs:
+                    model.embed_images(inputs["pixel_values"])
             if known[place]:
-                parts.append(_listening_loss(model, sounds, batch.heard) * (known[place] / sum(known)))
+                parts.append(_listening_loss(model, sensed, batch.heard) * (known[place] / sum(known)))
                 totals["listen"] += float(parts[-1].detach())
                 parts[-1] = parts[-1] * listen
         if not all(map(math.isfinite, totals.values())):
@@ -72,25 +75,32 @@ def backward(
     return totals
 
 
-def _listening_loss(model: Any, sounds: list[torch.Tensor], heard_X: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
-    sounds_XW = torch.cat(sounds)
-    heard_X = heard_X.to(sounds_XW.device)
+def _listening_loss(model: Any, sensed: dict[str, list[torch.Tensor]], heard_X: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of what the output head makes of the media's own embeddings, where it is known what they are."""
+    sensed_XW = torch.cat(sensed["audio_connector"] + sensed["vision_connector"])
+    heard_X = heard_X.to(sensed_XW.device)
     known_X = heard_X >= 0
-    return nn.functional.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
+    return nn.functional.cross_entropy(model.logits(sensed_XW[known_X]).float(), heard_X[known_X])
 
 
 @contextmanager
-def _sounds(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Collects the embeddings [X, W] that the audio connector gives meanwhile."""
-    found: list[torch.Tensor] = []
+def _embeddings(model: Any) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Collects the embeddings [X, W] that the connectors give meanwhile."""
+    found: dict[str, list[torch.Tensor]] = {"audio_connector": [], "vision_connector": []}
 
-    def keep(_: nn.Module, __: Any, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def keep(name: str, output: tuple[torch.Tensor, torch.Tensor | None]) -> None:
         embedded_NtW, tokens_N = output
-        places = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
-        found.append(embedded_NtW[places < tokens_N[:, None]])
+        if tokens_N is None:
+            found[name].append(embedded_NtW.flatten(0, 1))
+        else:
+            places = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
+            found[name].append(embedded_NtW[places < tokens_N[:, None]])
 
-    hooks = [m.register_forward_hook(keep) for m in model.part("audio_connector")]
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        for name in found
+        for module in model.part(name)
+    ]
     try:
         yield found
     finally:
