@@ -93,7 +93,14 @@ def test_an_anchor_gives_the_same_rows_without_planning_the_ones_before():
 
 
 def test_rows_are_nearly_full():
-    assert plan().fill(range(100)) > 0.93
+    whole = PackingPlan(lambda p: int(LENGTHS[p % 300]), 128)
+    assert whole.fill(range(200)) > 0.97
+
+
+def test_a_row_mixes_kinds():
+    kinds = PackingPlan(lambda p: 20 + p % 4, 256)  # four kinds of sample, told by their lengths
+    seen = [len({p % 4 for p in kinds[row]}) for row in range(60)]
+    assert np.mean(seen) > 3.5
 
 
 def test_without_packing_each_row_is_one_sample():
