@@ -87,22 +87,9 @@ _DISAGREE = "copies of the paper disagree, apparently because versions differ: t
 
 
 def _picture(name: str, title: str, text: str, metric: str, figure: str, **rest: Any) -> Benchmark:
-    return Benchmark(
-        **{
-            "name": name,
-            "title": title,
-            "system": "minigpt_v2",
-            "media": "image",
-            "task": "vqa",
-            "text": text,
-            "metric": metric,
-            "figure": figure,
-            "max_new_tokens": 20,
-            "source": MINIGPT_V2.format("eval_vqa.py"),
-            "doubt": _DISAGREE,
-        }
-        | rest
-    )
+    usual: dict[str, Any] = {"task": "vqa", "max_new_tokens": 20, "doubt": _DISAGREE}
+    usual["source"] = MINIGPT_V2.format("eval_vqa.py")
+    return Benchmark(name, title, "minigpt_v2", "image", metric, figure, text=text, **(usual | rest))
 
 
 def _refer(name: str, title: str, **published: float) -> Benchmark:
@@ -123,20 +110,8 @@ def _refer(name: str, title: str, **published: float) -> Benchmark:
 def _sound(
     name: str, title: str, task: str, metric: str, figure: str, tokens: int, script: str, **rest: Any
 ) -> Benchmark:
-    return Benchmark(
-        **{
-            "name": name,
-            "title": title,
-            "system": "qwen_audio",
-            "media": "audio",
-            "task": task,
-            "metric": metric,
-            "figure": figure,
-            "max_new_tokens": tokens,
-            "source": QWEN_AUDIO.format(script),
-        }
-        | rest
-    )
+    source = QWEN_AUDIO.format(script)
+    return Benchmark(name, title, "qwen_audio", "audio", metric, figure, tokens, source, task=task, **rest)
 
 
 def _speech(name: str, title: str, language: str, **published: float) -> Benchmark:
@@ -169,9 +144,9 @@ def _translation(source: str, target: str, published: float) -> Benchmark:
     )
 
 
-def _labels(name: str, title: str, task: str, tokens: int, script: str, published: float, **rest: Any) -> Benchmark:
+def _labels(name: str, title: str, task: str, tokens: int, script: str, test: float, **rest: Any) -> Benchmark:
     figure = "qwen_audio_accuracy"
-    fields = {"splits": ("test",), "published": (("test", published),)} | rest
+    fields: dict[str, Any] = {"splits": ("test",), "published": (("test", test),)} | rest
     return _sound(name, title, task, "accuracy", figure, tokens, script, **fields)
 
 

@@ -125,8 +125,8 @@ def synonym_table(text: str) -> dict[str, str]:
     table: dict[str, str] = {}
     for line in text.splitlines():
         names = [name.strip().lower() for name in line.split(",") if name.strip()]
-        table |= {" ".join(map(singular, name.split())): names[0] for name in names}
-        table |= dict.fromkeys(names, names[0])
+        for name in names:
+            table[name] = table[" ".join(map(singular, name.split()))] = names[0]
     return table
 
 

@@ -35,8 +35,8 @@ class Line:
         for name in names:
             if name in self.fields:
                 return name, self.fields[name]
-        near = next((n for key in self.fields for n in get_close_matches(key, names, 1)), None)
-        hint = next((f" (did you mean {near!r} where it says {k!r}?)" for k in self.fields if near and near in k), "")
+        near = ((key, match) for key in self.fields for match in get_close_matches(key, names, 1))
+        hint = next((f" (did you mean {match!r} where it says {key!r}?)" for key, match in near), "")
         self.wrong(names[0], f"missing: a reference of this metric needs {' or '.join(map(repr, names))}{hint}")
 
     def string(self, *names: str) -> str:
