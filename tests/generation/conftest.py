@@ -1,6 +1,6 @@
 import pytest
-from tiny_model import tiny
 
+from tiny_model import tiny
 from weft.generation import Model
 
 
