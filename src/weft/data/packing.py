@@ -19,7 +19,7 @@ WINDOW = 1024  # samples planned together: large enough that a row in a hundred 
 
 
 def pack(lengths: Sequence[int], row_tokens: int, order: Sequence[int] | np.ndarray | None = None) -> list[list[int]]:
-    """Rows of indices into ``lengths``, each summing to at most ``row_tokens``: best fit, in ``order`` (None: as given).
+    """Rows of indices into ``lengths``, each of at most ``row_tokens``: best fit, in ``order`` (None: as given).
 
     Every index with a length above 0 is in exactly one row; an index with length 0 (a sample that is left out) in none.
     A shuffled order fills rows one or two percent less than the longest first would, but mixes them: samples of one
