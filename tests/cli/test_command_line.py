@@ -14,6 +14,7 @@ import typer
 from weft import cli
 from weft.conversation import WeftError
 
+COMMAND = str(Path(sys.executable).parent / "weft")  # the installed script, which is what starts without torch
 SAMPLE = {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]}
 
 
@@ -38,7 +39,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_help_lists_every_command_without_importing_one() -> None:
     program = (
-        "import sys; sys.argv = ['weft', '--help']\n"
+        f"import sys; sys.argv = [{COMMAND!r}, '--help']\n"
         "from weft import cli\n"
         "status = cli.run(sys.argv[1:])\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'numpy'} & set(sys.modules)\n"
@@ -53,7 +54,7 @@ def test_help_lists_every_command_without_importing_one() -> None:
 def test_checking_samples_needs_no_model_code(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps(SAMPLE) + "\n")
     program = (
-        f"import sys; sys.argv = ['weft', 'data', 'validate', {str(tmp_path / 'a.jsonl')!r}]\n"
+        f"import sys; sys.argv = [{COMMAND!r}, 'data', 'validate', {str(tmp_path / 'a.jsonl')!r}]\n"
         "from weft import cli\n"
         "status = cli.run(sys.argv[1:])\n"
         "heavy = {'torch', 'transformers', 'matplotlib'} & set(sys.modules)\n"
@@ -162,7 +163,7 @@ def test_a_quiet_end_is_quiet(
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text((json.dumps(SAMPLE) + "\n") * 3)
     program = (
-        f"import sys; sys.argv = ['weft', 'data', 'validate', '--json', {str(tmp_path / 'a.jsonl')!r}]\n"
+        f"import sys; sys.argv = [{COMMAND!r}, 'data', 'validate', '--json', {str(tmp_path / 'a.jsonl')!r}]\n"
         "from weft import cli; cli.main()\n"
     )
     read, write = os.pipe()

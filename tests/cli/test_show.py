@@ -88,7 +88,7 @@ def test_sizes_of_a_recipe(capsys):
     memory = stage["memory"]
     assert memory["weights"] > 4 * found["parameters"]  # the adapters come on top
     assert memory["optimizer"] == 2 * memory["gradients"] == 8 * sum(stage["trained"].values())
-    assert found["image"]["tokens"] == 51 and found["sound"]["tokens_second"] == 15
+    assert found["image"]["tokens"] == 14 * 14 + 2 and found["sound"]["tokens_second"] == 15
     text = shown(capsys, "digits")
     assert "parameters" in text and "activations" in text
 

@@ -115,6 +115,7 @@ def test_qwen_audio_has_8_4_billion_values() -> None:
     claims.settle()
     assert [w.tokens for w in audio_windows(section, 16000)] == [25]
     assert [w.tokens for w in audio_windows(section, 31 * 16000)] == [750, 25]
-    config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"))
+    ids = {"audio_start_id": 155163, "audio_end_id": 155164}
+    config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"), **ids)
     check_layout(config, [*outputs, *sound])
     assert sum(math.prod(o.shape) for o in (*outputs, *sound)) == count(shapes)
