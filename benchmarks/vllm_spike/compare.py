@@ -1,0 +1,136 @@
+"""Greedy answers of two small random models in fp32: weft's own `generate` against vLLM.
+
+python compare.py make FOLDER    in weft's environment: writes the models and the answers expected of them
+python compare.py vllm FOLDER    in vLLM's environment: serves them and compares (exit status 1 on a difference)
+"""
+
+import io
+import json
+import sys
+from base64 import b64encode
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+
+import weft
+from weft.conversation import parse_messages
+
+SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
+SIGLIP = {"kind": "siglip", "config": {"hidden_size": 32, "image_size": 32, "patch_size": 8, **SMALL}}
+CONV = {"kind": "conv", "config": {"channels": [8, 16, 16, 16], "heads": 2}, "options": {"size": (32, 32)}}
+PLACES = {"connector": {"places": True}}  # embeddings of tokens that name places are added to those of media
+WHISPER = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "num_mel_bins": 16}
+LANGUAGE = {"hidden_size": 64, "num_key_value_heads": 1, "max_position_embeddings": 512, **SMALL}
+MODELS = {
+    "siglip-qwen2": (SIGLIP | {"connector": {"kind": "mlp", "merge": 4, "grid": True}}, {"model_type": "qwen2"}),
+    "conv-llama-tied": (CONV | PLACES, {"model_type": "llama", "tie_word_embeddings": True}),
+}
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+
+
+def sound(seconds, seed, rate=16000):  # of 16 bits, so that a WAV file holds it as it is
+    return np.random.default_rng(seed).normal(0, 3000, round(seconds * rate)).astype(np.int16) / np.float32(32768), rate
+
+
+CASES = {
+    "text only": ["Say something."],
+    "one image": [picture(0), "What is this?"],
+    "another image": [picture(1), "What is this?"],
+    "one clip": [sound(0.7, 0), "What is this?"],
+    "another clip": [sound(0.7, 1), "What is this?"],
+    "image and clip": [picture(0), sound(0.7, 0), "And both?"],
+    "clip, words, image": [sound(0.7, 0), "then", picture(0), "?"],
+    "two clips, 16 and 22 kHz": [sound(0.5, 2), sound(1.3, 3, 22050), "The same?"],
+    "two images": [picture(0), picture(1), "The same?"],
+    "a clip of three windows": [sound(4.4, 4), "What is this?"],
+}
+
+
+def part(value, http):
+    """A part as weft takes it, or as a chat request over HTTP carries it."""
+    kind = "text" if isinstance(value, str) else "image" if isinstance(value, Image.Image) else "audio"
+    if kind == "text" or not http:
+        return {"type": kind, kind: value}
+    file = io.BytesIO()
+    if kind == "image":
+        value.save(file, "PNG")
+        url = "data:image/png;base64," + b64encode(file.getvalue()).decode()
+        return {"type": "image_url", "image_url": {"url": url}}
+    soundfile.write(file, *value, format="WAV", subtype="PCM_16")
+    return {"type": "input_audio", "input_audio": {"data": b64encode(file.getvalue()).decode(), "format": "wav"}}
+
+
+def chats(http=False):
+    return [[{"role": "user", "content": [part(value, http) for value in parts]}] for parts in CASES.values()]
+
+
+def make(folder, vision, language):
+    merging = {"merge": 4, "places": vision["connector"].get("places", False)}
+    audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0}}
+    model, processor = weft.compose(vision=vision, audio=audio, language={"config": LANGUAGE | language})
+    with torch.no_grad():  # a random model answers alike whatever it is asked: larger weights, and a head not flat
+        for weight in model.language_model.model.layers.parameters():
+            weight.mul_(6 if weight.ndim == 2 else 1)
+        head = model.get_output_embeddings().weight
+        head.copy_(0.1 * torch.randn(head.shape, generator=torch.Generator().manual_seed(0)))
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    expected = []
+    for messages in chats():
+        options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+        inputs = processor.apply_chat_template(messages, **options)
+        out = model.generate(**inputs, max_new_tokens=32, return_dict_in_generate=True, output_logits=True)
+        ids = out.sequences[0, -len(out.logits) :].tolist()
+        scores = [row[0].log_softmax(-1)[i].item() for row, i in zip(out.logits, ids, strict=True)]
+        expected.append({"prompt": inputs["input_ids"][0].tolist(), "ids": ids, "scores": scores})
+    (folder / "expected.json").write_text(json.dumps(expected))
+    print(f"{folder.name}: {len({tuple(e['ids']) for e in expected})} different answers to {len(expected)} questions")
+
+
+def prompt(processor, messages):
+    """What weft hands to vLLM: the ids with one slot a medium, and the media."""
+    asked = parse_messages(messages)
+    media = {"image": [i.source for i in asked.images], "audio": [a.source for a in asked.audios]}
+    slots = {(modality, i): [1] for modality, items in media.items() for i in range(len(items))}
+    ids = processor.renderer.render(processor.pieces(asked, generate=True), slots).ids
+    return {"prompt_token_ids": ids, "multi_modal_data": {m: items for m, items in media.items() if items}}
+
+
+def serve(folder, *_):
+    from vllm import LLM, SamplingParams
+
+    options = {"max_model_len": 512, "limit_mm_per_prompt": {"image": 2, "audio": 2}, "gpu_memory_utilization": 0.3}
+    llm = LLM(str(folder), dtype="float32", enforce_eager=True, **options)
+    greedy = SamplingParams(temperature=0, max_tokens=32, logprobs=0)
+    processor = weft.WeftProcessor.from_pretrained(folder)
+    prompts, wrong = [prompt(processor, messages) for messages in chats()], 0
+    runs = {
+        "ids and media, one by one": [llm.generate(p, greedy, use_tqdm=False)[0] for p in prompts],
+        "ids and media, as a batch": llm.generate(prompts, greedy, use_tqdm=False),
+        "chat, the folder's template": llm.chat(chats(http=True), greedy, use_tqdm=False),
+    }
+    for run, outputs in runs.items():
+        off, same = 0.0, 0
+        for case, want, out in zip(CASES, json.loads((folder / "expected.json").read_text()), outputs, strict=True):
+            got = out.outputs[0]
+            if (list(out.prompt_token_ids), list(got.token_ids)) != (want["prompt"], want["ids"]):
+                print(case, want["prompt"], list(out.prompt_token_ids), want["ids"], list(got.token_ids), sep="\n  ")
+                continue
+            steps = zip(got.logprobs, want["ids"], want["scores"], strict=True)
+            apart = max(abs(step[i].logprob - score) for step, i, score in steps)
+            off, same = max(off, apart), same + (apart < 1e-3)  # the same ids alone can be chance
+        print(f"{folder.name}, {run}: {same} of {len(CASES)} equal, log-probabilities within {off:.0e}", flush=True)
+        wrong += len(CASES) - same
+    return wrong
+
+
+if __name__ == "__main__":
+    stage, root, *names = sys.argv[1:]
+    work = {"make": make, "vllm": serve}[stage]
+    sys.exit(sum(work(Path(root, name), *MODELS[name]) or 0 for name in names or MODELS) > 0)
