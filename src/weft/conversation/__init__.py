@@ -2,15 +2,12 @@
 
 from weft.conversation.errors import SampleError, WeftError
 from weft.conversation.samples import (
-    dump_parts,
-    dump_sample,
     iter_lines,
     iter_samples,
     parse_line,
     parse_messages,
     parse_sample,
     read_samples,
-    write_samples,
 )
 from weft.conversation.tasks import TASKS, TaskSpec
 from weft.conversation.types import (
@@ -27,6 +24,7 @@ from weft.conversation.types import (
     Word,
     Words,
 )
+from weft.conversation.writing import dump_parts, dump_sample, write_samples
 
 __all__ = [
     "TASKS",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from weft.conversation import Conversation, SampleError, WeftError, Words
-from weft.conversation.samples import dump_parts, iter_samples
+from weft.conversation.samples import iter_samples
+from weft.conversation.writing import dump_parts
 from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
 from weft.evaluation.page import write_page
 from weft.evaluation.report import write_json

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.conversation import Conversation, SampleError, WeftError
-from weft.conversation.samples import dump_parts, iter_lines, parse_line
+from weft.conversation.samples import iter_lines, parse_line
+from weft.conversation.writing import dump_parts
 from weft.generation.engine import Model
 from weft.generation.reply import Options, Reply
 from weft.media import image_size
