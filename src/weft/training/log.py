@@ -97,8 +97,12 @@ class Log:
 
     def _line(self, stage: str, step: int, last: int) -> Text:
         seconds = sum(r["seconds"] for r in self._recent)
-        labels = max(sum(r["labels"] for r in self._recent), 1)
-        loss = sum(r["loss"] * r["labels"] for r in self._recent) / labels
+        learned = [r for r in self._recent if r["loss"] > 0]
+        name = "loss " if learned else "listening "
+        learned = learned or list(self._recent)
+        key = "loss" if name == "loss " else "listen"
+        labels = max(sum(r["labels"] for r in learned), 1)
+        loss = sum(r.get(key, 0.0) * r["labels"] for r in learned) / labels
         speed = sum(r["tokens"] for r in self._recent) / max(seconds, 1e-9)
         padding = sum(r["padding"] for r in self._recent) / len(self._recent)
         left = (last - step) * seconds / len(self._recent)
@@ -106,7 +110,7 @@ class Log:
         line = Text()
         line.append(f"{stage} ", style="bold")
         line.append(f"{step:>{len(str(last))}}/{last}  ")
-        line.append("loss ", style="dim")
+        line.append(name, style="dim")
         line.append(f"{loss:.4f}  ", style="bold cyan")
         line.append(f"{speed:,.0f} ")
         line.append("tokens/s  padding ", style="dim")

@@ -19,6 +19,7 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
     records = read_log(run / "log.jsonl")
     steps = [r for r in records if r["event"] == "step"]
     evals = [r for r in records if r["event"] == "eval"]
+    steps = [r for r in steps if r["loss"] > 0]  # not those that learn from media alone
     if len(steps) < 2:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
