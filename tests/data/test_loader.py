@@ -1,15 +1,16 @@
 """Micro-steps: the same whatever made them, complete, and clear about samples that are wrong."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 
 from training_world import RATE, picture, speech, text, tiny_spec, write
-from weft.conversation import WeftError
+from weft.conversation import Conversation, Message, Text, WeftError
 from weft.data.augment import Augment
-from weft.data.listening import listening_labels, looking_labels
+from weft.data.listening import Looking, listening_labels, looking_labels
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.layout import merged_grid
 from weft.training.build import build_model
@@ -200,24 +201,46 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
 
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
     conversation = data(files[1:2], processor, Augment()).conversation(0)
-    encoded = processor.encode(conversation)
-    seen = looking_labels(conversation, encoded, processor)
+    looking = looking_labels(conversation, processor.encode(conversation), processor)
     rows, columns = merged_grid(processor.vision)
     ((left, top, right, bottom),) = conversation.answer.parts[0].boxes
     label = processor.renderer.encode_text("the red box")
-    for k, token in enumerate(seen.reshape(rows * columns)):
+    assert [n[n >= 0].tolist() for n in looking.names] == [[processor.token_ids["image_token_id"]], label]
+    assert looking.among.all() and len(looking.seen) == rows * columns
+    middle = int((top + bottom) / 2 * rows) * columns + int((left + right) / 2 * columns)
+    for k, name in enumerate(looking.seen):
         x, y = (k % columns + 0.5) / columns, (k // columns + 0.5) / rows
-        if left <= x < right and top <= y < bottom:
-            assert token == label[int((x - left) / (right - left) * len(label))]
-        else:
-            assert token == processor.token_ids["image_token_id"]
+        assert name == (left <= x < right and top <= y < bottom or k == middle)
 
 
-def test_a_label_stands_for_every_embedding_of_sound_and_sight(model_and_processor, files):
+def test_a_picture_only_tells_of_what_its_sample_asks_for(processor, files):
+    plain = data(files[1:2], processor, Augment())
+    parts = []
+    for position, label in enumerate(("the red box", "the blue box", "the red box")):
+        conversation = plain.conversation(position)
+        question, answer = conversation.messages
+        box = replace(answer.parts[0], label=label)
+        told = Conversation((question, replace(answer, parts=(box,))))
+        parts.append(looking_labels(told, processor.encode(told), processor))
+    question = Conversation((conversation.messages[0], Message("assistant", (Text("two"),))))
+    parts.append(looking_labels(question, processor.encode(question), processor))  # tells of nothing
+    joined = Looking.join(parts)
+    assert (joined.seen[-len(parts[0].seen) :] == -100).all() and not joined.among[-1].any()
+    one = len(parts[0].seen)
+    assert len(joined.names) == 3 and joined.among[: 3 * one].sum(1).tolist() == [2] * 3 * one
+    assert (joined.among[:one] == joined.among[2 * one : 3 * one]).all() and not (
+        joined.among[0] == joined.among[one]
+    ).all()
+    assert set(joined.seen[one : 2 * one]) == {0, 2} and set(joined.seen[:one]) == {0, 1}
+
+
+def test_labels_stand_for_every_embedding_of_sound_and_sight(model_and_processor, files):
     model, processor = model_and_processor
-    batch = next(b for b in data(files, processor, listen=True).batches() if "pixel_values" in b.inputs)
+    batch = next(
+        b for b in data(files, processor, listen=True).batches() if {"pixel_values", "input_features"} <= set(b.inputs)
+    )
     with torch.no_grad():
-        sensed = len(model.embed_images(batch.inputs["pixel_values"]))
-        if "input_features" in batch.inputs:
-            sensed += len(model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"]))
-    assert len(batch.heard) == sensed and (batch.heard >= 0).any()
+        views = model.embed_images(batch.inputs["pixel_values"])
+        sounds = model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"])
+    assert len(batch.heard) == len(sounds) and (batch.heard >= 0).any()
+    assert len(batch.seen) == len(batch.among) == len(views) and (batch.seen > 0).any()

@@ -160,6 +160,15 @@ def test_listening_first_teaches_the_encoder_alone_and_then_both(tmp_path):
     assert heard[-1] < 0.8 * heard[0]
 
 
+def test_looking_first_teaches_the_encoder_alone_and_then_both(tmp_path):
+    path = write(tmp_path / "pictures", 12, (picture,))
+    recipe = tiny_recipe(path, steps=8, listen=Listen(weight=1.0, first=4), optim=Optim(lr=1e-2, warmup_steps=1))
+    go(recipe, tmp_path / "run")
+    steps = records(tmp_path / "run")
+    assert [r["loss"] > 0 for r in steps] == [False] * 4 + [True] * 4
+    assert steps[-1]["look"] < 0.8 * steps[0]["look"]
+
+
 def test_a_micro_step_that_reaches_nothing_trained_adds_nothing(tmp_path):
     path = write(tmp_path / "samples", 12, (text, speech))
     parts = {"audio_connector": PartTraining(train="full")}

@@ -3,11 +3,13 @@
 A model that starts from nothing must find out at once what sound means and how to write answers, and can sit for long
 on writing likely answers without listening. Where word times are known they say what each moment of sound is, so the
 encoder can be taught directly: a moment inside a word is to give the word's tokens, spread evenly over its duration; a
-moment outside words gives the placeholder token (silence).
+moment outside words gives the placeholder token (silence). Boxes say the same of the places of a picture.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,32 +46,74 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
     return np.concatenate(labels) if labels else np.zeros(0, np.int64)
 
 
-def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> np.ndarray:
-    """A token for each embedding of a picture in the sample, in order [X]; -100 where no boxes are known.
+@dataclass(frozen=True)
+class Looking:
+    """What is seen where: each embedding of a picture shows one of ``names``, of which name 0 is "none of these"."""
 
-    The same for boxes: a patch whose middle lies in a box gives a token of the box's label, its tokens spread evenly
-    from left to right; one outside of all boxes gives the placeholder token.
+    seen: np.ndarray  # int64 [X] which name; -100 where boxes are not known
+    among: np.ndarray  # bool [X, C] the names that its sample speaks of: only between these is there an answer
+    names: np.ndarray  # int64 [C, K] the tokens of each name, filled up with -1
+
+    @staticmethod
+    def join(parts: Sequence[Looking]) -> Looking:
+        """Those of several samples, equal names made one."""
+        index: dict[tuple[int, ...], int] = {}
+        maps = [[index.setdefault(tuple(n[n >= 0].tolist()), len(index)) for n in part.names] for part in parts]
+        names = np.full((len(index), max(map(len, index), default=0)), -1, np.int64)
+        for tokens, i in index.items():
+            names[i, : len(tokens)] = tokens
+        seen = [
+            np.where(p.seen >= 0, np.asarray(m)[np.maximum(p.seen, 0)], IGNORED)
+            for p, m in zip(parts, maps, strict=True)
+        ]
+        among = np.zeros((sum(len(p.seen) for p in parts), len(index)), bool)
+        row = 0
+        for part, own in zip(parts, maps, strict=True):
+            among[row : row + len(part.seen), own] = part.among
+            row += len(part.seen)
+        return Looking(np.concatenate(seen) if seen else np.zeros(0, np.int64), among, names)
+
+
+def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> Looking:
+    """What is seen at each embedding of the sample's pictures, in order, where boxes with labels tell.
+
+    A place whose middle lies in a box shows that box's label (the smallest box, where several cover it); so does the
+    place in which a small box's own middle lies. A sample tells of its own labels alone: what it does not ask for may
+    well be in the picture, so a place is only ever "this" or "none of what was asked for", never "that other thing".
     """
-    boxes: dict[int, list[tuple[Box, str]]] = {}
+    boxes: dict[int, list[tuple[str, tuple[float, float, float, float] | None]]] = {}
     question = None
     for message in conversation.messages:
         question = message if message.role == "user" else question
         for part in message.parts:
             label = (part.label or asked_label(question)) if isinstance(part, Box) else None
             if isinstance(part, Box) and label:
-                boxes.setdefault(part.image or 0, []).append((part, label))
+                boxes.setdefault(part.image or 0, []).extend((label, box) for box in part.boxes or (None,))
     spans = [s for s in encoded.spans if s.modality == "image"]
-    labels = [np.full(span.length, IGNORED, np.int64) for span in spans]
-    for here, span in zip(labels, spans, strict=True):
-        if span.item not in boxes:
+    labels = list(dict.fromkeys(label for found in boxes.values() for label, _ in found))
+    tokens = [[processor.token_ids["image_token_id"]]] if spans else []
+    tokens += [processor.renderer.encode_text(label) for label in labels]
+    seen = [np.full(span.length, IGNORED, np.int64) for span in spans]
+    among = [np.zeros((span.length, len(tokens)), bool) for span in spans]
+    for here, asked, span in zip(seen, among, spans, strict=True):
+        if span.item not in boxes or span.length != np.prod(grid := merged_grid(processor.vision)):
             continue
-        rows, columns = merged_grid(processor.vision)
-        y, x = ((np.indices((rows, columns)) + 0.5) / np.array([rows, columns])[:, None, None]).reshape(2, -1)
-        here[:] = processor.token_ids["image_token_id"]
-        for part, label in boxes[span.item]:
-            tokens = np.asarray(processor.renderer.encode_text(label))
-            for left, top, right, bottom in part.boxes:
-                inside = np.flatnonzero((x >= left) & (x < right) & (y >= top) & (y < bottom))
-                place = (x[inside] - left) / max(right - left, 1e-6) * len(tokens)
-                here[inside] = tokens[np.minimum(place.astype(int), len(tokens) - 1)]
-    return np.concatenate(labels) if labels else np.zeros(0, np.int64)
+        rows, columns = grid
+        y, x = ((np.indices(grid) + 0.5) / np.array(grid)[:, None, None]).reshape(2, -1)
+        here[:] = 0
+        asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
+        known = [(label, box) for label, box in boxes[span.item] if box is not None]
+        for label, (left, top, right, bottom) in sorted(
+            known, key=lambda b: -(b[1][2] - b[1][0]) * (b[1][3] - b[1][1])
+        ):
+            middle = min(int((top + bottom) / 2 * rows), rows - 1), min(int((left + right) / 2 * columns), columns - 1)
+            here[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = 1 + labels.index(label)
+            here[middle[0] * columns + middle[1]] = 1 + labels.index(label)
+    names = np.full((len(tokens), max(map(len, tokens), default=0)), -1, np.int64)
+    for row, ids in zip(names, tokens, strict=True):
+        row[: len(ids)] = ids
+    return Looking(
+        np.concatenate(seen) if seen else np.zeros(0, np.int64),
+        np.concatenate(among) if among else np.zeros((0, 0), bool),
+        names,
+    )

@@ -29,7 +29,7 @@ from weft.data.augment import (
     mask_features,
 )
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.listening import listening_labels, looking_labels
+from weft.data.listening import Looking, listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, micro_step_rows
 from weft.data.source import JsonlSource
@@ -47,7 +47,10 @@ class Batch:
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
     labels: int  # tokens that are learned
-    heard: torch.Tensor  # [X] a token for each embedding of sound, then of pictures, or -100; empty unless listening
+    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known; empty unless listening
+    seen: torch.Tensor  # [X] for each embedding of a picture which of `names` it shows, -100 where not known
+    among: torch.Tensor  # bool [X, C] the names between which it is to tell
+    names: torch.Tensor  # [C, K] the tokens of each name, filled up with -1
     samples: list[str]  # file:line of each
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
 
@@ -222,11 +225,11 @@ class TrainingData:
         messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
-    def encode(self, position: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        """The `Encoded` sample at a position, and what is heard and seen in it (`listening`)."""
+    def encode(self, position: int) -> tuple[Any, np.ndarray, Looking | None]:
+        """The `Encoded` sample at a position, and with ``listen`` what is heard and seen in it (see `listening`)."""
         conversation = self.conversation(position)
         encoded = self.processor.encode(conversation)
-        heard = seen = np.zeros(0, np.int64)
+        heard, seen = np.zeros(0, np.int64), None
         if self.listen:
             heard = listening_labels(conversation, encoded, self.processor)
             seen = looking_labels(conversation, encoded, self.processor)
@@ -260,7 +263,7 @@ class TrainingData:
                     sample, sound, sight = self.encode(position)
                     encoded.append(sample)
                     heard.append(sound)
-                    seen.append(sight)
+                    seen += [sight] if sight is not None else []
                     where.append(name)
                 except WeftError as error:
                     problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
@@ -278,7 +281,8 @@ class TrainingData:
             "tokens": tokens,
             "places": max(places, tokens),
             "labels": sum(int(e.loss_mask[1:].sum()) for e in encoded),
-            "heard": np.concatenate(heard + seen) if heard else np.zeros(0, np.int64),
+            "heard": np.concatenate(heard) if heard else np.zeros(0, np.int64),
+            **vars(Looking.join(seen)),
             "samples": where,
             "skipped": skipped,
         }
@@ -299,7 +303,8 @@ class TrainingData:
                 if self.end is not None and not value["samples"] and not value["skipped"]:
                     return
                 inputs = {k: torch.from_numpy(v) for k, v in value["inputs"].items()}
-                yield Batch(**{**value, "inputs": inputs, "heard": torch.from_numpy(value["heard"])})
+                told = {name: torch.from_numpy(value[name]) for name in ("heard", "seen", "among", "names")}
+                yield Batch(**{**value, **told, "inputs": inputs})
         finally:
             close = getattr(iterator, "close", None)
             if close:

@@ -98,11 +98,10 @@ class Log:
     def _line(self, stage: str, step: int, last: int) -> Text:
         seconds = sum(r["seconds"] for r in self._recent)
         learned = [r for r in self._recent if r["loss"] > 0]
-        name = "loss " if learned else "listening "
-        learned = learned or list(self._recent)
-        key = "loss" if name == "loss " else "listen"
+        name = "loss " if learned else "listening and looking "
+        learned = learned or [{**r, "loss": r.get("listen", 0.0) + r.get("look", 0.0)} for r in self._recent]
         labels = max(sum(r["labels"] for r in learned), 1)
-        loss = sum(r.get(key, 0.0) * r["labels"] for r in learned) / labels
+        loss = sum(r["loss"] * r["labels"] for r in learned) / labels
         speed = sum(r["tokens"] for r in self._recent) / max(seconds, 1e-9)
         padding = sum(r["padding"] for r in self._recent) / len(self._recent)
         left = (last - step) * seconds / len(self._recent)

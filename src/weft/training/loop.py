@@ -312,7 +312,7 @@ class Run:
             step=self.step,
             last=last,
             loss=round(numbers["loss"], 6),
-            **({"listen": round(numbers["listen"], 6)} if "listen" in numbers else {}),
+            **{name: round(numbers[name], 6) for name in ("listen", "look") if name in numbers},
             lr=float(f"{numbers['lr']:.6g}"),
             grad_norm=round(numbers["grad_norm"], 5),
             tokens=tokens,

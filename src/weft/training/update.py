@@ -40,47 +40,64 @@ def backward(
     """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
 
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    ``listen`` weighs the loss on the media themselves, a mean of its own ("listen" in the result); without ``answer`` a
-    micro-step that has it learns nothing else. Dropout is drawn from ``seed`` and the micro-step's place: nothing of
-    torch's generator need be saved to resume. Ends early, gradient unfinished, where a loss is not finite. A micro-step
-    that reaches no trained weight (text only, while an encoder trains) adds nothing.
+    ``listen`` weighs the losses on the media themselves, each a mean of its own ("listen" of sound, "look" of
+    pictures); without ``answer`` a micro-step that has one learns nothing else. Dropout is drawn from ``seed`` and the
+    micro-step's place: nothing of torch's generator need be saved to resume. Ends early, gradient unfinished, where a
+    loss is not finite. A micro-step that reaches no trained weight (text only, while an encoder trains) adds nothing.
     """
-    known = [int((b.heard >= 0).sum()) if listen else 0 for b in micro]
-    answers = [answer or not n for n in known]
+    heard = [int((b.heard >= 0).sum()) if listen else 0 for b in micro]
+    seen = [int((b.seen >= 0).sum()) if listen else 0 for b in micro]
+    answers = [answer or not (h or s) for h, s in zip(heard, seen, strict=True)]
     labels = sum(b.labels for b, wanted in zip(micro, answers, strict=True) if wanted)
-    totals = {"loss": 0.0} | ({"listen": 0.0} if any(known) else {})
+    totals = {"loss": 0.0} | ({"listen": 0.0} if any(heard) else {}) | ({"look": 0.0} if any(seen) else {})
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, place))
-        parts: list[torch.Tensor] = []
+        parts: dict[str, torch.Tensor] = {}
         with _embeddings(model) as sensed, _autocast(model, precision):
             inputs = _inputs(model, batch)
             if answers[place] and batch.labels:
                 loss = model(**inputs, label_smoothing=label_smoothing, use_cache=False).loss
-                parts.append(loss * (batch.labels / labels))
-                totals["loss"] += float(parts[-1].detach())
-            elif known[place]:
-                if "input_features" in inputs:
+                parts["loss"] = loss * (batch.labels / labels)
+            elif not answers[place]:
+                if heard[place]:
                     model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
-                if "pixel_values" in inputs:
+                if seen[place]:
                     model.embed_images(inputs["pixel_values"])
-            if known[place]:
-                parts.append(_listening_loss(model, sensed, batch.heard) * (known[place] / sum(known)))
-                totals["listen"] += float(parts[-1].detach())
-                parts[-1] = parts[-1] * listen
+            if heard[place]:
+                sounds_XW = torch.cat(sensed["audio_connector"])
+                parts["listen"] = _listening_loss(model, sounds_XW, batch.heard) * (heard[place] / sum(heard))
+            if seen[place]:
+                views_XW = torch.cat(sensed["vision_connector"])
+                parts["look"] = _looking_loss(model, views_XW, batch) * (seen[place] / sum(seen))
+        for name, value in parts.items():
+            totals[name] += float(value.detach())
         if not all(map(math.isfinite, totals.values())):
             break
-        total = torch.stack(parts).sum() if parts else None
+        weighted = [value if name == "loss" else listen * value for name, value in parts.items()]
+        total = torch.stack(weighted).sum() if weighted else None
         if total is not None and total.requires_grad:
             total.backward()
     return totals
 
 
-def _listening_loss(model: Any, sensed: dict[str, list[torch.Tensor]], heard_X: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of what the output head makes of the media's own embeddings, where it is known what they are."""
-    sensed_XW = torch.cat(sensed["audio_connector"] + sensed["vision_connector"])
-    heard_X = heard_X.to(sensed_XW.device)
+def _listening_loss(model: Any, sounds_XW: torch.Tensor, heard_X: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
+    heard_X = heard_X.to(sounds_XW.device)
     known_X = heard_X >= 0
-    return nn.functional.cross_entropy(model.logits(sensed_XW[known_X]).float(), heard_X[known_X])
+    return nn.functional.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
+
+
+def _looking_loss(model: Any, views_XW: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross-entropy between the names that a picture's sample speaks of; a name's logit is the mean of its tokens'."""
+    device = views_XW.device
+    seen_X, among_XC, names_CK = (t.to(device) for t in (batch.seen, batch.among, batch.names))
+    head_VW = model.get_output_embeddings().weight
+    used_CK1 = (names_CK >= 0)[..., None].to(head_VW.dtype)
+    names_CW = (head_VW[names_CK.clamp(min=0)] * used_CK1).sum(1) / used_CK1.sum(1)
+    known_X = seen_X >= 0
+    logits_XC = nn.functional.linear(views_XW[known_X], names_CW).float()
+    logits_XC = logits_XC.masked_fill(~among_XC[known_X], -torch.inf)
+    return nn.functional.cross_entropy(logits_XC, seen_X[known_X])
 
 
 @contextmanager
