@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from weft.conversation import TASKS, parse_sample
-from weft.conversation.samples import KEYS, PARTS
+from weft.conversation.parts import KEYS, PARTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT = (ROOT / "docs" / "samples.md").read_text()

@@ -1,0 +1,217 @@
+"""One part of a message: from the sample format, and from the spellings of media that other APIs use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, cast
+
+from weft.conversation.checks import Mistake, counted, key_name, kind_of, listed, number, show, string, unknown_key
+from weft.conversation.tasks import TASKS, field_problem, guess
+from weft.conversation.types import Audio, Box, Image, MediaSource, Part, Task, Text, Word, Words
+
+Exists = Callable[[str], bool]
+
+# Which parts a role may hold. Images and sound are only ever input; word times are only ever output.
+PARTS: dict[str, tuple[str, ...]] = {
+    "system": ("text",),
+    "user": ("text", "image", "audio", "task", "box"),
+    "assistant": ("text", "box", "words"),
+}
+KEYS: dict[str, tuple[str, ...]] = {
+    "text": ("type", "text"),
+    "image": ("type", "image"),
+    "audio": ("type", "audio"),
+    "box": ("type", "boxes", "label", "image", "unit"),
+    "words": ("type", "words", "audio"),
+}
+TYPES = {
+    role: frozenset(kind for kind in (Text, Image, Audio, Task, Box, Words) if kind.__name__.lower() in names)
+    for role, names in PARTS.items()
+}
+_WORD = {"text", "start", "end"}
+_KEYS = {kind: frozenset(keys) for kind, keys in KEYS.items()}
+
+
+def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: Exists, lenient: bool) -> Part:
+    if not isinstance(raw, dict):
+        raise Mistake(f'a part is an object {{"type": ...}}, this is {kind_of(raw)}')
+    kind = raw.get("type")
+    if kind == "text":
+        check_keys(raw, "text", ("text",))
+        return Text(string(raw["text"], "text"))
+    if kind == "task":
+        return _task(raw)
+    if kind == "box":
+        check_keys(raw, "box", ("boxes",))
+        units[index] = unit = raw.get("unit", "fraction")
+        if unit not in ("fraction", "pixel"):
+            raise Mistake(f'{show(unit)} is no unit: "fraction" (the default) or "pixel"', "unit")
+        return _box(raw)
+    if kind == "words":
+        check_keys(raw, "words", ("words",))
+        return _words(raw)
+    if lenient:
+        kind, raw = _foreign(raw)
+    if kind == "image":
+        check_keys(raw, "image", ("image",))
+        return Image(_media(raw["image"], "image", folder, exists, lenient))
+    if kind == "audio":
+        check_keys(raw, "audio", ("audio",))
+        return Audio(_media(raw["audio"], "audio", folder, exists, lenient))
+    kinds = ("text", "image", "audio", "task", "box", "words")
+    if kind is None:
+        raise Mistake(f'a part has a "type", this one has not: types are {listed(kinds)}')
+    hint = guess(kind, kinds) if isinstance(kind, str) else ""
+    raise Mistake(f"{show(kind)} is no type of part: {hint}types are {listed(kinds)}", "type")
+
+
+def _task(raw: dict[str, Any]) -> Task:
+    name = raw.get("task")
+    if not isinstance(name, str) or name not in TASKS:
+        if "task" not in raw:
+            raise Mistake('a task part has a "task" (its name), this one has not')
+        hint = guess(name, tuple(TASKS)) if isinstance(name, str) else ""
+        raise Mistake(f"{show(name)} is no task: {hint}tasks are {listed(tuple(TASKS))}", "task")
+    allowed = TASKS[name].fields
+    fields = {}
+    for key, value in raw.items():
+        if key in ("type", "task"):
+            continue
+        if key not in allowed:
+            takes = f"it takes {listed(tuple(allowed))}" if allowed else "it takes none"
+            raise Mistake(
+                f'task "{name}" has no field "{key_name(key)}": {guess(str(key), tuple(allowed))}{takes}', key_name(key)
+            )
+        problem = field_problem(allowed[key], value)
+        if problem:
+            raise Mistake(f"{problem}, this is {show(value)}", key)
+        fields[key] = value
+    return Task(name, fields)
+
+
+def _box(raw: dict[str, Any]) -> Box:
+    boxes = raw["boxes"]
+    if not isinstance(boxes, list | tuple):
+        raise Mistake(f"must be a list of [left, top, right, bottom], this is {kind_of(boxes)}", "boxes")
+    made = []
+    for i, box in enumerate(boxes):
+        try:
+            made.append(_corners(box))
+        except Mistake as e:
+            raise e.inside(f"boxes[{i}]") from None
+    label = raw.get("label")
+    if label is not None:
+        label = string(label, "label")
+    return Box(tuple(made), label, counted(raw.get("image"), "image"))
+
+
+def _corners(box: Any) -> tuple[float, float, float, float]:
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        raise Mistake(f"a box is four numbers [left, top, right, bottom], this is {show(box)}")
+    left, top, right, bottom = corners = tuple([number(x, "") for x in box])
+    if right < left:
+        raise Mistake(f"right ({right:g}) is less than left ({left:g}): a box is [left, top, right, bottom]")
+    if bottom < top:
+        raise Mistake(f"bottom ({bottom:g}) is less than top ({top:g}): a box is [left, top, right, bottom]")
+    return cast(tuple[float, float, float, float], corners)
+
+
+def _words(raw: dict[str, Any]) -> Words:
+    words = raw["words"]
+    if not isinstance(words, list | tuple):
+        raise Mistake(f"must be a list of words, this is {kind_of(words)}", "words")
+    made = []
+    for i, word in enumerate(words):
+        try:
+            made.append(_word(word))
+        except Mistake as e:
+            raise e.inside(f"words[{i}]") from None
+    return Words(tuple(made), counted(raw.get("audio"), "audio"))
+
+
+def _word(word: Any) -> Word:
+    if not isinstance(word, dict):
+        raise Mistake(f'a word is {{"text": ..., "start": ..., "end": ...}}, this is {kind_of(word)}')
+    if word.keys() != _WORD:
+        unknown_key(word, ("text", "start", "end"), "a word")
+        missing = next(k for k in ("text", "start", "end") if k not in word)
+        raise Mistake(f'a word has "text", "start" and "end", "{missing}" is missing')
+    text = string(word["text"], "text")
+    if not text or text.isspace():
+        raise Mistake("is empty: a word has letters", "text")
+    start, end = number(word["start"], "start"), number(word["end"], "end")
+    if start < 0:
+        raise Mistake(f"starts before the clip ({start:g} s): times are seconds from the clip's start")
+    if end < start:
+        raise Mistake(f"{show(text)} ends ({end:g} s) before it starts ({start:g} s)")
+    return Word(text, start, end)
+
+
+def _media(value: Any, kind: str, folder: str, exists: Exists, lenient: bool) -> MediaSource:
+    """A source as `weft.media` takes it: a path that was found, a data URL, or (programs only) what is in memory."""
+    if lenient and isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        if lenient and value is not None and not isinstance(value, bool | int | float | dict | list):
+            return value
+        if lenient and isinstance(value, list) and kind == "audio":
+            raise Mistake("sound in memory is a float array or (array, rate), this is a list", kind)
+        raise Mistake(f"must be a path or a data: URL, this is {kind_of(value)}", kind)
+    if value.startswith("data:"):
+        if "," not in value:
+            raise Mistake("is a data: URL without data: write data:image/png;base64,...", kind)
+        return value
+    if lenient and value.startswith("file://"):
+        value = value[len("file://") :]
+    if value.startswith(("http://", "https://", "s3://", "gs://")):
+        raise Mistake(f"{show(value)} is on the network: download it and give the file's path", kind)
+    if not value:
+        raise Mistake("is an empty path: name a file", kind)
+    string(value, kind)
+    path = os.path.join(folder, value) if folder else value
+    if "\0" in path or not exists(path):
+        if "\0" not in path and os.path.isdir(path):
+            raise Mistake(f"is a folder, not a file: {value!r}", kind)
+        where = "" if os.path.isabs(value) else f" (paths start from {folder or 'the working directory'})"
+        raise Mistake(f"no such file: {value!r}{where}", kind)
+    return path
+
+
+def _foreign(raw: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Media parts as other APIs spell them, in weft's own spelling. Anything else comes back as it is."""
+    kind = raw.get("type")
+    if kind in ("image_url", "audio_url"):
+        inner = raw.get(kind)
+        url = inner.get("url") if isinstance(inner, dict) else inner
+        if not isinstance(url, str) or raw.keys() != {"type", kind}:
+            raise Mistake(f'must be {{"url": ...}}, this is {show(inner)}', str(kind))
+        own = kind.removesuffix("_url")
+        return own, {"type": own, own: url}
+    if kind == "input_audio":
+        inner = raw.get(kind)
+        if not isinstance(inner, dict) or not isinstance(inner.get("data"), str) or raw.keys() != {"type", kind}:
+            raise Mistake('must be {"data": base64, "format": ...}, this is ' + show(inner), "input_audio")
+        data, form = inner["data"], inner.get("format", "wav")
+        url = data if data.startswith("data:") else f"data:audio/{form};base64,{data}"
+        return "audio", {"type": "audio", "audio": url}
+    if kind in ("image", "audio") and kind not in raw:
+        given = [k for k in ("url", "path", "base64") if k in raw]
+        if len(given) == 1 and raw.keys() == {"type", given[0]}:
+            value = raw[given[0]]
+            if given[0] == "base64" and isinstance(value, str) and not value.startswith("data:"):
+                value = f"data:{kind}/*;base64,{value}"
+            return kind, {"type": kind, kind: value}
+    if kind == "audio" and isinstance(raw.get("audio"), dict):
+        clip = raw["audio"]
+        if {"array", "sampling_rate"} <= clip.keys():
+            return kind, {**raw, "audio": (clip["array"], int(clip["sampling_rate"]))}
+    return kind, raw
+
+
+def check_keys(raw: dict[str, Any], kind: str, needed: tuple[str, ...]) -> None:
+    if not raw.keys() <= _KEYS[kind]:
+        unknown_key(raw, KEYS[kind], f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} part")
+    for key in needed:
+        if key not in raw:
+            raise Mistake(f'{"an" if kind[0] in "aeiou" else "a"} {kind} part has "{key}", this one has not')
