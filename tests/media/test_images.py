@@ -236,3 +236,21 @@ def test_every_real_picture_loads(shared):
     assert files
     for file in files:
         assert load_image(file).size == image_size(file)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "pad", "crop"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 20000), (20000, 1), (37, 91), (91, 37)])
+def test_every_shape_fits_every_way(fit: str, size: tuple[int, int]) -> None:
+    out = resize_normalize(Image.new("RGB", size, (200, 100, 50)), (24, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), fit=fit)
+    assert out.shape == (3, 24, 32)
+    assert np.allclose(out[:, 12, 16], np.array([200, 100, 50]) / 127.5 - 1, atol=1e-5) or (fit == "pad" and 1 in size)
+
+
+def test_padding_keeps_the_aspect_and_cropping_the_middle() -> None:
+    image = Image.new("RGB", (60, 20), (0, 0, 0))
+    image.paste((255, 255, 255), (20, 0, 40, 20))
+    none, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    padded = resize_normalize(image, (60, 60), (0.2, 0.4, 0.6), one, fit="pad")
+    assert np.abs(padded[:, 0, 30]).max() < 0.01  # the mean colour above the picture
+    assert np.allclose(padded[0, 30, [5, 30]], [-0.2, 0.8])
+    assert (resize_normalize(image, (20, 20), none, one, fit="crop") == 1).all()

@@ -39,6 +39,7 @@ _RESAMPLE = {
 }
 
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Fit = Literal["stretch", "pad", "crop"]
 
 
 def load_image(source: Any) -> Image.Image:
@@ -104,18 +105,29 @@ def resize_normalize(
     mean: Sequence[float],
     std: Sequence[float],
     resample: Resample = "bicubic",
+    fit: Fit = "stretch",
 ) -> npt.NDArray[np.float32]:
-    """An RGB picture stretched to ``size_hw`` and normalised: float32 ``[3, H, W]``.
+    """An RGB picture brought to ``size_hw`` and normalised: float32 ``[3, H, W]``.
 
-    Equals, bit for bit, torchvision's ``Resize(size_hw, BICUBIC)``, ``ToTensor`` and ``Normalize(mean, std)`` on a PIL
-    image: Pillow resizes (with its antialiasing, in 8 bits), then ``(x / 255 - mean) / std`` in float32. Pillow 13
-    rounds some resized pixels one level (of 255) otherwise than 12 and before.
+    ``fit``: the whole picture is stretched; or first padded to a square with the mean colour, itself in the middle
+    (LLaVA's `expand2square`); or scaled by its shorter side and its middle taken (CLIP's preprocessing).
+
+    Stretching equals, bit for bit, torchvision's ``Resize(size_hw, BICUBIC)``, ``ToTensor`` and
+    ``Normalize(mean, std)`` on a PIL image: Pillow resizes (with its antialiasing, in 8 bits), then
+    ``(x / 255 - mean) / std`` in float32. Pillow 13 rounds some resized pixels one level (of 255) otherwise than 12
+    and before.
     """
     height, width = size_hw
     if image.mode != "RGB":
         raise MediaError(f"image: has mode {image.mode}, not RGB; pass it through load_image first")
-    if image.size != (width, height):
-        image = image.resize((width, height), _RESAMPLE[resample])
+    if fit == "pad":
+        image = _padded(image, mean)
+    scaled = _covering(image := _middle(image), height, width) if fit == "crop" else (width, height)
+    if image.size != scaled:
+        image = image.resize(scaled, _RESAMPLE[resample])
+    if scaled != (width, height):
+        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+        image = image.crop((left, top, left + width, top + height))
     pixels_HWC = np.asarray(image)
     # There are 256 values a channel: a table gives the same float32 results as dividing each pixel, and is faster.
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
@@ -123,6 +135,37 @@ def resize_normalize(
     for c in range(3):
         np.take((levels - np.float32(mean[c])) / np.float32(std[c]), pixels_HWC[:, :, c], out=out_CHW[c])
     return out_CHW
+
+
+def _padded(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The picture in the middle of a square of the mean colour; halved first where the square would be too large."""
+    while max(image.size) ** 2 > MAX_PIXELS:
+        image = image.reduce(2)
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    red, green, blue = (int(255 * value) for value in mean)
+    square = Image.new("RGB", (side, side), (red, green, blue))
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def _middle(image: Image.Image, most: int = 32) -> Image.Image:
+    """The picture, or of a strip more than ``most`` times as long as wide its middle: scaled it would be enormous."""
+    width, height = image.size
+    if max(width, height) <= most * min(width, height):
+        return image
+    long = most * min(width, height)
+    left, top = max((width - long) // 2, 0), max((height - long) // 2, 0)
+    return image.crop((left, top, min(left + long, width), min(top + long, height)))
+
+
+def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
+    """Width and height to which a picture is scaled so that it just covers ``height`` by ``width``."""
+    if image.width * height <= image.height * width:
+        return width, max(int(width * image.height / image.width), height)
+    return max(int(height * image.width / image.height), width), height
 
 
 def _open(file: BinaryIO, name: str, head: bytes) -> Image.Image:

@@ -52,7 +52,9 @@ class Vision(Section):
 
     kind: Literal["clip", "siglip", "dinov2", "eva", "conv"]
     config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv.ConvTowerConfig)
-    size: tuple[int, int] = (224, 224)  # height, width every image is resized to (aspect is not kept)
+    size: tuple[int, int] = (224, 224)  # height, width every image is brought to
+    # How: stretched (all is seen, the aspect is not kept), padded to a square first (LLaVA), or its middle (CLIP).
+    fit: Literal["stretch", "pad", "crop"] = "stretch"
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
@@ -63,6 +65,14 @@ class Vision(Section):
     extra_norm: float | None = None  # eps of one more LayerNorm on the features (MiniGPT-v2's ln_vision: 1e-5)
     drop_cls: bool = True
     connector: Connector = Connector()
+
+    @model_validator(mode="after")
+    def _places_fit(self) -> Vision:
+        if self.connector.places and self.fit != "stretch":
+            raise ValueError(
+                f"connector.places names places in the whole picture, and fit {self.fit!r} shifts them; take 'stretch'"
+            )
+        return self
 
 
 class Audio(Section):

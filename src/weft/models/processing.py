@@ -246,7 +246,7 @@ class WeftProcessor(ProcessorMixin):
     def _pixels(self, source: Any) -> np.ndarray:
         assert self.vision is not None
         v = self.vision
-        return resize_normalize(load_image(source), v.size, v.mean, v.std, v.resample)
+        return resize_normalize(load_image(source), v.size, v.mean, v.std, v.resample, v.fit)
 
     def _features(self, wave: np.ndarray, window: Window) -> np.ndarray:
         bands = mel_bands(self._audio)
