@@ -96,6 +96,30 @@ def llasm(
     _report(import_llasm(checkpoint, whisper, out, dtype.value, force=force, family=family, progress=_progress()))
 
 
+@app.command("llava")
+def llava(
+    checkpoint: Annotated[Path, typer.Option(help="The LLaVA-1.5 folder, as released or converted (llava-hf).")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+    vision: Annotated[
+        Path | None,
+        typer.Option(help="The CLIP folder of a released checkpoint (openai/clip-vit-large-patch14-336)."),
+    ] = None,
+    template: Annotated[
+        Literal["vicuna_v1", "hf"] | None,
+        typer.Option(help="Which prompt: the released code's or llava-hf's; default: told by the folder's layout."),
+    ] = None,
+) -> None:
+    """LLaVA-1.5, in the released layout or that of transformers."""
+    from weft.formats.llava import import_llava
+
+    done = import_llava(
+        checkpoint, out, dtype.value, vision=vision, template=template, force=force, progress=_progress()
+    )
+    _report(done)
+
+
 def _progress() -> Callable[[int, int], None] | None:
     """A line on stderr that counts written gigabytes, on a terminal; nothing in a log file."""
     if not sys.stderr.isatty():

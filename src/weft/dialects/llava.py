@@ -1,0 +1,108 @@
+"""LLaVA-1.5's format (haotian-liu/LLaVA, `conv_vicuna_v1` in conversation.py): turns in plain words.
+
+    <s>A chat between ... questions. USER: <image>
+    What is this? ASSISTANT: A cup.</s>USER: And its colour? ASSISTANT:
+
+A message's images come first, each with a line end, then its words. The text between images and special tokens is
+tokenised apart, so with Llama's SentencePiece tokenizer each stretch begins with its dummy prefix; the space before
+an answer is that prefix.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Text, Words
+from weft.dialects.base import Dialect, Modality, Piece, Plain, Slot, Special, Switches, cannot, check
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+ROLES = {"user": "USER:", "assistant": "ASSISTANT:"}
+# The response-format prompts that it was trained with (arXiv 2310.03744, table 7).
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+CAPTION = "Provide a one-sentence caption for the provided image."
+
+
+class LLaVASwitches(Switches):
+    # "vicuna_v1" is what the released code writes. "hf" is the chat template of the `transformers` conversions
+    # (llava-hf): no system text unless one is given, and earlier answers end with a space instead of </s>.
+    template: Literal["vicuna_v1", "hf"] = "vicuna_v1"
+
+
+class LLaVA(Dialect):
+    name = "llava"
+    Switches = LLaVASwitches
+    tasks: ClassVar = frozenset(("vqa", "caption"))
+    modalities: ClassVar[frozenset[Modality]] = frozenset(("image",))
+    apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
+    switches: LLaVASwitches
+
+    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
+        if modality != "image":
+            raise cannot(self, "a clip", modality=modality)
+        return "<image>", None, None
+
+    def special_tokens(self) -> list[str]:
+        return ["<s>", "</s>"]
+
+    def stop_tokens(self) -> list[str]:
+        return ["</s>"]
+
+    # Writing.
+
+    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
+        check(self, conversation)
+        pieces: list[Piece] = [Special("<s>")]
+        messages = conversation.messages
+        if self.switches.template == "vicuna_v1" and not any(m.role == "system" for m in messages):
+            pieces.append(Plain(f"{SYSTEM} "))
+        shown = 0
+        for number, message in enumerate(messages, start=1):
+            if message.role == "system":
+                pieces.append(Plain(f"{message.text} "))
+            elif message.role == "user":
+                pieces += self._request(message, shown)
+                shown += sum(isinstance(part, Image) for part in message.parts)
+            else:
+                pieces += [Plain(ROLES["assistant"]), Plain(self._answer(message), loss=True, apart=True)]
+                if self.switches.template == "vicuna_v1" or number == len(messages):
+                    pieces.append(Special("</s>", loss=True))
+        return [*pieces, Plain(ROLES["assistant"])] if generate else pieces
+
+    def _request(self, message: Message, shown: int) -> list[Piece]:
+        pieces: list[Piece] = [Plain(f"{ROLES['user']} ")]
+        texts: list[str] = []
+        for part in message.parts:
+            if isinstance(part, Image):
+                pieces += [Slot("image", shown), Plain("\n")]
+                shown += 1
+            elif isinstance(part, Text):
+                texts.append(part.text)
+            elif isinstance(part, Audio | Box | Words):
+                raise self._no_form(part)
+        task = message.task
+        if task is not None and task.name == "vqa":
+            texts = [*texts[:-1], "\n".join([*texts[-1:], SHORT_ANSWER])]
+        elif task is not None and not any(text.strip() for text in texts):
+            texts = [CAPTION]
+        return [*pieces, *(Plain(f"{text} ") for text in texts)]
+
+    def _answer(self, message: Message) -> str:
+        for part in message.parts:
+            if not isinstance(part, Text):
+                raise self._no_form(part)
+        return message.text
+
+    def _no_form(self, part: Part) -> Exception:
+        if isinstance(part, Box):
+            return cannot(self, "a box", task="refer")
+        if isinstance(part, Words):
+            return cannot(self, "word times", modality="audio")
+        return cannot(self, f"{type(part).__name__.lower()} parts in an answer")
+
+    # Reading.
+
+    def parse(self, text: str, conversation: Conversation) -> list[Part]:
+        return [Text(text.strip())] if text.strip() else []
