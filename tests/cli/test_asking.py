@@ -70,7 +70,7 @@ def test_json_is_one_object_with_the_parts(folder, capsys):
     question = ["--task", "transcribe timestamps=true language=en", "--max-new-tokens", 5]
     assert run("chat", folder / "model", "--audio", folder / "a.wav", *question, "--json") == 0
     reply = json.loads(capsys.readouterr().out)
-    assert reply.keys() == {"text", "parts", "raw", "tokens", "finished", "windows"}
+    assert reply.keys() == {"text", "parts", "raw", "tokens", "finished", "windows", "malformed"}
     assert reply["windows"] == 2  # three seconds, windows of two
     assert all(part["type"] in ("text", "words") for part in reply["parts"])
 

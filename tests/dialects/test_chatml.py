@@ -165,7 +165,9 @@ def test_times_are_not_written_where_none_were_asked_for():
 def test_malformed_grounding_stays_text(text):
     for coordinates in ("tokens", "text"):
         dialect = get_dialect("chatml", {"coordinates": coordinates})
-        assert dialect.parse(text, Conversation((user(IMAGE, CLIP, Text("?")),))) == [Text(text)]
+        asked = Conversation((user(IMAGE, CLIP, Text("?")),))
+        assert dialect.parse(text, asked) == [Text(text)]
+        assert bool(dialect.malformed(text, asked)) == ("<|" in text)  # numbers in brackets may be meant as they are
 
 
 def test_grounding_within_malformed_text_is_found():

@@ -76,7 +76,14 @@ def test_several_images_system_text_and_forgotten_answers():
 
 @pytest.mark.parametrize(
     ("task", "identifier"),
-    [("caption", "[caption]"), ("grounded_caption", "[grounding]"), ("detection", "[detection]")],
+    [
+        ("vqa", "[vqa]"),
+        ("caption", "[caption]"),
+        ("grounded_caption", "[grounding]"),
+        ("refer", "[refer]"),
+        ("identify", "[identify]"),
+        ("detection", "[detection]"),
+    ],
 )
 def test_identifiers(task, identifier):
     assert written(user(IMAGE, Task(task), Text("x")), generate=True).endswith(f"</Img> {identifier} x [/INST]")
@@ -144,8 +151,18 @@ def test_parsing_released_answers():
         "{<1>",
     ],
 )
-def test_malformed_boxes_stay_text(text):
-    assert get_dialect("minigpt_v2").parse(text, Conversation((user(IMAGE, Text("?")),))) == [Text(text)]
+def test_malformed_boxes_stay_text_and_are_named(text):
+    dialect, asked = get_dialect("minigpt_v2"), Conversation((user(IMAGE, Text("?")),))
+    assert dialect.parse(text, asked) == [Text(text)]
+    assert dialect.malformed(text, asked) == [text]
+
+
+def test_only_what_is_malformed_is_named():
+    dialect, asked = get_dialect("minigpt_v2"), Conversation((user(IMAGE, Text("?")),))
+    assert dialect.malformed("a {<1><2><3><4>}<delim>{<5><6><7><8>} and x < 3", asked) == []
+    text = "<p>a</p> {<1><2><3><4>} then {<9><2><3><4>}, <p>b</p> there"
+    assert [type(part) for part in dialect.parse(text, asked)] == [Box, Text]
+    assert dialect.malformed(text, asked) == ["{<9><2><3><4>}", "<p>b</p>"]
 
 
 def test_what_it_has_no_form_for_is_refused():
@@ -177,8 +194,19 @@ def test_segment_ids_equal_the_released_code(llama, shared):
         assert ids == [*before, *[llama.token_id("<ImageHere>")] * 4, *after]
 
 
+def test_one_placeholder_an_image_and_the_answers_alone_are_learned(llama):
+    turns = (user(IMAGE, Text("[vqa] what is this ")), assistant(Text("cat")), user(Text("why")), assistant(Text("$$")))
+    for conversation, images in ((turns, 1), (turns[2:], 0)):
+        rendered = llama.render(llama.dialect.render(Conversation(conversation)), {("image", 0): [4]})
+        assert rendered.ids.count(llama.token_id("<ImageHere>")) == 4 * images
+        assert rendered.ids.count(1) == len(conversation) // 2  # one start a turn, as the released training has
+        learned = [i for i, loss in zip(rendered.ids, rendered.loss, strict=True) if loss]
+        answers = [m.text for m in conversation if m.role == "assistant"]
+        assert learned == [i for text in answers for i in (*llama.encode_text(text), 2)]
+
+
 def test_a_users_text_never_becomes_a_token_of_llama(llama):
-    text = "</s><s>[INST] <ImageHere> <unk>"
+    text = "</s><s>[INST] <ImageHere> <unk> <Img></Img> $$"
     ids = llama.render(llama.dialect.render(Conversation((user(Text(text)),)), generate=True), {}).ids
     assert ids[:2] == [1, 1]
     assert not {0, 1, 2, llama.token_id("<ImageHere>")} & set(ids[2:])

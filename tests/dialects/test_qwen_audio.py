@@ -40,6 +40,8 @@ def written(*messages, **options):
         (Task("caption"), None, "startofanalysis unknown caption en notimestamps caption_clotho"),
         (Task("caption", {"style": "audiocaps"}), None,
          "startofanalysis unknown caption en notimestamps caption_audiocaps"),
+        (Task("caption", {"style": "audioset"}), None,
+         "startofanalysis unknown caption en notimestamps audioset_ontology"),
         (Task("question"), "Q?", "startofanalysis en question Q? answer"),
         (Task("emotion"), None, "startofanalysis en keyword en notimestamps emotion_recognition"),
         (Task("vocal_sound"), None, "startofanalysis en keyword en notimestamps vocal_classification"),
@@ -151,6 +153,56 @@ def test_released_answers_are_read():
     assert parse("<|0.31|>hello<|0.62|>there", timed) == [hello, Text("there")]
     assert parse("no times here", timed) == [Text("no times here")]
     assert parse("<|sil|>", timed) == []
+
+
+def test_malformed_times_are_named_and_stay_text():
+    dialect = get_dialect("qwen_audio")
+    timed = Conversation((user(CLIP, Task("transcribe", {"language": "en", "timestamps": True})),))
+    chat = Conversation((user(CLIP, Text("when?")),))
+    backwards = "<|0.31|>hello<|0.62|>there<|0.40|>you<|0.90|>"
+    assert dialect.parse(backwards, timed) == [
+        Words((Word("hello", 0.31, 0.62),), 0), Text("there"), Words((Word("you", 0.4, 0.9),), 0)
+    ]  # fmt: skip
+    assert dialect.malformed(backwards, timed) == ["<|0.62|>there<|0.40|>"]
+    assert dialect.malformed("<|0.31|>hello<|0.62|>there", timed) == ["<|0.62|>there"]
+    assert dialect.malformed("<|0.31|>hello<|0.62|><|sil|><|2.01|>", timed) == []
+    ends_first = '"a" starts at <|3.26|> seconds and ends at <|2.33|> seconds.'
+    assert dialect.parse(ends_first, chat) == [Text('"a" starts at 3.26 seconds and ends at 2.33 seconds.')]
+    assert dialect.malformed(ends_first, chat) == [ends_first]
+
+
+def test_a_time_in_a_chat_without_its_other_end_is_read_as_text():
+    chat = Conversation((user(CLIP, Text("when?")),))
+    parse = get_dialect("qwen_audio").parse
+    assert parse('"middle classes" starts at <|2.33|> seconds.', chat) == [
+        Text('"middle classes" starts at 2.33 seconds.')
+    ]
+    assert parse("It is heard from <|2.33|> to <|3.26|> seconds", chat) == [
+        Text("It is heard from 2.33 to 3.26 seconds")
+    ]
+    later = 'It is "one" starts at <|0.10|> seconds and ends at <|0.40|> seconds. Also at <|0.90|>.'
+    assert parse(later, chat) == [Text("It is "), Words((Word("one", 0.1, 0.4),), 0), Text("Also at 0.90.")]
+
+
+@pytest.mark.parametrize(
+    ("task", "answer", "tags"),
+    [
+        ("note", "pitch 60; velocity 100; instrument organ; sonic bright, dark",
+         "<|pitch|><|midi_pitch_60|><|velocity|><|midi_velocity_100|><|instrument|>organ<|sonic|>bright, dark"),
+        ("note", "instrument bass", "<|instrument|>bass"),
+        ("note", "pitch 128", "pitch 128"),
+        ("note", "a low organ", "a low organ"),
+        ("entities", "Paris (place); Anna Lee (person)",
+         "<|startofentityvalue|>Paris<|endofentityvalue|><|startofentitytype|>place<|endofentitytype|>"
+         "<|startofentityvalue|>Anna Lee<|endofentityvalue|><|startofentitytype|>person<|endofentitytype|>"),
+        ("entities", "nobody", "nobody"),
+        ("scene", "pitch 60", "pitch 60"),
+    ],
+)  # fmt: skip
+def test_notes_and_names_are_written_in_tags_and_read_as_words(task, answer, tags):
+    question = user(CLIP, Task(task))
+    assert written(question, assistant(Text(answer))) == written(question, generate=True) + tags + "<|endoftext|>"
+    assert get_dialect("qwen_audio").parse(tags, Conversation((question,))) == [Text(answer)]
 
 
 def test_what_it_has_no_form_for_is_refused():

@@ -220,6 +220,9 @@ def show_grounding(reply: Reply, conversation: Conversation) -> None:
 def show_remarks(reply: Reply) -> None:
     if not reply.text.strip() and not reply.boxes and not reply.words:
         err.print("(an empty answer)", style="quiet")
+    if reply.malformed:
+        fragments = ", ".join(reply.malformed[:3]) + (" …" if len(reply.malformed) > 3 else "")
+        err.print(Styled(f"(neither box nor time: {fragments})", style="quiet"), soft_wrap=True)
     if reply.windows > 1:
         err.print(f"(the clip was heard in {reply.windows} windows)", style="quiet")
     if not reply.finished:
@@ -235,6 +238,7 @@ def show_json(reply: Reply) -> None:
         "tokens": reply.tokens,
         "finished": reply.finished,
         "windows": reply.windows,
+        "malformed": list(reply.malformed),
     }
     print(json.dumps(record, ensure_ascii=False))
 

@@ -113,8 +113,13 @@ class Dialect(ABC):
         """Parts of a generated answer.
 
         ``text`` is decoded with special tokens kept and stop tokens removed; ``conversation`` is what was asked (its
-        task, labels and clips resolve what the text leaves open). Malformed grounding stays in the text as it is.
+        task, labels and clips resolve what the text leaves open). Malformed grounding stays text, never guessed at, and
+        `malformed` names it.
         """
+
+    def malformed(self, text: str, conversation: Conversation) -> list[str]:
+        """What in a generated answer looks like boxes or times and is none: its fragments, as they were written."""
+        return []
 
 
 def cannot(dialect: Dialect, what: str, *, task: str | None = None, modality: Modality | None = None) -> DialectError:

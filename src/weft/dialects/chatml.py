@@ -259,6 +259,10 @@ class ChatML(Dialect):
             parts.append(part)
         return parts
 
+    def malformed(self, text: str, conversation: Conversation) -> list[str]:
+        left = [part.text for part in self.parse(text, conversation) if isinstance(part, Text)]
+        return [found[0] for piece in left for found in _ODD.finditer(piece)]
+
     def _parse_tokens(self, text: str) -> Iterator[Part]:
         end = 0
         words: list[Word] = []
@@ -315,6 +319,7 @@ _GROUNDING = re.compile(
     rf"|(?:<\|item_(?P<bitem>\d+)\|>)?(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:{_QUADRUPLE})+)",
     re.DOTALL,
 )
+_ODD = re.compile(r"(?:<\|(?:window_\d+|item_\d+|t\d+\.\d|[fpq]\d+|ref)\|>)+")
 _BOX_TEXT = re.compile(
     r"(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<label>.*?)</ref>)?"
     r"(?P<boxes>\[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\](?:, \[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\])*)"

@@ -190,9 +190,14 @@ class MiniGPTv2(Dialect):
         _add_text(parts, text[end:])
         return parts
 
+    def malformed(self, text: str, conversation: Conversation) -> list[str]:
+        left = [part.text for part in self.parse(text, conversation) if isinstance(part, Text)]
+        return [found[0].strip() for piece in left for found in _ODD.finditer(piece)]
+
 
 _BOX = re.compile(r"\{<(\d{1,3})><(\d{1,3})><(\d{1,3})><(\d{1,3})>\}")
 _ONE = r"\{(?:<\d{1,3}>){4}\}"
+_ODD = re.compile(r"<p>[^<{]*(?:</p>)?(?:\s*\{<[<>\d\s]*\}?)?|\{<[<>\d\s]*\}?|<delim>|</p>")
 _BOXES = re.compile(rf"(?:<p>(?P<label>(?:(?!</?p>).)+)</p>\s*)?(?P<boxes>{_ONE}(?:<delim>{_ONE})*)", re.DOTALL)
 
 

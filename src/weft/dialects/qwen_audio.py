@@ -13,14 +13,18 @@ A message without one is a ChatML turn of the chat model, clips numbered over th
 
 Word times are single tokens of 0.01 s; in the multi-task form each boundary is written once, with ``<|sil|>`` where
 nobody speaks, in a chat as a sentence for each word. They reach to 30 s, which is one window: in a longer clip they
-start at 0 again with each window. Sources of the tags: eval_audio/*.py for the tasks evaluated there; those of
-``music``, ``speaker``, ``entities``, ``event`` and ``locate`` are put together here from the released vocabulary.
+start at 0 again with each window. Notes and names are written in tags of their own where an answer says them as
+``pitch 60; velocity 100; instrument organ; sonic bright, dark`` or ``Paris (place)``. Sources of the tags:
+eval_audio/*.py for the tasks evaluated there; those of ``music``, ``speaker``, ``entities``, ``event`` and ``locate``
+are put together here from the released vocabulary.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import ClassVar
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
@@ -40,7 +44,12 @@ from weft.dialects.base import (
 )
 
 LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it", "zh_tr", "unknown")
-STYLES = {"clotho": "caption_clotho", "audiocaps": "caption_audiocaps", "plain": "caption_plain"}
+STYLES = {
+    "clotho": "caption_clotho",
+    "audiocaps": "caption_audiocaps",
+    "plain": "caption_plain",
+    "audioset": "audioset_ontology",
+}
 
 # (what the answer is, its own tag, language of the sound where the task names none). None: as the task's language.
 ANALYSES: dict[str, tuple[str, str, str | None]] = {
@@ -58,6 +67,72 @@ ANALYSES: dict[str, tuple[str, str, str | None]] = {
 WITH_TEXT = ("question", "locate")
 WINDOW = 3000  # hundredths of a second that time tokens count up to
 BACKWARDS = 100  # a time this much before the one before it is in the next window
+
+
+@dataclass(frozen=True)
+class Structured:
+    """Answers that the model writes in tags, and samples in plain words: ``pitch 60; instrument organ``.
+
+    ``write`` gives None for words that are not of this form; those are written as they are.
+    """
+
+    write: Callable[[str], list[Plain | Special] | None]
+    read: Callable[[str], str]
+
+
+def _write_note(text: str) -> list[Plain | Special] | None:
+    out: list[Plain | Special] = []
+    for clause in text.split(";"):
+        match = _CLAUSE.fullmatch(clause.strip())
+        if match is None or (match["number"] and int(match["number"]) > MIDI):
+            return None
+        if match["number"]:
+            out += [Special(f"<|{match['name']}|>"), Special(f"<|midi_{match['name']}_{int(match['number'])}|>")]
+        else:
+            out += [Special(f"<|{match['kind']}|>"), Plain(match["value"].strip())]
+    return out
+
+
+def _read_note(text: str) -> str:
+    clauses: list[str] = []
+
+    def take(match: re.Match[str]) -> str:
+        clauses.append(f"{match[1]} {match[2]}" if match[1] else f"{match[3]} {match[4].strip()}")
+        return ""
+
+    rest = _NOTE.sub(take, text)
+    return "; ".join([*clauses, *([rest.strip()] if rest.strip() else [])])
+
+
+def _write_entities(text: str) -> list[Plain | Special] | None:
+    out: list[Plain | Special] = []
+    for clause in text.split(";"):
+        match = _NAMED.fullmatch(clause.strip())
+        if match is None:
+            return None
+        for name, value in (("value", match[1]), ("type", match[2])):
+            out += [Special(f"<|startofentity{name}|>"), Plain(value), Special(f"<|endofentity{name}|>")]
+    return out
+
+
+def _read_entities(text: str) -> str:
+    found = [f"{value.strip()} ({kind.strip()})" for value, kind in _ENTITY.findall(text)]
+    rest = _ENTITY.sub("", text).strip()
+    return "; ".join([*found, *([rest] if rest else [])])
+
+
+MIDI = 127
+_CLAUSE = re.compile(r"(?P<name>pitch|velocity) (?P<number>\d{1,3})|(?P<kind>instrument|sonic) (?P<value>[^;<]+)")
+_NOTE = re.compile(r"<\|(pitch|velocity)\|><\|midi_\1_(\d{1,3})\|>|<\|(instrument|sonic)\|>([^<]*)")
+_NAMED = re.compile(r"([^;()<]*[^;()<\s]) \(([^;()<]+)\)")
+_ENTITY = re.compile(
+    r"<\|startofentityvalue\|>([^<]*)<\|endofentityvalue\|><\|startofentitytype\|>([^<]*)<\|endofentitytype\|>"
+)
+# The tags of a note's answer are those that evaluate_note_analysis.py reads; the order within a name is ours.
+STRUCTURED = {
+    "note": Structured(_write_note, _read_note),
+    "entities": Structured(_write_entities, _read_entities),
+}
 
 
 class QwenAudioSwitches(Switches):
@@ -203,7 +278,9 @@ class QwenAudio(Dialect):
         content: list[Piece] = []
         for part in message.parts:
             if isinstance(part, Text):
-                content.append(Plain(part.text, loss=True))
+                structured = STRUCTURED.get(task.name) if task is not None else None
+                tagged = structured.write(part.text) if structured else None
+                content += [replace(piece, loss=True) for piece in tagged or [Plain(part.text)]]
             elif isinstance(part, Words):
                 if task is None:
                     content += _sentences(part)
@@ -246,37 +323,32 @@ class QwenAudio(Dialect):
     # Reading.
 
     def parse(self, text: str, conversation: Conversation) -> list[Part]:
-        question = asked(conversation)
-        task = question.task if question else None
+        found, _ = self._parsed(text, conversation)
         audio = 0 if len(conversation.audios) == 1 else None
         parts: list[Part] = []
-        sentences = list(_SENTENCE.finditer(text))
-        if sentences:
-            end = 0
-            words: list[Word] = []
-            for match in sentences:
-                if text[end : match.start()].strip():
-                    if words:
-                        parts.append(Words(tuple(words), audio))
-                        words = []
-                    parts.append(Text(text[end : match.start()]))
-                start, stop = float(match["start"]), float(match["end"])
-                words.append(Word(match["word"], start, stop + (WINDOW / 100 if stop < start else 0)))
-                end = match.end()
-            parts.append(Words(tuple(words), audio))
-            return [*parts, Text(text[end:])] if text[end:].strip() else parts
-        text = _TAG.sub("", text)
-        if not _STAMP.search(text):
-            text = text.replace("<|sil|>", "")
-            return [Text(text.strip())] if text.strip() else []
-        found, before, after = _read(text, begun=task is not None and task.name == "transcribe" and _timed(task))
-        if before.strip():
-            parts.append(Text(before.strip()))
-        if found:
-            parts.append(Words(tuple(found), audio))
-        if after.strip():
-            parts.append(Text(after.strip()))
+        for kind, group in groupby(found, type):
+            if kind is Word:
+                parts.append(Words(tuple(group), audio))  # type: ignore[arg-type]
+            else:
+                parts += [Text(piece) for piece in group if piece.strip()]  # type: ignore[union-attr, arg-type]
         return parts
+
+    def malformed(self, text: str, conversation: Conversation) -> list[str]:
+        return self._parsed(text, conversation)[1]
+
+    def _parsed(self, text: str, conversation: Conversation) -> tuple[list[Word | str], list[str]]:
+        """Words and text in their order; and what looks like times and gives none."""
+        question = asked(conversation)
+        task = question.task if question else None
+        if task is not None and task.name in STRUCTURED:
+            text = STRUCTURED[task.name].read(text)
+        text = _TAG.sub("", text)
+        if _SENTENCE.search(text):
+            return _read_sentences(text)
+        timed = task is not None and _timed(task)
+        if timed or _STAMP.match(text.replace("<|sil|>", "").lstrip()):
+            return _read(text, begun=timed and task is not None and task.name == "transcribe")
+        return [_prose(text.replace("<|sil|>", "")).strip()], []
 
 
 def _stamp(hundredths: int) -> str:
@@ -286,13 +358,16 @@ def _stamp(hundredths: int) -> str:
 _TAGS = ["startoftranscript", "startofanalysis", "translate", "transcribe", "caption", "keyword", *LANGUAGES]
 _TAGS += ["notimestamps", "timestamps", "itn", "wo_itn", "question", "answer", *STYLES.values()]
 _TAGS += [tag for _, tag, _ in ANALYSES.values()]
+_TAGS += ["pitch", "velocity", "instrument", "sonic"]
+_TAGS += [f"midi_{name}_{k}" for name in ("pitch", "velocity") for k in range(MIDI + 1)]
+_TAGS += [f"{edge}ofentity{part}" for edge in ("start", "end") for part in ("value", "type")]
 _NAMES = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|sil|>", *(f"<|{tag}|>" for tag in _TAGS)]
 _STAMPS = [_stamp(k) for k in range(WINDOW + 1)]
 _TAG = re.compile("|".join(re.escape(name) for name in _NAMES if name != "<|sil|>"))
 _STAMP = re.compile(r"<\|(\d{1,2}\.\d\d)\|>")
 _SENTENCE = re.compile(
-    r'"(?P<word>[^"]*)" starts at <\|(?P<start>\d{1,2}\.\d\d)\|> seconds'
-    r" and ends at <\|(?P<end>\d{1,2}\.\d\d)\|> seconds\.? ?"
+    r'"(?P<word>[^"]*\S[^"]*)" starts at <\|(?P<start>\d{1,2}\.\d\d)\|>(?: seconds?)?,?'
+    r" and ends at <\|(?P<end>\d{1,2}\.\d\d)\|>(?: seconds?)?\.? ?"
 )
 
 
@@ -334,15 +409,43 @@ def _in_window(hundredths: int) -> int:
     return hundredths if hundredths <= WINDOW else hundredths % WINDOW
 
 
-def _read(text: str, begun: bool) -> tuple[list[Word], str, str]:
-    """Words between times, the text before the first time and that after the last."""
-    words: list[Word] = []
+def _prose(text: str) -> str:
+    """Text for a person: times that belong to no word, in seconds."""
+    return _STAMP.sub(r"\1", text)
+
+
+def _read_sentences(text: str) -> tuple[list[Word | str], list[str]]:
+    found: list[Word | str] = []
+    odd: list[str] = []
+    end = 0
+    for match in _SENTENCE.finditer(text):
+        start, stop = float(match["start"]), float(match["end"])
+        if stop < start - WINDOW / 200:
+            stop += WINDOW / 100  # no word lasts half a window: it ends in the next one
+        found.append(_prose(text[end : match.start()]))
+        end = match.end()
+        if stop < start:
+            odd.append(match[0].strip())
+            found.append(_prose(match[0]))
+        else:
+            found.append(Word(match["word"], start, stop))
+    found.append(_prose(text[end:]))
+    # What stands between two words and is blank does not part them.
+    return [item for item in found if isinstance(item, Word) or item.strip()], odd
+
+
+def _read(text: str, begun: bool) -> tuple[list[Word | str], list[str]]:
+    """Words between times. ``begun``: the prompt holds the first time, 0.00.
+
+    A word that ends before it starts, or lacks one of its times, is text, and is named in the second list.
+    """
+    found: list[Word | str] = []
+    odd: list[str] = []
     pieces = _STAMP.split(text)  # text, time, text, time, ..., text
     base, last = 0, 0
     start: float | None = 0.0 if begun else None
-    pending, before = pieces[0], ""
-    if not begun:
-        pending, before = "", pieces[0].replace("<|sil|>", "")
+    opening = ""  # the time before, as it was written
+    pending = pieces[0]
     seam = False  # the times just read are the 30.00 and 0.00 between two windows
     for stamp, following in zip(pieces[1::2], pieces[2::2], strict=True):
         here = round(float(stamp) * 100)
@@ -350,10 +453,18 @@ def _read(text: str, begun: bool) -> tuple[list[Word], str, str]:
             base += WINDOW  # times begin anew with every window of a long clip
         time = (base + here) / 100
         word = pending.replace("<|sil|>", "").strip()
-        if word and start is not None:
-            words.append(Word(word, start, max(start, time)))
-        elif seam and not pending and words:  # no silence after the seam: the word before it goes on
-            words[-1] = replace(words[-1], end=time)
+        if word and start is not None and start <= time:
+            found.append(Word(word, start, time))
+        elif word:
+            found.append(word)
+            odd.append(f"{opening}{pending}<|{stamp}|>")
+        elif seam and not pending and found and isinstance(found[-1], Word):
+            found[-1] = replace(found[-1], end=time)  # no silence after the seam: the word before it goes on
         seam = not pending and ((here == 0 and last == WINDOW) or (seam and here == WINDOW))
-        start, pending, last = time, following, here
-    return words, before, pending.replace("<|sil|>", "")
+        start, opening, pending, last = time, f"<|{stamp}|>", following, here
+    rest = pending.replace("<|sil|>", "").strip()
+    if rest:
+        found.append(rest)
+        if opening:
+            odd.append(f"{opening}{pending}")
+    return found, odd

@@ -201,6 +201,7 @@ def problems(pair: Pair, reply: Reply | None) -> list[str]:
         found.append("no box in the answer")
     if any(isinstance(p, Words) for p in pair.expected) and not any(isinstance(p, Words) for p in pair.given):
         found.append("no word times in the answer")
+    found += [f"neither box nor time: {fragment}" for fragment in reply.malformed]
     return found
 
 

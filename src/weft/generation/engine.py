@@ -207,7 +207,8 @@ class Model:
     def _reply(self, job: _Job, ids: list[int]) -> Reply:
         finished = bool(ids) and ids[-1] in self._stop
         raw, text, parts = self.processor.parse_reply(ids[:-1] if finished else ids, job.conversation)
-        return Reply(text, raw, tuple(parts), len(ids), finished, _window_count(job.encoded))
+        malformed = self.processor.dialect.malformed(raw, job.conversation)
+        return Reply(text, raw, tuple(parts), len(ids), finished, _window_count(job.encoded), tuple(malformed))
 
     def _collate(self, encoded: list[Any]) -> Inputs:
         collated = self.processor.collate(encoded, padding_side="left")

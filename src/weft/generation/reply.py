@@ -61,6 +61,7 @@ class Reply:
     tokens: int  # generated tokens
     finished: bool  # False where max_new_tokens cut the answer
     windows: int = 1  # how many windows a long clip was split into
+    malformed: tuple[str, ...] = ()  # what looks like boxes or times and is none; it is in the text, as it was written
 
     @property
     def boxes(self) -> tuple[Box, ...]:

@@ -1,9 +1,10 @@
 """A file of requests to a file of answers: in batches, and resumable after any kind of end.
 
 Requests are sample lines (``{"id", "messages"}``); where one ends with an answer, that is left out and asked for.
-Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "run"}``, or ``{"id",
-"error", "run"}``; each is appended in one write as soon as it is there. A later run finds out which ids are answered,
-drops a last line that was cut, and goes on. When all are answered, the file is put into the order of the requests.
+Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "malformed", "run"}``, or
+``{"id", "error", "run"}``; each is appended in one write as soon as it is there. A later run finds out which ids are
+answered, drops a last line that was cut, and goes on. When all are answered, the file is put into the order of the
+requests.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ def _line(name: str, reply: Reply) -> dict[str, Any]:
         "tokens": reply.tokens,
         "finished": reply.finished,
         "windows": reply.windows,
+        "malformed": list(reply.malformed),
     }
 
 

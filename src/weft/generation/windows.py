@@ -96,4 +96,5 @@ def merge(replies: list[Reply], windows: list[Window]) -> Reply:
         tokens=sum(r.tokens for r in replies),
         finished=all(r.finished for r in replies),
         windows=len(windows),
+        malformed=tuple(fragment for r in replies for fragment in r.malformed),
     )
