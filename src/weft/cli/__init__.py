@@ -53,6 +53,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "data": Command("weft.cli.data:app", DATA, "Check, measure and convert sample files."),
     "import": Command("weft.cli.convert:app", DATA, "Turn a published checkpoint into a weft folder."),
+    "export": Command("weft.cli.export:export", DATA, "Write a model in the layout of another program's class."),
     "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),
 }
 

@@ -57,9 +57,9 @@ def minigpt_v2(
         image_size=image_size,
         heads=vision_heads,
         lora_alpha=lora_alpha,
-        progress=_progress(),
+        progress=progress_line(),
     )
-    _report(done)
+    report(done)
 
 
 @app.command("qwen-audio")
@@ -75,7 +75,7 @@ def qwen_audio(
     """Qwen-Audio and Qwen-Audio-Chat."""
     from weft.formats.qwen_audio import import_qwen_audio
 
-    _report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=_progress()))
+    report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
 
 
 @app.command("llasm")
@@ -93,7 +93,7 @@ def llasm(
     """LLaSM, and the Whisper that its folder does not hold."""
     from weft.formats.llasm import import_llasm
 
-    _report(import_llasm(checkpoint, whisper, out, dtype.value, force=force, family=family, progress=_progress()))
+    report(import_llasm(checkpoint, whisper, out, dtype.value, force=force, family=family, progress=progress_line()))
 
 
 @app.command("llava")
@@ -115,12 +115,12 @@ def llava(
     from weft.formats.llava import import_llava
 
     done = import_llava(
-        checkpoint, out, dtype.value, vision=vision, template=template, force=force, progress=_progress()
+        checkpoint, out, dtype.value, vision=vision, template=template, force=force, progress=progress_line()
     )
-    _report(done)
+    report(done)
 
 
-def _progress() -> Callable[[int, int], None] | None:
+def progress_line() -> Callable[[int, int], None] | None:
     """A line on stderr that counts written gigabytes, on a terminal; nothing in a log file."""
     if not sys.stderr.isatty():
         return None
@@ -132,7 +132,7 @@ def _progress() -> Callable[[int, int], None] | None:
     return show
 
 
-def _report(done: Imported) -> None:
+def report(done: Imported) -> None:
     for source in done.sources:
         print(f"{source.label}: {source.used} tensors used{_surplus(source.surplus)}")
     for note in done.notes:

@@ -1,0 +1,190 @@
+"""A weft folder in the layout of another program's class: what the layouts share.
+
+The class's own names and shapes, on the meta device, decide what is written; a tensor of the model without a place
+there, or a place without a tensor, stops the export. Tensors are copied one at a time, and the folder is whole or not
+there at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from weft.conversation import WeftError
+from weft.formats.checkpoints import CheckpointError, Output, Tensors, copy, new_folder, read_folder, write_weights
+from weft.formats.folder import Imported, Source
+from weft.formats.llama import stored_dtype
+from weft.models.config import WeftConfig
+
+TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
+# What a language model's class computes and another program's head does not.
+ON_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+
+
+class ExportError(WeftError):
+    """A model that another layout has no place for. The message says what does not fit."""
+
+
+@dataclass(frozen=True)
+class Exporting:
+    """A weft folder opened for export."""
+
+    folder: Path
+    config: WeftConfig
+    weights: Tensors
+    processor: Any  # None where the folder has none
+
+
+def open_model(model: str) -> Exporting:
+    """The folder (or hub name) ``model``; an adapter is an error, as other layouts hold merged weights."""
+    folder = Path(model)
+    if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
+        folder = _downloaded(model)
+    if (folder / "adapter_config.json").is_file():
+        raise ExportError(f"{model} is an adapter, and this layout holds whole models: weft merge {model} -o DIR first")
+    if not (folder / "config.json").is_file():
+        raise ExportError(f"{model}: no model there (no config.json); give a weft folder or a hub name")
+    kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    if kind != "weft":
+        raise ExportError(f"{model} is a {kind or 'foreign'} checkpoint, not a weft one; weft import turns it into one")
+    from weft.models.processing import WeftProcessor
+
+    processor = WeftProcessor.from_pretrained(folder) if (folder / "processor_config.json").is_file() else None
+    return Exporting(folder, WeftConfig.from_pretrained(folder), read_folder(folder), processor)
+
+
+def _downloaded(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ExportError(f"{name}: neither a folder nor a hub name that can be read") from error
+
+
+def first_misfit(model: Exporting, layout: str, checks: Mapping[str, bool]) -> None:
+    """Raises `ExportError` with the first sentence whose condition does not hold."""
+    text = model.config.text_config
+    also = {f"its language model scales its logits ({n})": not getattr(text, n, None) for n in ON_LOGITS}
+    for sentence, fits in {**checks, **also}.items():
+        if not fits:
+            raise ExportError(f"{model.folder} does not fit {layout}'s layout: {sentence}")
+
+
+def rows_needed(model: Exporting) -> int:
+    """Rows of the embedding table that hold every token: a placeholder of weft's may lie beyond the table.
+
+    Grown tables are filled up to a multiple of 64, as the published conversions are.
+    """
+    config, rows = model.config, model.config.text_config.vocab_size
+    ids = [i for i in (config.image_token_id, config.audio_token_id) if i is not None]
+    if model.processor is not None:
+        ids.append(len(model.processor.tokenizer) - 1)
+    return rows if max(ids) < rows else -(-(max(ids) + 1) // 64) * 64
+
+
+def plan(
+    model: Exporting, target: Any, config: Any, names: Mapping[str, tuple[str, str]], made: Mapping[str, Output]
+) -> list[Output]:
+    """The outputs for ``target(config)``.
+
+    ``names``: prefix of the class's names -> (prefix on disk, prefix in weft). ``made``: tensors by their name on disk
+    that are not copied. Raises `ExportError` where names or shapes differ.
+    """
+    with torch.device("meta"):
+        shapes = {n: tuple(v.shape) for n, v in target(config).state_dict().items()}
+    if model.config.text_config.tie_word_embeddings:
+        shapes.pop("lm_head.weight", None)
+    outputs, used, problems = [], set(), []
+    for name, shape in shapes.items():
+        prefix = next(p for p in names if name.startswith(p))
+        disk, mine = (p + name.removeprefix(prefix) for p in names[prefix])
+        if disk in made:
+            outputs.append(made[disk])
+            used.add(mine)
+        elif model.weights.shapes.get(mine) == shape:
+            outputs.append(copy(model.weights, mine, disk))
+            used.add(mine)
+        elif mine in TABLES and model.weights.shapes.get(mine, ())[1:] == shape[1:]:
+            outputs.append(Output(disk, shape, grown(model.weights, mine, shape[0])))
+            used.add(mine)
+        else:
+            problems.append(f"{mine} {model.weights.shapes.get(mine, 'missing')} for {shape}")
+    tied = {TABLES[1]} if model.config.text_config.tie_word_embeddings else set()
+    problems += [
+        f"no place for {n}" for n in model.weights.shapes if n not in used | tied and not n.endswith("inv_freq")
+    ]
+    if problems:
+        more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise ExportError(f"{model.folder} does not fit {target.__name__}: {problems[0]}{more}")
+    return outputs
+
+
+def grown(weights: Tensors, name: str, rows: int) -> Callable[[], Tensor]:
+    """A table with rows up to ``rows``: the mean of its own, so that a new token is never the likeliest."""
+
+    def make() -> Tensor:
+        table_VW = weights[name]
+        mean_1W = table_VW.float().mean(0, keepdim=True).to(table_VW.dtype)
+        return torch.cat([table_VW, mean_1W.expand(rows - len(table_VW), -1)])
+
+    return make
+
+
+def write_export(
+    model: Exporting,
+    out: Path,
+    config: Any,
+    outputs: list[Output],
+    files: Mapping[str, Any],
+    *,
+    architecture: str,
+    dtype: str,
+    notes: list[str],
+    force: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Imported:
+    """Writes ``out`` whole or not at all: weights, configuration, tokenizer, and ``files`` (JSON, or text)."""
+    kind = stored_dtype(dtype, model.weights)
+    with new_folder(out, force) as folder:
+        written = write_weights(outputs, folder, kind, progress)
+        config.architectures, config.dtype = [architecture], kind
+        config.save_pretrained(folder)
+        if (model.folder / "generation_config.json").is_file():
+            shutil.copyfile(model.folder / "generation_config.json", folder / "generation_config.json")
+        if model.processor is not None:
+            _tokenizer(model, folder)
+            for name, content in files.items():
+                text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+                (folder / name).write_text(text, encoding="utf-8")
+        else:
+            notes = [*notes, f"{model.folder} has no tokenizer, so neither has {out}: it takes token ids only"]
+    source = Source(str(model.folder), len(outputs), ())
+    size = sum(math.prod(o.shape) for o in outputs)
+    return Imported(out, (source,), len(outputs), size, written, kind, tuple(notes))
+
+
+def _tokenizer(model: Exporting, folder: Path) -> None:
+    """The tokenizer's files; weft's own processor, which other programs do not know, is not named in them."""
+    names = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+    for name in (*names, "tokenizer.model", "vocab.json", "merges.txt"):
+        if (model.folder / name).is_file():
+            shutil.copyfile(model.folder / name, folder / name)
+    file = folder / "tokenizer_config.json"
+    if not (folder / "tokenizer.json").is_file() or not file.is_file():
+        raise CheckpointError(f"{model.folder}: has no tokenizer.json, which other programs read")
+    settings = json.loads(file.read_text("utf-8"))
+    drop = ("processor_class", "chat_template", "backend")
+    settings = {key: value for key, value in settings.items() if key not in drop and value is not None}
+    # Every version of transformers knows this name; the newer ones write another for the same class.
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
