@@ -15,7 +15,7 @@ from weft.training.recipe import PART_NAMES, Recipe, Source
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_built_in_recipe_is_one_value_that_survives_json(name):
     recipe = load_recipe(name)
-    assert isinstance(recipe, Recipe) and recipe.name == name
+    assert isinstance(recipe, Recipe) and recipe.name.startswith(name)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
 
 

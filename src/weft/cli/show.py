@@ -33,6 +33,9 @@ def show(
         typer.Option(metavar="FILE[:N[-M]]", help="Every token of sample N; of several, as one packed row."),
     ] = None,
     prompt: Annotated[bool, typer.Option("--prompt", help="The sample as it is asked, not as it is learned.")] = False,
+    size_name: Annotated[
+        str | None, typer.Option("--size", metavar="SIZE", help="The size of a built-in recipe, such as tiny.")
+    ] = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change one value of a recipe. Repeatable.")
     ] = None,
@@ -40,9 +43,11 @@ def show(
 ) -> None:
     """Look inside: every token of a sample, or the parameters, tokens and memory of a model or recipe.
 
-    No weights are read or made: a 7B recipe takes seconds and little memory.
+    No weights are read or made: a 7B recipe takes seconds, little memory and no network.
+
+    [dim]weft show minigpt_v2        weft show omni --size 8b        weft show MODEL --sample train.jsonl:3[/dim]
     """
-    recipe, config, processor = _open(name, changes or [])
+    recipe, config, processor = _open(name, size_name, changes or [], sizes_only=sample is None)
     if sample is not None:
         if processor is None:
             raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
@@ -55,14 +60,20 @@ def show(
     from weft.training.sizes import model_size, stage_size
 
     model = model_size(config, processor)
-    stages = [stage_size(config, stage, recipe) for stage in recipe.stages] if recipe else []
+    stages = [stage_size(config, stage, recipe, processor) for stage in recipe.stages] if recipe else []
     if as_json:
         from dataclasses import asdict
 
-        found = [{**asdict(stage), "memory": {**asdict(stage.memory), "total": stage.memory.total}} for stage in stages]
+        found = [
+            {
+                **asdict(stage),
+                "memory": {**asdict(stage.memory), "total": stage.memory.total, "each_of_8": stage.memory.each(8)},
+            }
+            for stage in stages
+        ]
         print(json.dumps({**model.as_dict(), "stages": found}, ensure_ascii=False))
         return
-    _print_model(name, model)
+    _print_model(recipe.name if recipe else name, model)
     if recipe is not None:
         _print_stages(recipe, stages)
     else:
@@ -70,14 +81,18 @@ def show(
         out.print(f"\n{size(held)} in bfloat16, and {size(model.cache_per_token)} of cache a token", style="quiet")
 
 
-def _open(name: str, changes: list[str]) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
-    from weft.recipes import RECIPES, bundled, load_recipe
+def _open(
+    name: str, size_name: str | None, changes: list[str], *, sizes_only: bool
+) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
+    from weft.recipes import RECIPES, bundled, is_recipe, load_recipe
     from weft.training.overrides import override
     from weft.training.sizes import planned
 
-    if name in RECIPES or name.endswith(".py"):
-        recipe = override(load_recipe(name), changes)
-        return recipe, *planned(recipe.model)
+    if is_recipe(name):
+        recipe = override(load_recipe(name, size_name), changes)
+        return recipe, *planned(recipe.model, outline=sizes_only)
+    if size_name is not None:
+        raise WeftError(f"--size chooses among a recipe's sizes, and {name} is a model; leave it out")
     if changes:
         raise WeftError(f"--set changes a recipe, and {name} is a model; leave it out")
     if name == "bundled":
@@ -248,30 +263,37 @@ def _print_model(name: str, model: ModelSize) -> None:
 
 
 def _print_stages(recipe: Recipe, stages: list[StageSize]) -> None:
-    table = _table("stage", "steps", "tokens a step", "learning rate", "learns", "parameters")
-    memory = _table("memory of one process", "weights", "gradients", "optimizer", "activations", "together")
+    table = _table("stage", "steps", "tokens a step", "rate", "learns")
+    table.columns[-1].no_wrap = True
+    memory = _table("memory", "weights", "gradients", "optimizer", "copies", "activations", "1 GPU", "each of 8", gap=1)
+    rows: dict[tuple[str, ...], list[str]] = {}  # stages that take the same memory share a line
     for stage, found in zip(recipe.stages, stages, strict=True):
         tokens = stage.row_tokens * stage.rows * stage.accumulate
-        lines = [(f"{part.replace('_', ' ')} ({found.how[part]})", _count(n)) for part, n in found.trained.items()]
-        for i, (part, count) in enumerate(lines):
-            steps = f"{stage.minutes:g} min" if stage.minutes else f"{found.steps:,}"
-            head = [found.name, steps, f"{tokens:,}", f"{stage.optim.lr:g}"]
-            table.add_row(*(head if i == 0 else [""] * 4), part, count)
+        steps = f"{stage.minutes:g} min" if stage.minutes else f"{found.steps:,}"
+        head = [found.name, steps, f"{tokens:,}", f"{stage.optim.lr:g}"]
+        for i, (part, n) in enumerate(found.trained.items()):
+            how = "" if found.how[part] == "full" else f"  {found.how[part]}"
+            learns = Text.assemble(f"{part.replace('_', ' ')} {_count(n)}", (how, "quiet"))
+            table.add_row(*(head if i == 0 else [""] * 4), learns)
         m = found.memory
-        memory.add_row(found.name, *(size(n) for n in (m.weights, m.gradients, m.optimizer, m.activations, m.total)))
+        each = (m.weights, m.gradients, m.optimizer, m.copies, m.activations, m.each(1), m.each(8))
+        rows.setdefault(tuple(map(size, each)), []).append(found.name)
+    for row, names in rows.items():
+        memory.add_row(", ".join(names) if len(names) < len(stages) else "every stage", *row)
     out.print()
     out.print(table)
     out.print()
     out.print(memory)
     out.print(
-        f"Weights in float32, compute in {recipe.precision}. Activations are an estimate for full rows.", style="quiet"
+        f"Weights in float32, compute in {recipe.precision}. Activations: estimated for full rows (docs/training.md).",
+        style="quiet",
     )
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="quiet")
+def _table(*columns: str, gap: int = 2) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="quiet")
     for i, column in enumerate(columns):
-        left = i == 0 or column in ("", "learns")
+        left = i == 0 or column in ("", "learns")  # words, not numbers
         table.add_column(column, justify="left" if left else "right", no_wrap=i == 0)
     return table
 

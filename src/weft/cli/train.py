@@ -33,6 +33,9 @@ Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; 
 
 def train(
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A built-in name or a .py file.")] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The size of a built-in recipe; tiny makes its own samples.")
+    ] = None,
     data: Data = None,
     changes: Set = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")] = None,
@@ -44,6 +47,8 @@ def train(
     """Train a recipe. The run folder holds the recipe, the log, checkpoints, a picture and, in the end, the model.
 
     [dim]weft train digits --data digits=digits/train.jsonl -o runs/digits[/dim]
+
+    [dim]weft train minigpt_v2 --size tiny[/dim]
     """
     from weft.recipes import RECIPES, load_recipe
     from weft.training.folder import reopen
@@ -51,14 +56,14 @@ def train(
 
     extra = _settings(changes, on_bad_sample, workers, threads)
     if resume is not None:
-        if recipe is not None or data or out is not None:
+        if recipe is not None or size is not None or data or out is not None:
             raise WeftError("--resume takes the recipe, the data and the folder from the run; give no others")
         chosen = override(reopen(resume)[0], extra)
         _run(chosen, resume, resume=True)
         return
     if recipe is None:
         raise WeftError(f"name a recipe ({', '.join(RECIPES)}, or a .py file), or --resume RUN")
-    chosen = load_recipe(recipe)
+    chosen = load_recipe(recipe, size)
     chosen = override(_with_data(chosen, data or []), extra)
     _run(chosen, out if out is not None else Path("runs") / chosen.name)
 
@@ -170,7 +175,12 @@ def _named(text: str) -> tuple[str | None, str]:
 
 
 def _with_data(recipe: Recipe, data: list[str]) -> Recipe:
-    """The recipe with the paths of its sources replaced by those of the command line, and made absolute."""
+    """The recipe with the paths of its sources replaced by those of the command line, and made absolute.
+
+    Samples of the playground that are not there are made.
+    """
+    from weft.recipes.datasets import how_to_make, make_if_played
+
     names = list(dict.fromkeys(s.name or Path(s.path).stem for stage in recipe.stages for s in stage.mixture))
     given: dict[str, str] = {}
     for name, path in map(_named, data):
@@ -186,8 +196,9 @@ def _with_data(recipe: Recipe, data: list[str]) -> Recipe:
         for source in stage.mixture:
             label = source.name or Path(source.path).stem
             file = Path(given.get(label, source.path))
-            if not file.is_file():
-                raise WeftError(f"{file}: no such file; say where it is with --data {label}=FILE")
+            if not file.is_file() and not make_if_played(file):
+                how = how_to_make(file)
+                raise WeftError(f"{file}: no such file; {how}say where it is with --data {label}=FILE")
             sources.append(source.model_copy(update={"path": str(file.absolute())}))
         stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
     return recipe.model_copy(update={"stages": tuple(stages)})

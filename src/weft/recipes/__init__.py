@@ -3,24 +3,58 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from weft.conversation import WeftError
 from weft.recipes.bundled import bundled, bundled_model
 from weft.recipes.finetune import finetune_recipe
+from weft.recipes.llasm import llasm
+from weft.recipes.minigpt_v2 import minigpt_v2
+from weft.recipes.omni import omni
+from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
 from weft.training.recipe import Recipe
 
-RECIPES: dict[str, Callable[[], Recipe]] = {"digits": digits, "cells": cells, "digits_cells": digits_cells}
+# A recipe that comes in sizes is a function of ``size``: its annotation lists them, the usual one is the default.
+RECIPES: dict[str, Callable[..., Recipe]] = {
+    "digits": digits,
+    "cells": cells,
+    "digits_cells": digits_cells,
+    "minigpt_v2": minigpt_v2,
+    "llasm": llasm,
+    "qwen_audio": qwen_audio,
+    "omni": omni,
+}
 
 
-def load_recipe(name: str) -> Recipe:
-    """A built-in recipe by its name, or the one that ``recipe()`` in a .py file returns."""
-    if name in RECIPES:
-        return RECIPES[name]()
+def sizes(name: str) -> tuple[str, ...]:
+    """The sizes that a built-in recipe comes in, the usual one first; none where it has but one."""
+    if "size" not in inspect.signature(RECIPES[name]).parameters:
+        return ()
+    return get_args(get_type_hints(RECIPES[name])["size"])
+
+
+def is_recipe(name: str) -> bool:
+    """Whether ``name`` is meant as a recipe: built in, with or without a size, or a .py file."""
+    return name.partition(":")[0] in RECIPES or name.endswith(".py")
+
+
+def load_recipe(name: str, size: str | None = None) -> Recipe:
+    """A built-in recipe by its name, or the one that ``recipe()`` in a .py file returns.
+
+    ``size``: one of `sizes`; ``NAME:SIZE`` says the same in one word.
+    """
+    known, colon, given = name.partition(":")
+    if known in RECIPES:
+        if colon and size is not None and size != given:
+            raise WeftError(f"{name} and --size {size}: two sizes; give one")
+        return _sized(known, given if colon else size)
+    if size is not None:
+        raise WeftError(f"--size {size}: only built-in recipes come in sizes; leave it out for {name}")
     path = Path(name)
     if path.suffix != ".py":
         raise WeftError(f"no recipe {name}: built-in are {', '.join(RECIPES)}; or give a .py file with recipe()")
@@ -48,4 +82,24 @@ def load_recipe(name: str) -> Recipe:
     return value
 
 
-__all__ = ["RECIPES", "bundled", "bundled_model", "cells", "digits", "digits_cells", "finetune_recipe", "load_recipe"]
+def _sized(name: str, size: str | None) -> Recipe:
+    if size is None:
+        return RECIPES[name]()
+    if size not in sizes(name):
+        there = f"its sizes are {', '.join(sizes(name))}" if sizes(name) else "it has but one"
+        raise WeftError(f"the recipe {name} has no size {size!r}; {there}")
+    return RECIPES[name](size)
+
+
+__all__ = [
+    "RECIPES",
+    "bundled",
+    "bundled_model",
+    "cells",
+    "digits",
+    "digits_cells",
+    "finetune_recipe",
+    "is_recipe",
+    "load_recipe",
+    "sizes",
+]

@@ -1,8 +1,17 @@
 """What a model and its training will take, computed without making any weight: parameters, tokens, memory.
 
 Models are built on PyTorch's meta device, where tensors have shapes and no data, so that a 7B model costs a second.
-Memory of weights, gradients and optimizer is exact; that of activations is an estimate from the saved tensors of a
-Llama-like layer under bf16 autocast with fused attention, for rows that are filled to the brim.
+What the memory of a training process is made of, in bytes (P parameters in all, T trained ones, n devices):
+
+- weights 4 P (float32), gradients 4 T, optimizer 8 T (AdamW's two moments): exact; sharded over n devices, each / n.
+- copies: autocast's bfloat16 version of each weight that a gradient flows through, 2 bytes each of the language
+  model's, kept for the backward pass. With activation checkpointing a frozen layer's are made anew: only one layer's.
+  Sharded, a device instead gathers two layers (the one at work, the next on its way) and the embeddings, 2 bytes each.
+- activations: tokens of a micro-step times `layer_bytes` times layers (with checkpointing: each layer's input and one
+  whole layer), the trained encoders' likewise, and at most `CHUNK` logits with their gradients. An estimate, from the
+  saved tensors of a Llama-like layer with fused attention, for full rows; each device has rows of its own.
+
+Not counted: the allocator's own waste (some percent), and what a frozen encoder uses while it runs.
 """
 
 from __future__ import annotations
@@ -12,13 +21,16 @@ from typing import Any
 
 import torch
 
+from weft.dialects import get_dialect
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.layout import audio_windows, image_tokens
+from weft.models.loss import CHUNK
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
-from weft.training.parts import apply_parts
-from weft.training.recipe import PART_NAMES, ModelSpec, Recipe, Stage
+from weft.models.published import outline_audio, outline_language, outline_vision
+from weft.training.parts import apply_parts, dialect_tokens
+from weft.training.recipe import PART_NAMES, LanguageSource, ModelSpec, Recipe, Stage, TowerSource
 
 
 @dataclass(frozen=True)
@@ -30,16 +42,25 @@ class PartSize:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one device that holds all of it."""
+    """Bytes of one process that holds all of the model."""
 
     weights: int
     gradients: int
     optimizer: int
+    copies: int  # of weights, in the type that is computed in
     activations: int
+    gathered: int = 0  # instead of copies, where the model is sharded: what a device holds of the others' weights
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.copies + self.activations
+
+    def each(self, devices: int) -> int:
+        """Bytes on each of several devices that the model, its gradients and its optimizer are sharded over."""
+        if devices == 1:
+            return self.total
+        shard = -(-(self.weights + self.gradients + self.optimizer) // devices)
+        return shard + min(self.copies, self.gathered) + self.activations
 
 
 @dataclass(frozen=True)
@@ -68,11 +89,30 @@ class ModelSize:
         return {**asdict(self), "parameters": self.parameters}
 
 
-def planned(spec: ModelSpec) -> tuple[WeftConfig, WeftProcessor]:
-    """The configuration and processor of a recipe's model; no weights are read."""
+def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, WeftProcessor]:
+    """The configuration and processor of a recipe's model; no weights are read.
+
+    With ``outline``, sources listed in `models.published` are not looked up: their shapes are known. The processor then
+    counts tokens, but has a tokenizer of weft's in the place of the source's, so it is not for rendering samples.
+    """
     if spec.base is not None:
         return WeftConfig.from_pretrained(spec.base), WeftProcessor.from_pretrained(spec.base)
-    return plan(vision=spec.vision, audio=spec.audio, language=spec.language, dialect=spec.dialect)
+    parts = {name: asked(getattr(spec, name)) for name in ("vision", "audio", "language")}
+    if outline:
+        form = get_dialect(spec.dialect.name, spec.dialect.switches)
+        wanted = form.special_tokens()
+        for modality, part in (("image", "vision"), ("audio", "audio")):
+            if parts[part] and modality in form.modalities:
+                wanted += [token for token in form.slot_tokens(modality) if token]  # type: ignore[arg-type]
+        parts["vision"], parts["audio"] = outline_vision(parts["vision"]), outline_audio(parts["audio"])
+        parts["language"] = outline_language(parts["language"], wanted)
+    vision, audio, language = (parts[name] or None for name in ("vision", "audio", "language"))
+    return plan(vision=vision, audio=audio, language=language, dialect=spec.dialect)
+
+
+def asked(source: TowerSource | LanguageSource | None) -> dict[str, Any]:
+    """What a recipe says of a part, without what it leaves open."""
+    return {k: v for k, v in source.model_dump().items() if v is not None} if source is not None else {}
 
 
 def weightless(config: WeftConfig) -> WeftForConditionalGeneration:
@@ -111,26 +151,46 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None) -> ModelSize
     return ModelSize(config.dialect_section.name, parts, text.vocab_size, image, sound, cache)
 
 
-def stage_size(config: WeftConfig, stage: Stage, recipe: Recipe) -> StageSize:
-    """What a stage trains, and the memory of one process that holds the whole model."""
+def stage_size(config: WeftConfig, stage: Stage, recipe: Recipe, processor: WeftProcessor | None = None) -> StageSize:
+    """What a stage trains, and the memory of its processes.
+
+    ``processor``: LoRA on the language model also trains the rows of the dialect's tokens, which it knows.
+    """
     model: Any = weightless(config)
-    parts = apply_parts(model, stage)
+    parts = apply_parts(model, stage, tokens=dialect_tokens(processor) if processor is not None else ())
     trained = {p.name: sum(x.numel() for x in p.parameters.values()) for p in parts if p.parameters}
     how = {
         p.name: f"LoRA r={p.training.lora.r}" if p.training.train == "lora" else "full" for p in parts if p.parameters
     }
     everything, learning = sum(p.numel() for p in model.parameters()), sum(trained.values())
-    language = sum(p.numel() for module in model.part("language") for p in module.parameters())
+    copies, gathered = _copies(model, stage, recipe)
+    activations = _activations(config, stage, recipe, trained)
     return StageSize(
         stage.name,
         stage.steps,
         trained,
         how,
-        Memory(4 * everything, 4 * learning, 8 * learning, _activations(config, stage, recipe, trained, language)),
+        Memory(4 * everything, 4 * learning, 8 * learning, copies, activations, gathered),
     )
 
 
-def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict[str, int], language: int) -> int:
+def _copies(model: Any, stage: Stage, recipe: Recipe) -> tuple[int, int]:
+    """Bytes of the language model's weights in bfloat16: on a device that holds all of it, and on one that shares."""
+    language = model.language_model
+    tables = {
+        id(m.weight): m.weight.numel() for m in (language.get_input_embeddings(), language.get_output_embeddings())
+    }
+    words, whole = sum(tables.values()), sum(p.numel() for p in language.parameters())
+    layer = (whole - words) // model.config.text_config.num_hidden_layers
+    size = 2 if recipe.precision == "bfloat16" else 4
+    training = stage.parts.get("language")
+    again = stage.checkpoint_activations and (training is None or training.train != "full")
+    # In float32 there is nothing to copy.
+    copies = 0 if size == 4 else size * (layer + words if again else whole)
+    return copies, size * (2 * layer + words)
+
+
+def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict[str, int]) -> int:
     """Bytes that the forward pass keeps for the backward pass of one micro-step."""
     half = recipe.precision == "bfloat16"
     tokens = stage.row_tokens * stage.rows
@@ -143,11 +203,10 @@ def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict
     # With checkpointing, each layer's input is kept and one layer at a time is worked out again.
     kept = layers * 4 * width + full if stage.checkpoint_activations else layers * full
     found = tokens * kept
-    if half:  # autocast keeps a bf16 copy of every weight that a gradient flows through
-        found += 2 * language
+    found += min(tokens * text.vocab_size, CHUNK) * (10 if half else 8)  # logits as computed, in float32, and gradients
     for part, section in (("vision", config.vision_section), ("audio", config.audio_section)):
         if part in trained and section is not None:
-            found += _encoder_activations(part, section, tokens, half)
+            found += _encoder_activations(section, tokens, half, stage.checkpoint_activations)
     return found
 
 
@@ -163,7 +222,7 @@ def layer_bytes(width: int, keys: int, inner: int, *, learned: bool, half: bool)
     return kept + (8 * width + c * ((5 if half else 2) * width + inner) if learned else 0)
 
 
-def _encoder_activations(part: str, section: Any, tokens: int, half: bool) -> int:
+def _encoder_activations(section: Any, tokens: int, half: bool, again: bool) -> int:
     """As if every row were full of this medium. Encoders of other shapes than a transformer count nothing."""
     fields = section.config
     width = fields.get("d_model") or fields.get("hidden_size")
@@ -174,7 +233,8 @@ def _encoder_activations(part: str, section: Any, tokens: int, half: bool) -> in
     c = 2 if half else 4
     layer = 12 * width + c * (5 * width + 2 * inner)
     merge = section.connector.merge if section.connector.kind != "queries" else 1
-    return tokens * merge * layers * layer
+    merge *= 2 if section.kind == "qwen_audio" else 1  # which halves its frames behind its layers
+    return tokens * merge * (4 * width * layers + layer if again else layers * layer)
 
 
 def _around(processor: WeftProcessor | None, modality: Any) -> int:

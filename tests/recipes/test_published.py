@@ -1,0 +1,148 @@
+"""The published systems as recipes: what is known of them, to the number; and sizes without weights or network."""
+
+import json
+import socket
+
+import pytest
+
+from weft.cli import run
+from weft.conversation import WeftError
+from weft.recipes import RECIPES, load_recipe, sizes
+from weft.recipes.datasets import READERS, how_to_make
+from weft.training.sizes import model_size, planned, stage_size
+
+SIZED = [name for name in RECIPES if sizes(name)]
+SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*_):
+        raise OSError("this test has no network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def measured(name, size=None):
+    recipe = load_recipe(name, size)
+    config, processor = planned(recipe.model, outline=True)
+    stages = [stage_size(config, stage, recipe, processor) for stage in recipe.stages]
+    return model_size(config, processor), stages
+
+
+def parts(size):
+    return {part.name: part.parameters for part in size.parts}
+
+
+def test_minigpt_v2_is_of_its_published_size(offline):
+    size, stages = measured("minigpt_v2")
+    assert size.image["tokens"] == 256 and size.image["size"] == [448, 448]
+    found = parts(size)
+    assert found["vision_connector"] == 23_072_768
+    # Llama-2-7B, and rows for the picture's placeholder (64 at a time, in two tables)
+    assert found["language"] == 6_738_415_616 + 2 * 64 * 4096
+    # The published checkpoint holds exactly these, in each of three stages; the ViT is frozen in all of them.
+    assert [stage.trained for stage in stages] == 3 * [{"vision_connector": 23_072_768, "language": 33_554_432}]
+
+
+def test_minigpt_v2_samples_its_third_stage_as_released():
+    """Of train_configs/minigptv2_finetune.yaml: shares of the samples are ratio x batch."""
+    mixture = {s.name: s.weight for s in load_recipe("minigpt_v2").stages[2].mixture}
+    total = sum(mixture.values())
+    assert total == 2850
+    flickr = sum(w for name, w in mixture.items() if name.startswith("flickr"))
+    assert round(100 * flickr / total) == 17
+    assert round(100 * mixture["unnatural_instructions"] / total, 1) == 0.4
+    assert mixture["gqa"] == 50 * 6 and mixture["llava_reason"] == 80 * 4
+
+
+def test_llasm_hears_any_clip_in_64_tokens_and_never_trains_whisper(offline):
+    size, stages = measured("llasm")
+    assert size.sound["tokens_second"] == size.sound["tokens_window"] == 64 + 2
+    assert parts(size)["audio_connector"] == 1280 * 4096 + 4096
+    assert [set(stage.trained) for stage in stages] == [{"audio_connector"}, {"audio_connector", "language"}]
+
+
+def test_qwen_audio_is_of_its_published_size(offline):
+    size, stages = measured("qwen_audio")
+    assert 2 * size.parameters == 16_792_444_928  # bytes of the published files, in bfloat16
+    assert (size.sound["tokens_second"], size.sound["tokens_window"]) == (25 + 2, 750 + 2)
+    assert [set(stage.trained) for stage in stages] == [{"audio", "audio_connector"}, {"language"}]
+    # The boundary embeddings train with the encoder; its sinusoids are constants, which compose() freezes.
+    assert load_recipe("qwen_audio").stages[1].steps == 8000
+
+
+# Qwen3 technical report, table 1: parameters without embeddings, in billions
+@pytest.mark.parametrize(("size", "billions"), [("0.6b", 0.44), ("1.7b", 1.4), ("4b", 3.6), ("8b", 6.95)])
+def test_omni_comes_from_small_to_8b(offline, size, billions):
+    found, stages = measured("omni", size)
+    config, _ = planned(load_recipe("omni", size).model, outline=True)
+    text = config.text_config
+    tables = (1 if text.tie_word_embeddings else 2) * text.vocab_size * text.hidden_size
+    assert (parts(found)["language"] - tables) / 1e9 == pytest.approx(billions, abs=0.05)
+    assert set(stages[0].trained) == {"vision_connector", "audio_connector"}
+    assert set(stages[1].trained) == {"vision", "vision_connector", "audio", "audio_connector", "language"}
+    assert found.sound["tokens_second"] == 13 + 2 and found.sound["tokens_window"] == 375 + 2
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_sizes_are_shown_without_a_network(offline, capsys, name):
+    assert run(["show", name, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for stage in found["stages"]:
+        memory = stage["memory"]
+        assert memory["weights"] >= 4 * found["parameters"] and memory["optimizer"] == 2 * memory["gradients"]
+        assert memory["each_of_8"] < 0.5 * memory["total"]
+    assert run(["show", f"{name}:tiny"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_sharding_divides_what_the_model_holds_and_nothing_else(offline):
+    memory = measured("minigpt_v2")[1][0].memory
+    assert memory.each(1) == memory.total
+    held = memory.weights + memory.gradients + memory.optimizer
+    for devices in (2, 8, 64):
+        rest = memory.each(devices) - held / devices
+        assert memory.activations <= rest <= memory.activations + memory.copies + 1
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_every_size_has_the_same_stages_and_trains_the_same_parts(name):
+    usual = load_recipe(name)
+    for size in sizes(name):
+        stages = load_recipe(f"{name}:{size}").stages
+        assert [s.name for s in stages] == [s.name for s in usual.stages]
+        assert [set(s.parts) for s in stages] == [set(s.parts) for s in usual.stages]
+    assert len(usual.stages) == (3 if name == "minigpt_v2" else 2)
+
+
+def test_a_size_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(WeftError, match="minigpt_v2 has no size 'huge'; its sizes are full, tiny"):
+        load_recipe("minigpt_v2", "huge")
+    with pytest.raises(WeftError, match="digits has no size 'tiny'; it has but one"):
+        load_recipe("digits:tiny")
+    with pytest.raises(WeftError, match="two sizes"):
+        load_recipe("omni:tiny", "8b")
+    with pytest.raises(WeftError, match="only built-in recipes"):
+        load_recipe("mine.py", "tiny")
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_data_that_is_not_there_is_answered_with_the_command_that_makes_it(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", name, "-o", "run"]) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    first = load_recipe(name).stages[0].mixture[0]
+    assert f"weft data convert {READERS[first.name]} -o {first.path}" in error and f"--data {first.name}=" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_readers_that_recipes_name_are_there():
+    from weft.data.converters import CONVERTERS
+
+    assert {command.split()[0] for command in READERS.values() if command} <= set(CONVERTERS)
+    for name in SYSTEMS:
+        for source in (s for stage in load_recipe(name).stages for s in stage.mixture):
+            assert how_to_make(source.path)
+    assert how_to_make("mine/train.jsonl") == ""
