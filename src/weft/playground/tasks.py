@@ -1,14 +1,16 @@
 """One sample of any task, with its exact answer: what the tiny sizes of the recipes learn from.
 
-`make` gives a conversation whose pictures and clips are in memory, `write` a sample file with its media beside it. Both
-follow from a seed alone.
+`make` gives a conversation whose pictures and clips are in memory, `write` one sample file that holds its media too (as
+data URLs: thousands of small files take longer to write than to learn from). Both follow from a seed alone.
 """
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -243,27 +245,25 @@ def make(task: str, index: int, seed: int) -> Conversation:
 
 
 def write(folder: Path, task: str, count: int, seed: int, name: str = "train") -> Path:
-    """Writes ``folder/TASK/NAME.jsonl`` and its media in ``folder/TASK/NAME/``; gives the sample file."""
-    media = folder / task / name
-    media.mkdir(parents=True, exist_ok=True)
-    path = media.with_suffix(".jsonl")
-    write_samples(path, (_saved(make(task, i, seed), media, i) for i in range(count)))
+    """Writes ``folder/TASK/NAME.jsonl``; gives the file."""
+    (folder / task).mkdir(parents=True, exist_ok=True)
+    path = folder / task / f"{name}.jsonl"
+    write_samples(path, (_enclosed(make(task, i, seed)) for i in range(count)))
     return path
 
 
-def _saved(sample: Conversation, folder: Path, index: int) -> Conversation:
-    """The sample with its media in files."""
-
-    def saved(part: Any) -> Any:
-        if isinstance(part, Image):
-            file = folder / f"{index:05}.png"
-            part.source.save(file, compress_level=1)
-            return Image(str(file))
-        if isinstance(part, Audio):
-            file = folder / f"{index:05}.wav"
-            soundfile.write(file, part.source[0], part.source[1], subtype="PCM_16")
-            return Audio(str(file))
-        return part
-
-    messages = tuple(replace(m, parts=tuple(map(saved, m.parts))) for m in sample.messages)
+def _enclosed(sample: Conversation) -> Conversation:
+    """The sample with its media as data URLs: PNG and FLAC, both exact (sound to 16 bits)."""
+    messages = tuple(replace(m, parts=tuple(map(_url, m.parts))) for m in sample.messages)
     return replace(sample, messages=messages)
+
+
+def _url(part: Any) -> Any:
+    file = BytesIO()
+    if isinstance(part, Image):
+        part.source.save(file, "PNG", compress_level=1)
+        return Image(f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}")
+    if isinstance(part, Audio):
+        soundfile.write(file, part.source[0], part.source[1], format="FLAC", subtype="PCM_16")
+        return Audio(f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}")
+    return part
