@@ -186,17 +186,24 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
     timed = next(p for p in range(9) if plain.conversation(p).answer.parts[0].__class__.__name__ == "Words")
     conversation = plain.conversation(timed)
     encoded = processor.encode(conversation)
-    heard = listening_labels(conversation, encoded, processor)
+    told = listening_labels(conversation, encoded, processor)
+    heard = told.heard
     (span,) = [s for s in encoded.spans if s.modality == "audio"]
     assert len(heard) == span.length
     wave = conversation.audios[0].source[0]
-    for k, token in enumerate(heard):
+    names = processor.tokenizer.convert_ids_to_tokens
+    for k, (token, sides) in enumerate(zip(heard, told.sides, strict=True)):
         moment = (k + 0.5) * len(wave) / RATE / span.length
         word = next((w for w in conversation.answer.parts[0].words if w.start <= moment < w.end), None)
         if word is None:
-            assert token == processor.token_ids["audio_token_id"]
+            assert token == processor.token_ids["audio_token_id"] and (sides == -100).all()
         else:
             assert token in processor.renderer.encode_text(word.text)
+            for side, time in zip(sides, (word.start, word.end), strict=True):
+                assert (
+                    "".join(names(side.tolist()))
+                    == f"<|t{int(time * 10 + 1e-6) / 10:.1f}|><|f{round(time * 100) % 10}|>"
+                )
 
 
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
@@ -208,7 +215,10 @@ def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
     assert [n[n >= 0].tolist() for n in looking.names] == [[processor.token_ids["image_token_id"]], label]
     assert looking.among.all() and len(looking.seen) == rows * columns
     middle = int((top + bottom) / 2 * rows) * columns + int((left + right) / 2 * columns)
-    for k, name in enumerate(looking.seen):
+    scale = [processor.renderer.token_id(f"<|p{k}|>") for k in range(processor.dialect.switches.box_bins)]
+    for k, (name, sides) in enumerate(zip(looking.seen, looking.sides, strict=True)):
+        steps = [scale.index(token) / (len(scale) - 1) if token >= 0 else None for token in sides[:, 0]]
+        assert steps == (pytest.approx([left, top, right, bottom], abs=0.5 / len(scale)) if name else [None] * 4)
         x, y = (k % columns + 0.5) / columns, (k // columns + 0.5) / rows
         assert name == (left <= x < right and top <= y < bottom or k == middle)
 
@@ -244,3 +254,7 @@ def test_labels_stand_for_every_embedding_of_sound_and_sight(model_and_processor
         sounds = model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"])
     assert len(batch.heard) == len(sounds) and (batch.heard >= 0).any()
     assert len(batch.seen) == len(batch.among) == len(views) and (batch.seen > 0).any()
+    assert (
+        len(batch.heard_sides) == len(sounds) and ((batch.heard_sides >= 0).any(-1).any(-1) <= (batch.heard >= 0)).all()
+    )
+    assert ((batch.seen_sides >= 0).all(-1).all(-1) == (batch.seen > 0)).all()

@@ -3,7 +3,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from weft.models.loss import chunked_cross_entropy, next_token_targets
+from weft.models.loss import bell_loss, chunked_cross_entropy, next_token_targets, sample_weights
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -50,6 +50,42 @@ def test_labels_stand_at_their_own_position_and_no_sample_predicts_the_next():
     assert next_token_targets(labels).tolist() == [[6, 7, 8, 9, -100]]
     assert next_token_targets(labels, torch.tensor([2, 3])).tolist() == [[6, -100, 8, 9, -100]]
     assert labels.tolist() == [[5, 6, 7, 8, 9]]
+
+
+def test_a_sample_counts_for_its_labels_to_a_power():
+    targets = torch.tensor([[1, 2, 3, 4, -100, -100, 5, -100, -100]])
+    lengths = torch.tensor([6, 2, 1])
+    whole = {p: sample_weights(targets, p, lengths)[targets != -100].tolist() for p in (0.0, 0.5, 1.0)}
+    assert whole == {0.0: [1.0] * 5, 0.5: [0.5] * 4 + [1.0], 1.0: [0.25] * 4 + [1.0]}
+    padded = torch.full((3, 6), -100)
+    padded[0], padded[1, :2] = targets[0, :6], targets[0, 6:8]
+    assert sample_weights(padded, 1.0)[padded != -100].tolist() == whole[1.0]
+
+
+@pytest.mark.parametrize("chunk", [1, 50 * 7, 1 << 20])
+def test_on_a_scale_a_bell_stands_for_the_right_step(chunk):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(1, 20, 8, requires_grad=True), torch.randn(50, 8)
+    targets = torch.randint(0, 50, (1, 20))
+    targets[0, :5] = torch.arange(10, 15)
+    wanted = F.one_hot(targets[0], 50).float()
+    on = (targets[0] >= 10) & (targets[0] < 30)
+    bells = torch.exp(-0.5 * ((torch.arange(10, 30) - targets[0, on, None]) / 1.5) ** 2)
+    wanted[on, 10:30] = bells / bells.sum(1, keepdim=True)
+    log = (hidden[0] @ weight.T).log_softmax(1)
+    divergence = F.kl_div(log, wanted, reduction="sum")
+    total, _ = chunked_cross_entropy(
+        hidden, targets, lambda h: h @ weight.T, 50, scales=[(10, 20)], near=1.5, chunk=chunk
+    )
+    torch.testing.assert_close(total, divergence)
+    torch.testing.assert_close(*(torch.autograd.grad(x, hidden)[0] for x in (total, divergence)))
+
+
+def test_a_bell_is_matched_best_by_itself():
+    step = torch.tensor([0, 4, 9])
+    bell = torch.log_softmax(-0.5 * ((torch.arange(10) - step[:, None]) / 2.0) ** 2, 1)
+    assert abs(bell_loss(bell, step, 2.0)) < 1e-6
+    assert bell_loss(bell.roll(1, 1), step, 2.0) > 0.01
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))

@@ -1,9 +1,10 @@
 """Labels on the medium itself: what is heard at this moment, what is seen at this place, where answers tell.
 
-A model that starts from nothing must find out at once what sound means and how to write answers, and can sit for long
-on writing likely answers without listening. Where word times are known they say what each moment of sound is, so the
-encoder can be taught directly: a moment inside a word is to give the word's tokens, spread evenly over its duration; a
-moment outside words gives the placeholder token (silence). Boxes say the same of the places of a picture.
+A model that starts from nothing must find out at once what media mean and how to write answers, and can sit for long on
+writing likely answers without listening or looking. Where word times or boxes are known they say what each embedding of
+the medium is, so the encoder can be taught directly. A moment inside a word is to give the word's tokens, spread evenly
+over its duration, and a moment outside words the placeholder token (silence); a place inside a box gives the box's
+label. Each also tells the sides of the word or box it lies in, so that answers need only copy them.
 """
 
 from __future__ import annotations
@@ -21,29 +22,16 @@ from weft.models.layout import audio_windows, merged_grid
 IGNORED = -100
 
 
-def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -> np.ndarray:
-    """A token for each embedding of sound in the sample, in order [X]; -100 where word times are not known.
+@dataclass(frozen=True)
+class Listening:
+    """What is heard when, for each embedding of sound in order."""
 
-    The conversation is the one that ``encoded`` was made of, its clips decoded (array, rate).
-    """
-    spans = [s for s in encoded.spans if s.modality == "audio"]
-    words = {p.audio or 0: p.words for p in conversation.parts() if isinstance(p, Words)}
-    labels = [np.full(span.length, IGNORED, np.int64) for span in spans]
-    for here, span in zip(labels, spans, strict=True):
-        if span.item not in words:
-            continue
-        here[:] = processor.token_ids["audio_token_id"]
-        section, (wave, rate) = processor.audio, conversation.audios[span.item].source
-        window = audio_windows(section, len(wave))[span.window]
-        step = (window.padded if section.pad_to_window else window.end - window.start) / rate / span.length
-        moments = window.start / rate + (np.arange(span.length) + 0.5) * step
-        for word in words[span.item]:
-            tokens = processor.renderer.encode_text(word.text)
-            inside = np.flatnonzero((moments >= word.start) & (moments < word.end))
-            if tokens and len(inside):
-                place = (moments[inside] - word.start) / (word.end - word.start) * len(tokens)
-                here[inside] = np.asarray(tokens)[np.minimum(place.astype(int), len(tokens) - 1)]
-    return np.concatenate(labels) if labels else np.zeros(0, np.int64)
+    heard: np.ndarray  # int64 [X] a token; -100 where word times are not known
+    sides: np.ndarray  # int64 [X, 2, F] tokens of the start and the end of the word there, of F scales; -100 elsewhere
+
+    @staticmethod
+    def join(parts: Sequence[Listening]) -> Listening:
+        return Listening(_joined([p.heard for p in parts]), _joined([p.sides for p in parts]))
 
 
 @dataclass(frozen=True)
@@ -53,6 +41,7 @@ class Looking:
     seen: np.ndarray  # int64 [X] which name; -100 where boxes are not known
     among: np.ndarray  # bool [X, C] the names that its sample speaks of: only between these is there an answer
     names: np.ndarray  # int64 [C, K] the tokens of each name, filled up with -1
+    sides: np.ndarray  # int64 [X, 4, F] tokens of left, top, right and bottom of the box there; -100 outside boxes
 
     @staticmethod
     def join(parts: Sequence[Looking]) -> Looking:
@@ -71,7 +60,43 @@ class Looking:
         for part, own in zip(parts, maps, strict=True):
             among[row : row + len(part.seen), own] = part.among
             row += len(part.seen)
-        return Looking(np.concatenate(seen) if seen else np.zeros(0, np.int64), among, names)
+        return Looking(_joined(seen), among, names, _joined([p.sides for p in parts]))
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    filled = [p for p in parts if len(p)]
+    return np.concatenate(filled) if filled else np.zeros(0, np.int64)
+
+
+def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -> Listening:
+    """What is heard at each embedding of the sample's clips, in order, where word times tell.
+
+    The conversation is the one that ``encoded`` was made of, its clips decoded (array, rate).
+    """
+    spans = [s for s in encoded.spans if s.modality == "audio"]
+    words = {p.audio or 0: p.words for p in conversation.parts() if isinstance(p, Words)}
+    scales = len(processor.dialect.place_tokens("audio"))
+    labels = [np.full(span.length, IGNORED, np.int64) for span in spans]
+    sides = [np.full((span.length, 2, scales), IGNORED, np.int64) for span in spans]
+    for here, around, span in zip(labels, sides, spans, strict=True):
+        if span.item not in words:
+            continue
+        here[:] = processor.token_ids["audio_token_id"]
+        section, (wave, rate) = processor.audio, conversation.audios[span.item].source
+        window = audio_windows(section, len(wave))[span.window]
+        first = window.start / rate
+        seconds = (window.padded if section.pad_to_window else window.end - window.start) / rate
+        moments = first + (np.arange(span.length) + 0.5) * seconds / span.length
+        for word in words[span.item]:
+            tokens = processor.renderer.encode_text(word.text)
+            inside = np.flatnonzero((moments >= word.start) & (moments < word.end))
+            if tokens and len(inside):
+                place = (moments[inside] - word.start) / (word.end - word.start) * len(tokens)
+                here[inside] = np.asarray(tokens)[np.minimum(place.astype(int), len(tokens) - 1)]
+                for side, time in enumerate((word.start, word.end)):
+                    if first <= time <= first + seconds:  # a side in another window has no name in this one
+                        around[inside, side] = _place(processor, "audio", time - first)
+    return Listening(_joined(labels), _joined(sides))
 
 
 def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> Looking:
@@ -93,9 +118,11 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
     labels = list(dict.fromkeys(label for found in boxes.values() for label, _ in found))
     tokens = [[processor.token_ids["image_token_id"]]] if spans else []
     tokens += [processor.renderer.encode_text(label) for label in labels]
+    scales = len(processor.dialect.place_tokens("image"))
     seen = [np.full(span.length, IGNORED, np.int64) for span in spans]
     among = [np.zeros((span.length, len(tokens)), bool) for span in spans]
-    for here, asked, span in zip(seen, among, spans, strict=True):
+    sides = [np.full((span.length, 4, scales), IGNORED, np.int64) for span in spans]
+    for here, asked, around, span in zip(seen, among, sides, spans, strict=True):
         if span.item not in boxes or span.length != np.prod(grid := merged_grid(processor.vision)):
             continue
         rows, columns = grid
@@ -103,17 +130,18 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
         here[:] = 0
         asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
         known = [(label, box) for label, box in boxes[span.item] if box is not None]
-        for label, (left, top, right, bottom) in sorted(
-            known, key=lambda b: -(b[1][2] - b[1][0]) * (b[1][3] - b[1][1])
-        ):
+        for label, box in sorted(known, key=lambda b: -(b[1][2] - b[1][0]) * (b[1][3] - b[1][1])):
+            left, top, right, bottom = box
             middle = min(int((top + bottom) / 2 * rows), rows - 1), min(int((left + right) / 2 * columns), columns - 1)
-            here[(x >= left) & (x < right) & (y >= top) & (y < bottom)] = 1 + labels.index(label)
-            here[middle[0] * columns + middle[1]] = 1 + labels.index(label)
+            inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+            inside[middle[0] * columns + middle[1]] = True
+            here[inside] = 1 + labels.index(label)
+            around[inside] = [_place(processor, "image", side) for side in box]
     names = np.full((len(tokens), max(map(len, tokens), default=0)), -1, np.int64)
     for row, ids in zip(names, tokens, strict=True):
         row[: len(ids)] = ids
-    return Looking(
-        np.concatenate(seen) if seen else np.zeros(0, np.int64),
-        np.concatenate(among) if among else np.zeros((0, 0), bool),
-        names,
-    )
+    return Looking(_joined(seen), np.concatenate(among) if among else np.zeros((0, 0), bool), names, _joined(sides))
+
+
+def _place(processor: Any, modality: str, value: float) -> list[int]:
+    return [processor.renderer.token_id(token) for token in processor.dialect.place(modality, value)]

@@ -29,7 +29,7 @@ from weft.data.augment import (
     mask_features,
 )
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.listening import Looking, listening_labels, looking_labels
+from weft.data.listening import Listening, Looking, listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, micro_step_rows
 from weft.data.source import JsonlSource
@@ -46,13 +46,25 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
-    labels: int  # tokens that are learned
-    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known; empty unless listening
+    answers: list[int]  # tokens of each sample that are learned
+    # Empty unless listening:
+    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known
+    heard_sides: torch.Tensor  # [X, 2, F] tokens of the start and end of the word there, on F scales; else -100
     seen: torch.Tensor  # [X] for each embedding of a picture which of `names` it shows, -100 where not known
     among: torch.Tensor  # bool [X, C] the names between which it is to tell
     names: torch.Tensor  # [C, K] the tokens of each name, filled up with -1
+    seen_sides: torch.Tensor  # [X, 4, F] tokens of left, top, right and bottom of the box there, on F scales; else -100
     samples: list[str]  # file:line of each
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
+
+    @property
+    def labels(self) -> int:
+        """Tokens that are learned."""
+        return sum(self.answers)
+
+    def weight(self, balance: float = 0.0) -> float:
+        """What the batch's mean loss counts for, where a label of a sample with n counts n to the power of -balance."""
+        return sum(n ** (1 - balance) for n in self.answers if n)
 
 
 class MediaCache:
@@ -225,11 +237,11 @@ class TrainingData:
         messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
-    def encode(self, position: int) -> tuple[Any, np.ndarray, Looking | None]:
+    def encode(self, position: int) -> tuple[Any, Listening | None, Looking | None]:
         """The `Encoded` sample at a position, and with ``listen`` what is heard and seen in it (see `listening`)."""
         conversation = self.conversation(position)
         encoded = self.processor.encode(conversation)
-        heard, seen = np.zeros(0, np.int64), None
+        heard = seen = None
         if self.listen:
             heard = listening_labels(conversation, encoded, self.processor)
             seen = looking_labels(conversation, encoded, self.processor)
@@ -262,7 +274,7 @@ class TrainingData:
                 try:
                     sample, sound, sight = self.encode(position)
                     encoded.append(sample)
-                    heard.append(sound)
+                    heard += [sound] if sound is not None else []
                     seen += [sight] if sight is not None else []
                     where.append(name)
                 except WeftError as error:
@@ -271,6 +283,7 @@ class TrainingData:
                         advice = "correct it, or leave such samples out with --on-bad-sample skip"
                         raise WeftError(f"{problem}; {advice}") from None
                     skipped.append(problem)
+        sounds, views = Listening.join(heard), Looking.join(seen)
         tokens = sum(len(e.input_ids) for e in encoded)
         inputs: dict[str, Any] = {}
         if encoded:
@@ -280,9 +293,13 @@ class TrainingData:
             "inputs": {k: np.asarray(v) for k, v in inputs.items()},
             "tokens": tokens,
             "places": max(places, tokens),
-            "labels": sum(int(e.loss_mask[1:].sum()) for e in encoded),
-            "heard": np.concatenate(heard) if heard else np.zeros(0, np.int64),
-            **vars(Looking.join(seen)),
+            "answers": [int(e.loss_mask[1:].sum()) for e in encoded],
+            "heard": sounds.heard,
+            "heard_sides": sounds.sides,
+            "seen": views.seen,
+            "among": views.among,
+            "names": views.names,
+            "seen_sides": views.sides,
             "samples": where,
             "skipped": skipped,
         }
@@ -303,7 +320,7 @@ class TrainingData:
                 if self.end is not None and not value["samples"] and not value["skipped"]:
                     return
                 inputs = {k: torch.from_numpy(v) for k, v in value["inputs"].items()}
-                told = {name: torch.from_numpy(value[name]) for name in ("heard", "seen", "among", "names")}
+                told = {k: torch.from_numpy(v) for k, v in value.items() if isinstance(v, np.ndarray)}
                 yield Batch(**{**value, **told, "inputs": inputs})
         finally:
             close = getattr(iterator, "close", None)

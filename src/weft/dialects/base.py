@@ -100,6 +100,11 @@ class Dialect(ABC):
         evenly; then those that divide each such step again. None where the dialect has no such tokens."""
         return []
 
+    def place(self, modality: Modality, value: float) -> list[str]:
+        """The tokens that write one place, one of each scale of `place_tokens`: ``value`` is a fraction of an image's
+        side, or seconds in a window of sound."""
+        return []
+
     @abstractmethod
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
         """The pieces of a conversation, in order.

@@ -73,9 +73,13 @@ NOTHING = "none"  # the answer to refer and detection where there is no such thi
 class ChatMLSwitches(Switches):
     coordinates: Literal["tokens", "text"] = "tokens"
     box_bins: int = Field(1000, ge=2, le=1000)  # steps of a coordinate over the image
+    sort_boxes: bool = False  # write several boxes of one thing from left to right, an order that can be learned
     box_fine: int = Field(0, ge=0, le=100)  # with n > 0, each step is divided into n by a second token
     window_seconds: float = Field(30.0, gt=0, le=60)  # length of a window of sound, which times are counted in
     system: str | None = None  # a system message where a conversation has none
+    # The language spoken where a task leaves it out, for a model that learned to "Transcribe the English speech".
+    # A task whose language is null leaves it open.
+    language: str | None = None
     bos: str | None = None  # a token before everything, for language models trained to begin with one
 
 
@@ -121,6 +125,13 @@ class ChatML(Dialect):
         scales = self.ordered_tokens()
         return scales[2:] if modality == "image" else scales[:2]
 
+    def place(self, modality: Modality, value: float) -> list[str]:
+        if self.switches.coordinates == "text":
+            return []
+        if modality == "image":
+            return self._coordinate(value)
+        return self._moment(min(max(round(value * 100), 0), round(self.switches.window_seconds * 100)))
+
     # Writing.
 
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
@@ -147,7 +158,7 @@ class ChatML(Dialect):
     def _request(self, message: Message, seen: dict[Modality, int]) -> list[Piece]:
         """A user's message: its parts in their order, the task's wording around the words and boxes."""
         texts = [i for i, part in enumerate(message.parts) if isinstance(part, Text | Box | Words)]
-        before, after = _wording(message.task, bool(texts)) if message.task else ("", "")
+        before, after = _wording(message.task, bool(texts), self.switches.language) if message.task else ("", "")
         total: dict[Modality, int] = {
             "image": seen["image"] + sum(isinstance(p, Image) for p in message.parts),
             "audio": seen["audio"] + sum(isinstance(p, Audio) for p in message.parts),
@@ -196,7 +207,8 @@ class ChatML(Dialect):
             pieces: list[Piece] = self._item(part.image, total["image"])
             if label is not None:
                 pieces += [Special("<|ref|>"), Plain(label)]
-            return pieces + [Special(t) for box in part.boxes for value in box for t in self._coordinate(value)]
+            boxes = sorted(part.boxes) if self.switches.sort_boxes else part.boxes
+            return pieces + [Special(t) for box in boxes for value in box for t in self._coordinate(value)]
         if isinstance(part, Words):
             if self.switches.coordinates == "text":
                 return [Plain(_words_text(part, total["audio"]))]
@@ -214,6 +226,9 @@ class ChatML(Dialect):
         bins, fine = self.switches.box_bins, self.switches.box_fine
         step = round(min(max(value, 0.0), 1.0) * (bins * max(fine, 1) - 1))
         return [f"<|p{step}|>"] if not fine else [f"<|p{step // fine}|>", f"<|q{step % fine}|>"]
+
+    def _moment(self, hundredths: int) -> list[str]:
+        return [f"<|t{hundredths // 100}.{hundredths // 10 % 10}|>", f"<|f{hundredths % 10}|>"]
 
     def _value(self, step: int, part: int | None) -> float:
         bins, fine = self.switches.box_bins, self.switches.box_fine
@@ -235,8 +250,7 @@ class ChatML(Dialect):
                     if k % (WINDOWS - 1) or not k:
                         yield Special(f"<|window_{k % (WINDOWS - 1)}|>")
                     now = k
-                yield Special(f"<|t{hundredths // 100}.{hundredths // 10 % 10}|>")
-                yield Special(f"<|f{hundredths % 10}|>")
+                yield from map(Special, self._moment(hundredths))
                 if not i:
                     yield Plain(word.text)
 
@@ -337,13 +351,13 @@ def _untimed(task: Task | None) -> bool:
     return task is not None and task.name == "transcribe" and not task.get("timestamps")
 
 
-def _wording(task: Task, text: bool) -> tuple[str, str]:
-    """The wording of a task before and after the user's own words."""
-    spoken, to = task.get("language"), task.get("to")
+def _wording(task: Task, text: bool, usual: str | None) -> tuple[str, str]:
+    """The wording of a task before and after the user's own words; ``usual``: the language where it names none."""
+    written, spoken, to = task.get("language"), task.get("language", usual), task.get("to")
     itn = task.get("itn")
     filled = WORDINGS[task.name][text].format(
         text="\0",
-        language=f" in {LANGUAGES.get(spoken, spoken)}" if spoken else "",
+        language=f" in {LANGUAGES.get(written, written)}" if written else "",
         spoken=f" {LANGUAGES.get(spoken, spoken)}" if spoken else "",
         to=f" into {LANGUAGES.get(to, to)}" if to else "",
         times=" with times" if task.get("timestamps") else "",

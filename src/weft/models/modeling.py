@@ -38,7 +38,7 @@ from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.conv import ConvTower
 from weft.models.layout import image_grid, mel_bands, merged_grid, token_seconds
-from weft.models.loss import chunked_cross_entropy, next_token_targets
+from weft.models.loss import chunked_cross_entropy, next_token_targets, sample_weights
 from weft.models.splice import before_last_run, splice, splice_boundaries
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
@@ -262,6 +262,8 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         segment_lengths: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         label_smoothing: float = 0.0,
+        balance: float = 0.0,
+        near: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
@@ -273,6 +275,9 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
         ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
         over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
+        A label of a sample (row or segment) with n labels counts n to the power of -``balance``: 0 makes labels equal,
+        1 samples, 0.5 is the square averaging of InternVL 2.5. ``near``: a coordinate's target is a bell of that width
+        in steps, where the connector names places by one scale.
         Raises WeftError where media and placeholders do not match.
         """
         if inputs_embeds is None:
@@ -313,14 +318,18 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         inputs["use_cache"] = False
         out = self.language_model.get_decoder()(**inputs)
+        targets_BL = next_token_targets(labels, segment_lengths)
         loss_sum, count = chunked_cross_entropy(
             out.last_hidden_state,
-            next_token_targets(labels, segment_lengths),
+            targets_BL,
             self.logits,
             self.config.text_config.vocab_size,
             label_smoothing=label_smoothing,
+            scales=[tuple(s[0]) for s in (self.config.image_place_ids,) if s is not None and len(s) == 1],
+            near=near,
+            weights_BL=sample_weights(targets_BL, balance, segment_lengths) if balance else None,
         )
-        divisor = num_items_in_batch if num_items_in_batch is not None else count.clamp(min=1)
+        divisor = num_items_in_batch if num_items_in_batch is not None else count.masked_fill(count == 0, 1)
         return WeftOutput(
             loss=loss_sum / divisor, loss_sum=loss_sum, loss_count=count, hidden_states=out.get("hidden_states")
         )

@@ -40,7 +40,7 @@ def bundled() -> ModelSpec:
                 "tie_word_embeddings": True,
             }
         ),
-        dialect=DialectSection(name="chatml", switches={"box_bins": 100}),
+        dialect=DialectSection(name="chatml", switches={"box_bins": 100, "sort_boxes": True}),
     )
 
 

@@ -9,7 +9,7 @@ from weft.data.source import JsonlSource
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import bundled
-from weft.recipes.small import BOTH, LISTEN
+from weft.recipes.small import BALANCE, BOTH, LISTEN, MIRRORED, NEAR
 from weft.training.build import build_model
 from weft.training.recipe import (
     PART_NAMES,
@@ -90,8 +90,10 @@ def finetune_recipe(
         ),
         parts=parts,
         mixture=tuple(data),
-        augment=BOTH,
+        augment=MIRRORED if spec.base is None else BOTH,
         listen=LISTEN.model_copy(update={"first": min(LISTEN.first, steps // 10)}) if spec.base is None else Listen(),
+        balance=BALANCE if small else 0.0,
+        near=NEAR if small else 0.0,
         row_tokens=1024 if small else 4096,
         evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
     )

@@ -274,6 +274,8 @@ class Run:
             micro,
             precision=recipe.precision,
             label_smoothing=stage.label_smoothing,
+            near=stage.near,
+            balance=stage.balance,
             listen=stage.listen.weight,
             answer=self.done >= stage.listen.first,
             seed=(recipe.seed, self.number, self.done),

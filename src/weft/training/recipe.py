@@ -82,8 +82,8 @@ class Source(Frozen):
 
 class Listen(Frozen):
     """A loss on the media themselves, where word times or boxes are known: what the connector gives at a moment or a
-    place is to be the embedding of the word that sounds or is seen there (`data.listening`). For encoders that start
-    from nothing."""
+    place is to be the embedding of the word that sounds or is seen there, and to name that word's times or that box's
+    sides (`data.listening`, `training.sensing`). For encoders that start from nothing."""
 
     weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
     first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
@@ -110,6 +110,8 @@ class Stage(Frozen):
     accumulate: int = Field(1, ge=1)
     packing: bool = True
     label_smoothing: float = 0.0
+    balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: samples; 0.5: between (square averaging)
+    near: float = Field(0.0, ge=0)  # coordinates: width in steps of the bell that stands for the right one; 0: a step
     listen: Listen = Listen()
     checkpoint_activations: bool = False
     evaluation: Evaluation = Evaluation()

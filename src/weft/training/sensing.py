@@ -1,0 +1,94 @@
+"""Losses on the media themselves: what the connectors give, against what `data.listening` knows of each embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from weft.data.loader import Batch
+from weft.models.loss import bell_loss
+
+SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
+
+
+def listening_loss(model: Any, sounds_XW: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
+    heard_X = batch.heard.to(sounds_XW.device)
+    known_X = heard_X >= 0
+    loss = F.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
+    return loss + SIDES * _sides_loss(model, sounds_XW, batch.heard_sides, model.config.audio_place_ids, 0.0)
+
+
+def looking_loss(model: Any, views_XW: torch.Tensor, batch: Batch, near: float = 0.0) -> torch.Tensor:
+    """Cross-entropy between the names that a picture's sample speaks of; a name's logit is the mean of its tokens'."""
+    device = views_XW.device
+    seen_X, among_XC, names_CK = (t.to(device) for t in (batch.seen, batch.among, batch.names))
+    head_VW = model.get_output_embeddings().weight
+    used_CK1 = (names_CK >= 0)[..., None].to(head_VW.dtype)
+    names_CW = (head_VW[names_CK.clamp(min=0)] * used_CK1).sum(1) / used_CK1.sum(1)
+    known_X = seen_X >= 0
+    logits_XC = F.linear(views_XW[known_X], names_CW).float()
+    logits_XC = logits_XC.masked_fill(~among_XC[known_X], -torch.inf)
+    loss = F.cross_entropy(logits_XC, seen_X[known_X])
+    return loss + SIDES * _sides_loss(model, views_XW, batch.seen_sides, model.config.image_place_ids, near)
+
+
+def _sides_loss(
+    model: Any,
+    embedded_XW: torch.Tensor,
+    sides_XSF: torch.Tensor,
+    scales: Sequence[tuple[int, int]] | None,
+    near: float,
+) -> torch.Tensor:
+    """Cross-entropy of the sides (start and end, or left, top, right and bottom) that each embedding lies between.
+
+    Sides share their tokens, so side s is read from the embedding rolled by an odd share of its width: apart from the
+    other sides and from the embedding's own place, which models add unrolled and rolled by half. ``near`` as in
+    `chunked_cross_entropy`. 0 where no side is known, or the connector carries no places.
+    """
+    sides_XSF = sides_XSF.to(embedded_XW.device)
+    if scales is None or not (sides_XSF >= 0).any():
+        return embedded_XW.sum() * 0.0
+    sides, width = sides_XSF.shape[1], embedded_XW.shape[1]
+    table_VW = model.get_output_embeddings().weight
+    losses = []
+    for side in range(sides):
+        known_X = sides_XSF[:, side, 0] >= 0
+        rolled_XW = embedded_XW[known_X].roll(-(2 * side + 1) * width // (2 * sides), 1)
+        for scale, (first, steps) in enumerate(scales):
+            logits_XS = F.linear(rolled_XW, table_VW[first : first + steps]).float()
+            step_X = sides_XSF[known_X, side, scale] - first
+            if near and len(scales) == 1:
+                losses.append(bell_loss(logits_XS, step_X, near))
+            else:
+                losses.append(F.cross_entropy(logits_XS, step_X))
+    return torch.stack(losses).sum() / sides
+
+
+@contextmanager
+def embeddings_given(model: Any) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Collects the embeddings [X, W] that the connectors give meanwhile."""
+    found: dict[str, list[torch.Tensor]] = {"audio_connector": [], "vision_connector": []}
+
+    def keep(name: str, output: tuple[torch.Tensor, torch.Tensor | None]) -> None:
+        embedded_NtW, tokens_N = output
+        if tokens_N is None:
+            found[name].append(embedded_NtW.flatten(0, 1))
+        else:
+            places = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
+            found[name].append(embedded_NtW[places < tokens_N[:, None]])
+
+    hooks = [
+        module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
+        for name in found
+        for module in model.part(name)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
