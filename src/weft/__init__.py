@@ -5,9 +5,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from weft.generation.engine import Model
 
 __version__ = "0.1.0"
 
@@ -18,21 +24,54 @@ _PUBLIC = {
     "WeftForConditionalGeneration": "weft.models.modeling",
     "WeftProcessor": "weft.models.processing",
     "compose": "weft.models.compose",
-    "load": "weft.generation.engine",
     "Model": "weft.generation.engine",
 }
-__all__ = list(_PUBLIC)
+__all__ = [*_PUBLIC, "load", "register"]
 
 
 def register() -> None:
     """Make `transformers` know weft's configuration, model and processor; `import weft` does it already."""
-    from transformers import AutoProcessor
+    try:
+        from transformers import AutoProcessor
 
-    import weft.models.modeling  # noqa: F401  registers the configuration and the model
-    from weft.models.config import WeftConfig
-    from weft.models.processing import WeftProcessor
+        import weft.models.modeling  # noqa: F401  registers the configuration and the model
+        from weft.models.config import WeftConfig
+        from weft.models.processing import WeftProcessor
+    except (ImportError, RuntimeError, OSError) as error:  # a torchvision that does not fit torch raises any of these
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ImportError(
+            f"weft cannot load transformers and torch here ({reason}); `weft doctor` says what is broken and how to "
+            "repair it"
+        ) from error
 
     AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)
+
+
+def load(
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    switches: dict[str, Any] | None = None,
+) -> Model:
+    """A model ready to chat: from a folder, a hub name, or ``"bundled"``, the small one that weft brings along.
+
+    ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a
+    CPU). ``device``: None takes a GPU where there is one. ``switches``: changes to the switches of the model's dialect,
+    such as ``{"restart_numbering": True}``.
+    """
+    from weft.generation.engine import Model, load
+    from weft.generation.loading import default_device, resolve_dtype
+
+    if path == "bundled":
+        from weft.recipes import bundled_model
+
+        model, processor = bundled_model()
+        found = Model(model.to(device or default_device(), resolve_dtype(dtype)), processor, "bundled")
+    else:
+        found = load(path, dtype=dtype, device=device)
+    if not switches:
+        return found
+    return Model(found.model, found.processor.with_switches(**switches), found.name)
 
 
 def __getattr__(name: str) -> Any:

@@ -66,6 +66,23 @@ def test_switches_add_a_system_message_and_a_first_token():
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "usual", "wording"),
+    [
+        ({}, None, "Transcribe the speech."),
+        ({}, "en", "Transcribe the English speech."),
+        ({"language": "de"}, "en", "Transcribe the German speech."),
+        ({"language": None}, "en", "Transcribe the speech."),
+    ],
+)
+def test_the_usual_language_stands_where_a_task_leaves_it_out(fields, usual, wording):
+    dialect = get_dialect("chatml", {"language": usual})
+    pieces = dialect.render(Conversation((user(CLIP, Task("transcribe", fields)),)), generate=True)
+    assert wording in [p.text for p in pieces if isinstance(p, Plain)]
+    caption = dialect.render(Conversation((user(CLIP, Task("caption")),)), generate=True)
+    assert "Describe this briefly." in [p.text for p in caption if isinstance(p, Plain)]
+
+
 def test_a_label_that_was_asked_for_is_not_written_and_comes_back():
     question = user(IMAGE, Task("refer"), Text("the cup"))
     dialect = get_dialect("chatml", {"box_bins": 101})

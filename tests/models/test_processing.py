@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import weft  # noqa: F401  (registers the classes)
 from weft.conversation import Audio, Conversation, Image, Message, Task, Text, WeftError, Word, Words
-from weft.dialects import Plain, get_dialect
+from weft.dialects import DialectError, Plain, get_dialect
 from weft.media import log_mel
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import Audio as AudioSection
@@ -234,6 +234,16 @@ def test_a_folder_holds_all_of_it(processor, conversation, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path)("hello")["input_ids"] == processor.tokenizer("hello")["input_ids"]
 
 
+def test_switches_of_the_dialect_can_be_changed(processor, media):
+    asked = [{"role": "user", "content": [{"type": "audio", "audio": str(media / "1.wav")},
+                                          {"type": "task", "task": "transcribe"}]}]  # fmt: skip
+    changed = processor.with_switches(language="de")
+    assert "Transcribe the German speech." in changed.apply_chat_template(asked)
+    assert "Transcribe the speech." in processor.apply_chat_template(asked)
+    with pytest.raises(DialectError, match="has no switch 'lang'"):
+        processor.with_switches(lang="de")
+
+
 def test_missing_encoders_and_tokens_are_named(media, conversation):
     with pytest.raises(WeftError, match="no image encoder"):
         build(vision=None).encode(conversation)
@@ -267,7 +277,7 @@ TASKS = st.sampled_from(
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(st.tuples(PARTS, TASKS), min_size=1, max_size=3), system=st.booleans(), generate=st.booleans())
-@pytest.mark.parametrize("switches", [{}, {"system": 'Say "hi".\n', "bos": "<s>"}])
+@pytest.mark.parametrize("switches", [{}, {"system": 'Say "hi".\n', "bos": "<s>", "language": "en"}])
 def test_the_shipped_template_writes_what_the_renderer_writes(switches, turns, system, generate, media):
     processor = _with(tuple(switches.items()))
     given = [{"role": "system", "content": "Be kind."}] if system else []

@@ -77,10 +77,10 @@ class Processor(processing.BaseMultiModalProcessor[Info]):
     def _call_hf_processor(self, hf_data, hf_kwargs):
         processor, out = self.info.get_hf_processor(), {}
         if images := hf_data.get("images"):
-            out["pixel_values"] = [torch.from_numpy(processor._pixels(image)) for image in images]
+            out["pixel_values"] = [torch.from_numpy(processor.pixels_of(image)) for image in images]
         for wave in hf_data.get("audio", ()):  # one item a clip: its windows [n, T, M], filled up with zeros
             windows = audio_windows(processor.audio, len(wave))
-            mels = [torch.from_numpy(processor._features(wave[w.start : w.end], w)) for w in windows]
+            mels = [torch.from_numpy(processor.features_of(wave[w.start : w.end], w)) for w in windows]
             out.setdefault("input_features", []).append(nn.utils.rnn.pad_sequence(mels, batch_first=True))
             out.setdefault("feature_lengths", []).append(torch.tensor([len(mel) for mel in mels]))
         return BatchFeature(out)

@@ -30,21 +30,22 @@ RepetitionPenalty = Annotated[float, typer.Option(help="Above 1 makes repeating 
 Seed = Annotated[int | None, typer.Option(help="Makes sampling repeat.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default: the checkpoint's.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU where there is one.")]
+Switch = Annotated[
+    list[str] | None,
+    typer.Option("--switch", metavar="NAME=VALUE", help="Change a switch of the model's dialect. Repeatable."),
+]
 BatchSize = Annotated[int, typer.Option(help="Conversations answered together.")]
 OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
 
 
-def open_model(name: str, dtype: str | None = None, device: str | None = None) -> Model:
-    """The model that a command line names, ready to answer."""
-    from weft.generation import Model, load
-    from weft.generation.loading import default_device, resolve_dtype
+def open_model(
+    name: str, dtype: str | None = None, device: str | None = None, switches: list[str] | None = None
+) -> Model:
+    """The model that a command line names, ready to answer. ``switches``: NAME=VALUE, changes to its dialect's."""
+    import weft
 
-    if name != BUNDLED:
-        return load(name, dtype=dtype, device=device)
-    from weft.recipes import bundled_model
-
-    model, processor = bundled_model()
-    return Model(model.to(device or default_device(), resolve_dtype(dtype)), processor, BUNDLED)
+    changed = dict(_pair(text, "--switch") for text in switches or ())
+    return weft.load(name, dtype=dtype, device=device, switches=changed)
 
 
 def decoding_options(
@@ -87,14 +88,20 @@ def parse_task(text: str) -> dict[str, Any]:
         raise WeftError(f"task {text!r}: write its name, then key=value, such as: transcribe language=en") from None
     part: dict[str, Any] = {"type": "task", "task": name}
     for item in rest:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise WeftError(f"task {name}: {item!r} is no field; write key=value, such as language=en")
-        try:
-            part[key] = json.loads(value)
-        except ValueError:
-            part[key] = value
+        key, value = _pair(item, f"task {name}")
+        part[key] = value
     return part
+
+
+def _pair(text: str, what: str) -> tuple[str, Any]:
+    """``key=value``; the value is JSON where it reads as JSON, else a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise WeftError(f"{what}: {text!r} has no value; write key=value, such as language=en")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 @contextmanager

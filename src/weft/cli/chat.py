@@ -45,6 +45,7 @@ def chat(
     seed: asking.Seed = None,
     dtype: asking.Dtype = None,
     device: asking.Device = None,
+    switch: asking.Switch = None,
 ) -> None:
     """Ask a model about pictures and sound.
 
@@ -78,7 +79,7 @@ def chat(
             raise WeftError("there is nothing to ask: give a question, pipe one in, or name a --task")
         session.asking(question)  # what is wrong with it is said before a model is loaded
 
-    session.model = asking.open_model(model, dtype, device)
+    session.model = asking.open_model(model, dtype, device, switch)
     if interactive:
         session.run()
     elif json:

@@ -27,6 +27,7 @@ def generate(
     seed: asking.Seed = None,
     dtype: asking.Dtype = None,
     device: asking.Device = None,
+    switch: asking.Switch = None,
 ) -> None:
     """Answer a file of requests in batches.
 
@@ -39,7 +40,7 @@ def generate(
         max_new_tokens, sample, temperature, top_p, top_k, beams, repetition_penalty, seed
     )
     policy = asking.bad_samples(on_bad_sample)
-    answerer = asking.open_model(model, dtype, device)
+    answerer = asking.open_model(model, dtype, device, switch)
     with asking.progress_bar("answering") as progress:
         summary = answer_file(
             answerer,

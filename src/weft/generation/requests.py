@@ -95,6 +95,7 @@ def _fingerprint(model: Model, options: Options) -> str:
     what = {
         "model": os.path.abspath(model.name) if os.path.isdir(model.name) else model.name,
         "dtype": str(model.dtype),
+        "switches": model.processor.dialect.switches.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(what | asdict(options), sort_keys=True).encode()).hexdigest()[:8]
 

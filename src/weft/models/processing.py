@@ -118,6 +118,12 @@ class WeftProcessor(ProcessorMixin):
         config = {name: s.model_dump(mode="json") for name, s in sections.items() if s is not None}
         return {"config": config, "processor_class": type(self).__name__}
 
+    def with_switches(self, **switches: Any) -> WeftProcessor:
+        """A processor like this one, with these switches of its dialect changed (`DialectError` for unknown ones)."""
+        data = self.to_dict()["config"]
+        section = {"name": self.section.name, "switches": {**self.section.switches, **switches}}
+        return type(self)(self.tokenizer, {**data, "dialect": section})
+
     @property
     def token_ids(self) -> dict[str, Any]:
         """What `WeftConfig` wants to know: image_token_id, audio_token_id, audio_start_id, audio_end_id, and where a
@@ -171,13 +177,13 @@ class WeftProcessor(ProcessorMixin):
         ``max_length`` tokens is an error: nothing is cut.
         """
         self._check_towers(conversation)
-        images = [self._pixels(image.source) for image in conversation.images]
+        images = [self.pixels_of(image.source) for image in conversation.images]
         features: list[np.ndarray] = []
         windows: list[list[Window]] = []
         for clip in conversation.audios:
             wave = load_audio(clip.source, self._audio.sample_rate)
             windows.append(self._clip_windows(clip, len(wave)))
-            features += [self._features(wave[w.start : w.end], w) for w in windows[-1]]
+            features += [self.features_of(wave[w.start : w.end], w) for w in windows[-1]]
         encoded = self._encode(self.pieces(conversation, generate=generate), self._sizes(len(images), windows))
         encoded.images, encoded.features, encoded.generate = images, features, generate
         encoded.windows = len(features)
@@ -243,12 +249,15 @@ class WeftProcessor(ProcessorMixin):
             name = clip.source if isinstance(clip.source, str) and not clip.source.startswith("data:") else None
             raise error if name is None else WeftError(f"{name}: {error}") from error
 
-    def _pixels(self, source: Any) -> np.ndarray:
-        assert self.vision is not None
+    def pixels_of(self, source: Any) -> np.ndarray:
+        """A picture (a path, bytes, a data URL or decoded) as the image encoder takes it: float32 [3, H, W]."""
+        if self.vision is None:
+            raise WeftError("this model has no image encoder; remove the images, or compose a model with one")
         v = self.vision
         return resize_normalize(load_image(source), v.size, v.mean, v.std, v.resample, v.fit)
 
-    def _features(self, wave: np.ndarray, window: Window) -> np.ndarray:
+    def features_of(self, wave: np.ndarray, window: Window) -> np.ndarray:
+        """One window of sound at the encoder's rate as the encoder takes it: log-mel float32 [T, M], or samples [S]."""
         bands = mel_bands(self._audio)
         if bands is None:
             return np.pad(wave, (0, window.padded - len(wave)))[: window.frames]
@@ -361,9 +370,9 @@ class WeftProcessor(ProcessorMixin):
         waves = [load_audio(clip, self._audio.sample_rate) for clip in clips]
         windows = [audio_windows(self._audio, len(wave)) for wave in waves]
         encoded = self._encode(pieces, self._sizes(len(images), windows))
-        encoded.images = [self._pixels(image) for image in images]
+        encoded.images = [self.pixels_of(image) for image in images]
         encoded.features = [
-            self._features(wave[w.start : w.end], w) for wave, ws in zip(waves, windows, strict=True) for w in ws
+            self.features_of(wave[w.start : w.end], w) for wave, ws in zip(waves, windows, strict=True) for w in ws
         ]
         encoded.windows, encoded.generate = len(encoded.features), True
         return encoded

@@ -29,6 +29,7 @@ def chat_template(dialect: Dialect) -> str | None:
         wordings=json.dumps(WORDINGS, ensure_ascii=False),
         languages=json.dumps(LANGUAGES, ensure_ascii=False),
         slots=json.dumps(slots),
+        usual=json.dumps(dialect.switches.language or ""),
     )
 
 
@@ -36,6 +37,7 @@ _TEMPLATE = """\
 {{%- set wordings = {wordings} -%}}
 {{%- set languages = {languages} -%}}
 {{%- set slots = {slots} -%}}
+{{%- set usual = {usual} -%}}
 {{{{- {begin} -}}}}
 {{%- for message in messages -%}}
   {{{{- '<|im_start|>' ~ message.role ~ '\\n' -}}}}
@@ -48,14 +50,16 @@ _TEMPLATE = """\
       {{%- elif part.type == 'text' -%}}{{%- set ns.text = true -%}}{{%- endif -%}}
     {{%- endfor -%}}
     {{%- if ns.task is not none -%}}
-      {{%- set spoken = languages.get(ns.task.language, ns.task.language) if ns.task.language else '' -%}}
+      {{%- set tongue = ns.task.language if ns.task.language is defined else usual -%}}
+      {{%- set spoken = languages.get(tongue, tongue) if tongue else '' -%}}
+      {{%- set written = languages.get(ns.task.language, ns.task.language) if ns.task.language else '' -%}}
       {{%- set to = languages.get(ns.task.to, ns.task.to) if ns.task.to else '' -%}}
       {{%- set itn = '' -%}}
       {{%- if ns.task.itn is defined and ns.task.itn is not none -%}}
         {{%- set itn = ', numbers in digits' if ns.task.itn else ', numbers in words' -%}}
       {{%- endif -%}}
       {{%- set ns.wording = wordings[ns.task.task][1 if ns.text else 0]
-          .replace('{{language}}', ' in ' ~ spoken if spoken else '')
+          .replace('{{language}}', ' in ' ~ written if written else '')
           .replace('{{spoken}}', ' ' ~ spoken if spoken else '')
           .replace('{{to}}', ' into ' ~ to if to else '').replace('{{itn}}', itn)
           .replace('{{times}}', ' with times' if ns.task.timestamps else '') -%}}
