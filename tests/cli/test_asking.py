@@ -237,3 +237,41 @@ def test_tasks_are_read_from_a_line():
     made = parse_task("transcribe language=en timestamps=true itn=false")
     assert made == {"type": "task", "task": "transcribe", "language": "en", "timestamps": True, "itn": False}
     assert parse_task("translate language=null to='de'")["language"] is None
+
+
+def test_a_published_benchmark_by_name(folder, tmp_path, capsys):
+    row = {"id": 1, "audio": "a.wav", "text": "one"}
+    (folder / "librispeech.jsonl").write_text(json.dumps(row) + "\n")
+    arguments = [folder / "model", "--data", folder / "librispeech.jsonl", "-o", tmp_path / "report"]
+    assert run("evaluate", *arguments, "--benchmark", "librispeech", "--max-new-tokens", 6) == 0
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["metrics"]["librispeech"].keys() == {"wer", "wer_normalized", "qwen_audio_wer"}
+    assert report["signature"]["decoding"]["max_new_tokens"] == 6 and report["signature"]["limit"] is None
+    shown = capsys.readouterr()
+    assert "qwen audio wer" in shown.out.replace("_", " ") and "not the published one" in shown.err
+    assert run("evaluate", *arguments, "--benchmark", "libri") == 2
+    assert "did you mean 'librispeech'" in capsys.readouterr().err
+    assert run("evaluate", *arguments, "--benchmark", "librispeech", "--metrics", "wer") == 2
+
+
+def test_the_benchmarks_are_listed(capsys):
+    assert run("evaluate", "--list-benchmarks") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("okvqa", "librispeech", "nsynth", "choices"))
+
+
+def test_switches_of_a_models_dialect(folder, capsys):
+    asked = ("chat", folder / "model", "--audio", folder / "a.wav", "--task", "transcribe", "--max-new-tokens", 4)
+    assert run(*asked, "--json", "--switch", "language=en") == 0
+    assert json.loads(capsys.readouterr().out)["tokens"] <= 8
+    assert run(*asked, "--switch", "langauge=en") == 2
+    assert "has no switch 'langauge'" in capsys.readouterr().err
+    assert run(*asked, "--switch", "language") == 2
+
+
+def test_bundled_is_a_model_from_python_too():
+    import weft
+
+    model = weft.load("bundled", switches={"language": "en"})
+    assert model.name == "bundled" and model.processor.dialect.switches.language == "en"
+    assert weft.load("bundled").processor.dialect.switches.language is None

@@ -3,34 +3,82 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from weft.cli import asking
 
 
+def _list(wanted: bool) -> None:
+    """The benchmarks by name: what they are, what a line of --data holds, what scores them."""
+    if not wanted:
+        return
+    from rich.table import Table
+
+    from weft.cli.terminal import err, out
+    from weft.evaluation.benchmarks import BENCHMARKS
+    from weft.evaluation.published.metrics import METRICS
+    from weft.evaluation.report import shown
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="head")
+    for name in ("name", "benchmark", "a line of --data holds", "published"):
+        table.add_column(name, overflow="fold", style="accent" if name == "name" else "", no_wrap=name == "name")
+    for b in BENCHMARKS.values():
+        fields = METRICS[b.metric].fields.removesuffix(", language")  # the benchmark knows its own
+        holds = [b.media, *b.fields, *(["choices"] if b.choices else []), fields]
+        published = ", ".join(
+            f"{split} {shown(b.figure, value)}".replace(" ", "\u00a0") for split, value in b.published
+        )
+        table.add_row(b.name, b.title, ", ".join(holds), published or "–")
+    out.print(table)
+    err.print(
+        "Figures are those of the system's own 7B model, as papers and their copies have them. Samples of `weft data "
+        "convert` are read too.",
+        style="quiet",
+        soft_wrap=True,
+    )
+    raise typer.Exit
+
+
 def evaluate(
     model: asking.ModelName,
     data: Annotated[Path, typer.Option(help="JSON Lines of samples, each ending with the expected answer.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and index.html.")] = None,
+    benchmark: Annotated[
+        str, typer.Option(help="A published benchmark: its prompt, limits and metric.", show_default=False)
+    ] = "",
+    list_benchmarks: Annotated[
+        bool, typer.Option("--list-benchmarks", callback=_list, is_eager=True, help="Show them and exit.")
+    ] = False,
+    synonyms: Annotated[
+        Path | None, typer.Option(help="chair: a list of objects and their synonyms.", show_default=False)
+    ] = None,
     metrics: Annotated[
         list[str] | None, typer.Option(help="Only these: wer,exact,... Repeatable.", show_default=False)
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first samples only.")] = None,
     batch_size: asking.BatchSize = 16,
     on_bad_sample: asking.OnBadSample = "fail",
-    max_new_tokens: asking.MaxNewTokens = 256,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Longest answer, in tokens; default 256, or the benchmark's.", show_default=False)
+    ] = None,
     beams: asking.Beams = 1,
     dtype: asking.Dtype = None,
     device: asking.Device = None,
+    switch: asking.Switch = None,
 ) -> None:
     """Score a model on samples, each figure beside what the best constant answer gets.
 
-    Answers are made greedily (or by beams). Only the last answer of a conversation is asked for and scored.
+    Answers are made greedily (or by beams). Only the last answer of a conversation is asked for and scored. With
+    --benchmark the released script's figures stand under their own names, beside the sound ones.
     """
     from weft.cli.terminal import err
     from weft.cli.terminal import out as screen
+    from weft.conversation import WeftError
+    from weft.evaluation.benchmark_data import read_benchmark
+    from weft.evaluation.benchmarking import evaluate_benchmark
+    from weft.evaluation.benchmarks import get_benchmark
     from weft.evaluation.metrics import chosen
     from weft.evaluation.report import notes, table
     from weft.evaluation.run import evaluate as run
@@ -39,21 +87,30 @@ def evaluate(
     names = [name.strip() for group in metrics or () for name in group.split(",") if name.strip()] or None
     chosen(names)
     policy = asking.bad_samples(on_bad_sample)
-    options = Options(max_new_tokens=max_new_tokens, num_beams=beams)
-    answerer = asking.open_model(model, dtype, device)
+    limits = {"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}
+    published: dict[str, Any] = {}
+    if benchmark:
+        if names:
+            raise WeftError(f"--metrics and --benchmark exclude each other: {benchmark} has its own metrics")
+        published = get_benchmark(benchmark).options()
+        read_benchmark(get_benchmark(benchmark), data, limit)  # what is wrong with it is said before a model is loaded
+    elif synonyms is not None:
+        raise WeftError("--synonyms is for --benchmark chair")
+    options = Options(**published | limits | ({"num_beams": beams} if beams > 1 else {}))
+    answerer = asking.open_model(model, dtype, device, switch)
     with asking.progress_bar("answering") as progress:
-        report = run(
-            answerer,
-            data,
-            out,
-            name=model,
-            metrics=names,
-            limit=limit,
-            options=options,
-            batch_size=batch_size,
-            on_bad_sample=policy,
-            progress=progress,
-        )
+        shared: dict[str, Any] = {
+            "name": model,
+            "limit": limit,
+            "options": options,
+            "batch_size": batch_size,
+            "on_bad_sample": policy,
+            "progress": progress,
+        }
+        if benchmark:
+            report = evaluate_benchmark(answerer, benchmark, data, out, synonyms=synonyms, **shared)
+        else:
+            report = run(answerer, data, out, metrics=names, **shared)
     screen.print(table(report))
     for note in notes(report):
         err.print(note, style="warn", soft_wrap=True)

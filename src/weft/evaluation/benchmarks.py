@@ -2,7 +2,8 @@
 
 An entry says how a question becomes a message (the dialect of the system writes it out: that the result is the
 published prompt is a test), not where the data are. ``get_benchmark("okvqa").messages("7.jpg", question="...")`` is
-ready for ``weft.load(...).chat``, ``.options()`` are its decoding options, ``.metric`` is a metric of ``weft score``.
+ready for ``weft.load(...).chat``, ``.options()`` are its decoding options, ``.metric`` is a metric of ``weft score``;
+`benchmarking` puts them together.
 
 Sources: MiniGPT-v2 is Vision-CAIR/MiniGPT-4 at d94738a, ``eval_scripts`` and its ``vqa_datasets.py``
 (greedy, repetition penalty 1, fp16). Qwen-Audio is QwenLM/Qwen-Audio at b50fb95, ``eval_audio`` (greedy, base model).
@@ -44,6 +45,7 @@ class Benchmark:
     text: str = ""
     splits: tuple[str, ...] = ()
     published: tuple[tuple[str, float], ...] = ()
+    choices: bool = False  # the answer is chosen among those that a sample brings, by its likelihood
     doubt: str = ""
 
     def __post_init__(self) -> None:
@@ -188,8 +190,9 @@ BENCHMARKS: dict[str, Benchmark] = {
             "minigpt_v2_iconqa_accuracy",
             splits=("val",),
             published=(("val", 47.7),),
-            doubt="not generated: the choice of lowest loss is taken, and the original divides the loss by a padded "
-            "length, so its ranking depends on the batch; score each choice (Model.score) and predict the best",
+            choices=True,
+            doubt="the original divides the loss by a padded length, so its ranking depends on the batch: this is its "
+            "rule for a batch of one; " + _DISAGREE,
         ),
         _picture(
             "vizwiz",

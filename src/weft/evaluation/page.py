@@ -17,8 +17,7 @@ import numpy as np
 import soundfile
 
 from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
-from weft.evaluation.metrics import METRICS
-from weft.evaluation.report import beats, notes, shown, write_text
+from weft.evaluation.report import beats, described, notes, shown, write_text
 from weft.evaluation.scorers import word_units
 from weft.media import audio_samples, load_audio, load_image
 
@@ -71,19 +70,20 @@ def _task(task: str, table: dict[str, float | None], report: dict[str, Any]) -> 
     rows = []
     for name, value in table.items():
         baseline = report["baseline"].get(task, {}).get(name)
+        kind = described(name)
         rows.append(
             {
-                "name": METRICS[name].title,
+                "name": kind.title,
                 "value": value,
                 "shown": shown(name, value),
                 "baseline": baseline,
                 "baselineShown": shown(name, baseline),
-                "lower": METRICS[name].better == "lower",
-                "rate": METRICS[name].unit == "rate",
+                "lower": kind.better == "lower",
+                "rate": kind.unit == "rate",
                 "beats": beats(name, value, baseline),
                 "n": report["signature"]["counts"][task][name],
-                "says": METRICS[name].says,
-                "constant": _constant(report["signature"]["constants"][task][name]),
+                "says": report["signature"]["metrics"][name],
+                "constant": _constant(report["signature"]["constants"][task].get(name, "")),
             }
         )
     return {"name": task, "metrics": rows}
@@ -102,7 +102,7 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
         "task": sample["task"],
         "right": sample["right"],
         "quality": quality(sample["scores"]),
-        "scores": [[METRICS[name].title, shown(name, v)] for name, v in sample["scores"].items() if name != "exact"],
+        "scores": [[described(name).title, shown(name, v)] for name, v in sample["scores"].items() if name != "exact"],
         "turns": [_turn(message.role, message.parts) for message in conversation.prompt().messages],
         "images": images,
         "clips": clips,

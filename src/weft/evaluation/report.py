@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +33,51 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+@dataclass(frozen=True)
+class Described:
+    """How a figure is read. ``unit``: rate (0..1), percent (0..100), ms, s or score."""
+
+    title: str
+    better: str
+    unit: str
+
+
+def described(name: str) -> Described:
+    """A figure of `weft evaluate`'s metrics, or one of a released script (`evaluation.published`) by its name."""
+    if name in METRICS:
+        return Described(METRICS[name].title, METRICS[name].better, METRICS[name].unit)
+    lower = any(part in name for part in ("wer", "_aas_", "chair_", "without_times"))
+    unit = "rate"
+    if name.startswith(("minigpt_v2_", "qwen_audio_bleu")):
+        unit = "percent"
+    elif name.endswith("_seconds"):
+        unit = "s"
+    elif name.startswith(("cider", "length_")):
+        unit = "score"
+    return Described(name.replace("_", " "), "lower" if lower else "higher", unit)
+
+
 def shown(name: str, value: float | None) -> str:
-    """A figure as people read it: rates in per cent, times in milliseconds."""
+    """A figure as people read it: rates in per cent, times in milliseconds or seconds."""
     if value is None:
         return "–"
-    unit = METRICS[name].unit
-    return f"{100 * value:.1f} %" if unit == "rate" else f"{value:.0f} ms" if unit == "ms" else f"{value:.2f}"
+    match described(name).unit:
+        case "rate":
+            return f"{100 * value:.1f} %"
+        case "percent":
+            return f"{value:.1f} %"
+        case "ms":
+            return f"{value:.0f} ms"
+        case "s":
+            return f"{value:.3f} s"
+    return f"{value:.2f}"
 
 
 def beats(name: str, value: float | None, baseline: float | None) -> bool | None:
     """Whether a figure is better than the constant answer's; None where one of them is missing."""
     if value is None or baseline is None:
         return None
-    return value < baseline if METRICS[name].better == "lower" else value > baseline
+    return value < baseline if described(name).better == "lower" else value > baseline
 
 
 def table(report: dict[str, Any]) -> Table:
@@ -61,7 +94,7 @@ def table(report: dict[str, Any]) -> Table:
             baseline = report["baseline"].get(task, {}).get(name)
             better = beats(name, value, baseline)
             style = {True: "green", False: "red", None: ""}[better]
-            arrow = "↓" if METRICS[name].better == "lower" else "↑"
+            arrow = "↓" if described(name).better == "lower" else "↑"
             made.add_row(
                 "" if i else task,
                 f"{name} {arrow}",
@@ -76,7 +109,7 @@ def table(report: dict[str, Any]) -> Table:
 def notes(report: dict[str, Any]) -> list[str]:
     """What a reader of the table must know besides: samples not asked, answers cut."""
     signature = report["signature"]
-    found = []
+    found = list(report.get("notes", ()))
     if signature["not_asked"]:
         found.append(
             f"{signature['not_asked']} of {signature['samples']} samples could not be asked and are in no figure."

@@ -64,9 +64,30 @@ def evaluate_samples(
     conversations = list(conversations)
     if metrics and not any(metric.applies(Pair.of(c, ())) for metric in wanted for c in conversations):
         raise WeftError(f"no sample is scored by {', '.join(metrics)}; leave --metrics out to see what scores them")
-    replies: list[Reply | None] = [None] * len(conversations)
-    errors: list[str | None] = [None] * len(conversations)
     prompts = [c.prompt() for c in conversations]
+    replies, errors = ask(
+        model, prompts, options, batch_size=batch_size, on_bad_sample=on_bad_sample, progress=progress
+    )
+    answered = [i for i, reply in enumerate(replies) if reply is not None]
+    figures = score([Pair.of(conversations[i], replies[i].parts) for i in answered], wanted)  # type: ignore[union-attr]
+    scores: list[dict[str, float | None]] = [{} for _ in conversations]
+    for i, one in zip(answered, figures.samples, strict=True):
+        scores[i] = one
+    return Outcome(conversations, replies, errors, figures, scores, time.monotonic() - start)
+
+
+def ask(
+    model: Answers,
+    prompts: Sequence[Conversation],
+    options: Options,
+    *,
+    batch_size: int = 16,
+    on_bad_sample: Literal["fail", "skip"] = "fail",
+    progress: Progress | None = None,
+) -> tuple[list[Reply | None], list[str | None]]:
+    """The reply to each prompt, or None and in the second list the reason why it could not be asked."""
+    replies: list[Reply | None] = [None] * len(prompts)
+    errors: list[str | None] = [None] * len(prompts)
     for done, (index, reply) in enumerate(model.replies(prompts, options, batch_size=batch_size), 1):
         if isinstance(reply, Reply):
             replies[index] = reply
@@ -75,13 +96,27 @@ def evaluate_samples(
         else:
             errors[index] = str(reply)
         if progress is not None:
-            progress(done, len(conversations))
-    answered = [i for i, reply in enumerate(replies) if reply is not None]
-    figures = score([Pair.of(conversations[i], replies[i].parts) for i in answered], wanted)  # type: ignore[union-attr]
-    scores: list[dict[str, float | None]] = [{} for _ in conversations]
-    for i, one in zip(answered, figures.samples, strict=True):
-        scores[i] = one
-    return Outcome(conversations, replies, errors, figures, scores, time.monotonic() - start)
+            progress(done, len(prompts))
+    return replies, errors
+
+
+def made_with(
+    model: Answers, data: str | os.PathLike[str], name: str, options: Options, batch_size: int, limit: int | None
+) -> dict[str, Any]:
+    """What a report's figures depend on besides the scorer: model, dialect, decoding, data."""
+    dialect = getattr(getattr(model, "processor", None), "dialect", None)
+    switches = dialect.switches.model_dump(mode="json") if dialect is not None else {}
+    return {
+        "model": name or getattr(model, "name", ""),
+        "dialect": {"name": getattr(dialect, "name", ""), "switches": switches},
+        "decoding": asdict(options),
+        "data": os.fspath(data),
+        "data_sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
+        "limit": limit,
+        "batch_size": batch_size,
+        "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
+        "device": str(getattr(model, "device", "")),
+    }
 
 
 def evaluate(
@@ -113,16 +148,7 @@ def evaluate(
         progress=progress,
     )
     report = build_report(outcome, root=Path(data).parent)
-    report["signature"] |= {
-        "model": name or getattr(model, "name", ""),
-        "data": os.fspath(data),
-        "data_sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
-        "limit": limit,
-        "options": asdict(options),
-        "batch_size": batch_size,
-        "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
-        "device": str(getattr(model, "device", "")),
-    }
+    report["signature"] |= made_with(model, data, name, options, batch_size, limit)
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,9 +202,12 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
         "baseline": figures.baseline,
         "samples": samples,
         "signature": {
-            "weft": _version("weft"),
+            "scorer": "weft",
+            "weft": versions(["weft"])["weft"],
+            "normaliser": "wer_normalized: Whisper's (English for en, basic otherwise); exact: NFKC, case, "
+            "spaces, outer punctuation; others: none",
             "metrics": {name: METRICS[name].says for name in used},
-            "packages": {package: _version(package) for package in ("jiwer", "sacrebleu", "whisper-normalizer")},
+            "packages": versions(("jiwer", "sacrebleu", "whisper-normalizer")),
             "constants": figures.constants,
             "counts": figures.counts,
             "samples": len(samples),
@@ -205,8 +234,11 @@ def problems(pair: Pair, reply: Reply | None) -> list[str]:
     return found
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
