@@ -576,3 +576,14 @@ def test_whatever_stands_anywhere_is_read_or_named(sample: dict[str, Any], rando
         except SampleError as e:
             assert "\n" not in str(e)
             str(e).encode()
+
+
+def test_programs_may_use_minigpt_v2s_own_spellings(tmp_path):
+    (tmp_path / "i.png").write_bytes(b"x")
+    image = {"type": "image", "image": str(tmp_path / "i.png")}
+    region = {"type": "text", "text": "what is this {<1><2><3><4>}"}
+    for task, name in (("grounding", "grounded_caption"), ("identify", "identify")):
+        messages = [{"role": "user", "content": [image, {"type": "task", "task": task}, region]}]
+        assert parse_messages(messages).messages[0].task == Task(name)
+        with pytest.raises(SampleError, match="task"):  # sample files keep to their format
+            parse_sample({"messages": messages})

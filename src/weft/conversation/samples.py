@@ -42,7 +42,8 @@ def parse_messages(
 
     Beside the sample format it takes ``{"type": "image", "url" | "path" | "base64": ...}``, the same for audio,
     ``image_url``, ``audio_url`` and ``input_audio`` parts, media in memory (PIL images, arrays, ``(array, rate)``,
-    bytes) and parts that are already typed. ``root``: folder that relative paths start from (None: the working
+    bytes), parts that are already typed, MiniGPT-v2's name ``grounding`` for ``grounded_caption``, and a region that
+    ``identify`` asks about as text. ``root``: folder that relative paths start from (None: the working
     directory). ``where`` and ``line`` name the origin in errors. A `Conversation` is given back as it is.
     """
     if isinstance(messages, Conversation):
@@ -213,7 +214,8 @@ def _conversation(
                     loose.append((m, i, units.get(i, "fraction")))
             if task >= 0:
                 name_of_task = cast(Task, parts[task]).name
-                problem = needs_problem(name_of_task, images=len(images), clips=clips, text=text, box=box)
+                region = box or lenient and text  # programs may write a region as their model's text has it
+                problem = needs_problem(name_of_task, images=len(images), clips=clips, text=text, box=region)
                 if problem:
                     raise Mistake(problem, f"content[{task}].task")
         except Mistake as e:
