@@ -43,8 +43,11 @@ def minigpt_v2(
         int | None, typer.Option(help="Attention heads of the vision tower, which its file does not say (16).")
     ] = None,
     lora_alpha: Annotated[float | None, typer.Option(help="LoRA scale times its rank; default: 16.")] = None,
+    keep_adapter: Annotated[
+        bool, typer.Option("--keep-adapter", help="Keep the LoRA apart: an adapter with its base inside.")
+    ] = False,
 ) -> None:
-    """MiniGPT-v2: vision tower, Llama-2 and the trained checkpoint, merged into one folder."""
+    """MiniGPT-v2: vision tower, Llama-2 and the trained checkpoint as one folder, its LoRA folded in."""
     from weft.formats.minigpt_v2 import import_minigpt_v2
 
     done = import_minigpt_v2(
@@ -57,6 +60,7 @@ def minigpt_v2(
         image_size=image_size,
         heads=vision_heads,
         lora_alpha=lora_alpha,
+        keep_adapter=keep_adapter,
         progress=progress_line(),
     )
     report(done)
@@ -76,6 +80,19 @@ def qwen_audio(
     from weft.formats.qwen_audio import import_qwen_audio
 
     report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
+
+
+@app.command("qwen")
+def qwen(
+    checkpoint: Annotated[Path, typer.Option(help="The Qwen-7B folder.")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+) -> None:
+    """Qwen-7B alone, with Qwen-Audio's tokens: the language model that the recipe qwen_audio starts from."""
+    from weft.formats.qwen import import_qwen
+
+    report(import_qwen(checkpoint, out, dtype.value, force=force, progress=progress_line()))
 
 
 @app.command("llasm")
