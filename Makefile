@@ -2,6 +2,7 @@
 #
 #   make demo      the bundled model answers about pictures and speech
 #   make test      formatting, lint, types, then the tests
+#   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
 #   make setup     only the environment (.venv); quick when it is there
 #
 # make PYTHON=python3.12 ... chooses the Python that .venv is made with.
@@ -12,7 +13,7 @@ READY := .venv/.ready
 SOURCES := src tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format
+.PHONY: help setup demo test recipes check format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -33,6 +34,9 @@ demo: setup
 
 test: check
 	@$(BIN)/python -m pytest
+
+recipes: setup
+	@$(BIN)/python benchmarks/recipes.py
 
 check: setup
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }
