@@ -12,7 +12,7 @@ from weft.recipes.datasets import READERS, how_to_make
 from weft.training.sizes import model_size, planned, stage_size
 
 SIZED = [name for name in RECIPES if sizes(name)]
-SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio")
+SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio", "llava")
 
 
 @pytest.fixture
@@ -62,6 +62,17 @@ def test_llasm_hears_any_clip_in_64_tokens_and_never_trains_whisper(offline):
     assert size.sound["tokens_second"] == size.sound["tokens_window"] == 64 + 2
     assert parts(size)["audio_connector"] == 1280 * 4096 + 4096
     assert [set(stage.trained) for stage in stages] == [{"audio_connector"}, {"audio_connector", "language"}]
+
+
+def test_llava_is_of_its_published_size(offline):
+    size, stages = measured("llava")
+    assert size.image["tokens"] == 576 and size.image["size"] == [336, 336]
+    projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    # Vicuna-7B, and rows for the picture's placeholder (64 at a time, in two tables), as the conversions have them
+    language = 6_738_415_616 + 2 * 64 * 4096
+    assert parts(size)["vision_connector"] == projector and parts(size)["language"] == language
+    trained = [{"vision_connector": projector}, {"vision_connector": projector, "language": language}]
+    assert [stage.trained for stage in stages] == trained
 
 
 def test_qwen_audio_is_of_its_published_size(offline):
@@ -146,3 +157,23 @@ def test_readers_that_recipes_name_are_there():
         for source in (s for stage in load_recipe(name).stages for s in stage.mixture):
             assert how_to_make(source.path)
     assert how_to_make("mine/train.jsonl") == ""
+
+
+def test_a_stage_can_be_run_alone_from_a_published_model(capsys, tmp_path, monkeypatch):
+    """`weft train qwen_audio --model FOLDER --stage chat`, in the tiny size, on samples made for it."""
+    from weft.recipes import datasets
+    from weft.training.build import build_model
+    from weft.training.export import save_model
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "PLAYED", 8)
+    save_model(*build_model(load_recipe("qwen_audio", "tiny").model), tmp_path / "start")
+    call = ["train", "qwen_audio", "--size", "tiny", "--model", "start", "-o", "run"]
+    assert run([*call, "--stage", "talk"]) == 2
+    assert "has the stages multitask, chat" in capsys.readouterr().err
+    assert run([*call, "--stage", "chat", "--set", "stages.0.steps=2", "--threads", "1"]) == 0
+    saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert [s["name"] for s in saved["stages"]] == ["chat"] and saved["model"]["base"] == "start"
+    assert (tmp_path / "playground" / "sound_conversation" / "train.jsonl").is_file()
+    assert not (tmp_path / "playground" / "transcribe").exists()
+    assert (tmp_path / "run" / "final" / "config.json").is_file()

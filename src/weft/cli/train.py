@@ -36,6 +36,12 @@ def train(
     size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The size of a built-in recipe; tiny makes its own samples.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Start from this weft folder or hub name, not from parts.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage of the recipe. Repeatable.")
+    ] = None,
     data: Data = None,
     changes: Set = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")] = None,
@@ -49,21 +55,26 @@ def train(
     [dim]weft train digits --data digits=digits/train.jsonl -o runs/digits[/dim]
 
     [dim]weft train minigpt_v2 --size tiny[/dim]
+
+    [dim]weft train minigpt_v2 --model IMPORTED --stage instructions[/dim]
     """
     from weft.recipes import RECIPES, load_recipe
     from weft.training.folder import reopen
     from weft.training.overrides import override
+    from weft.training.recipe import ModelSpec
 
     extra = _settings(changes, on_bad_sample, workers, threads)
     if resume is not None:
-        if recipe is not None or size is not None or data or out is not None:
+        if recipe is not None or size is not None or model is not None or stage or data or out is not None:
             raise WeftError("--resume takes the recipe, the data and the folder from the run; give no others")
         chosen = override(reopen(resume)[0], extra)
         _run(chosen, resume, resume=True)
         return
     if recipe is None:
         raise WeftError(f"name a recipe ({', '.join(RECIPES)}, or a .py file), or --resume RUN")
-    chosen = load_recipe(recipe, size)
+    chosen = _only(load_recipe(recipe, size), stage or [])
+    if model is not None:
+        chosen = chosen.model_copy(update={"model": ModelSpec(base=model)})
     chosen = override(_with_data(chosen, data or []), extra)
     _run(chosen, out if out is not None else Path("runs") / chosen.name)
 
@@ -172,6 +183,16 @@ def _named(text: str) -> tuple[str | None, str]:
     """``(name, path)`` of ``name=path`` or ``path``."""
     name, equals, path = text.partition("=")
     return (name, path) if equals and name.isidentifier() and not Path(text).exists() else (None, text)
+
+
+def _only(recipe: Recipe, names: list[str]) -> Recipe:
+    """The recipe with the stages of these names alone, in its own order; all where none is named."""
+    there = [stage.name for stage in recipe.stages]
+    for name in names:
+        if name not in there:
+            raise WeftError(f"--stage {name}: the recipe {recipe.name} has the stages {', '.join(there)}")
+    stages = tuple(stage for stage in recipe.stages if not names or stage.name in names)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def _with_data(recipe: Recipe, data: list[str]) -> Recipe:

@@ -42,5 +42,12 @@ def rehearsal(recipe: Recipe, model: ModelSpec, mixtures: tuple[tuple[Source, ..
     )
     name = recipe.name.removesuffix("-tiny") + "-tiny"
     return recipe.model_copy(
-        update={"name": name, "model": model, "stages": stages, "precision": "float32", "checkpoint_every": 500}
+        update={
+            "name": name,
+            "model": model,
+            "stages": stages,
+            "precision": "float32",
+            "threads": 1,  # such small matrices take longer on more
+            "checkpoint_every": 500,
+        }
     )
