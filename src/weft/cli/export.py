@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from weft.cli.convert import Dtype, Force, Kind, Out, progress_line, report
+from weft.conversation import WeftError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A weft folder or hub name.")]
 
 
 class Layout(StrEnum):
     llava = "llava"
+    qwen2_audio = "qwen2-audio"
+    peft = "peft"
 
 
 def export(
@@ -22,11 +25,41 @@ def export(
     layout: Annotated[Layout, typer.Option("--format", help="The layout to write.")],
     dtype: Kind = Dtype.auto,
     force: Force = False,
+    on: Annotated[
+        Literal["model", "language"], typer.Option(help="peft: for weft's whole model, or the language model alone.")
+    ] = "model",
+    base: Annotated[str | None, typer.Option(help="peft: what the adapter says it belongs to.")] = None,
 ) -> None:
-    """Write a model in the layout of another program's class.
+    """Write a model in the layout of another program's class, or its adapter alone.
 
     [dim]weft export my-model --format llava -o my-llava[/dim]
     """
-    from weft.formats.export_llava import export_llava
+    if layout is not Layout.peft and (on != "model" or base is not None):
+        raise WeftError(f"--on and --base are for --format peft, not {layout}; leave them out")
+    if layout is Layout.peft:
+        from weft.formats.adapters import export_peft
 
-    report(export_llava(model, out, dtype.value, force=force, progress=progress_line()))
+        if dtype is not Dtype.auto:
+            raise WeftError("--format peft keeps the adapter's own type; leave --dtype out")
+        print(export_peft(model, out, on=on, base=base, force=force))
+        return
+    if layout is Layout.llava:
+        from weft.formats.export_llava import export_llava as write
+    else:
+        from weft.formats.export_qwen2_audio import export_qwen2_audio as write
+    report(write(model, out, dtype.value, force=force, progress=progress_line()))
+
+
+def merge(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An adapter folder.")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+) -> None:
+    """Fold an adapter into the weights of its base, one tensor at a time.
+
+    [dim]weft merge my-adapter -o my-model[/dim]
+    """
+    from weft.formats.adapters import merge
+
+    report(merge(model, out, dtype.value, force=force, progress=progress_line()))

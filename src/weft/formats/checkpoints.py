@@ -374,5 +374,5 @@ def check_out(out: Path, force: bool = False) -> None:
     if out.is_dir() and any(out.iterdir()):
         if not force:
             raise CheckpointError(f"{out}: exists and is not empty; give another folder, or --force to replace it")
-        if not (out / "config.json").exists():
+        if not any((out / name).exists() for name in ("config.json", "adapter_config.json")):
             raise CheckpointError(f"{out}: is not a model folder (no config.json), so --force does not replace it")

@@ -48,12 +48,19 @@ def write_folder(
     names: dict[str, str],
     generation: dict[str, Any],
     notes: Sequence[str] = (),
+    adapter: Callable[[Path], None] | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """Writes ``out`` whole or not at all. ``names`` are the tokenizer's bos, eos, unk and pad tokens."""
+    """Writes ``out`` whole or not at all. ``names`` are the tokenizer's bos, eos, unk and pad tokens.
+
+    ``adapter`` writes an adapter's files into the folder it is given: ``out`` is then that adapter, with the model as
+    its ``base/`` inside.
+    """
     check_layout(config, outputs)
-    with new_folder(out, force) as folder:
+    with new_folder(out, force) as whole:
+        folder = whole if adapter is None else whole / "base"
+        folder.mkdir(exist_ok=True)
         written = write_weights(outputs, folder, dtype, progress)  # without config.json it is no model folder yet
         config.architectures = ["WeftForConditionalGeneration"]
         config.dtype = dtype
@@ -64,7 +71,11 @@ def write_folder(
             save_tokenizer(tokenizer, folder, max_length=length, **names)
             from weft.models.processing import WeftProcessor
 
-            WeftProcessor(AutoTokenizer.from_pretrained(folder), config).save_pretrained(folder)
+            processor = WeftProcessor(AutoTokenizer.from_pretrained(folder), config)
+            for place in {folder, whole}:
+                processor.save_pretrained(place)
+        if adapter is not None:
+            adapter(whole)
     sources = tuple(Source(t.label, len(t.used), tuple(sorted(t.surplus))) for t in inputs)
     parameters = sum(math.prod(o.shape) for o in outputs)
     return Imported(out, sources, len(outputs), parameters, written, dtype, tuple(notes))

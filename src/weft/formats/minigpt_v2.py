@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weft.formats.adapters import write_lora
 from weft.formats.checkpoints import CheckpointError, Claims, Output, Tensors, check_out, copy, read_file, read_folder
 from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import ROTARY_BUFFERS, Lora, llama_config, llama_outputs, llama_tokenizer, stored_dtype
@@ -44,9 +45,13 @@ def import_minigpt_v2(
     image_size: int | None = None,
     heads: int | None = None,
     lora_alpha: float | None = None,
+    keep_adapter: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Imported:
-    """Reads the published files and writes ``out``; returns what was read. Raises `WeftError` where they do not fit."""
+    """Reads the published files and writes ``out``; returns what was read. Raises `WeftError` where they do not fit.
+
+    With ``keep_adapter`` the LoRA is not folded in: ``out`` is an adapter with its base inside.
+    """
     check_out(out, force)
     tower, language = read_file(vision), read_folder(llm)
     text = llama_config(llm, weights=language)
@@ -58,7 +63,10 @@ def import_minigpt_v2(
     side = image_size or settings.get("image_size")
     section, outputs = _tower(Claims(tower), side, heads)
     outputs += _projector(adapter, section, text.hidden_size)
-    outputs += llama_outputs(language_claims := Claims(language), text, lora=lora)
+    merged = llama_outputs(language_claims := Claims(language), text, lora=lora)
+    if keep_adapter:  # checked as if it were folded in
+        merged = [copy(language, o.name.removeprefix("language_model."), o.name) for o in merged]
+    outputs += merged
     adapter.surplus(re.escape(LLAMA) + ROTARY_BUFFERS)
     for claims in (language_claims, adapter):
         claims.settle()
@@ -89,6 +97,7 @@ def import_minigpt_v2(
         names={"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "</s>"},
         generation=generation,
         notes=notes,
+        adapter=(lambda folder: write_lora(folder, lora)) if keep_adapter else None,
         force=force,
         progress=progress,
     )

@@ -13,6 +13,7 @@ import torch
 from transformers.utils import logging
 
 from weft.conversation import WeftError
+from weft.formats.adapters import adapter_base
 
 DTYPES = {
     "float32": torch.float32,
@@ -50,7 +51,7 @@ def load_parts(
     if place.type == "cuda" and not torch.cuda.is_available():
         raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
     wanted = resolve_dtype(dtype)
-    base, adapter = _adapter_base(name)
+    base, adapter = adapter_base(name)
     _check_name(base)
     processor = load_processor(name)
     with _in_one_sentence(base):
@@ -68,7 +69,7 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
     from weft.models.processing import WeftProcessor
 
     name = os.fspath(path)
-    base, adapter = _adapter_base(name)
+    base, adapter = adapter_base(name)
     _check_name(base)
     with _in_one_sentence(name):
         return WeftProcessor.from_pretrained(name if adapter else base)
@@ -104,23 +105,6 @@ def _check_name(name: str) -> None:
             )
     elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'")
-
-
-def _adapter_base(name: str) -> tuple[str, bool]:
-    """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
-    file = Path(name) / "adapter_config.json"
-    if not file.is_file():
-        return name, False
-    base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise WeftError(
-            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
-        )
-    beside = Path(name) / base  # a base inside the folder makes it self-contained
-    base = str(beside) if beside.is_dir() else base
-    if not Path(base).is_dir() and base.count("/") != 1:
-        raise WeftError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first")
-    return base, True
 
 
 def _with_adapter(model: Any, name: str) -> Any:

@@ -68,6 +68,9 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = ["past_key_values"]
+    # None of its own; a mapping, for only then does peft look for those of the language model, and trains a tied head
+    # along with the rows of its table.
+    _tied_weights_keys = {}
 
     def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
         """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""

@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from weft.conversation import WeftError
+from weft.formats.adapters import PREFIX
 from weft.training.build import build_model
 from weft.training.checkpoint import aside, check_room
 from weft.training.recipe import ModelSpec, Stage
-
-PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
 
 
 def save_model(model: Any, processor: Any, path: Path) -> None:

@@ -1,0 +1,222 @@
+"""Adapters in PEFT's format: read beside their base, merged into it, written for other programs.
+
+An adapter folder holds `adapter_config.json` and `adapter_model.safetensors`; its base is named there, or lies inside
+as a folder, so that the whole can be moved. Three kinds of tensors are known: LoRA on linear layers, rows of embedding
+tables that were trained (``trainable_tokens_delta``), and parts trained in full (``modules_to_save``).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from weft.conversation import WeftError
+from weft.formats.checkpoints import (
+    Output,
+    Tensors,
+    check_out,
+    new_folder,
+    read_file,
+    read_folder,
+    read_json,
+    write_weights,
+)
+from weft.formats.folder import Imported, Source
+from weft.formats.llama import Lora, stored_dtype
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
+ROWS = ".token_adapter.trainable_tokens_delta"
+LANGUAGE = "language_model."
+
+
+class AdapterError(WeftError):
+    """An adapter without its base, or of a kind that cannot be merged or written."""
+
+
+def adapter_base(name: str) -> tuple[str, bool]:
+    """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
+    file = Path(name) / CONFIG
+    if not file.is_file():
+        return name, False
+    base = read_json(file).get("base_model_name_or_path")
+    if not base:
+        raise AdapterError(
+            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
+        )
+    beside = Path(name) / base  # a base inside the folder makes it self-contained
+    base = str(beside) if beside.is_dir() else base
+    if not Path(base).is_dir() and (base.count("/") != 1 or base.startswith((".", "/", "~"))):
+        raise AdapterError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first")
+    return base, True
+
+
+@dataclass
+class Adapter:
+    """An adapter opened: its configuration, its tensors by their names in the base, and what they do."""
+
+    label: str
+    base: str
+    config: dict[str, Any]
+    tensors: Tensors
+    lora: dict[str, tuple[str, str]] = field(default_factory=dict)  # weight -> names of A [r, in] and B [out, r]
+    rows: dict[str, str] = field(default_factory=dict)  # table -> name of its trained rows
+    whole: dict[str, str] = field(default_factory=dict)  # tensor -> name of what replaces it
+
+    def scale(self, weight: str, rank: int) -> float:
+        """What B A is multiplied by, for one weight."""
+        path, patterns = weight.removesuffix(".weight"), self.config.get("alpha_pattern") or {}
+        own = [value for key, value in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", path)]
+        alpha = float(own[0] if own else self.config["lora_alpha"])
+        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+
+def open_adapter(name: str) -> Adapter:
+    """The adapter folder ``name``. Raises `AdapterError` where it is none, or of a kind that is not known here."""
+    if not (Path(name) / CONFIG).is_file():
+        raise AdapterError(f"{name} has no adapter in it ({CONFIG}); weft finetune --adapter-only writes one")
+    base, _ = adapter_base(name)
+    config = read_json(Path(name) / CONFIG)
+    odd = [key for key in ("use_dora", "fan_in_fan_out", "megatron_config", "layer_replication") if config.get(key)]
+    if config.get("peft_type", "LORA") != "LORA" or odd or config.get("bias", "none") != "none":
+        kind = odd[0] if odd else config.get("peft_type", "LORA")
+        raise AdapterError(
+            f"{name}: an adapter of a kind that weft does not fold in ({kind}); use peft's merge_and_unload"
+        )
+    adapter = Adapter(name, base, config, read_file(Path(name) / WEIGHTS))
+    for held in adapter.tensors.shapes:
+        path = held.removeprefix(PREFIX)
+        if path.endswith(".lora_A.weight"):
+            weight = path.removesuffix("lora_A.weight") + "weight"
+            adapter.lora[weight] = (held, held.replace(".lora_A.", ".lora_B."))
+        elif path.endswith(ROWS):
+            adapter.rows[path.removesuffix(ROWS) + ".weight"] = held
+        elif not path.endswith(".lora_B.weight"):
+            adapter.whole[path] = held
+    lost = [b for _, b in adapter.lora.values() if b not in adapter.tensors]
+    if lost or (not adapter.lora and not adapter.rows and not adapter.whole):
+        raise AdapterError(f"{Path(name) / WEIGHTS}: {lost[0] if lost else 'every tensor'} is missing; copy it again")
+    return adapter
+
+
+def merge(
+    name: str,
+    out: Path,
+    dtype: str = "auto",
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Folds the adapter folder ``name`` into its base and writes ``out``, one tensor at a time, updates in float32."""
+    check_out(out, force)
+    adapter = open_adapter(name)
+    base = Path(adapter.base)
+    if not base.is_dir():
+        raise AdapterError(f"{name}: its base {adapter.base} is on the hub; download it and put it inside as base/")
+    weights = read_folder(base)
+    if read_json(base / "config.json").get("tie_word_embeddings"):
+        adapter.whole.pop("language_model.lm_head.weight", None)  # the embedding's, under its other name
+    strange = sorted({*adapter.lora, *adapter.rows, *adapter.whole} - set(weights.shapes))
+    if strange:
+        raise AdapterError(f"{name}: changes {strange[0]}, which {base} does not hold; it belongs to another model")
+    outputs = [Output(n, shape, _merged(adapter, weights, n)) for n, shape in weights.shapes.items()]
+    kind = stored_dtype(dtype, weights)
+    with new_folder(out, force) as folder:
+        written = write_weights(outputs, folder, kind, progress)
+        for place in (base, Path(name)):  # the adapter's processor is the one that was trained with
+            for file in place.iterdir():
+                if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt") and not _of_weights(file):
+                    shutil.copyfile(file, folder / file.name)
+        config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
+        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    sources = (Source(name, len(adapter.tensors.shapes), ()), Source(str(base), len(weights.shapes), ()))
+    size = sum(math.prod(o.shape) for o in outputs)
+    return Imported(out, sources, len(outputs), size, written, kind)
+
+
+def _of_weights(file: Path) -> bool:
+    return file.name == CONFIG or file.name.endswith(".index.json")
+
+
+def _merged(adapter: Adapter, weights: Tensors, name: str) -> Callable[[], Tensor]:
+    held = adapter.tensors
+
+    def make() -> Tensor:
+        value = held[adapter.whole[name]] if name in adapter.whole else weights[name]
+        if name in adapter.rows:
+            table = name.removesuffix(".weight")
+            indices = adapter.config["trainable_token_indices"]
+            ids = indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
+            value = value.float().index_copy(0, torch.tensor(ids), held[adapter.rows[name]].float())
+        if name in adapter.lora:
+            a, b = (held[n].float() for n in adapter.lora[name])
+            value = value.float() + adapter.scale(name, len(a)) * (b @ a)
+        return value
+
+    return make
+
+
+def export_peft(name: str, out: Path, *, on: str = "model", base: str | None = None, force: bool = False) -> Path:
+    """Writes the adapter of the folder ``name`` alone.
+
+    ``on="model"``: for weft's model (``peft.PeftModel.from_pretrained(model, out)``); ``on="language"``: for the
+    language model by itself, which must be all that the adapter changes. ``base`` is what it says it belongs to.
+    """
+    check_out(out, force)
+    adapter = open_adapter(name)
+    names = {held: held for held in adapter.tensors.shapes}
+    config = dict(adapter.config)
+    if on == "language":
+        others = sorted(n for n in names if not n.startswith(PREFIX + LANGUAGE))
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            raise AdapterError(
+                f"{name}: also changes {others[0].removeprefix(PREFIX)}{more}, which no language model has; "
+                f"write it for the whole model (--on model)"
+            )
+        names = {held: PREFIX + held.removeprefix(PREFIX + LANGUAGE) for held in names}
+        for key in ("target_modules", "rank_pattern", "alpha_pattern", "trainable_token_indices", "modules_to_save"):
+            if key in config:
+                config[key] = _stripped(config[key])
+    local = Path(adapter.base).is_dir()
+    config["base_model_name_or_path"] = base or (str(Path(adapter.base).absolute()) if local else adapter.base)
+    with new_folder(out, force) as folder:
+        save_file(
+            {new: adapter.tensors[old] for old, new in names.items()}, folder / WEIGHTS, metadata={"format": "pt"}
+        )
+        _write_config(folder, config)
+    return out
+
+
+def _stripped(names: Any) -> Any:
+    """Names of modules, as a list or as keys, without the language model's own."""
+    if isinstance(names, dict):
+        return {key.removeprefix(LANGUAGE): value for key, value in names.items()}
+    return [n.removeprefix(LANGUAGE) for n in names] if isinstance(names, list) else names
+
+
+def write_lora(folder: Path, lora: Lora) -> None:
+    """The LoRA of an import as an adapter folder whose base lies inside as ``base/``."""
+    rank = len(next(iter(lora.pairs.values()))[0])
+    tensors: dict[str, Tensor] = {}
+    for weight, (a, b) in lora.pairs.items():
+        path = PREFIX + LANGUAGE + weight.removesuffix(".weight")
+        tensors |= {f"{path}.lora_A.weight": a.contiguous(), f"{path}.lora_B.weight": b.contiguous()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    targets = sorted(LANGUAGE + weight.removesuffix(".weight") for weight in lora.pairs)
+    fields = {"base_model_name_or_path": "base", "r": rank, "lora_alpha": lora.scale * rank, "target_modules": targets}
+    _write_config(folder, {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0, **fields})
+
+
+def _write_config(folder: Path, config: dict[str, Any]) -> None:
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
