@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,17 +93,23 @@ def rows_needed(model: Exporting) -> int:
 
 
 def plan(
-    model: Exporting, target: Any, config: Any, names: Mapping[str, tuple[str, str]], made: Mapping[str, Output]
+    model: Exporting,
+    target: Any,
+    config: Any,
+    names: Mapping[str, tuple[str, str]],
+    made: Mapping[str, Output],
+    folded: Set[str] = frozenset(),
 ) -> list[Output]:
     """The outputs for ``target(config)``.
 
     ``names``: prefix of the class's names -> (prefix on disk, prefix in weft). ``made``: tensors by their name on disk
-    that are not copied. Raises `ExportError` where names or shapes differ.
+    that are not copied; ``folded``: tensors of weft's that went into those. Raises `ExportError` where names or shapes
+    differ.
     """
     with torch.device("meta"):
         shapes = {n: tuple(v.shape) for n, v in target(config).state_dict().items()}
-    if model.config.text_config.tie_word_embeddings:
-        shapes.pop("lm_head.weight", None)
+    if config.text_config.tie_word_embeddings:
+        shapes.pop("lm_head.weight")
     outputs, used, problems = [], set(), []
     for name, shape in shapes.items():
         prefix = next(p for p in names if name.startswith(p))
@@ -121,7 +127,9 @@ def plan(
             problems.append(f"{mine} {model.weights.shapes.get(mine, 'missing')} for {shape}")
     tied = {TABLES[1]} if model.config.text_config.tie_word_embeddings else set()
     problems += [
-        f"no place for {n}" for n in model.weights.shapes if n not in used | tied and not n.endswith("inv_freq")
+        f"no place for {n}"
+        for n in model.weights.shapes
+        if n not in used | tied | folded and not n.endswith("inv_freq")
     ]
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""

@@ -1,0 +1,185 @@
+"""A weft model in the layout of `transformers`' `Qwen2AudioForConditionalGeneration`: an averaging Whisper, one linear
+layer, a language model.
+
+Qwen-Audio itself fits, with two things to know. Its learned start and end of a clip become the rows of those tokens.
+Its rules for long text (dynamic NTK, log-n) have no place, so the two are equal up to the length it was trained at.
+
+Qwen2-Audio feeds a clip with silence up to the window and cuts the features off afterwards, where weft feeds the clip
+alone: clips of a whole window are equal, in shorter ones the last feature is made of a frame of silence more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
+
+from weft.dialects.qwen_audio import QwenAudio
+from weft.formats.checkpoints import Output, check_out
+from weft.formats.export import TABLES, Exporting, first_misfit, grown, open_model, plan, rows_needed, write_export
+from weft.formats.folder import Imported
+from weft.models.config import Audio, WeftQwenConfig
+
+NAMES = {
+    "model.language_model.": ("language_model.model.", "language_model.model."),
+    "lm_head.": ("language_model.lm_head.", "language_model.lm_head."),
+    "model.audio_tower.": ("audio_tower.", "audio.tower."),
+    "model.multi_modal_projector.linear.": ("multi_modal_projector.linear.", "audio_connector.proj."),
+}
+(TABLE, HEAD), BOUNDARIES = TABLES, "audio.boundaries.weight"
+# The chat form of the dialect qwen_audio, clips numbered over the whole conversation.
+TEMPLATE = """\
+{{%- set clips = namespace(n=0) -%}}
+{{%- if messages[0].role != 'system' -%}}{{{{- {system} -}}}}{{%- endif -%}}
+{{%- for message in messages -%}}
+  {{{{- '<|im_start|>' ~ message.role ~ '\\n' -}}}}
+  {{%- if message.content is string -%}}{{{{- message.content -}}}}
+  {{%- else -%}}
+    {{%- for part in message.content -%}}
+      {{%- if part.type in ('audio', 'audio_url', 'input_audio') -%}}
+        {{%- set clips.n = clips.n + 1 -%}}
+        {{{{- 'Audio ' ~ clips.n ~ ':{space}<audio>[[[AUDIO:modality]]]</audio>\\n' -}}}}
+      {{%- elif part.type == 'text' -%}}{{{{- part.text -}}}}
+      {{%- else -%}}{{{{- raise_exception('only text and audio parts can be rendered without weft') -}}}}
+      {{%- endif -%}}
+    {{%- endfor -%}}
+  {{%- endif -%}}
+  {{{{- '<|im_end|>\\n' -}}}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}{{{{- '<|im_start|>assistant\\n' -}}}}{{%- endif -%}}
+"""
+
+
+def export_qwen2_audio(
+    name: str,
+    out: Path,
+    dtype: str = "auto",
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Writes the weft folder ``name`` as ``out``. Raises `ExportError` where Qwen2-Audio's class cannot hold it."""
+    check_out(out, force)
+    model = open_model(name)
+    audio = _fitting(model)
+    notes: list[str] = []
+    text = _text(model, notes)
+    tied = text["tie_word_embeddings"]
+    text |= {"vocab_size": rows_needed(model), "tie_word_embeddings": False, "architectures": None}
+    bands, positions = audio.config.get("num_mel_bins", 80), audio.config.get("max_source_positions", 1500)
+    tower = {key: value for key, value in audio.config.items() if key.startswith(("encoder_", "activation", "d_model"))}
+    config: Any = Qwen2AudioConfig(
+        audio_config=tower
+        | {"model_type": "qwen2_audio_encoder", "num_mel_bins": bands, "max_source_positions": positions},
+        text_config=text,
+        audio_token_index=model.config.audio_token_id or 0,
+    )
+    made, folded = {}, set()
+    shape = (config.text_config.vocab_size, config.text_config.hidden_size)
+    if tied:  # the class has a head of its own
+        made[HEAD] = Output(HEAD, shape, grown(model.weights, TABLE, shape[0]))
+    if audio.boundaries:
+        folded.add(BOUNDARIES)
+        made[TABLE] = Output(TABLE, shape, _with_boundaries(model, shape[0]))
+    outputs = plan(model, Qwen2AudioForConditionalGeneration, config, NAMES, made, folded)
+    files = _processor_files(model, audio, bands, notes) if model.processor is not None else {}
+    return write_export(
+        model,
+        out,
+        config,
+        outputs,
+        files,
+        architecture="Qwen2AudioForConditionalGeneration",
+        dtype=dtype,
+        notes=notes,
+        force=force,
+        progress=progress,
+    )
+
+
+def _fitting(model: Exporting) -> Audio:
+    """The audio section, where all of the model has its place in Qwen2-Audio's class."""
+    config = model.config
+    if config.audio_section is None:
+        first_misfit(model, "Qwen2-Audio", {"it has no audio encoder": False})
+    audio: Any = config.audio_section
+    connector, seconds = audio.connector, audio.window_seconds
+    first_misfit(
+        model,
+        "Qwen2-Audio",
+        {
+            "its dialect has no place for sound": config.audio_token_id is not None,
+            "it also has an image encoder": config.vision is None,
+            f"its audio encoder is of the kind {audio.kind}, and Qwen2-Audio's averages pairs of features before its "
+            f"last norm (qwen_audio)": audio.kind == "qwen_audio",
+            f"its audio connector is of the kind {connector.kind}, and Qwen2-Audio's is linear": connector.kind
+            == "linear",
+            f"its connector merges {connector.merge} features into one token": connector.merge == 1,
+            "its connector has no bias": connector.bias,
+            "its connector adds the tokens of places": not connector.places,
+            f"its connector scales by {connector.scale:g}": connector.scale == 1,
+            f"its window of {seconds:g} s is not that of its encoder's positions, in whole seconds": seconds
+            == audio.config.get("max_source_positions", 1500) / 50
+            and seconds == int(seconds),
+        },
+    )
+    return audio
+
+
+def _text(model: Exporting, notes: list[str]) -> dict[str, Any]:
+    """The language model's configuration; Qwen-7B as the Qwen2 that it is for short text."""
+    text = model.config.text_config
+    if not isinstance(text, WeftQwenConfig):
+        return text.to_dict()
+    if text.use_dynamic_ntk or text.use_logn_attn:
+        notes.append(
+            f"equal up to {text.seq_length} tokens: beyond, this model stretches its positions (dynamic NTK, log-n), "
+            f"which Qwen2-Audio's class does not"
+        )
+    keep = set(Qwen2Config().to_dict()) | {"head_dim"}
+    kept = {key: value for key, value in text.to_dict().items() if key in keep}
+    return kept | {"model_type": "qwen2", "max_position_embeddings": text.seq_length}
+
+
+def _with_boundaries(model: Exporting, rows: int) -> Callable[[], Tensor]:
+    """The embedding table with a clip's learned start and end in the rows of their tokens, which weft replaces."""
+
+    def make() -> Tensor:
+        table_VW = grown(model.weights, TABLE, rows)()
+        ends = torch.tensor([model.config.audio_start_id, model.config.audio_end_id])
+        return table_VW.index_copy(0, ends, model.weights[BOUNDARIES].to(table_VW.dtype))
+
+    return make
+
+
+def _processor_files(model: Exporting, audio: Audio, bands: int, notes: list[str]) -> dict[str, Any]:
+    token, start, end = model.processor.dialect.slot_tokens("audio")
+    sound = {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "processor_class": "Qwen2AudioProcessor",
+        "feature_size": bands,
+        "sampling_rate": audio.sample_rate,
+        "chunk_length": int(audio.window_seconds),
+        "hop_length": 160,
+        "n_fft": 400,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+    }
+    names = {"audio_token": token, "audio_bos_token": start, "audio_eos_token": end}
+    processor = {"processor_class": "Qwen2AudioProcessor", **names}
+    files: dict[str, Any] = {"preprocessor_config.json": sound, "processor_config.json": processor}
+    dialect, template = model.processor.dialect, model.processor.chat_template
+    if isinstance(dialect, QwenAudio):
+        said = dialect.switches.system
+        system = "''" if said is None else repr(f"<|im_start|>system\n{said}<|im_end|>\n")
+        template = TEMPLATE.format(system=system, space=" " if dialect.switches.space_after_number else "")
+    if template is None:
+        notes.append(f"no chat template is written: the dialect {dialect.name} has none")
+    else:
+        files["chat_template.jinja"] = template
+    return files
