@@ -43,7 +43,8 @@ def show(
 ) -> None:
     """Look inside: every token of a sample, or the parameters, tokens and memory of a model or recipe.
 
-    No weights are read or made: a 7B recipe takes seconds, little memory and no network.
+    No weights are read or made: a 7B recipe takes seconds, little memory and no network. docs/training.md says how
+    memory is counted.
 
     [dim]weft show minigpt_v2        weft show omni --size 8b        weft show MODEL --sample train.jsonl:3[/dim]
     """
@@ -284,10 +285,8 @@ def _print_stages(recipe: Recipe, stages: list[StageSize]) -> None:
     out.print(table)
     out.print()
     out.print(memory)
-    out.print(
-        f"Weights in float32, compute in {recipe.precision}. Activations: estimated for full rows (docs/training.md).",
-        style="quiet",
-    )
+    quiet = f"Weights in float32, compute in {recipe.precision}; activations estimated for full rows."
+    out.print(quiet, style="quiet")
 
 
 def _table(*columns: str, gap: int = 2) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from weft.training.recipe import LanguageSource, ModelSpec, Recipe, Source
 
-STEPS = 150  # of each stage
+STEPS = 100  # of each stage
 # A small Llama, with weft's own tokenizer.
 LLAMA = LanguageSource(
     config={
