@@ -7,13 +7,24 @@ released checkpoints (a MiniGPT-v2 checkpoint's key set, EVA-CLIP-g as in BLIP-2
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+)
 
-from weft.formats.checkpoints import Claims, Tensors
+from weft.formats.checkpoints import Claims, Tensors, copy
 from weft.formats.folder import check_layout
 from weft.formats.llama import llama_outputs
+from weft.formats.llasm import _whisper
+from weft.formats.llava import _converted_vision, _outputs, _released_vision
 from weft.formats.minigpt_v2 import _lora, _projector, _tower
 from weft.formats.qwen_audio import BUFFERS, _audio, _language, _text_config
 from weft.models.config import DialectSection, WeftConfig
@@ -119,3 +130,85 @@ def test_qwen_audio_has_8_4_billion_values() -> None:
     config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"), **ids)
     check_layout(config, [*outputs, *sound])
     assert sum(math.prod(o.shape) for o in (*outputs, *sound)) == count(shapes)
+
+
+def named(kind: type, config: object) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of a class of transformers."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in kind(config).state_dict().items()}
+
+
+LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+
+
+@pytest.mark.parametrize("layout", ["converted", "released", "released, encoder apart"])
+def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
+    """llava-hf/llava-1.5-7b-hf, whose sizes are the class's defaults, and liuhaotian/llava-v1.5-7b."""
+    converted = layout == "converted"
+    text = LlamaConfig(vocab_size=32064 if converted else 32000, **LLAMA_7B)
+    published = LlavaConfig(text_config=text)
+    shapes = named(LlavaForConditionalGeneration, published)
+    assert count(shapes) == 7_063_427_072 - (not converted) * 2 * 64 * 4096
+    new = {
+        "model.language_model.": ("language_model.model.", "model."),
+        "lm_head.": ("language_model.lm_head.", "lm_head."),
+        "model.vision_tower.": ("vision_tower.vision_model.", "model.vision_tower.vision_tower.vision_model."),
+        "model.multi_modal_projector.linear_1.": ("multi_modal_projector.linear_1.", "model.mm_projector.0."),
+        "model.multi_modal_projector.linear_2.": ("multi_modal_projector.linear_2.", "model.mm_projector.2."),
+    }
+    disk = {}
+    for name, shape in shapes.items():
+        old = next(prefix for prefix in new if name.startswith(prefix))
+        disk[new[old][not converted] + name.removeprefix(old)] = shape
+    if converted:
+        section = _converted_vision(published, tmp_path)
+    else:
+        raw = {"mm_vision_tower": "openai/clip-vit-large-patch14-336", "image_aspect_ratio": "pad"}
+        section = _released_vision(raw | {"mm_projector_type": "mlp2x_gelu"}, tmp_path, None)
+    tower = None
+    if layout.endswith("apart"):
+        apart = {n: disk.pop(n) for n in list(disk) if "vision_tower." in n}
+        tower = shapes_only({n.rpartition("vision_tower.")[2]: s for n, s in apart.items()}).tensors
+        tower.shapes |= {"logit_scale": (), "text_model.final_layer_norm.weight": (768,)}
+    weights = shapes_only(disk).tensors
+    config = WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="llava"), image_token_id=32000)
+    outputs = _outputs(config, weights, tower)
+    assert image_tokens(section) == 576 and section.fit == ("crop" if converted else "pad")
+    held = (tower or weights).surplus
+    assert {n.rpartition("vision_model.")[2].split(".")[0] for n in held if "vision_model" in n} == {
+        "encoder",
+        "post_layernorm",
+    }
+    assert sum("encoder.layers.23." in n for n in held) == 16
+    check_layout(config, outputs)
+
+
+def test_llasm_has_a_whole_whisper_and_one_linear_layer(tmp_path: Path) -> None:
+    """LinkSoul/LLaSM-Cllama2 with openai/whisper-large-v2, whose head is all that is left out."""
+    whisper = WhisperConfig(
+        d_model=1280,
+        encoder_layers=32,
+        decoder_layers=32,
+        encoder_attention_heads=20,
+        decoder_attention_heads=20,
+        encoder_ffn_dim=5120,
+        decoder_ffn_dim=5120,
+        vocab_size=51865,
+    )
+    whisper.save_pretrained(tmp_path)
+    tower = shapes_only(named(WhisperForConditionalGeneration, whisper))
+    section, outputs = _whisper(tower, tmp_path, 64)
+    assert tower.tensors.surplus == {"proj_out.weight"}
+    text = LlamaConfig(vocab_size=32003, **LLAMA_7B)
+    shapes = named(LlamaForCausalLM, text) | {
+        "model.mm_projector.weight": (4096, 1280),
+        "model.mm_projector.bias": (4096,),
+    }
+    language = shapes_only(shapes)
+    for part in ("weight", "bias"):
+        name = language.need(f"model.mm_projector.{part}", shapes[f"model.mm_projector.{part}"])
+        outputs.append(copy(language.tensors, name, f"audio_connector.proj.{part}"))
+    outputs += llama_outputs(language, text)
+    language.settle()
+    assert [w.tokens for w in audio_windows(section, 16000)] == [64]
+    check_layout(WeftConfig(text_config=text, audio=section, dialect=DialectSection(name="llasm")), outputs)
