@@ -56,7 +56,8 @@ def main() -> None:
     console = Console()
     console.print()
     console.print(table)
-    console.print("Loss: mean of the first and last ten steps; held out: after the stage, on samples it has not seen.")
+    console.print("Loss: mean of the first and of the last ten steps, tasks as often as the stage has them.")
+    console.print("Held out: after the stage, on samples it has not seen, as many of each task.")
 
 
 def rehearse(name: str, out: Path, steps: int | None) -> list[list[str]]:
