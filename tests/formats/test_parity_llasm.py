@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import weft  # noqa: F401  registers with transformers
-from weft.conversation import parse_messages
+from weft.conversation import WeftError, parse_messages
 from weft.formats.llasm import import_llasm
 from weft.media import load_audio, log_mel
 from weft.models.modeling import WeftForConditionalGeneration
@@ -112,8 +112,30 @@ def test_two_clips_are_both_heard(kit: Kit) -> None:
     with torch.no_grad():
         embedded = kit.model.embed(ids, input_features=mels)
         want = kit.model.audio_connector.proj(torch.cat([kit.tensors[f"tower/out{i}"] for i in (0, 1)]))
-    spans = embedded[ids == kit.model.config.audio_token_id].reshape(2, 64, -1)
-    close(spans, want, 1e-4)
+    clip = ids == kit.model.config.audio_token_id
+    close(embedded[clip].reshape(2, 64, -1), want, 1e-4)
+    # <au_start> and <au_end> keep their text embeddings, as everything else does.
+    assert torch.equal(embedded[~clip], kit.model.get_input_embeddings()(ids[~clip]))
+
+
+@pytest.mark.parametrize(("seconds", "spans"), [(3, 1), (30, 1), (40, 2)])
+def test_a_clip_is_64_tokens_and_a_longer_one_is_heard_in_windows(kit: Kit, seconds: int, spans: int) -> None:
+    """The released code cuts at 30 s and says nothing; here nothing is cut, and the windows are counted."""
+    wave = torch.zeros(seconds * 16000).numpy()
+    asked = parse_messages([{"role": "user", "content": [{"type": "audio", "audio": wave}]}])
+    encoded = kit.processor.encode(asked, generate=True)
+    assert encoded.windows == spans
+    assert (encoded.input_ids == kit.model.config.audio_token_id).sum() == 64 * spans
+
+
+def test_spans_that_do_not_fit_the_clips_are_an_error(kit: Kit) -> None:
+    ids, mel = kit.tensors["one_audio/input_ids"], kit.mel(0)
+    with pytest.raises(WeftError, match="64 audio tokens and the media given make 128"):
+        kit.model(input_ids=ids, input_features=torch.cat([mel, mel]))
+    with pytest.raises(WeftError, match="64 audio tokens and the media given make 0"):
+        kit.model(input_ids=ids)
+    with pytest.raises(WeftError, match="<au_start> stands alone"):
+        kit.processor(text="<s>[INST] <au_start><au_patch> [/INST] ", audio=[kit.clip()["audio"]])
 
 
 def test_only_the_last_clip_is_heard_as_released(kit: Kit) -> None:

@@ -205,6 +205,12 @@ def test_a_prompt_written_out_gives_the_same_ids(dialect, media):
         processor(text=texts, **{"images" if vision else "audio": sources[0]})
 
 
+@pytest.mark.parametrize("text", ["<|audio_start|><|audio|> hi", "hi <|audio_end|>", "<|audio_start|> <|audio_end|>"])
+def test_a_placeholder_without_its_other_end_is_an_error(processor, media, text):
+    with pytest.raises(WeftError, match=r"stands alone.*<\|audio_start\|><\|audio\|><\|audio_end\|>"):
+        processor(text=text, audio=[str(media / "1.wav")])
+
+
 def test_parts_come_back_from_ids_text_and_batches(processor, conversation, media):
     asked, words = messages(conversation.prompt()), messages(conversation)[-1]["content"]
     sample, prompt = processor.encode(conversation), processor.encode(conversation.prompt(), generate=True)

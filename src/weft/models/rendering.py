@@ -126,10 +126,12 @@ class Renderer:
         """
         count: dict[Modality, int] = {"image": 0, "audio": 0, **(seen or {})}
         slots: dict[str, Modality] = {}
+        edges: dict[str, str] = {}  # a start or end that stands alone: the placeholder it belongs to
         for modality in self.dialect.modalities:
             token, start, end = self.dialect.slot_tokens(modality)
-            slots[token] = modality
-            slots[(start or "") + token + (end or "")] = modality
+            whole = (start or "") + token + (end or "")
+            slots |= {token: modality, whole: modality}
+            edges |= {edge: whole for edge in (start, end) if edge is not None}
         added = self.tokenizer.added_tokens_decoder.values()
         specials = {str(token) for token in added if token.special} | set(self.dialect.special_tokens())
         names = sorted(specials | set(slots), key=len, reverse=True)
@@ -143,6 +145,8 @@ class Renderer:
             if slot is not None:
                 pieces.append(Slot(slot, count[slot]))
                 count[slot] += 1
+            elif match[0] in edges:
+                raise WeftError(f"{match[0]} stands alone in the text; a medium's place is written {edges[match[0]]}")
             else:
                 pieces.append(Special(match[0]))
         if text[end_of_last:]:
