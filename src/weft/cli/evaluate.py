@@ -80,7 +80,7 @@ def evaluate(
     from weft.evaluation.benchmarking import evaluate_benchmark
     from weft.evaluation.benchmarks import get_benchmark
     from weft.evaluation.metrics import chosen
-    from weft.evaluation.report import notes, table
+    from weft.evaluation.report import notes, published, table
     from weft.evaluation.run import evaluate as run
     from weft.generation import Options
 
@@ -88,15 +88,15 @@ def evaluate(
     chosen(names)
     policy = asking.bad_samples(on_bad_sample)
     limits = {"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}
-    published: dict[str, Any] = {}
+    decoding: dict[str, Any] = {}
     if benchmark:
         if names:
             raise WeftError(f"--metrics and --benchmark exclude each other: {benchmark} has its own metrics")
-        published = get_benchmark(benchmark).options()
+        decoding = get_benchmark(benchmark).options()
         read_benchmark(get_benchmark(benchmark), data, limit)  # what is wrong with it is said before a model is loaded
     elif synonyms is not None:
         raise WeftError("--synonyms is for --benchmark chair")
-    options = Options(**published | limits | ({"num_beams": beams} if beams > 1 else {}))
+    options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))
     answerer = asking.open_model(model, dtype, device, switch)
     with asking.progress_bar("answering") as progress:
         shared: dict[str, Any] = {
@@ -112,6 +112,8 @@ def evaluate(
         else:
             report = run(answerer, data, out, metrics=names, **shared)
     screen.print(table(report))
+    if line := published(report):
+        err.print(line, style="quiet", soft_wrap=True)
     for note in notes(report):
         err.print(note, style="warn", soft_wrap=True)
     if out is not None:

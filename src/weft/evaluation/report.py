@@ -114,6 +114,15 @@ def notes(report: dict[str, Any]) -> list[str]:
         found.append(
             f"{signature['not_asked']} of {signature['samples']} samples could not be asked and are in no figure."
         )
-    if signature["unfinished"]:
-        found.append(f"{signature['unfinished']} answers were cut at the token limit and scored as they are.")
+    if cut := signature["unfinished"]:
+        were = "1 answer was" if cut == 1 else f"{cut} answers were"
+        found.append(f"{were} cut at the token limit and scored as written.")
     return found
+
+
+def published(report: dict[str, Any]) -> str:
+    """The published figure of a benchmark's report in one line; empty where there is none."""
+    benchmark = report["signature"].get("benchmark") or {}
+    figures = benchmark.get("published") or {}
+    listed = ", ".join(f"{split} {shown(benchmark['figure'], value)}" for split, value in figures.items())
+    return f"published {benchmark['figure']}, 7B: {listed}" if listed else ""
