@@ -68,6 +68,7 @@ LLAMA_SPECIALS = ("<s>", "</s>")
 QWEN_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LANGUAGES: dict[str, PublishedText] = {
     "meta-llama/Llama-2-7b-chat-hf": PublishedText(_llama2(), 32000, LLAMA_SPECIALS),
+    "lmsys/vicuna-7b-v1.5": PublishedText(_llama2(), 32000, LLAMA_SPECIALS),
     "LinkSoul/Chinese-Llama-2-7b": PublishedText(_llama2(), 32000, LLAMA_SPECIALS),
     "models/qwen-7b": PublishedText(QWEN_AUDIO_TEXT, 151851, QWEN_SPECIALS),
     "Qwen/Qwen3-0.6B": PublishedText(_qwen3(1024, 3072, 28, 16, tied=True), 151669, QWEN_SPECIALS),
@@ -87,6 +88,17 @@ VISION: dict[str, tuple[str, dict[str, Any]]] = {
             "num_attention_heads": 16,
             "patch_size": 14,
             "image_size": 224,
+        },
+    ),
+    "openai/clip-vit-large-patch14-336": (  # config.json of the release; 24 layers, of which LLaVA uses 23
+        "clip",
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 336,
         },
     ),
     # SigLIP 2, arXiv 2502.14786: the encoders have the shapes of SigLIP's.

@@ -13,6 +13,7 @@ from weft.conversation import WeftError
 from weft.recipes.bundled import bundled, bundled_model
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.llasm import llasm
+from weft.recipes.llava import llava
 from weft.recipes.minigpt_v2 import minigpt_v2
 from weft.recipes.omni import omni
 from weft.recipes.qwen_audio import qwen_audio
@@ -26,6 +27,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "digits_cells": digits_cells,
     "minigpt_v2": minigpt_v2,
     "llasm": llasm,
+    "llava": llava,
     "qwen_audio": qwen_audio,
     "omni": omni,
 }

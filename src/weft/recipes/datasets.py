@@ -41,6 +41,8 @@ READERS = {
     "llava_conversation": "llava conversation_58k.json --media COCO",
     "llava_detail": "llava detail_23k.json --media COCO",
     "llava_reason": "llava complex_reasoning_77k.json --media COCO",
+    "llava_pretrain": "llava blip_laion_cc_sbu_558k.json --media LLAVA_PRETRAIN",
+    "llava_instruct": "llava llava_v1_5_mix665k.json --media LLAVA_DATA",
     "multitask_conversation": "",
     "unnatural_instructions": "llama-factory UNNATURAL_AS_ALPACA.json",
     # sound
