@@ -12,6 +12,8 @@ from llava_kit import LAYOUTS, SIDE, LLaVA
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
@@ -153,17 +155,27 @@ def test_another_system_is_refused(kit: LLaVA, tmp_path: Path, changes: dict, sa
         import_llava(folder, tmp_path / "out")
 
 
-def test_a_folder_without_a_tokenizer_takes_ids(kit: LLaVA, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("fault", ["has no tokenizer", "a tokenizer without </s>", "<image> at 40"])
+def test_a_folder_without_a_fitting_tokenizer_takes_ids(
+    kit: LLaVA, tmp_path: Path, capsys: pytest.CaptureFixture, fault: str
+) -> None:
     folder = kit.write("converted", tmp_path / "kit")["checkpoint"]
     for file in folder.glob("tokenizer*"):
         file.unlink()
+    if fault != "has no tokenizer":
+        words = ["<s>", "<unk>", *(f"w{i}" for i in range(37)), *(["</s>"] if "image" in fault else [])]
+        made = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+        made.save(str(folder / "tokenizer.json"))
     assert run(["import", "llava", "--checkpoint", str(folder), "-o", str(tmp_path / "out")]) == 0
-    assert "token ids only" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert fault in said and "token ids only" in said
     model = AutoModelForMultimodalLM.from_pretrained(tmp_path / "out").eval()
     ids, pixels = torch.tensor([[1, 5, *[kit.base] * 16, 7]]), torch.randn(1, 3, SIDE, SIDE)
     with torch.no_grad():
         difference = model(ids, pixel_values=pixels).logits - kit.model(ids, pixel_values=pixels).logits
     assert difference.abs().max() < 1e-5
+    assert run(["export", str(tmp_path / "out"), "--format", "llava", "-o", str(tmp_path / "back")]) == 0
+    assert "it takes token ids only" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(kit: LLaVA, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -83,6 +83,8 @@ class Adapter:
 
 def open_adapter(name: str) -> Adapter:
     """The adapter folder ``name``. Raises `AdapterError` where it is none, or of a kind that is not known here."""
+    if not Path(name).is_dir():
+        raise AdapterError(f"there is no folder {name}; give the folder of an adapter")
     if not (Path(name) / CONFIG).is_file():
         raise AdapterError(f"{name} has no adapter in it ({CONFIG}); weft finetune --adapter-only writes one")
     base, _ = adapter_base(name)

@@ -46,6 +46,8 @@ class Exporting:
 def open_model(model: str) -> Exporting:
     """The folder (or hub name) ``model``; an adapter is an error, as other layouts hold merged weights."""
     folder = Path(model)
+    if model == "bundled" and not folder.exists():
+        raise ExportError("bundled: its encoders are weft's own, and no other layout has a place for them")
     if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
         folder = _downloaded(model)
     if (folder / "adapter_config.json").is_file():

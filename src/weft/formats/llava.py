@@ -95,11 +95,8 @@ def import_llava(
             converted.image_token_id,
         )
     notes: list[str] = []
-    tokenizer, names = _tokenizer(checkpoint, notes)
+    tokenizer, names = _tokenizer(checkpoint, image_id, notes)
     if tokenizer is not None:
-        if image_id is not None and tokenizer.token_to_id(IMAGE) != image_id:
-            at = tokenizer.token_to_id(IMAGE)
-            raise CheckpointError(f"{checkpoint}: config.json puts images at token {image_id}, and {IMAGE} is {at}")
         image_id = tokenizer.token_to_id(IMAGE)
     config = WeftConfig(
         text_config=text,
@@ -221,27 +218,30 @@ def _section(
     return Vision(kind="clip", config=tower, layer=layer, fit=fit, drop_cls=drop_cls, connector=connector, **fields)
 
 
-def _tokenizer(folder: Path, notes: list[str]) -> tuple[Tokenizer | None, dict[str, str]]:
+def _tokenizer(folder: Path, image_id: int | None, notes: list[str]) -> tuple[Tokenizer | None, dict[str, str]]:
     """The folder's tokenizer with `<image>` after its own tokens, and the names of its special ones.
 
     A `tokenizer.model` is read by the rule that the weights were trained with (see `tokenizers`), a `tokenizer.json`
-    as it is.
+    as it is. Where it cannot write LLaVA's prompt, or places `<image>` elsewhere than ``image_id``, a note says so.
     """
+    tokenizer, problem = None, "has no tokenizer"
     if (folder / "tokenizer.model").exists():
         tokenizer = llama_tokenizer(folder)
     elif (folder / "tokenizer.json").exists():
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    else:
-        notes.append(f"{folder} has no tokenizer, so the model takes token ids only (no chat, no processor)")
-        return None, {}
-    listed = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    for number, token in sorted((listed.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0])):
-        if tokenizer.token_to_id(token["content"]) is None and int(number) == tokenizer.get_vocab_size():
-            add_specials(tokenizer, [token["content"]])
-    add_specials(tokenizer, [IMAGE])
-    lost = [token for token in SPECIALS if tokenizer.token_to_id(token) is None]
-    if lost:
-        raise CheckpointError(f"{folder}: the tokenizer has no {lost[0]}, which LLaVA-1.5's prompt begins or ends with")
-    pad = "<pad>" if tokenizer.token_to_id("<pad>") is not None else SPECIALS[1]
-    names = {"bos": SPECIALS[0], "eos": SPECIALS[1], "pad": pad}
-    return tokenizer, names | ({"unk": "<unk>"} if tokenizer.token_to_id("<unk>") is not None else {})
+    if tokenizer is not None:
+        listed = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+        for number, token in sorted((listed.get("added_tokens_decoder") or {}).items(), key=lambda item: int(item[0])):
+            if tokenizer.token_to_id(token["content"]) is None and int(number) == tokenizer.get_vocab_size():
+                add_specials(tokenizer, [token["content"]])
+        add_specials(tokenizer, [IMAGE])
+        known = {token: tokenizer.token_to_id(token) for token in (*SPECIALS, IMAGE, "<pad>", "<unk>")}
+        lost = [token for token in SPECIALS if known[token] is None]
+        if not lost and image_id in (None, known[IMAGE]):
+            pad = "<pad>" if known["<pad>"] is not None else SPECIALS[1]
+            names = {"bos": SPECIALS[0], "eos": SPECIALS[1], "pad": pad}
+            return tokenizer, names | ({"unk": "<unk>"} if known["<unk>"] is not None else {})
+        placed = f"has {IMAGE} at {known[IMAGE]} and the model at {image_id}"
+        problem = f"has a tokenizer without {lost[0]}, which LLaVA's prompt needs" if lost else placed
+    notes.append(f"{folder} {problem}, so the model takes token ids only (no chat, no processor)")
+    return None, {}
