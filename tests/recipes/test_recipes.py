@@ -1,5 +1,7 @@
 """Recipes are values: built in, from a user's file, or made for fine-tuning."""
 
+import json
+
 import pytest
 import torch
 
@@ -94,6 +96,25 @@ def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoin
     new, trained = (finetune_recipe(model, data).stages[0] for model in ("bundled", str(checkpoint)))
     assert new.listen.weight > 0 and 0 < new.listen.first < new.steps
     assert trained.listen.weight == 0
+
+
+@pytest.mark.parametrize(("languages", "usual"), [(("en", "en"), "en"), (("en", "de"), None), ((None, None), None)])
+def test_a_language_that_all_speech_shares_is_the_one_meant_where_none_is_named(tmp_path, languages, usual):
+    for i, language in enumerate(languages):
+        named = {"language": language} if language else {}
+        sample = {
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [{"type": "audio", "audio": "a.wav"}, {"type": "task", "task": "transcribe", **named}],
+                },
+                {"role": "assistant", "content": "one"},
+            ]
+        }
+        (tmp_path / f"{i}.jsonl").write_text(json.dumps(sample) + "\n")
+    sources = [Source(path=str(tmp_path / f"{i}.jsonl")) for i in range(len(languages))]
+    recipe = finetune_recipe("bundled", sources)
+    assert recipe.model.dialect.switches.get("language") == usual
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):

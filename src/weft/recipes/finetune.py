@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from weft.conversation import WeftError
+from weft.conversation import Task, WeftError
+from weft.data.augment import SPEECH
 from weft.data.source import JsonlSource
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
@@ -65,6 +66,9 @@ def finetune_recipe(
 ) -> Recipe:
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
+    if spec.base is None and (language := spoken_language(data)):
+        switches = {**spec.dialect.switches, "language": language}
+        spec = spec.model_copy(update={"dialect": spec.dialect.model_copy(update={"switches": switches})})
     small = parameters(spec) < SMALL
     full = small if full is None else full
     samples = sum(len(JsonlSource(s.path)) for s in data)
@@ -110,6 +114,16 @@ def default_steps(samples: int, small: bool, pictures: bool) -> int:
     if small:
         return int(min(max(6000 if pictures else 3000, 3 * samples), 10_000))
     return int(min(max(50, 3 * samples // 8), 5000))
+
+
+def spoken_language(data: list[Source], looked_at: int = 200) -> str | None:
+    """The language that every speech task names, if it is one: a model that only ever learned "transcribe the English
+    speech" is to be asked so, where a user leaves the language out."""
+    sources = [JsonlSource(s.path) for s in data]
+    samples = (source[i] for source in sources for i in range(min(len(source), looked_at)))
+    tasks = [p for sample in samples for p in sample.parts() if isinstance(p, Task) and p.name in SPEECH]
+    languages = {task.get("language") for task in tasks}
+    return languages.pop() if len(languages) == 1 else None
 
 
 def _has_pictures(path: str, looked_at: int = 200) -> bool:
