@@ -100,6 +100,7 @@ def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoin
 
 @pytest.mark.parametrize(("languages", "usual"), [(("en", "en"), "en"), (("en", "de"), None), ((None, None), None)])
 def test_a_language_that_all_speech_shares_is_the_one_meant_where_none_is_named(tmp_path, languages, usual):
+    (tmp_path / "a.wav").touch()
     for i, language in enumerate(languages):
         named = {"language": language} if language else {}
         sample = {
