@@ -97,6 +97,8 @@ def test_unknown_names_are_named():
         ("chatml", {"coordinates": "text", "system": "Be kind."}),
         ("minigpt_v2", {"doubled_bos": False}),  # the released inference differs from its training by one <s>
         ("qwen_audio", {}),
+        ("llava", {}),
+        ("llava", {"template": "hf"}),
         ("llasm", {}),
         ("llasm", {"template": "plain"}),
         ("llasm", {"family": "baichuan", "strip_around_clips": True}),
