@@ -103,7 +103,8 @@ def _check_name(name: str) -> None:
                 f"{name} is a {kind or 'foreign'} checkpoint, not a weft one; `weft import --help` lists "
                 f"what can be imported, and a recipe composes a model from parts"
             )
-    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.parent.is_dir():
+        # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'")
 
 
