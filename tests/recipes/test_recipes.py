@@ -118,6 +118,12 @@ def test_a_language_that_all_speech_shares_is_the_one_meant_where_none_is_named(
     assert recipe.model.dialect.switches.get("language") == usual
 
 
+def test_an_adapter_is_to_be_merged_before_it_is_tuned_on(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(WeftError, match="weft merge"):
+        finetune_recipe(str(tmp_path), [Source(path=str(write(tmp_path / "data", 2, (text,))))])
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     data = [Source(path=str(write(tmp_path, 3, (text,))))]
     with pytest.raises(WeftError, match="no weft checkpoint"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from weft.conversation import Task, WeftError
@@ -44,6 +46,8 @@ def parameters(spec: ModelSpec) -> int:
 
 def base_config(base: str) -> WeftConfig:
     """The configuration of a weft checkpoint."""
+    if (Path(base) / "adapter_config.json").is_file():
+        raise WeftError(f"{base} is an adapter; fold it in first (weft merge {base} -o DIR) and fine-tune that")
     try:
         kind = WeftConfig.get_config_dict(base)[0].get("model_type")
         if kind != "weft":
