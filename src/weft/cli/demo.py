@@ -81,18 +81,16 @@ def demo(
 
 def demo_recipe(data: Path, steps: int) -> Recipe:
     """The bundled model, everything trained, on one file."""
-    from weft.recipes.bundled import bundled
-    from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
+    from weft.recipes.small import from_scratch
+    from weft.training.recipe import Source
 
-    stage = Stage(
-        name="demo",
-        steps=steps,
-        optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=min(40, steps), betas=(0.9, 0.98)),
-        parts={part: PartTraining(train="full") for part in PART_NAMES},
-        mixture=(Source(path=str(data.absolute())),),
-        row_tokens=ROW_TOKENS,
+    recipe = from_scratch("demo", (Source(path=str(data.absolute())),), steps)
+    (stage,) = recipe.stages
+    alone = min(stage.listen.first, steps // 4)
+    stage = stage.model_copy(
+        update={"name": "demo", "row_tokens": ROW_TOKENS, "listen": stage.listen.model_copy(update={"first": alone})}
     )
-    return Recipe(name="demo", model=bundled(), stages=(stage,), checkpoint_every=100)
+    return recipe.model_copy(update={"stages": (stage,), "checkpoint_every": 100})
 
 
 def _train(recipe: Recipe, run: Path, model: Path) -> None:
