@@ -90,6 +90,14 @@ def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
     assert made.messages[0].task.get("timestamps") is False
 
 
+def test_only_transcripts_can_be_asked_for_without_times():
+    """When each sound is heard has one wording: without times it would be the wrong answer to it."""
+    one = clip([300, 400], task="locate")
+    plan = ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True)
+    made = make_clip(plan, RATE, [one].__getitem__, lambda c: c.audios[0].source[0])
+    assert [w.text for w in made.answer.parts[0].words] == ["300", "400"]
+
+
 def test_overlapping_words_are_not_cut_apart():
     wave = tone(1.0, 200)
     words = [Word("a", 0.1, 0.6), Word("b", 0.5, 0.9)]

@@ -203,7 +203,8 @@ def make_clip(
     first = conversation_of(plan.takes[0].index)
     space = _space(first)
     answer: Part | None = None
-    if timed and plan.untimed and _task(first) is not None:
+    task = _task(first)
+    if timed and plan.untimed and task is not None and task.name in SPEECH:  # others are asked for times in one wording
         answer = Text(space.join(w.text for w in words))
         first = _ask_without_times(first)
     elif timed:
