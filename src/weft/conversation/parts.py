@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 from weft.conversation.checks import Mistake, counted, key_name, kind_of, listed, number, show, string, unknown_key
 from weft.conversation.tasks import TASKS, field_problem, guess
 from weft.conversation.types import Audio, Box, Image, MediaSource, Part, Task, Text, Word, Words
 
 Exists = Callable[[str], bool]
+Made = TypeVar("Made")
 
 # Which parts a role may hold. Images and sound are only ever input; word times are only ever output.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -99,16 +100,22 @@ def _box(raw: dict[str, Any]) -> Box:
     boxes = raw["boxes"]
     if not isinstance(boxes, list | tuple):
         raise Mistake(f"must be a list of [left, top, right, bottom], this is {kind_of(boxes)}", "boxes")
-    made = []
-    for i, box in enumerate(boxes):
-        try:
-            made.append(_corners(box))
-        except Mistake as e:
-            raise e.inside(f"boxes[{i}]") from None
+    made = _each(boxes, _corners, "boxes")
     label = raw.get("label")
     if label is not None:
         label = string(label, "label")
-    return Box(tuple(made), label, counted(raw.get("image"), "image"))
+    return Box(made, label, counted(raw.get("image"), "image"))
+
+
+def _each(items: Sequence[Any], read: Callable[[Any], Made], field: str) -> tuple[Made, ...]:
+    """All items read; a mistake in one is named with its number."""
+    made = []
+    for i, item in enumerate(items):
+        try:
+            made.append(read(item))
+        except Mistake as e:
+            raise e.inside(f"{field}[{i}]") from None
+    return tuple(made)
 
 
 def _corners(box: Any) -> tuple[float, float, float, float]:
@@ -126,13 +133,7 @@ def _words(raw: dict[str, Any]) -> Words:
     words = raw["words"]
     if not isinstance(words, list | tuple):
         raise Mistake(f"must be a list of words, this is {kind_of(words)}", "words")
-    made = []
-    for i, word in enumerate(words):
-        try:
-            made.append(_word(word))
-        except Mistake as e:
-            raise e.inside(f"words[{i}]") from None
-    return Words(tuple(made), counted(raw.get("audio"), "audio"))
+    return Words(_each(words, _word, "words"), counted(raw.get("audio"), "audio"))
 
 
 def _word(word: Any) -> Word:
