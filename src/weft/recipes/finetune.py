@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
-from weft.conversation import Task, WeftError
+from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import SPEECH
 from weft.data.source import JsonlSource
 from weft.models.config import WeftConfig
@@ -28,6 +29,7 @@ from weft.training.recipe import (
     Stage,
 )
 
+LOOKED_AT = 200  # samples of each file that tell what a mixture is like
 SMALL = 50_000_000  # parameters: below this a model trains in full, for it knows too little for LoRA to bend
 
 
@@ -70,12 +72,14 @@ def finetune_recipe(
 ) -> Recipe:
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
-    if spec.base is None and (language := spoken_language(data)):
+    sources = [JsonlSource(s.path) for s in data]
+    looked_at = [source[i] for source in sources for i in range(min(len(source), LOOKED_AT))]
+    if spec.base is None and (language := spoken_language(looked_at)):
         switches = {**spec.dialect.switches, "language": language}
         spec = spec.model_copy(update={"dialect": spec.dialect.model_copy(update={"switches": switches})})
     small = parameters(spec) < SMALL
     full = small if full is None else full
-    samples = sum(len(JsonlSource(s.path)) for s in data)
+    samples = sum(map(len, sources))
     how: PartTraining = PartTraining(train="full") if full else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
     parts: dict[PartName, PartTraining] = {"language": how}
     if full:
@@ -83,7 +87,7 @@ def finetune_recipe(
     else:
         parts |= {n: PartTraining(train="full") for n in ("vision_connector", "audio_connector") if n in present(spec)}
     if steps is None:
-        steps = default_steps(samples, small, any(_has_pictures(s.path) for s in data))
+        steps = default_steps(samples, small, any(sample.images for sample in looked_at))
     rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 2e-4)
     stage = Stage(
         name="finetune",
@@ -120,19 +124,12 @@ def default_steps(samples: int, small: bool, pictures: bool) -> int:
     return int(min(max(50, 3 * samples // 8), 5000))
 
 
-def spoken_language(data: list[Source], looked_at: int = 200) -> str | None:
+def spoken_language(samples: Iterable[Conversation]) -> str | None:
     """The language that every speech task names, if it is one: a model that only ever learned "transcribe the English
     speech" is to be asked so, where a user leaves the language out."""
-    sources = [JsonlSource(s.path) for s in data]
-    samples = (source[i] for source in sources for i in range(min(len(source), looked_at)))
     tasks = [p for sample in samples for p in sample.parts() if isinstance(p, Task) and p.name in SPEECH]
     languages = {task.get("language") for task in tasks}
     return languages.pop() if len(languages) == 1 else None
-
-
-def _has_pictures(path: str, looked_at: int = 200) -> bool:
-    source = JsonlSource(path)
-    return any(source[i].images for i in range(min(len(source), looked_at)))
 
 
 def present(spec: ModelSpec) -> set[str]:
