@@ -36,7 +36,7 @@ def decode(
     seen_BV = _seen(inputs["input_ids"], mask_BL, model) if options.repetition_penalty != 1 else None
     cache = DynamicCache(config=model.config.get_text_config())
     positions_BL = (mask_BL.cumsum(-1) - 1).clamp(min=0)
-    out = model(**inputs, position_ids=positions_BL, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    out = model(**inputs, position_ids=positions_BL, cache=cache, use_cache=True, logits_to_keep=1)
     made = 0
     while True:
         logits_BV = out.logits[:, -1].float()
@@ -67,7 +67,7 @@ def decode(
             input_ids=token_B[:, None],
             attention_mask=mask_BL,
             position_ids=mask_BL.sum(-1, keepdim=True) - 1,
-            past_key_values=cache,
+            cache=cache,
             use_cache=True,
             logits_to_keep=1,
         )

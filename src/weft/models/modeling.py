@@ -29,10 +29,10 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from weft.conversation import WeftError
-from weft.models import attention, qwen_text  # noqa: F401  qwen_text registers its model
+from weft.models import attention, cache, qwen_text  # noqa: F401  qwen_text registers its model
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
@@ -45,14 +45,9 @@ MEDIA = ("pixel_values", "input_features", "feature_lengths")
 
 
 @dataclass
-class WeftOutput(ModelOutput):
+class WeftOutput(CausalLMOutputWithPast):
     """``loss`` = ``loss_sum`` / ``loss_count`` (labelled tokens). With labels, ``logits`` are not computed."""
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: Any = None
-    attentions: Any = None
     loss_sum: torch.Tensor | None = None
     loss_count: torch.Tensor | None = None
 
@@ -67,10 +62,10 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     # None of its own; a mapping, for only then does peft look for those of the language model, and trains a tied head
     # along with the rows of its table.
-    _tied_weights_keys = {}
+    _tied_weights_keys: dict[str, str] = {}
 
     def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
         """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""
@@ -257,7 +252,6 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
@@ -281,13 +275,15 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         A label of a sample (row or segment) with n labels counts n to the power of -``balance``: 0 makes labels equal,
         1 samples, 0.5 is the square averaging of InternVL 2.5. ``near``: a coordinate's target is a bell of that width
         in steps, where the connector names places by one scale.
+        ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
         Raises WeftError where media and placeholders do not match.
         """
+        past = cache.take(kwargs)
         if inputs_embeds is None:
             if input_ids is None:
                 raise WeftError("the model needs input_ids (or inputs_embeds)")
             media = pixel_values is not None or input_features is not None
-            if past_key_values is not None and past_key_values.get_seq_length() > 0 and not media:
+            if past is not None and past.get_seq_length() > 0 and not media:
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # going on: a placeholder here is a mere token
             else:
                 inputs_embeds = self.embed(input_ids, pixel_values, input_features, feature_lengths)
@@ -308,14 +304,14 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **cache.named(past),
             **kwargs,
         )
         if labels is None:
             out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
             return WeftOutput(
                 logits=out.logits,
-                past_key_values=out.get("past_key_values"),
+                **cache.named(out.get(cache.CACHE)),
                 hidden_states=out.get("hidden_states"),
                 attentions=out.get("attentions"),
             )
@@ -363,14 +359,14 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self,
         input_ids: Any,
         next_sequence_length: int | None = None,
-        past_key_values: Any = None,
         attention_mask: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        past = cache.take(kwargs)
         prompt_embeds = inputs_embeds
-        if inputs_embeds is not None and not is_first_iteration and past_key_values is None:
+        if inputs_embeds is not None and not is_first_iteration and past is None:
             # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
             length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
             new_ids = input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :]
@@ -379,7 +375,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             next_sequence_length=next_sequence_length,
-            past_key_values=past_key_values,
+            **cache.named(past),
             attention_mask=attention_mask,
             inputs_embeds=prompt_embeds,
             is_first_iteration=is_first_iteration,

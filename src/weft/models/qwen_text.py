@@ -29,6 +29,7 @@ from transformers.models.qwen2.modeling_qwen2 import (
     eager_attention_forward,
 )
 
+from weft.models import cache
 from weft.models.attention import is_segment_mask
 from weft.models.config import WeftQwenConfig
 
@@ -49,10 +50,10 @@ class WeftQwenAttention(Qwen2Attention):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
-        past_key_values: Any = None,
         query_scale: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        past = cache.take(kwargs)
         heads = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             p(hidden_states).view(heads).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
@@ -60,8 +61,8 @@ class WeftQwenAttention(Qwen2Attention):
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
         if query_scale is not None:
             query = query * query_scale[:, None, :, None].to(query.dtype)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        if past is not None:
+            key, value = past.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         mixed, weights = attend(
             self,
@@ -91,27 +92,27 @@ class WeftQwenModel(Qwen2Model):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
+        past = cache.take(kwargs)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         use_cache = self.config.use_cache and not self.training if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if use_cache and past is None:
+            past = DynamicCache(config=self.config)
+        seen = past.get_seq_length() if past is not None else 0
         padded_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device)[None] + seen
         if position_ids is None:
             position_ids = padded_ids
-        alpha = self.alpha(attention_mask, inputs_embeds, past_key_values, seen)
+        alpha = self.alpha(attention_mask, inputs_embeds, past, seen)
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
             position_ids=position_ids,
+            **cache.named(past),
         )
         position_embeddings = self.rotary(inputs_embeds, position_ids, alpha)
         query_scale = None
@@ -124,18 +125,16 @@ class WeftQwenModel(Qwen2Model):
                 hidden_states,
                 attention_mask=mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 position_embeddings=position_embeddings,
                 query_scale=query_scale,
+                **cache.named(past),
                 **kwargs,
             )
-        return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values if use_cache else None
-        )
+        return BaseModelOutputWithPast(self.norm(hidden_states), **cache.named(past if use_cache else None))
 
     def alpha(
-        self, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor, cache: Any, seen: int
+        self, attention_mask: torch.Tensor | None, inputs_embeds: torch.Tensor, past: Any, seen: int
     ) -> torch.Tensor | None:
         """alpha of each row [B, 1], or of each token of a packed row [1, L]; None where it is 1 everywhere.
 
@@ -144,7 +143,7 @@ class WeftQwenModel(Qwen2Model):
         if self.training or not self.config.use_dynamic_ntk:
             return None
         if seen:
-            return getattr(cache, "ntk_alpha", None)
+            return getattr(past, "ntk_alpha", None)
         batch, length = inputs_embeds.shape[:2]
         limit = self.config.seq_length
         alpha = None
@@ -156,8 +155,8 @@ class WeftQwenModel(Qwen2Model):
             lengths = attention_mask.sum(-1).tolist() if two_d and attention_mask is not None else [length] * batch
             alpha = torch.tensor([[ntk_alpha(int(n), limit)] for n in lengths])
         alpha = None if alpha is None else alpha.to(inputs_embeds.device)
-        if cache is not None:
-            cache.ntk_alpha = alpha
+        if past is not None:
+            past.ntk_alpha = alpha
         return alpha
 
     def rotary(
