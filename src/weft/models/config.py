@@ -151,20 +151,20 @@ class WeftConfig(PretrainedConfig):
         if isinstance(text_config, dict):
             text_config = dict(text_config)
             text_config = AutoConfig.for_model(text_config.pop("model_type", "llama"), **text_config)
-        self.text_config = text_config if text_config is not None else AutoConfig.for_model("llama")
+        text: Any = text_config if text_config is not None else AutoConfig.for_model("llama")
+        self.text_config = text
         self.vision = _plain(Vision, vision)
         self.audio = _plain(Audio, audio)
         self.dialect = _plain(DialectSection, dialect or DialectSection())
         self.image_token_id, self.audio_token_id = image_token_id, audio_token_id
         self.audio_start_id, self.audio_end_id = audio_start_id, audio_end_id
         self.image_place_ids, self.audio_place_ids = image_place_ids, audio_place_ids
-        kwargs.setdefault("tie_word_embeddings", self.text_config.tie_word_embeddings)
-        attention = self.text_config._attn_implementation
+        kwargs.setdefault("tie_word_embeddings", text.tie_word_embeddings)
+        attention = text._attn_implementation
         super().__init__(**kwargs)
-        if (
-            self._attn_implementation is None
-        ):  # transformers has just set None there too, which would mean no mask at all
-            self.text_config._attn_implementation = attention
+        # transformers has just set None there too, which would mean no mask at all
+        if self._attn_implementation is None:
+            text._attn_implementation = attention
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         return self.text_config

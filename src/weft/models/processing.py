@@ -73,7 +73,7 @@ class WeftProcessor(ProcessorMixin):
         self._special = re.compile(
             "|".join(map(re.escape, sorted(self.dialect.special_tokens(), key=len, reverse=True)))
         )
-        if self.chat_template is None:
+        if getattr(self, "chat_template", None) is None:
             self.chat_template = templates.chat_template(self.dialect)
 
     @classmethod
