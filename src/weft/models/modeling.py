@@ -273,8 +273,8 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
         over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
         A label of a sample (row or segment) with n labels counts n to the power of -``balance``: 0 makes labels equal,
-        1 samples, 0.5 is the square averaging of InternVL 2.5. ``near``: a coordinate's target is a bell of that width
-        in steps, where the connector names places by one scale.
+        1 samples, 0.5 is the square averaging of InternVL 2.5. ``near``: the target of a coordinate or time is a bell
+        of that width in steps, on the finest scale of those by which the connector names places.
         ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
         Raises WeftError where media and placeholders do not match.
         """
@@ -324,7 +324,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.logits,
             self.config.text_config.vocab_size,
             label_smoothing=label_smoothing,
-            scales=[tuple(s[0]) for s in (self.config.image_place_ids,) if s is not None and len(s) == 1],
+            scales=[tuple(s[-1]) for s in (self.config.image_place_ids, self.config.audio_place_ids) if s is not None],
             near=near,
             weights_BL=sample_weights(targets_BL, balance, segment_lengths) if balance else None,
         )

@@ -15,12 +15,12 @@ from weft.models.loss import bell_loss
 SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
 
 
-def listening_loss(model: Any, sounds_XW: torch.Tensor, batch: Batch) -> torch.Tensor:
+def listening_loss(model: Any, sounds_XW: torch.Tensor, batch: Batch, near: float = 0.0) -> torch.Tensor:
     """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
     heard_X = batch.heard.to(sounds_XW.device)
     known_X = heard_X >= 0
     loss = F.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
-    return loss + SIDES * _sides_loss(model, sounds_XW, batch.heard_sides, model.config.audio_place_ids, 0.0)
+    return loss + SIDES * _sides_loss(model, sounds_XW, batch.heard_sides, model.config.audio_place_ids, near)
 
 
 def looking_loss(model: Any, views_XW: torch.Tensor, batch: Batch, near: float = 0.0) -> torch.Tensor:
@@ -62,7 +62,7 @@ def _sides_loss(
         for scale, (first, steps) in enumerate(scales):
             logits_XS = F.linear(rolled_XW, table_VW[first : first + steps]).float()
             step_X = sides_XSF[known_X, side, scale] - first
-            if near and len(scales) == 1:
+            if near and scale == len(scales) - 1:
                 losses.append(bell_loss(logits_XS, step_X, near))
             else:
                 losses.append(F.cross_entropy(logits_XS, step_X))

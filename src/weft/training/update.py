@@ -70,7 +70,7 @@ def backward(
                     model.embed_images(inputs["pixel_values"])
             if heard[place]:
                 sounds_XW = torch.cat(sensed["audio_connector"])
-                parts["listen"] = listening_loss(model, sounds_XW, batch) * (heard[place] / sum(heard))
+                parts["listen"] = listening_loss(model, sounds_XW, batch, near) * (heard[place] / sum(heard))
             if seen[place]:
                 views_XW = torch.cat(sensed["vision_connector"])
                 parts["look"] = looking_loss(model, views_XW, batch, near) * (seen[place] / sum(seen))
