@@ -148,13 +148,15 @@ def finetune(
 def _run(recipe: Recipe, run: Path, **options: Any) -> None:
     from weft.cli.terminal import err, out
     from weft.training.loop import Interrupted, train
+    from weft.training.ranks import talks
 
     try:
         folder = train(recipe, run, evaluate=_metrics, console=err, **options)
     except Interrupted as stop:
         err.print(str(stop), style="warn", soft_wrap=True)
         raise typer.Exit(stop.status) from None
-    out.print(str(folder), soft_wrap=True)
+    if talks():
+        out.print(str(folder), soft_wrap=True)
 
 
 def _metrics(model: Any, processor: Any, data: str, limit: int | None) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -50,17 +51,25 @@ class Log:
     """One run's log. Use as a context manager."""
 
     def __init__(
-        self, run: Path, *, loggers: Sequence[str] = (), console: Console | None = None, name: str = ""
+        self,
+        run: Path,
+        *,
+        loggers: Sequence[str] = (),
+        console: Console | None = None,
+        name: str = "",
+        silent: bool = False,
     ) -> None:
-        self.console = console or Console(stderr=True, highlight=False)
-        self._file = (run / "log.jsonl").open("a", buffering=1)
+        """``silent``: tells nobody anything (a rank beside the first)."""
+        self.console = Console(quiet=True) if silent else console or Console(stderr=True, highlight=False)
+        self._file = (Path(os.devnull) if silent else run / "log.jsonl").open("a", buffering=1)
+        loggers = () if silent else loggers
         self._sinks = [_tensorboard(run) if n == "tensorboard" else _wandb(run, name) for n in loggers]
         self._live: Live | None = None
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBER)
         self._told = 0.0
 
     def __enter__(self) -> Log:
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.quiet:
             self._live = Live(console=self.console, refresh_per_second=4, transient=False)
             self._live.start()
         return self

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from weft.training.optim import (
     set_rate,
 )
 from weft.training.parts import apply_parts, dialect_tokens, merge_lora, set_modes
+from weft.training.ranks import Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
 
@@ -72,19 +74,22 @@ def train(
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric. Raises `Interrupted` after
-    SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on.
+    SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by torchrun, this is
+    one rank of several (`ranks`).
     """
-    run = Path(run_dir)
+    run, ranks = Path(run_dir), Ranks.start()
     if resume:
-        recipe, out, adapter_only = folder.reopen(run, recipe)
+        recipe, out, adapter_only = ranks.after_first(partial(folder.reopen, run, recipe))
         if out.exists():
             return out
     else:
         if recipe is None:
             raise WeftError("give a recipe")
         out = Path(out) if out is not None else run / "final"
-        folder.create(run, recipe, out, adapter_only)
-    return Run(recipe, run, Path(out), adapter_only, evaluate, console).go()
+        ranks.lead(partial(folder.create, run, recipe, out, adapter_only))
+    final = Run(recipe, run, Path(out), adapter_only, evaluate, console, ranks).go()
+    leave()
+    return final
 
 
 class Run:
@@ -98,6 +103,7 @@ class Run:
         adapter_only: bool,
         evaluate: Evaluate | None,
         console: Console | None,
+        ranks: Ranks,
     ) -> None:
         self.recipe, self.run, self.out, self.adapter_only, self.evaluate = recipe, run, out, adapter_only, evaluate
         self.checkpoints = run / "checkpoints"
@@ -110,7 +116,7 @@ class Run:
         self.stale = 0  # evaluations since the best
         self.saved_at = -1
         self.begun = self.drawn = time.monotonic()
-        self.console = console
+        self.console, self.ranks = console, ranks
 
     # --------------------------------------------------------------------------------------------- the whole run
 
@@ -119,14 +125,16 @@ class Run:
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
         found = ckpt.newest(self.checkpoints)
-        cut_log(self.run / "log.jsonl", found.step if found else 0)
+        self.ranks.lead(partial(cut_log, self.run / "log.jsonl", found.step if found else 0))
+        first = int(found.state["stage"]) if found else 0
+        silent = not self.ranks.first
         with (
             _signals(self),
-            Log(self.run, loggers=recipe.loggers, console=self.console, name=recipe.name) as self.log,
+            Log(self.run, loggers=recipe.loggers, console=self.console, name=recipe.name, silent=silent) as self.log,
             self._endings(),
         ):
-            first = int(found.state["stage"]) if found else 0
             self.model, self.processor = build_model(self._model_of(first))
+            self.model.to(self.ranks.device)
             self.steps = folder.read_steps(self.run)
             self.log.write("start", step=found.step if found else 0, parameters=_count(self.model.parameters()))
             for number in range(first, len(recipe.stages)):
@@ -147,8 +155,12 @@ class Run:
         except ckpt.DiskFull as error:
             raise ckpt.DiskFull(f"{error}: weft train --resume {self.run}") from None
         except WeftError as error:
-            if self.step and self.step != self.saved_at and hasattr(self, "optimizer"):
+            # What one rank alone has met the others do not know of, so they could not save together.
+            together = self.ranks.world == 1 or isinstance(error, NotFinite)
+            if together and self.step and self.step != self.saved_at and hasattr(self, "optimizer"):
                 self._save(None)
+            if together and not self.ranks.first:
+                raise SystemExit(2) from None  # the first rank says it
             saved = self.saved_at if self.saved_at >= 0 else 0
             raise type(error)(f"{error}; the run is saved at step {saved}: weft train --resume {self.run}") from None
         except OSError as error:
@@ -178,9 +190,9 @@ class Run:
         self.lower = (stage.evaluation.metric or "loss").rsplit(".", 1)[-1] in LOWER_IS_BETTER
         need = 12 * _count(self.parameters.values()) + 4 * _count(self.model.parameters())
         ckpt.check_room(self.run, need, "a checkpoint and the final model")
-        data = self._data(anchor)
+        data = self.ranks.after_first(partial(self._data, anchor))
         self._tell_start(data)
-        self.dev = self._dev_data()
+        self.dev = self.ranks.lead(self._dev_data)
         batches = data.batches(workers=recipe.workers)
         measure = folder.Pace(stage) if stage.minutes and number not in self.steps else None
         try:
@@ -190,11 +202,11 @@ class Run:
                 waited = time.monotonic() - started
                 numbers = self._update(micro)
                 self.step, self.done = self.step + 1, self.done + 1
-                self.rows += stage.accumulate * stage.rows
+                self.rows += stage.accumulate * stage.rows * self.ranks.world
                 self._record(micro, numbers, time.monotonic() - started, waited)
-                if measure and (planned := measure.after(time.monotonic() - started)):
+                if measure and (planned := int(self.ranks.told(measure.after(time.monotonic() - started) or 0))):
                     self.steps[number] = planned
-                    folder.write_steps(self.run, self.steps)
+                    self.ranks.lead(partial(folder.write_steps, self.run, self.steps))
                     self.log.say(f"{stage.name}: {planned} steps fit into {stage.minutes:g} minutes at this speed")
                 self._after_update(data)
         finally:
@@ -207,7 +219,7 @@ class Run:
         if not keep_adapter:
             merge_lora(self.model)
         if number < len(recipe.stages) - 1:
-            save_model(self.model, self.processor, self.run / "stages" / str(number))
+            self.ranks.lead(partial(save_model, self.model, self.processor, self.run / "stages" / str(number)))
 
     def _data(self, anchor: tuple[int, int] | None) -> TrainingData:
         stage, recipe = self.stage, self.recipe
@@ -221,6 +233,8 @@ class Run:
             listen=stage.listen.weight > 0,
             seed=mixed_seed(recipe.seed, self.number),
             on_bad_sample=recipe.on_bad_sample,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
             lengths_dir=self.run / "lengths",
             first_row=self.rows,
             anchor=anchor,
@@ -279,20 +293,22 @@ class Run:
             listen=stage.listen.weight,
             answer=self.done >= stage.listen.first,
             seed=(recipe.seed, self.number, self.done),
+            ranks=self.ranks,
         )
         if not all(map(math.isfinite, losses.values())):
             self._not_finite("loss", micro)
+        self.ranks.add_gradients(self.parameters.values())
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
         if not math.isfinite(norm):
             self._not_finite("gradient", micro)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {**losses, "grad_norm": norm, "lr": rate, "labels": sum(b.labels for b in micro)}
+        return {**losses, "grad_norm": norm, "lr": rate, "labels": self.ranks.total([sum(b.labels for b in micro)])[0]}
 
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
-        samples = [s for b in micro for s in b.samples]
+        samples = self.ranks.gathered([s for b in micro for s in b.samples])
         self.log.write("not_finite", step=self.step, what=what, samples=samples)
         shown = ", ".join(samples[:3]) + (f" and {len(samples) - 3} more (log.jsonl)" if len(samples) > 3 else "")
         raise NotFinite(
@@ -302,12 +318,12 @@ class Run:
         )
 
     def _record(self, micro: list[Batch], numbers: dict[str, float], seconds: float, waited: float) -> None:
-        places = sum(b.places for b in micro)
-        tokens = sum(b.tokens for b in micro)
-        for batch in micro:
-            for problem in batch.skipped:
-                self.log.write("bad_sample", step=self.step, problem=problem)
-            self.skipped += len(batch.skipped)
+        problems = [problem for b in micro for problem in b.skipped]
+        counts = [sum(b.places for b in micro), sum(b.tokens for b in micro), len(problems)]
+        places, tokens, skipped = map(int, self.ranks.total(counts))
+        for problem in self.ranks.gathered(problems) if skipped else ():
+            self.log.write("bad_sample", step=self.step, problem=problem)
+        self.skipped += skipped
         last = self.step + self.steps.get(self.number, self.stage.steps) - self.done
         self.log.step(
             stage=self.stage.name,
@@ -331,27 +347,30 @@ class Run:
         evaluation = self.stage.evaluation
         last = self.done == self.steps.get(self.number, self.stage.steps)
         score = None
-        if self.dev is not None and (self.done % evaluation.every == 0 or last):
-            score = self._evaluate(self.dev)
+        if evaluation.data is not None and (self.done % evaluation.every == 0 or last):
+            score = self.ranks.told(self.ranks.lead(self._evaluate) or 0.0)
             better = self.best is None or (score < self.best if self.lower else score > self.best)
             self.stale = 0 if better else self.stale + 1
             self.best = score if better else self.best
         is_best = score is not None and self.stale == 0
+        self.signal = self.ranks.largest(self.signal)
         if self.signal or is_best or self.step % self.recipe.checkpoint_every == 0:
             self._save(score, data)
         if self.signal:
-            raise Interrupted(self.run, self.step, self.signal)
+            stopped = Interrupted(self.run, self.step, self.signal)
+            raise stopped if self.ranks.first else SystemExit(stopped.status)
         if time.monotonic() - self.drawn > 60:
             self._draw()
 
     @torch.no_grad()
-    def _evaluate(self, dev: TrainingData) -> float:
+    def _evaluate(self) -> float:
         """Loss on the evaluation data, and the metric where the stage names one; returns what decides."""
         started = time.monotonic()
         evaluation = self.stage.evaluation
         self.model.eval()
         total, labels = 0.0, 0
-        for batch in dev.batches():
+        assert self.dev is not None
+        for batch in self.dev.batches():
             if batch.labels:
                 total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
                 labels += batch.labels
@@ -372,6 +391,10 @@ class Run:
         return values[evaluation.metric or "loss"]
 
     def _save(self, score: float | None, data: TrainingData | None = None) -> None:
+        self.ranks.lead(partial(self._write, score, data))
+        self.saved_at = self.step
+
+    def _write(self, score: float | None, data: TrainingData | None) -> None:
         state = {
             "step": self.step,
             "stage": self.number,
@@ -386,7 +409,6 @@ class Run:
         ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
         ckpt.save(self.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, self.names))
         ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
-        self.saved_at = self.step
 
     def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
         weights = found.weights()
@@ -420,15 +442,18 @@ class Run:
 
     def _finish(self) -> Path:
         if self.adapter_only:
-            save_adapter(self.model, self.processor, self.out, self._model_of(self.number), self.stage)
+            start = self._model_of(self.number)
+            self.ranks.lead(partial(save_adapter, self.model, self.processor, self.out, start, self.stage))
         else:
-            save_model(self.model, self.processor, self.out)
+            self.ranks.lead(partial(save_model, self.model, self.processor, self.out))
         self.log.write("end", step=self.step)
         self.log.say(f"done in {clock(time.monotonic() - self.begun)}; the model is {self.out}")
         return self.out
 
     def _draw(self, final: bool = False) -> None:
         self.drawn = time.monotonic()
+        if not self.ranks.first:
+            return
         try:
             picture.draw(self.run)
         except OSError as error:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from weft.data.loader import Batch
+from weft.training.ranks import ALONE, Ranks
 from weft.training.sensing import embeddings_given, listening_loss, looking_loss
 
 Precision = Literal["float32", "bfloat16"]
@@ -38,6 +39,7 @@ def backward(
     listen: float = 0.0,
     answer: bool = True,
     seed: Sequence[int] = (0,),
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
 
@@ -46,15 +48,17 @@ def backward(
     ``listen`` weighs the losses on the media themselves, each a mean of its own ("listen" of sound, "look" of
     pictures); without ``answer`` a micro-step that has one learns nothing else. Dropout is drawn from ``seed`` and the
     micro-step's place: nothing of torch's generator need be saved to resume. Ends early, gradient unfinished, where a
-    loss is not finite. A micro-step that reaches no trained weight (text only, while an encoder trains) adds nothing.
+    loss is not finite. Losses are sums over the ``ranks``; gradients are this rank's share. A micro-step that reaches
+    no trained weight (text only, while an encoder trains) adds nothing.
     """
     heard = [int((b.heard >= 0).sum()) if listen else 0 for b in micro]
     seen = [int((b.seen >= 0).sum()) if listen else 0 for b in micro]
     answers = [answer or not (h or s) for h, s in zip(heard, seen, strict=True)]
-    whole = sum(b.weight(balance) for b, wanted in zip(micro, answers, strict=True) if wanted)
-    totals = {"loss": 0.0} | ({"listen": 0.0} if any(heard) else {}) | ({"look": 0.0} if any(seen) else {})
+    own = sum(b.weight(balance) for b, wanted in zip(micro, answers, strict=True) if wanted)
+    whole, all_heard, all_seen = ranks.total([own, sum(heard), sum(seen)])
+    totals = {"loss": 0.0} | ({"listen": 0.0} if all_heard else {}) | ({"look": 0.0} if all_seen else {})
     for place, batch in enumerate(micro):
-        torch.manual_seed(mixed_seed(*seed, place))
+        torch.manual_seed(mixed_seed(*seed, ranks.place(place)))
         parts: dict[str, torch.Tensor] = {}
         with embeddings_given(model) as sensed, _autocast(model, precision):
             inputs = _inputs(model, batch)
@@ -70,10 +74,10 @@ def backward(
                     model.embed_images(inputs["pixel_values"])
             if heard[place]:
                 sounds_XW = torch.cat(sensed["audio_connector"])
-                parts["listen"] = listening_loss(model, sounds_XW, batch, near) * (heard[place] / sum(heard))
+                parts["listen"] = listening_loss(model, sounds_XW, batch, near) * (heard[place] / all_heard)
             if seen[place]:
                 views_XW = torch.cat(sensed["vision_connector"])
-                parts["look"] = looking_loss(model, views_XW, batch, near) * (seen[place] / sum(seen))
+                parts["look"] = looking_loss(model, views_XW, batch, near) * (seen[place] / all_seen)
         for name, value in parts.items():
             totals[name] += float(value.detach())
         if not all(map(math.isfinite, totals.values())):
@@ -82,7 +86,7 @@ def backward(
         total = torch.stack(weighted).sum() if weighted else None
         if total is not None and total.requires_grad:
             total.backward()
-    return totals
+    return dict(zip(totals, ranks.total(list(totals.values())), strict=True))
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:

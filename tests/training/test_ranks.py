@@ -1,0 +1,141 @@
+"""Several ranks do what one does: the same updates, the same checkpoints, the same endings."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.training.loop import train
+from weft.training.recipe import Listen, Lora, Optim, PartTraining, Recipe
+
+CHILD = """
+import sys
+from weft.conversation import WeftError
+from weft.training.loop import Interrupted, train
+from weft.training.recipe import Recipe
+resume = sys.argv[1] == "resume"
+try:
+    train(None if resume else Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2], resume=resume)
+except Interrupted as stop:
+    print(stop)
+    sys.exit(stop.status)
+except WeftError as error:
+    print("error:", error)
+    sys.exit(2)
+"""
+QUIET = Console(file=StringIO())
+
+
+def start(world: int, recipe: Recipe | None, run: Path) -> list[subprocess.Popen]:
+    """Ranks as torchrun starts them."""
+    source = "resume"
+    if recipe is not None:
+        source = str(run.with_suffix(".json"))
+        Path(source).write_text(recipe.model_dump_json())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", CHILD, source, str(run)],
+            env={**os.environ, **known, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def together(world: int, recipe: Recipe | None, run: Path) -> list[tuple[int, str]]:
+    """The status and the words of each rank."""
+    ranks = start(world, recipe, run)
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
+
+
+def steps(run: Path) -> list[dict]:
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [record for record in lines if record["event"] == "step"]
+
+
+def alike(one: Path, other: Path) -> None:
+    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        torch.testing.assert_close(value, theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Rows of one sample each: a rank's row is a picture, a clip or text alone."""
+    return write(tmp_path_factory.mktemp("samples"), 18, (speech, picture, text))
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "listen"])
+def test_two_ranks_learn_what_one_does(files, tmp_path, kind):
+    stage = {"row_tokens": 96, "steps": 4, "balance": 0.5}
+    if kind == "lora":
+        lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
+        stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
+    if kind == "listen":
+        stage["listen"] = Listen(weight=1.0, first=2)
+    spec = tiny_spec(dropout=0.1)
+    one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", console=QUIET)
+    ended = together(2, tiny_recipe(files, spec, accumulate=1, **stage), tmp_path / "two")
+    assert [status for status, _ in ended] == [0, 0], ended
+    alike(one, tmp_path / "two" / "final")
+    for ours, theirs in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
+        assert ours["tokens"] == theirs["tokens"] and ours["labels"] == theirs["labels"]
+        for name in {"loss", "listen", "look", "grad_norm"} & set(ours):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks(files, tmp_path):
+    """Stopped by SIGTERM on two ranks, it ends on one as it would have ended on two."""
+    changes = {"row_tokens": 96, "steps": 400, "recipe": {"checkpoint_every": 1000}}
+    ranks = start(2, tiny_recipe(files, accumulate=1, **changes), tmp_path / "run")
+    while len(steps(tmp_path / "run") if (tmp_path / "run" / "log.jsonl").exists() else []) < 3:
+        assert all(rank.poll() is None for rank in ranks)
+        time.sleep(0.05)
+    ranks[1].send_signal(signal.SIGTERM)  # to one alone: the other learns of it
+    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [143, 143], said
+    assert "saved at step" in said[0] and "saved at step" not in said[1]
+    done = len(steps(tmp_path / "run"))
+    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    recipe["stages"][0] |= {"steps": done + 2, "accumulate": 2}
+    resumed = train(Recipe.model_validate(recipe), tmp_path / "run", resume=True, console=QUIET)
+    numbers = [record["step"] for record in steps(tmp_path / "run")]
+    assert numbers == list(range(1, done + 3))
+    checkpoint = sorted((resumed.parent / "checkpoints").glob("step-*"))[-1]
+    assert json.loads((checkpoint / "state.json").read_text())["rows"] == 2 * (done + 2)
+
+
+def test_what_is_not_finite_on_one_rank_ends_all_with_one_sentence(files, tmp_path):
+    recipe = tiny_recipe(files, row_tokens=96, steps=30, optim=Optim(lr=1e30, warmup_steps=0, clip=None))
+    ended = together(2, recipe, tmp_path / "run")
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert "is not finite" in ended[0][1] and "--resume" in ended[0][1]
+    assert "error" not in ended[1][1]
+
+
+def test_a_mistake_that_one_rank_meets_ends_all(files, tmp_path):
+    recipe = tiny_recipe(files, row_tokens=96, steps=3)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("here already")
+    ended = together(2, recipe, tmp_path / "run")
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert "holds other things" in ended[0][1] and "holds other things" not in ended[1][1]
