@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from published_kits import MiniGPT
-from transformers import AutoModelForMultimodalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import weft  # noqa: F401  registers with transformers
 from training_world import tiny_spec
 from weft.cli import run
-from weft.formats.adapters import AdapterError, export_peft, merge
+from weft.conversation import WeftError
+from weft.formats.adapters import export_peft, merge
 from weft.formats.minigpt_v2 import import_minigpt_v2
 from weft.generation.loading import load_parts
+from weft.models.adapters import AdapterError
+from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.export import save_adapter, save_model
 from weft.training.parts import apply_parts, dialect_tokens
@@ -93,6 +98,68 @@ def test_merging_gives_the_logits_of_the_adapter_and_its_base(base: Path, tmp_pa
     assert (got - want).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["base named", "base inside"])
+def test_transformers_loads_an_adapter_folder_with_the_adapter_on(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    adapter = adapted(base, tmp_path / "adapter", "all", tiny_spec() if inside else None)
+    merge(str(adapter), tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)
+    for name in (adapter, "adapter"):
+        model, processor = AutoModelForMultimodalLM.from_pretrained(name), AutoProcessor.from_pretrained(name)
+        want = answers(*load_parts(tmp_path / "whole"))
+        assert (answers(model, processor) - want).abs().max() < 1e-5
+    assert (want - answers(*load_parts(base))).abs().max() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")  # peft's, which is all that it says
+def test_an_adapter_is_never_skipped_silently(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its base, without peft, or with tensors that have no place: an error by either door."""
+    adapter = adapted(base, tmp_path / "adapter", "all")
+    config, weights = adapter / "adapter_config.json", load_file(adapter / "adapter_model.safetensors")
+    written = config.read_text()
+
+    def refused(said: str) -> None:
+        for load in (load_parts, AutoModelForMultimodalLM.from_pretrained):
+            with pytest.raises(AdapterError, match=said):
+                load(adapter)
+
+    for left_out in ("audio_connector", ".lora_B."):  # neither loads with a mere warning
+        kept = {n: t for n, t in weights.items() if left_out not in n}
+        more = {n.replace(left_out, "elsewhere"): t for n, t in weights.items() if left_out in n}
+        save_file(kept | more, adapter / "adapter_model.safetensors")
+        refused("it belongs to another model")
+    save_file(weights, adapter / "adapter_model.safetensors")
+    for lost in ("gone", "/gone/model", "../model", "adapter/model"):  # the last: there is a folder adapter beside it
+        config.write_text(json.dumps(json.loads(written) | {"base_model_name_or_path": lost}))
+        refused(f"is an adapter for {lost}, which is not there; write where the base is now into .*adapter_config.json")
+    config.write_text(written)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    refused("needs peft; install it with: pip install peft")
+
+
+def test_a_base_that_the_hub_does_not_have_is_said_of_the_adapter(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path of two names may be a hub name; where it is none, the sentence is about the adapter."""
+    adapter = adapted(base, tmp_path / "adapter", "language")
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "runs/model"}))
+
+    def unknown(*_: object, **__: object) -> None:
+        raise OSError("runs/model is not a repository")
+
+    monkeypatch.setattr(WeftProcessor, "from_pretrained", unknown)
+    with pytest.raises(WeftError, match=r"is an adapter for runs/model, which cannot be loaded \(runs/model is not a"):
+        load_parts(adapter)
+
+
+def test_an_adapter_is_merged_before_a_run_starts_from_it(base: Path, tmp_path: Path) -> None:
+    adapter = adapted(base, tmp_path / "adapter", "language")
+    with pytest.raises(WeftError, match="is an adapter; fold it in first"):
+        build_model(ModelSpec(base=str(adapter)))
+
+
 def test_the_adapter_alone_loads_with_peft(base: Path, tmp_path: Path) -> None:
     adapter = adapted(base, tmp_path / "adapter", "all")
     assert run(["export", str(adapter), "--format", "peft", "-o", str(tmp_path / "peft")]) == 0
@@ -150,12 +217,13 @@ def test_an_imports_adapter_can_be_kept(tmp_path: Path) -> None:
     assert run([*command, "-o", str(kept), "--dtype", "float32", "--keep-adapter"]) == 0
     assert run([*command, "-o", str(kept), "--dtype", "float32", "--keep-adapter", "--force"]) == 0
     kept = Path(shutil.move(kept, tmp_path / "moved"))
-    assert (kept / "base" / "config.json").exists() and not (kept / "config.json").exists()
+    assert (kept / "base" / "config.json").exists() and not (kept / "model.safetensors").exists()
     (model, processor), (whole, _) = load_parts(kept), load_parts(tmp_path / "merged")
     text = {"input_ids": torch.arange(3, 60, 5)[None]}
     with torch.no_grad():
         want = whole(**text).logits
         assert (model(**text).logits - want).abs().max() < 1e-5
+        assert (AutoModelForMultimodalLM.from_pretrained(kept).eval()(**text).logits - want).abs().max() < 1e-5
         plain = AutoModelForMultimodalLM.from_pretrained(kept / "base").eval()
         assert (plain(**text).logits - want).abs().max() > 1e-2
         # the published LoRA on the Llama it was trained on, for any program that knows PEFT

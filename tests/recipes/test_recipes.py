@@ -126,5 +126,5 @@ def test_an_adapter_is_to_be_merged_before_it_is_tuned_on(tmp_path):
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     data = [Source(path=str(write(tmp_path, 3, (text,))))]
-    with pytest.raises(WeftError, match="no weft checkpoint"):
+    with pytest.raises(WeftError, match="holds no model: there is no config.json"):
         finetune_recipe(str(tmp_path), data)

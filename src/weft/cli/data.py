@@ -18,7 +18,7 @@ from rich.text import Text
 from weft.cli.data_convert import HELP as CONVERT_HELP
 from weft.cli.data_convert import convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
-from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation import Conversation, SampleError
 
 if TYPE_CHECKING:
     from weft.data.stats import Stats
@@ -107,17 +107,13 @@ def stats(
 def _length_of(model: str) -> Callable[[Conversation], int]:
     """What counts tokens as a model's processor does; its weights are not read."""
     from weft.cli.asking import BUNDLED
-    from weft.models.processing import WeftProcessor
+    from weft.generation.loading import load_processor
 
     if model == BUNDLED:
         from weft.recipes import bundled_model
 
         return bundled_model()[1].length  # type: ignore[no-any-return]
-    try:
-        return WeftProcessor.from_pretrained(model).length  # type: ignore[no-any-return]
-    except (OSError, KeyError, ValueError) as e:
-        reason = next(iter(str(e).strip().splitlines()), type(e).__name__)
-        raise WeftError(f"{model} gives no weft processor ({reason}): name a weft folder, a hub name or bundled") from e
+    return load_processor(model).length  # type: ignore[no-any-return]
 
 
 @contextmanager

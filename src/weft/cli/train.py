@@ -140,7 +140,8 @@ def finetune(
         if adapter_only:
             raise WeftError("--adapter-only needs LoRA, and a small model trains in full by default; add --lora")
         err.print(
-            f"A model below {SMALL // 1_000_000} M parameters trains in full: it knows too little for LoRA to bend."
+            f"A model below {SMALL // 1_000_000} M parameters trains in full: it knows too little for LoRA to bend.",
+            soft_wrap=True,
         )
     _run(recipe, out.with_name(out.name + ".run"), out=out, adapter_only=adapter_only)
 

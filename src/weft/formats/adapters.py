@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from weft.conversation import WeftError
 from weft.formats.checkpoints import (
     Output,
     Tensors,
@@ -33,32 +32,10 @@ from weft.formats.checkpoints import (
 )
 from weft.formats.folder import Imported, Source
 from weft.formats.llama import Lora, stored_dtype
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
 ROWS = ".token_adapter.trainable_tokens_delta"
 LANGUAGE = "language_model."
-
-
-class AdapterError(WeftError):
-    """An adapter without its base, or of a kind that cannot be merged or written."""
-
-
-def adapter_base(name: str) -> tuple[str, bool]:
-    """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
-    file = Path(name) / CONFIG
-    if not file.is_file():
-        return name, False
-    base = read_json(file).get("base_model_name_or_path")
-    if not base:
-        raise AdapterError(
-            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
-        )
-    beside = Path(name) / base  # a base inside the folder makes it self-contained
-    base = str(beside) if beside.is_dir() else base
-    if not Path(base).is_dir() and (base.count("/") != 1 or base.startswith((".", "/", "~"))):
-        raise AdapterError(f"{name} is an adapter for {base}, which is not there; put the base back or merge it first")
-    return base, True
 
 
 @dataclass

@@ -76,6 +76,7 @@ def write_folder(
                 processor.save_pretrained(place)
         if adapter is not None:
             adapter(whole)
+            config.save_pretrained(whole)  # by which transformers leaves the folder to weft
     sources = tuple(Source(t.label, len(t.used), tuple(sorted(t.surplus))) for t in inputs)
     parameters = sum(math.prod(o.shape) for o in outputs)
     return Imported(out, sources, len(outputs), parameters, written, dtype, tuple(notes))

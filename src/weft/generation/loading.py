@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ import torch
 from transformers.utils import logging
 
 from weft.conversation import WeftError
-from weft.formats.adapters import adapter_base
+from weft.formats.checkpoints import read_json
+from weft.models.adapters import adapter_base, check_applied, lost, putting_on
 
 DTYPES = {
     "float32": torch.float32,
@@ -52,9 +52,8 @@ def load_parts(
         raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
-    _check_name(base)
     processor = load_processor(name)
-    with _in_one_sentence(base):
+    with in_one_sentence(base, name if adapter else None):
         model = WeftForConditionalGeneration.from_pretrained(base, dtype=wanted or "auto")
     if adapter:
         model = _with_adapter(model, name)
@@ -70,14 +69,22 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
 
     name = os.fspath(path)
     base, adapter = adapter_base(name)
-    _check_name(base)
-    with _in_one_sentence(name):
+    check_name(base)
+    if Path(base).is_dir() and not (Path(name) / "processor_config.json").is_file():
+        raise WeftError(
+            f"{name} has no processor and no tokenizer, so it takes token ids only (AutoModelForMultimodalLM); to use "
+            f"it with words, import the checkpoint with its tokenizer"
+        )
+    with in_one_sentence(base, name if adapter else None):
         return WeftProcessor.from_pretrained(name if adapter else base)
 
 
 @contextmanager
-def _in_one_sentence(name: str) -> Iterator[None]:
-    """What transformers says about a checkpoint that it cannot read, as one sentence about ``name``; no bars."""
+def in_one_sentence(name: str, adapter: str | None = None) -> Iterator[None]:
+    """What transformers says about a checkpoint that it cannot read, as one sentence about ``name``; no bars.
+
+    ``adapter``: the adapter that names it as its base.
+    """
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -86,18 +93,21 @@ def _in_one_sentence(name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if adapter is not None:
+            raise WeftError(lost(adapter, name, f"which cannot be loaded ({reason})")) from error
         raise WeftError(f"{name} cannot be loaded as a weft model: {reason}") from error
     finally:
         if bars:
             logging.enable_progress_bar()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raises `WeftError` where ``name`` is neither the folder of a weft model nor may be a hub name."""
     folder = Path(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
-        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+        kind = read_json(folder / "config.json").get("model_type")
         if kind != "weft":
             raise WeftError(
                 f"{name} is a {kind or 'foreign'} checkpoint, not a weft one; `weft import --help` lists "
@@ -110,8 +120,9 @@ def _check_name(name: str) -> None:
 
 def _with_adapter(model: Any, name: str) -> Any:
     """The adapter merged into the weights, in memory."""
-    try:
+    with putting_on(name):
         from peft import PeftModel
-    except ImportError:
-        raise WeftError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
-    return PeftModel.from_pretrained(model, name).merge_and_unload()
+
+        adapted = PeftModel.from_pretrained(model, name)
+    check_applied(adapted.base_model.model, name)
+    return adapted.merge_and_unload()

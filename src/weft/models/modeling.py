@@ -14,6 +14,7 @@ model's width (of embeddings), T frames, M bands, X embeddings in a row of their
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from weft.conversation import WeftError
 from weft.models import attention, cache, qwen_text  # noqa: F401  qwen_text registers its model
+from weft.models.adapters import adapter_base, check_applied, putting_on
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
@@ -96,6 +98,22 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             self.audio_connector = build_connector(audio.connector, self.audio.width, width)
         self.always_encode: Sequence[str] = ()
         self.post_init()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; of an adapter's folder, its base with the adapter on it as transformers puts it there.
+
+        Raises `AdapterError` where the base or peft is missing, or where a part of the adapter finds no place.
+        """
+        name = os.fspath(pretrained_model_name_or_path or "")
+        base, adapted = adapter_base(name)
+        if not adapted:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        kwargs["adapter_kwargs"] = {**(kwargs.get("adapter_kwargs") or {}), "_adapter_model_path": name}
+        with putting_on(name):
+            loaded = super().from_pretrained(base, *args, **kwargs)
+        check_applied(loaded[0] if isinstance(loaded, tuple) else loaded, name)
+        return loaded
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 
 from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import SPEECH
 from weft.data.source import JsonlSource
+from weft.generation.loading import check_name, in_one_sentence
+from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import bundled
@@ -48,16 +49,16 @@ def parameters(spec: ModelSpec) -> int:
 
 def base_config(base: str) -> WeftConfig:
     """The configuration of a weft checkpoint."""
-    if (Path(base) / "adapter_config.json").is_file():
+    if is_adapter(base):
         raise WeftError(f"{base} is an adapter; fold it in first (weft merge {base} -o DIR) and fine-tune that")
-    try:
+    check_name(base)
+    with in_one_sentence(base):
         kind = WeftConfig.get_config_dict(base)[0].get("model_type")
         if kind != "weft":
-            raise ValueError(f"its model_type is {kind}")
+            raise WeftError(
+                f"{base} is a {kind or 'foreign'} checkpoint, not a weft one; give one that weft has written"
+            )
         return WeftConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise WeftError(f"{base}: no weft checkpoint ({first}); give a folder, a hub name or bundled") from None
 
 
 def finetune_recipe(

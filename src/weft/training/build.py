@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
     ``model.saved_dtype`` is the type its weights came in, which the final folder keeps; ``model.constants`` the
     names of parameters that never train (Whisper's sinusoids).
     """
+    from weft.generation.loading import check_name, in_one_sentence
+    from weft.models.adapters import is_adapter
     from weft.models.compose import compose
     from weft.models.modeling import WeftForConditionalGeneration
     from weft.models.processing import WeftProcessor
@@ -25,10 +26,14 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
     if spec.base is not None:
         if any(composed.values()):
             raise WeftError("model: give either base or parts (vision, audio, language), not both")
-        if Path(spec.base).exists() and not (Path(spec.base) / "config.json").exists():
-            raise WeftError(f"{spec.base}: no config.json there; give the folder of a weft checkpoint, or a hub name")
-        model = WeftForConditionalGeneration.from_pretrained(spec.base, dtype="auto")
-        processor = WeftProcessor.from_pretrained(spec.base)
+        if is_adapter(spec.base):
+            raise WeftError(
+                f"{spec.base} is an adapter; fold it in first (weft merge {spec.base} -o DIR) and train that"
+            )
+        check_name(spec.base)
+        with in_one_sentence(spec.base):
+            model = WeftForConditionalGeneration.from_pretrained(spec.base, dtype="auto")
+            processor = WeftProcessor.from_pretrained(spec.base)
     else:
         if spec.language is None:
             raise WeftError("model: give a language model (model.language), or a weft checkpoint (model.base)")

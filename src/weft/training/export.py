@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from transformers.utils import logging
 
 from weft.conversation import WeftError
-from weft.formats.adapters import PREFIX
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS
 from weft.training.build import build_model
 from weft.training.checkpoint import aside, check_room
 from weft.training.recipe import ModelSpec, Stage
@@ -37,8 +38,8 @@ def save_model(model: Any, processor: Any, path: Path) -> None:
 def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage) -> None:
     """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
 
-    The base is named where it is a checkpoint (``start.base``), and else written beside the adapter as ``base/``, so
-    that the folder is whole in itself.
+    The base is named where it is a checkpoint (``start.base``; a folder by its whole path, for the adapter may be used
+    from anywhere), and else written beside the adapter as ``base/``, so that the folder is whole in itself.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
     if not layers:
@@ -72,12 +73,16 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
         or any(name.startswith(f"{m}.") for m in modules)
     }
     inside = start.base is None
-    config.base_model_name_or_path = "base" if inside else start.base
+    named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
+    config.base_model_name_or_path = named or "base"
     path.parent.mkdir(parents=True, exist_ok=True)
     with aside(path) as folder:
         config.save_pretrained(str(folder))
-        _targets_as_list(folder / "adapter_config.json")
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        _targets_as_list(folder / CONFIG)
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        own = copy.deepcopy(model.config)  # by which transformers leaves the folder to weft
+        own.dtype = model.saved_dtype
+        own.save_pretrained(folder)
         processor.save_pretrained(folder)
         if inside:
             base, _ = build_model(start)

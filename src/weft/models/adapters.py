@@ -1,0 +1,91 @@
+"""An adapter folder beside its base: where the base is, and whether everything of the adapter found its place.
+
+The folder holds PEFT's two files, weft's own ``config.json`` and processor, and may hold its base as ``base/``. With a
+``config.json`` there, `transformers` leaves the folder to weft's class, which knows where the base lies; it would take
+``base`` for a hub name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from weft.conversation import WeftError
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
+
+
+class AdapterError(WeftError):
+    """An adapter without its base, or of a kind that cannot be loaded, merged or written."""
+
+
+def is_adapter(name: str) -> bool:
+    return (Path(name) / CONFIG).is_file()
+
+
+def adapter_base(name: str) -> tuple[str, bool]:
+    """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
+    file = Path(name) / CONFIG
+    if not file.is_file():
+        return name, False
+    try:
+        base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError) as error:
+        raise AdapterError(f"{file}: cannot be read ({error}); copy it again") from error
+    if not base:
+        raise AdapterError(
+            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
+        )
+    beside = Path(name) / base  # a base inside the folder makes it self-contained
+    base = str(beside) if beside.is_dir() else base
+    # runs/model, where there is a folder runs here or beside the adapter, is no hub name.
+    roots = (Path(), Path(name).absolute().parent)
+    if not Path(base).is_dir() and (
+        base.count("/") != 1 or base.startswith((".", "/", "~")) or any((r / base).parent.is_dir() for r in roots)
+    ):
+        raise AdapterError(lost(name, base, "which is not there"))
+    return base, True
+
+
+def lost(name: str, base: str, why: str) -> str:
+    """What to say of the adapter ``name`` whose base cannot be used."""
+    return (
+        f"{name} is an adapter for {base}, {why}; write where the base is now into {Path(name) / CONFIG} "
+        f"(base_model_name_or_path), or put it inside as {Path(name) / 'base'}"
+    )
+
+
+@contextmanager
+def putting_on(name: str) -> Iterator[None]:
+    """Around what loads the adapter ``name`` onto its base: a missing peft, and what peft raises, as one sentence."""
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise AdapterError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
+            yield
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
+
+
+def check_applied(model: Any, name: str) -> None:
+    """Raises `AdapterError` unless each tensor of the adapter ``name`` has its place in ``model``, which it was loaded
+    into, and each LoRA matrix of ``model`` came from it: `transformers` and peft only log what they leave out."""
+    from safetensors import safe_open
+
+    with safe_open(Path(name) / WEIGHTS, "pt") as file:
+        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
+    places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key) for key in model.state_dict()}
+    left = sorted(given - places) or sorted({p for p in places if ".lora_" in p} - given)
+    if left:
+        what = "changes" if left[0] in given else "has nothing for"
+        raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
