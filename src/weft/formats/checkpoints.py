@@ -29,6 +29,7 @@ from torch import Tensor
 from weft.conversation import WeftError
 
 Shape = tuple[int, ...]
+NO_FOLDER = "{}: not a folder; give the folder that holds config.json and the weights"
 SHARD_BYTES = 4 * 2**30
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAFETENSORS_NAMES = {
@@ -122,7 +123,7 @@ def _some(names: list[str], limit: int = 8) -> str:
 def read_folder(folder: Path) -> Tensors:
     """The weights of a Hugging Face folder: one file or shards with an index, safetensors or pickles."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder}: not a folder; give the folder that holds config.json and the weights")
+        raise CheckpointError(NO_FOLDER.format(folder))
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = folder / f"{stem}.{suffix}.index.json"
         if index.exists():
@@ -247,6 +248,8 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
+        if not file.parent.is_dir():
+            raise CheckpointError(NO_FOLDER.format(file.parent)) from None
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{file}: not JSON ({error})") from error

@@ -74,7 +74,10 @@ def finetune_recipe(
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
     sources = [JsonlSource(s.path) for s in data]
-    looked_at = [source[i] for source in sources for i in range(min(len(source), LOOKED_AT))]
+    heads = [[source[i] for i in range(min(len(source), LOOKED_AT))] for source in sources]
+    for file, head in zip(data, heads, strict=True):
+        check_senses(spec, model, file.path, head)
+    looked_at = [sample for head in heads for sample in head]
     if spec.base is None and (language := spoken_language(looked_at)):
         switches = {**spec.dialect.switches, "language": language}
         spec = spec.model_copy(update={"dialect": spec.dialect.model_copy(update={"switches": switches})})
@@ -112,6 +115,18 @@ def finetune_recipe(
     )
     every = max(50, min(500, steps // 10))
     return Recipe(name="finetune", model=spec, stages=(stage,), checkpoint_every=every)
+
+
+def check_senses(spec: ModelSpec, model: str, file: str, samples: list[Conversation]) -> None:
+    """Raises `WeftError` where the model can take none of a file's samples, before a run is begun that cannot go on."""
+    parts = present(spec)
+    for part, what, shown in (
+        ("vision", "an image", [s.images for s in samples]),
+        ("audio", "a clip", [s.audios for s in samples]),
+    ):
+        if samples and part not in parts and all(shown):
+            encoder = "image encoder" if part == "vision" else "audio encoder"
+            raise WeftError(f"{file}: every sample has {what}, and {model} has no {encoder}; take a model with one")
 
 
 def default_steps(samples: int, small: bool, pictures: bool) -> int:
