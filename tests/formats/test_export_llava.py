@@ -15,8 +15,8 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, LlavaForCondit
 import weft  # noqa: F401  registers with transformers
 from tiny_model import AUDIO, LANGUAGE, VISION
 from weft.cli import run
-from weft.formats.export import ExportError
-from weft.formats.export_llava import export_llava
+from weft.formats.export import ExportError, export
+from weft.formats.export_llava import llava_layout
 from weft.formats.llava import import_llava
 from weft.models.compose import compose
 
@@ -86,7 +86,7 @@ def test_a_composed_model_of_these_parts_fits(tmp_path: Path, vision: dict, lang
     model, processor = compose(vision={**CLIP, **vision}, language={"config": {**LANGUAGE["config"], **language}})
     model.save_pretrained(tmp_path / "weft")
     processor.save_pretrained(tmp_path / "weft")
-    export_llava(str(tmp_path / "weft"), tmp_path / "llava")
+    export(str(tmp_path / "weft"), tmp_path / "llava", llava_layout)
     both(tmp_path / "weft", tmp_path / "llava", [user(picture(1, 50, 20), "what is it?")])
     held = load_file(tmp_path / "llava" / "model.safetensors")
     assert "vision_tower.vision_model.embeddings.class_embedding" in held  # as published
@@ -111,5 +111,5 @@ def test_what_does_not_fit_is_said(tmp_path: Path, parts: dict, said: str) -> No
     model.save_pretrained(tmp_path / "weft")
     processor.save_pretrained(tmp_path / "weft")
     with pytest.raises(ExportError, match=f"does not fit LLaVA's layout: {said}"):
-        export_llava(str(tmp_path / "weft"), tmp_path / "llava")
+        export(str(tmp_path / "weft"), tmp_path / "llava", llava_layout)
     assert not (tmp_path / "llava").exists()

@@ -19,8 +19,8 @@ from transformers import (
 import weft  # noqa: F401  registers with transformers
 from tiny_model import AUDIO, LANGUAGE
 from weft.cli import run
-from weft.formats.export import ExportError
-from weft.formats.export_qwen2_audio import export_qwen2_audio
+from weft.formats.export import ExportError, export
+from weft.formats.export_qwen2_audio import qwen2_audio_layout
 from weft.formats.qwen_audio import import_qwen_audio
 from weft.models.compose import compose
 
@@ -108,5 +108,5 @@ def test_what_does_not_fit_is_said(tmp_path: Path, parts: dict, said: str) -> No
     model.save_pretrained(tmp_path / "weft")
     processor.save_pretrained(tmp_path / "weft")
     with pytest.raises(ExportError, match=f"does not fit Qwen2-Audio's layout: {said}"):
-        export_qwen2_audio(str(tmp_path / "weft"), tmp_path / "out")
+        export(str(tmp_path / "weft"), tmp_path / "out", qwen2_audio_layout)
     assert not (tmp_path / "out").exists()

@@ -43,11 +43,13 @@ def export(
             raise WeftError("--format peft keeps the adapter's own type; leave --dtype out")
         print(export_peft(model, out, on=on, base=base, force=force))
         return
+    from weft.formats.export import export as write
+
     if layout is Layout.llava:
-        from weft.formats.export_llava import export_llava as write
+        from weft.formats.export_llava import llava_layout as fit
     else:
-        from weft.formats.export_qwen2_audio import export_qwen2_audio as write
-    report(write(model, out, dtype.value, force=force, progress=progress_line()))
+        from weft.formats.export_qwen2_audio import qwen2_audio_layout as fit
+    report(write(model, out, fit, dtype.value, force=force, progress=progress_line()))
 
 
 def merge(

@@ -119,8 +119,7 @@ def merge(
         config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     sources = (Source(name, len(adapter.tensors.shapes), ()), Source(str(base), len(weights.shapes), ()))
-    size = sum(math.prod(o.shape) for o in outputs)
-    return Imported(out, sources, len(outputs), size, written, kind)
+    return Imported.of(out, sources, outputs, written, kind)
 
 
 def _of_weights(file: Path) -> bool:

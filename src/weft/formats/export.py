@@ -8,10 +8,9 @@ there at all.
 from __future__ import annotations
 
 import json
-import math
 import shutil
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,16 @@ import torch
 from torch import Tensor
 
 from weft.conversation import WeftError
-from weft.formats.checkpoints import CheckpointError, Output, Tensors, copy, new_folder, read_folder, write_weights
+from weft.formats.checkpoints import (
+    CheckpointError,
+    Output,
+    Tensors,
+    check_out,
+    copy,
+    new_folder,
+    read_folder,
+    write_weights,
+)
 from weft.formats.folder import Imported, Source
 from weft.formats.llama import stored_dtype
 from weft.models.config import WeftConfig
@@ -41,6 +49,19 @@ class Exporting:
     config: WeftConfig
     weights: Tensors
     processor: Any  # None where the folder has none
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One model as another program's class has it."""
+
+    target: Any  # the class
+    config: Any  # the class's configuration
+    names: Mapping[str, tuple[str, str]]  # prefix of the class's names -> (prefix on disk, prefix in weft)
+    made: Mapping[str, Output] = field(default_factory=dict)  # tensors that are not copied, by their name on disk
+    folded: Set[str] = frozenset()  # tensors of weft's that went into those
+    files: Mapping[str, Any] = field(default_factory=dict)  # the processor's: JSON, or text
+    notes: Sequence[str] = ()
 
 
 def open_model(model: str) -> Exporting:
@@ -73,6 +94,39 @@ def _downloaded(name: str) -> Path:
         raise ExportError(f"{name}: neither a folder nor a hub name that can be read") from error
 
 
+def export(
+    name: str,
+    out: Path,
+    fit: Callable[[Exporting], Layout],
+    dtype: str = "auto",
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Imported:
+    """Writes the weft folder ``name`` as ``out``, in the layout that ``fit`` gives it, whole or not at all.
+
+    Raises `ExportError` where the layout cannot hold the model.
+    """
+    check_out(out, force)
+    model = open_model(name)
+    layout = fit(model)
+    outputs, notes, kind = plan(model, layout), list(layout.notes), stored_dtype(dtype, model.weights)
+    with new_folder(out, force) as folder:
+        written = write_weights(outputs, folder, kind, progress)
+        layout.config.architectures, layout.config.dtype = [layout.target.__name__], kind
+        layout.config.save_pretrained(folder)
+        if (model.folder / "generation_config.json").is_file():
+            shutil.copyfile(model.folder / "generation_config.json", folder / "generation_config.json")
+        if model.processor is not None:
+            _tokenizer(model, folder)
+            for file, content in layout.files.items():
+                text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+                (folder / file).write_text(text, encoding="utf-8")
+        else:
+            notes.append(f"{model.folder} has no tokenizer, so neither has {out}: it takes token ids only")
+    return Imported.of(out, [Source(str(model.folder), len(outputs), ())], outputs, written, kind, notes)
+
+
 def first_misfit(model: Exporting, layout: str, checks: Mapping[str, bool]) -> None:
     """Raises `ExportError` with the first sentence whose condition does not hold."""
     text = model.config.text_config
@@ -94,28 +148,17 @@ def rows_needed(model: Exporting) -> int:
     return rows if max(ids) < rows else -(-(max(ids) + 1) // 64) * 64
 
 
-def plan(
-    model: Exporting,
-    target: Any,
-    config: Any,
-    names: Mapping[str, tuple[str, str]],
-    made: Mapping[str, Output],
-    folded: Set[str] = frozenset(),
-) -> list[Output]:
-    """The outputs for ``target(config)``.
-
-    ``names``: prefix of the class's names -> (prefix on disk, prefix in weft). ``made``: tensors by their name on disk
-    that are not copied; ``folded``: tensors of weft's that went into those. Raises `ExportError` where names or shapes
-    differ.
-    """
+def plan(model: Exporting, layout: Layout) -> list[Output]:
+    """Every tensor of the layout's class; raises `ExportError` where names or shapes differ."""
+    target, config, made = layout.target, layout.config, layout.made
     with torch.device("meta"):
         shapes = {n: tuple(v.shape) for n, v in target(config).state_dict().items()}
     if config.text_config.tie_word_embeddings:
         shapes.pop("lm_head.weight")
     outputs, used, problems = [], set(), []
     for name, shape in shapes.items():
-        prefix = next(p for p in names if name.startswith(p))
-        disk, mine = (p + name.removeprefix(prefix) for p in names[prefix])
+        prefix = next(p for p in layout.names if name.startswith(p))
+        disk, mine = (p + name.removeprefix(prefix) for p in layout.names[prefix])
         if disk in made:
             outputs.append(made[disk])
             used.add(mine)
@@ -131,7 +174,7 @@ def plan(
     problems += [
         f"no place for {n}"
         for n in model.weights.shapes
-        if n not in used | tied | folded and not n.endswith("inv_freq")
+        if n not in used | tied | layout.folded and not n.endswith("inv_freq")
     ]
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
@@ -150,37 +193,12 @@ def grown(weights: Tensors, name: str, rows: int) -> Callable[[], Tensor]:
     return make
 
 
-def write_export(
-    model: Exporting,
-    out: Path,
-    config: Any,
-    outputs: list[Output],
-    files: Mapping[str, Any],
-    *,
-    architecture: str,
-    dtype: str,
-    notes: list[str],
-    force: bool,
-    progress: Callable[[int, int], None] | None,
-) -> Imported:
-    """Writes ``out`` whole or not at all: weights, configuration, tokenizer, and ``files`` (JSON, or text)."""
-    kind = stored_dtype(dtype, model.weights)
-    with new_folder(out, force) as folder:
-        written = write_weights(outputs, folder, kind, progress)
-        config.architectures, config.dtype = [architecture], kind
-        config.save_pretrained(folder)
-        if (model.folder / "generation_config.json").is_file():
-            shutil.copyfile(model.folder / "generation_config.json", folder / "generation_config.json")
-        if model.processor is not None:
-            _tokenizer(model, folder)
-            for name, content in files.items():
-                text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-                (folder / name).write_text(text, encoding="utf-8")
-        else:
-            notes = [*notes, f"{model.folder} has no tokenizer, so neither has {out}: it takes token ids only"]
-    source = Source(str(model.folder), len(outputs), ())
-    size = sum(math.prod(o.shape) for o in outputs)
-    return Imported(out, (source,), len(outputs), size, written, kind, tuple(notes))
+def with_template(files: dict[str, Any], template: str | None, model: Exporting, notes: list[str]) -> dict[str, Any]:
+    """The processor's files and the chat template, or a note where the dialect has none."""
+    if template is not None:
+        return files | {"chat_template.jinja": template}
+    notes.append(f"no chat template is written: the dialect {model.processor.dialect.name} has none")
+    return files
 
 
 def _tokenizer(model: Exporting, folder: Path) -> None:

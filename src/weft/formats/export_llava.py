@@ -6,17 +6,14 @@ read. weft keeps only the layers of the tower that are used, so the exported tow
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from weft.dialects.llava import SYSTEM, LLaVA
-from weft.formats.checkpoints import Output, check_out
-from weft.formats.export import Exporting, first_misfit, open_model, plan, rows_needed, write_export
-from weft.formats.folder import Imported
+from weft.formats.checkpoints import Output
+from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, with_template
 from weft.models.compose import RESAMPLE
 from weft.models.config import Vision
 
@@ -53,17 +50,8 @@ TEMPLATE = """\
 """
 
 
-def export_llava(
-    name: str,
-    out: Path,
-    dtype: str = "auto",
-    *,
-    force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Imported:
-    """Writes the weft folder ``name`` as ``out``. Raises `ExportError` where LLaVA's class cannot hold the model."""
-    check_out(out, force)
-    model = open_model(name)
+def llava_layout(model: Exporting) -> Layout:
+    """The model in LLaVA's class, for `export`. Raises `ExportError` where it does not fit."""
     vision = _fitting(model)
     from weft.models.encoders.images import tower_config  # brings in transformers' towers
 
@@ -94,20 +82,9 @@ def export_llava(
         )
         for part, value in unused.items()
     }
-    outputs = plan(model, LlavaForConditionalGeneration, config, NAMES, made)
     notes: list[str] = []
-    return write_export(
-        model,
-        out,
-        config,
-        outputs,
-        _processor_files(model, vision, tower.patch_size, strategy, notes),
-        architecture="LlavaForConditionalGeneration",
-        dtype=dtype,
-        notes=notes,
-        force=force,
-        progress=progress,
-    )
+    files = _processor_files(model, vision, tower.patch_size, strategy, notes)
+    return Layout(LlavaForConditionalGeneration, config, NAMES, made, files=files, notes=notes)
 
 
 def _fitting(model: Exporting) -> Vision:
@@ -170,12 +147,7 @@ def _processor_files(model: Exporting, vision: Vision, patch: int, strategy: str
         "vision_feature_select_strategy": strategy,
     }
     files: dict[str, Any] = {"preprocessor_config.json": images, "processor_config.json": processor}
-    template = chat_template(model.processor)
-    if template is None:
-        notes.append(f"no chat template is written: the dialect {model.processor.dialect.name} has none")
-    else:
-        files["chat_template.jinja"] = template
-    return files
+    return with_template(files, chat_template(model.processor), model, notes)
 
 
 def chat_template(processor: Any) -> str | None:

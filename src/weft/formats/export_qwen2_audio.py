@@ -11,7 +11,6 @@ alone: clips of a whole window are equal, in shorter ones the last feature is ma
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,8 @@ from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
 
 from weft.dialects.qwen_audio import QwenAudio
-from weft.formats.checkpoints import Output, check_out
-from weft.formats.export import TABLES, Exporting, first_misfit, grown, open_model, plan, rows_needed, write_export
-from weft.formats.folder import Imported
+from weft.formats.checkpoints import Output
+from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, with_template
 from weft.models.config import Audio, WeftQwenConfig
 
 NAMES = {
@@ -54,17 +52,8 @@ TEMPLATE = """\
 """
 
 
-def export_qwen2_audio(
-    name: str,
-    out: Path,
-    dtype: str = "auto",
-    *,
-    force: bool = False,
-    progress: Callable[[int, int], None] | None = None,
-) -> Imported:
-    """Writes the weft folder ``name`` as ``out``. Raises `ExportError` where Qwen2-Audio's class cannot hold it."""
-    check_out(out, force)
-    model = open_model(name)
+def qwen2_audio_layout(model: Exporting) -> Layout:
+    """The model in Qwen2-Audio's class, for `export`. Raises `ExportError` where it does not fit."""
     audio = _fitting(model)
     notes: list[str] = []
     text = _text(model, notes)
@@ -85,20 +74,8 @@ def export_qwen2_audio(
     if audio.boundaries:
         folded.add(BOUNDARIES)
         made[TABLE] = Output(TABLE, shape, _with_boundaries(model, shape[0]))
-    outputs = plan(model, Qwen2AudioForConditionalGeneration, config, NAMES, made, folded)
     files = _processor_files(model, audio, bands, notes) if model.processor is not None else {}
-    return write_export(
-        model,
-        out,
-        config,
-        outputs,
-        files,
-        architecture="Qwen2AudioForConditionalGeneration",
-        dtype=dtype,
-        notes=notes,
-        force=force,
-        progress=progress,
-    )
+    return Layout(Qwen2AudioForConditionalGeneration, config, NAMES, made, folded, files, notes)
 
 
 def _fitting(model: Exporting) -> Audio:
@@ -178,8 +155,4 @@ def _processor_files(model: Exporting, audio: Audio, bands: int, notes: list[str
         said = dialect.switches.system
         system = "''" if said is None else repr(f"<|im_start|>system\n{said}<|im_end|>\n")
         template = TEMPLATE.format(system=system, space=" " if dialect.switches.space_after_number else "")
-    if template is None:
-        notes.append(f"no chat template is written: the dialect {dialect.name} has none")
-    else:
-        files["chat_template.jinja"] = template
-    return files
+    return with_template(files, template, model, notes)

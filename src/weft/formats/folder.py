@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,20 @@ class Imported:
     bytes: int
     dtype: torch.dtype
     notes: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        out: Path,
+        sources: Iterable[Source],
+        outputs: Sequence[Output],
+        written: int,
+        dtype: torch.dtype,
+        notes: Iterable[str] = (),
+    ) -> Imported:
+        """The account of ``outputs``, ``written`` bytes in all."""
+        parameters = sum(math.prod(o.shape) for o in outputs)
+        return cls(out, tuple(sources), len(outputs), parameters, written, dtype, tuple(notes))
 
 
 def write_folder(
@@ -77,9 +91,8 @@ def write_folder(
         if adapter is not None:
             adapter(whole)
             config.save_pretrained(whole)  # by which transformers leaves the folder to weft
-    sources = tuple(Source(t.label, len(t.used), tuple(sorted(t.surplus))) for t in inputs)
-    parameters = sum(math.prod(o.shape) for o in outputs)
-    return Imported(out, sources, len(outputs), parameters, written, dtype, tuple(notes))
+    sources = (Source(t.label, len(t.used), tuple(sorted(t.surplus))) for t in inputs)
+    return Imported.of(out, sources, outputs, written, dtype, notes)
 
 
 def check_layout(config: WeftConfig, outputs: Sequence[Output]) -> None:
