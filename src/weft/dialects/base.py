@@ -7,6 +7,7 @@ flag. Nothing a user wrote can become a special token, because plain text is tok
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -67,7 +68,8 @@ class Dialect(ABC):
     name: ClassVar[str]
     Switches: ClassVar[type[BaseModel]] = Switches
     tasks: ClassVar[frozenset[str]]  # names of the tasks it can write
-    modalities: ClassVar[frozenset[Modality]]
+    # The token repeated over a media span, and those written before and after it (None where there is none).
+    slots: ClassVar[Mapping[Modality, tuple[str, str | None, str | None]]]
     apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
     def __init__(self, switches: BaseModel | None = None) -> None:
@@ -77,12 +79,15 @@ class Dialect(ABC):
     def special_tokens(self) -> list[str]:
         """Every special token that `render` may write, besides media placeholders; the tokenizer must have them."""
 
-    @abstractmethod
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        """The token repeated over a media span, and the tokens written before and after it (None where there is none).
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        return frozenset(self.slots)
 
-        The start and end tokens belong to the span of each *window* of a long clip.
-        """
+    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
+        """What `slots` says; the start and end tokens belong to the span of each *window* of a long clip."""
+        if modality not in self.slots:
+            raise cannot(self, "an image" if modality == "image" else "a clip", modality=modality)
+        return self.slots[modality]
 
     @abstractmethod
     def stop_tokens(self) -> list[str]:
@@ -136,7 +141,7 @@ def cannot(dialect: Dialect, what: str, *, task: str | None = None, modality: Mo
         for name, other in DIALECTS.items()
         if name != dialect.name
         and (task is None or task in other.tasks)
-        and (modality is None or modality in other.modalities)
+        and (modality is None or modality in other.slots)
     ]
     can = f"dialects that can: {', '.join(able)}" if able else "no dialect can"
     return DialectError(f"the dialect {dialect.name} cannot write {what}; {can}")
@@ -150,9 +155,9 @@ def check(dialect: Dialect, conversation: Conversation) -> None:
                 raise cannot(dialect, f"the task {part.name!r}", task=part.name)
         if message.role == "system" and i:
             raise DialectError("a system message must be the first message of a conversation")
-    if conversation.images and "image" not in dialect.modalities:
+    if conversation.images and "image" not in dialect.slots:
         raise cannot(dialect, "an image", modality="image")
-    if conversation.audios and "audio" not in dialect.modalities:
+    if conversation.audios and "audio" not in dialect.slots:
         raise cannot(dialect, "a clip", modality="audio")
 
 

@@ -87,13 +87,10 @@ class ChatML(Dialect):
     name = "chatml"
     Switches = ChatMLSwitches
     tasks: ClassVar = frozenset(WORDINGS)
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("image", "audio"))
+    slots: ClassVar = {m: (f"<|{m}|>", f"<|{m}_start|>", f"<|{m}_end|>") for m in ("image", "audio")}
     switches: ChatMLSwitches
 
     # Names of tokens.
-
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        return f"<|{modality}|>", f"<|{modality}_start|>", f"<|{modality}_end|>"
 
     def stop_tokens(self) -> list[str]:
         return ["<|im_end|>"]

@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
-from weft.dialects.base import Dialect, Modality, Piece, Plain, Slot, Special, Switches, cannot, check, join_words
+from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, check, join_words
 
 SYSTEM = (
     "You are a helpful language and speech assistant. You are able to understand the speech content that the user "
@@ -47,14 +47,9 @@ class LLaSM(Dialect):
     name = "llasm"
     Switches = LLaSMSwitches
     tasks: ClassVar = frozenset(("transcribe", "question"))
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("audio",))
+    slots: ClassVar = {"audio": ("<au_patch>", "<au_start>", "<au_end>")}
     apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
     switches: LLaSMSwitches
-
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        if modality != "audio":
-            raise cannot(self, "an image", modality=modality)
-        return "<au_patch>", "<au_start>", "<au_end>"
 
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Text, Words
-from weft.dialects.base import Dialect, Modality, Piece, Plain, Slot, Special, Switches, cannot, check
+from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, check
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -35,14 +35,9 @@ class LLaVA(Dialect):
     name = "llava"
     Switches = LLaVASwitches
     tasks: ClassVar = frozenset(("vqa", "caption"))
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("image",))
+    slots: ClassVar = {"image": ("<image>", None, None)}
     apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
     switches: LLaVASwitches
-
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        if modality != "image":
-            raise cannot(self, "a clip", modality=modality)
-        return "<image>", None, None
 
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>"]

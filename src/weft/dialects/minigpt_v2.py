@@ -16,7 +16,6 @@ from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Ta
 from weft.dialects.base import (
     Dialect,
     DialectError,
-    Modality,
     Piece,
     Plain,
     Slot,
@@ -62,14 +61,9 @@ class MiniGPTv2(Dialect):
     name = "minigpt_v2"
     Switches = MiniGPTv2Switches
     tasks: ClassVar = frozenset(IDENTIFIERS)
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("image",))
+    slots: ClassVar = {"image": ("<ImageHere>", None, None)}
     apart_text = " "  # a segment begins with SentencePiece's dummy prefix, which reads as a space
     switches: MiniGPTv2Switches
-
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        if modality != "image":
-            raise cannot(self, "a clip", modality=modality)
-        return "<ImageHere>", None, None
 
     def special_tokens(self) -> list[str]:
         return ["<s>", "</s>"]

@@ -31,7 +31,6 @@ from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Ta
 from weft.dialects.base import (
     Dialect,
     DialectError,
-    Modality,
     Piece,
     Plain,
     Slot,
@@ -150,13 +149,8 @@ class QwenAudio(Dialect):
     name = "qwen_audio"
     Switches = QwenAudioSwitches
     tasks: ClassVar = frozenset(("transcribe", "translate", "caption", "question", *ANALYSES))
-    modalities: ClassVar[frozenset[Modality]] = frozenset(("audio",))
+    slots: ClassVar = {"audio": ("[[[AUDIO:modality]]]", "<audio>", "</audio>")}
     switches: QwenAudioSwitches
-
-    def slot_tokens(self, modality: Modality) -> tuple[str, str | None, str | None]:
-        if modality != "audio":
-            raise cannot(self, "an image", modality=modality)
-        return "[[[AUDIO:modality]]]", "<audio>", "</audio>"
 
     def special_tokens(self) -> list[str]:
         return [*_NAMES, *_STAMPS]
