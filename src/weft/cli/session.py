@@ -13,7 +13,7 @@ from rich.text import Text as Styled
 
 from weft.cli.asking import parse_task
 from weft.cli.terminal import err, out, plural
-from weft.conversation import Conversation, Message, Text, WeftError, dump_parts, parse_messages
+from weft.conversation import Conversation, Message, Text, WeftError, parse_messages
 from weft.generation import Model, Options, Reply
 from weft.media import audio_samples, draw_boxes, image_size, load_audio, load_image, timeline_image
 
@@ -231,16 +231,7 @@ def show_remarks(reply: Reply) -> None:
 
 def show_json(reply: Reply) -> None:
     """One JSON object on one line."""
-    record = {
-        "text": reply.text,
-        "parts": dump_parts(reply.parts),
-        "raw": reply.raw,
-        "tokens": reply.tokens,
-        "finished": reply.finished,
-        "windows": reply.windows,
-        "malformed": list(reply.malformed),
-    }
-    print(json.dumps(record, ensure_ascii=False))
+    print(json.dumps(reply.as_dict(), ensure_ascii=False))
 
 
 def save_drawing(reply: Reply, conversation: Conversation, file: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from weft.evaluation.page import write_page
 from weft.evaluation.published.metrics import score_rows
 from weft.evaluation.published.rows import Row, Scores
 from weft.evaluation.report import described, write_json
-from weft.evaluation.run import Answers, Progress, ask, made_with, versions
+from weft.evaluation.run import Answers, Progress, answered, ask, made_with, versions
 from weft.generation import Options, Reply
 
 CONSTANTS = 12  # constant answers that are tried for the baseline
@@ -154,12 +154,7 @@ def _report(
                 "id": question.id,
                 "task": benchmark.name,
                 "expected": dump_parts(shown_answer(question.expected)),
-                "answer": dump_parts(reply.parts) if reply else None,
-                "text": reply.text if reply else None,
-                "raw": reply.raw if reply else None,
-                "tokens": reply.tokens if reply else 0,
-                "finished": reply.finished if reply else False,
-                "windows": reply.windows if reply else 0,
+                **answered(reply),
                 "scores": one,
                 "right": _right(benchmark, one) if reply else None,
                 "problems": [f"neither box nor time: {m}" for m in reply.malformed] if reply else [],

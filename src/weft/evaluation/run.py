@@ -183,12 +183,7 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
                 "id": conversation.id if conversation.id is not None else str(i),
                 "task": pair.task,
                 "expected": dump_parts(pair.expected),
-                "answer": dump_parts(reply.parts) if reply else None,
-                "text": reply.text if reply else None,
-                "raw": reply.raw if reply else None,
-                "tokens": reply.tokens if reply else 0,
-                "finished": reply.finished if reply else False,
-                "windows": reply.windows if reply else 0,
+                **answered(reply),
                 "scores": scores,
                 "right": is_right(scores) if reply else None,
                 "problems": problems(pair, reply),
@@ -216,6 +211,18 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
             "seconds": round(outcome.seconds, 3),
             "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
+    }
+
+
+def answered(reply: Reply | None) -> dict[str, Any]:
+    """What a report says of one answer, whatever it is scored by; None: there is none."""
+    return {
+        "answer": dump_parts(reply.parts) if reply else None,
+        "text": reply.text if reply else None,
+        "raw": reply.raw if reply else None,
+        "tokens": reply.tokens if reply else 0,
+        "finished": reply.finished if reply else False,
+        "windows": reply.windows if reply else 0,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from weft.conversation import Box, Part, WeftError, Words
+from weft.conversation import Box, Part, WeftError, Words, dump_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +70,15 @@ class Reply:
     @property
     def words(self) -> tuple[Words, ...]:
         return tuple(p for p in self.parts if isinstance(p, Words))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it: what ``weft chat --json`` prints and an answer file has."""
+        return {
+            "text": self.text,
+            "parts": dump_parts(self.parts),
+            "raw": self.raw,
+            "tokens": self.tokens,
+            "finished": self.finished,
+            "windows": self.windows,
+            "malformed": list(self.malformed),
+        }

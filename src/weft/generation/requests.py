@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.samples import iter_lines, parse_line
-from weft.conversation.writing import dump_parts
 from weft.generation.engine import Model
 from weft.generation.reply import Options, Reply
 from weft.media import image_size
@@ -65,7 +64,7 @@ def answer_file(
         ):
             name = asked.ids[todo[k]]
             if isinstance(reply, Reply):
-                file.append(_line(name, reply))
+                file.append({"id": name, **reply.as_dict()})
             elif on_bad_sample == "fail":
                 raise WeftError(f"request {name!r}: {reply}")
             else:
@@ -75,19 +74,6 @@ def answer_file(
                 progress(done, len(asked.ids))
         file.sort(asked.ids)
     return Summary(len(asked.ids), len(before), errors)
-
-
-def _line(name: str, reply: Reply) -> dict[str, Any]:
-    return {
-        "id": name,
-        "text": reply.text,
-        "parts": dump_parts(reply.parts),
-        "raw": reply.raw,
-        "tokens": reply.tokens,
-        "finished": reply.finished,
-        "windows": reply.windows,
-        "malformed": list(reply.malformed),
-    }
 
 
 def _fingerprint(model: Model, options: Options) -> str:
