@@ -10,7 +10,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := src tests
+SOURCES := src tests benchmarks
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test recipes check format
