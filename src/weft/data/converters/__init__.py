@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 from weft.conversation import Conversation, SampleError, WeftError, parse_sample, write_samples
 from weft.conversation.tasks import guess
 from weft.data.converters.base import BadEntry, Found, Job, Read
+from weft.data.converters.captions import coco_captions, textcaps
 from weft.data.converters.chats import llama_factory, llava
 from weft.data.converters.flickr import flickr30k
-from weft.data.converters.questions import aokvqa, gqa, vqa
+from weft.data.converters.questions import aokvqa, gqa, ocrvqa, vqa
 from weft.data.converters.shards import webdataset
 from weft.data.converters.speech import aishell, clotho, covost, librispeech
 from weft.data.converters.swift import ms_swift
@@ -78,6 +79,9 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "aokvqa": Converter(aokvqa, "A-OKVQA: aokvqa_v1p0_train.json", takes=("answers", "split", "clean")),
     "gqa": Converter(gqa, "GQA: train_balanced_questions.json", takes=("answers", "clean")),
+    "ocrvqa": Converter(ocrvqa, "OCR-VQA: dataset.json, --media its images", takes=("split", "clean")),
+    "coco-captions": Converter(coco_captions, "COCO captions: captions_train2014.json", takes=("clean",)),
+    "textcaps": Converter(textcaps, "TextCaps: TextCaps_0.1_train.json, --media TextVQA's images", takes=("clean",)),
     "llava": Converter(llava, "LLaVA instruction data: llava_instruct_150k.json", takes=("clean",)),
     "webdataset": Converter(webdataset, "image-text pairs in tar shards (img2dataset)", takes=("clean",)),
     "librispeech": Converter(librispeech, "LibriSpeech: any folder above the .trans.txt files", takes=("language",)),

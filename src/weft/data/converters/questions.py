@@ -1,7 +1,8 @@
-"""Questions about pictures: VQAv2, OK-VQA, A-OKVQA and GQA.
+"""Questions about pictures: VQAv2, OK-VQA, A-OKVQA, GQA and OCR-VQA.
 
-Sources: visualqa.org/download.html (VQAv2; OK-VQA has its layout), allenai/aokvqa's README, the GQA download page, and
-minigpt4/datasets/datasets/*vqa_datasets.py of Vision-CAIR/MiniGPT-4 at d94738a, whose list form is read too.
+Sources: visualqa.org/download.html (VQAv2; OK-VQA has its layout), allenai/aokvqa's README, the GQA download page,
+ocr-vqa.github.io, and minigpt4/datasets/datasets/*vqa_dataset*.py of Vision-CAIR/MiniGPT-4 at d94738a, whose list form
+is read too.
 
 Several people answered each question. ``--answers majority`` (the default) writes the most frequent answer, the first
 given among equals; ``every`` writes one sample for each answer, which gives answers the weight MiniGPT-4 draws them
@@ -12,8 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from os.path import splitext
 from typing import Any
 
+from weft.conversation import WeftError
 from weft.data.converters.base import (
     BadEntry,
     Job,
@@ -32,6 +35,7 @@ from weft.data.converters.base import (
 from weft.data.converters.jsonfile import Entry, begins_with, entries, items, members
 
 COCO = ("train2014", "val2014", "test2015")
+COVERS = {"train": 1, "val": 2, "test": 3}
 COCO_2017 = ("train2017", "val2017", "test2017")
 
 
@@ -120,6 +124,37 @@ def gqa(job: Job) -> Read:
         path = job.find(f"{number}.jpg", f"images/{number}.jpg", what="image")
         given = [get(entry, key)] if "answer" in entry else None
         yield from _asked(job, e.name or number, path, get(entry, "question"), given)
+
+    yield from each(members(job.path), make)
+
+
+def ocrvqa(job: Job) -> Read:
+    """OCR-VQA, a sample for each question about a book's cover; from documentation, not verified.
+
+    ``dataset.json``: an object of cover id to ``{"imageURL", "questions": [...], "answers": [...], "split"}``, whose
+    split is 1 (train), 2 (val) or 3 (test). Its script saves the picture as the id and the address's ending, in
+    ``images``. An address is never fetched.
+    """
+    if job.split is not None and job.split not in COVERS:
+        raise WeftError(f"--split {job.split}: OCR-VQA has {', '.join(COVERS)}")
+
+    def make(e: Entry) -> Iterator[Sample]:
+        entry, number = e.value, e.name or ""
+        if get(entry, "split", int) not in COVERS.values():
+            raise BadEntry(f"must be 1, 2 or 3, this is {entry['split']}", field="split")
+        if job.split is not None and entry["split"] != COVERS[job.split]:
+            job.notes["covers of other splits"] += 1
+            return
+        questions, answers = get(entry, "questions", list), get(entry, "answers", list)
+        if len(questions) != len(answers):
+            raise BadEntry(f"{len(questions)} questions and {len(answers)} answers: must be as many", field="answers")
+        name = number + splitext(get(entry, "imageURL"))[1]
+        path = job.find(name, f"images/{name}", what="image")
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            for key, said in (("questions", question), ("answers", answer)):
+                if not isinstance(said, str):
+                    raise BadEntry("must be a list of strings", field=key)
+            yield from _asked(job, f"{number}-{i}", path, question, [answer])
 
     yield from each(members(job.path), make)
 
