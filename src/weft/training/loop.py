@@ -37,7 +37,7 @@ from weft.training.optim import (
     set_rate,
 )
 from weft.training.parts import apply_parts, dialect_tokens, merge_lora, set_modes
-from weft.training.ranks import Ranks, leave
+from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
 
@@ -103,7 +103,7 @@ class Run:
         adapter_only: bool,
         evaluate: Evaluate | None,
         console: Console | None,
-        ranks: Ranks,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.recipe, self.run, self.out, self.adapter_only, self.evaluate = recipe, run, out, adapter_only, evaluate
         self.checkpoints = run / "checkpoints"
