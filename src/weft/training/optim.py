@@ -65,4 +65,4 @@ def load_optimizer_state(
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
         p = parameters[name]
-        optimizer.state[p][kind] = value.to(p.device) if kind != "step" else value
+        optimizer.state[p][kind] = value.to(p.device)  # the step too: fused AdamW keeps it there
