@@ -16,15 +16,28 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.training.build import build_model
+from weft.training.export import save_model
 from weft.training.loop import train
-from weft.training.recipe import Listen, Lora, Optim, PartTraining, Recipe
+from weft.training.recipe import Listen, Lora, ModelSpec, Optim, PartTraining, Recipe
 
 CHILD = """
-import sys
+import hashlib, sys
 from weft.conversation import WeftError
+from weft.training import loop
 from weft.training.loop import Interrupted, train
 from weft.training.recipe import Recipe
 resume = sys.argv[1] == "resume"
+finish = loop.Run._finish
+
+
+def telling(run):
+    weights = b"".join(p.detach().float().numpy().tobytes() for p in run.model.parameters())
+    print("weights", hashlib.sha256(weights).hexdigest())
+    return finish(run)
+
+
+loop.Run._finish = telling
 try:
     train(None if resume else Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2], resume=resume)
 except Interrupted as stop:
@@ -139,3 +152,16 @@ def test_a_mistake_that_one_rank_meets_ends_all(files, tmp_path):
     ended = together(2, recipe, tmp_path / "run")
     assert [status for status, _ in ended] == [2, 2], ended
     assert "holds other things" in ended[0][1] and "holds other things" not in ended[1][1]
+
+
+def test_ranks_start_a_later_stage_from_the_same_weights(files, tmp_path):
+    """Between stages a model goes to disk in the type it came in, and goes on rounded to it, on every rank."""
+    model, processor = build_model(tiny_spec())
+    model.saved_dtype = torch.bfloat16
+    save_model(model, processor, tmp_path / "base")
+    recipe = tiny_recipe(files, ModelSpec(base=str(tmp_path / "base")), row_tokens=96, steps=2)
+    recipe = recipe.model_copy(update={"stages": recipe.stages * 2})
+    ended = together(2, recipe, tmp_path / "run")
+    assert [status for status, _ in ended] == [0, 0], ended
+    told = [[line for line in words.splitlines() if line.startswith("weights")] for _, words in ended]
+    assert told[0] and told[0] == told[1]

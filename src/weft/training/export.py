@@ -35,6 +35,12 @@ def save_model(model: Any, processor: Any, path: Path) -> None:
             model.to(torch.float32)  # what a later stage trains
 
 
+def round_as_saved(model: Any) -> None:
+    """What `save_model` does to the weights that it leaves in memory, for a rank that does not write them."""
+    model.to(getattr(model, "saved_dtype", torch.float32))
+    model.to(torch.float32)
+
+
 def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage) -> None:
     """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
 

@@ -26,7 +26,7 @@ from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
 from weft.training import folder, picture
 from weft.training.build import build_model
-from weft.training.export import save_adapter, save_model
+from weft.training.export import round_as_saved, save_adapter, save_model
 from weft.training.log import Log, clock, cut_log
 from weft.training.optim import (
     build_optimizer,
@@ -220,6 +220,8 @@ class Run:
             merge_lora(self.model)
         if number < len(recipe.stages) - 1:
             self.ranks.lead(partial(save_model, self.model, self.processor, self.run / "stages" / str(number)))
+            if not self.ranks.first:
+                round_as_saved(self.model)
 
     def _data(self, anchor: tuple[int, int] | None) -> TrainingData:
         stage, recipe = self.stage, self.recipe
