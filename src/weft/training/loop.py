@@ -205,7 +205,7 @@ class Run:
                 self.rows += stage.accumulate * stage.rows * self.ranks.world
                 self._record(micro, numbers, time.monotonic() - started, waited)
                 if measure and (planned := int(self.ranks.told(measure.after(time.monotonic() - started) or 0))):
-                    self.steps[number] = planned
+                    self.steps[number], measure = planned, None  # once: each new plan would move the end on
                     self.ranks.lead(partial(folder.write_steps, self.run, self.steps))
                     self.log.say(f"{stage.name}: {planned} steps fit into {stage.minutes:g} minutes at this speed")
                 self._after_update(data)
