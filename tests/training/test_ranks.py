@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,11 +23,22 @@ from weft.training.loop import train
 from weft.training.recipe import Listen, Lora, ModelSpec, Optim, PartTraining, Recipe
 
 CHILD = """
-import hashlib, sys
+import hashlib, os, sys, torch
 from weft.conversation import WeftError
 from weft.training import loop
 from weft.training.loop import Interrupted, train
 from weft.training.recipe import Recipe
+if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
+    forward, times = loop.backward, []
+
+    def broken(model, *args, **kwargs):
+        times.append(1)
+        if len(times) == 3:  # what this rank's own weights make of the third update is no number
+            with torch.no_grad():
+                next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+        return forward(model, *args, **kwargs)
+
+    loop.backward = broken
 resume = sys.argv[1] == "resume"
 finish = loop.Run._finish
 
@@ -50,7 +62,7 @@ except WeftError as error:
 QUIET = Console(file=StringIO())
 
 
-def start(world: int, recipe: Recipe | None, run: Path) -> list[subprocess.Popen]:
+def start(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[subprocess.Popen]:
     """Ranks as torchrun starts them."""
     source = "resume"
     if recipe is not None:
@@ -63,7 +75,14 @@ def start(world: int, recipe: Recipe | None, run: Path) -> list[subprocess.Popen
     return [
         subprocess.Popen(
             [sys.executable, "-c", CHILD, source, str(run)],
-            env={**os.environ, **known, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={
+                **os.environ,
+                **known,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "CUDA_VISIBLE_DEVICES": "",
+                **{k: str(v) for k, v in environment.items()},
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -72,9 +91,9 @@ def start(world: int, recipe: Recipe | None, run: Path) -> list[subprocess.Popen
     ]
 
 
-def together(world: int, recipe: Recipe | None, run: Path) -> list[tuple[int, str]]:
+def together(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[tuple[int, str]]:
     """The status and the words of each rank."""
-    ranks = start(world, recipe, run)
+    ranks = start(world, recipe, run, **environment)
     said = [rank.communicate(timeout=240)[0] for rank in ranks]
     return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
 
@@ -82,6 +101,11 @@ def together(world: int, recipe: Recipe | None, run: Path) -> list[tuple[int, st
 def steps(run: Path) -> list[dict]:
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     return [record for record in lines if record["event"] == "step"]
+
+
+def saved(run: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max(int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*"))
 
 
 def alike(one: Path, other: Path) -> None:
@@ -116,33 +140,56 @@ def test_two_ranks_learn_what_one_does(files, tmp_path, kind):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
 
 
-def test_a_run_goes_on_with_another_number_of_ranks(files, tmp_path):
-    """Stopped by SIGTERM on two ranks, it ends on one as it would have ended on two."""
-    changes = {"row_tokens": 96, "steps": 400, "recipe": {"checkpoint_every": 1000}}
-    ranks = start(2, tiny_recipe(files, accumulate=1, **changes), tmp_path / "run")
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(files, tmp_path, before, after):
+    """It ends as it would have ended without a change."""
+
+    def recipe(world: int, steps: int) -> Recipe:
+        schedule = Optim(lr=1e-3, warmup_steps=2, schedule="constant")
+        return tiny_recipe(files, row_tokens=96, steps=steps, accumulate=2 // world, optim=schedule)
+
+    whole = train(recipe(1, 5), tmp_path / "whole", console=QUIET)
+    ended = together(before, recipe(before, 3), tmp_path / "run")
+    assert [status for status, _ in ended] == [0] * before, ended
+    shutil.rmtree(tmp_path / "run" / "final")
+    (tmp_path / "run" / "recipe.json").write_text(recipe(after, 5).model_dump_json())
+    ended = together(after, None, tmp_path / "run")
+    assert [status for status, _ in ended] == [0] * after, ended
+    assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    alike(whole, tmp_path / "run" / "final")
+
+
+def test_a_signal_to_one_rank_stops_and_saves_all(files, tmp_path):
+    ranks = start(2, tiny_recipe(files, row_tokens=96, steps=5000), tmp_path / "run")
     while len(steps(tmp_path / "run") if (tmp_path / "run" / "log.jsonl").exists() else []) < 3:
         assert all(rank.poll() is None for rank in ranks)
         time.sleep(0.05)
-    ranks[1].send_signal(signal.SIGTERM)  # to one alone: the other learns of it
+    ranks[1].send_signal(signal.SIGTERM)
     said = [rank.communicate(timeout=240)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [143, 143], said
     assert "saved at step" in said[0] and "saved at step" not in said[1]
-    done = len(steps(tmp_path / "run"))
-    recipe = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    recipe["stages"][0] |= {"steps": done + 2, "accumulate": 2}
-    resumed = train(Recipe.model_validate(recipe), tmp_path / "run", resume=True, console=QUIET)
-    numbers = [record["step"] for record in steps(tmp_path / "run")]
-    assert numbers == list(range(1, done + 3))
-    checkpoint = sorted((resumed.parent / "checkpoints").glob("step-*"))[-1]
-    assert json.loads((checkpoint / "state.json").read_text())["rows"] == 2 * (done + 2)
+    assert saved(tmp_path / "run") == len(steps(tmp_path / "run"))
 
 
 def test_what_is_not_finite_on_one_rank_ends_all_with_one_sentence(files, tmp_path):
-    recipe = tiny_recipe(files, row_tokens=96, steps=30, optim=Optim(lr=1e30, warmup_steps=0, clip=None))
-    ended = together(2, recipe, tmp_path / "run")
+    recipe = tiny_recipe(files, row_tokens=96, steps=30, recipe={"checkpoint_every": 1000})
+    ended = together(2, recipe, tmp_path / "run", BREAKS_RANK=1)
     assert [status for status, _ in ended] == [2, 2], ended
     assert "is not finite" in ended[0][1] and "--resume" in ended[0][1]
     assert "error" not in ended[1][1]
+    assert saved(tmp_path / "run") == len(steps(tmp_path / "run")) == 2
+
+
+def test_a_sample_that_one_rank_cannot_read_ends_all_and_loses_nothing(files, tmp_path):
+    data = write(tmp_path / "samples", 12, (picture,))
+    recipe = tiny_recipe(data, row_tokens=96, steps=30, recipe={"checkpoint_every": 1000})
+    broken = tmp_path / "samples" / "7.png"
+    broken.write_bytes(broken.read_bytes()[:100])  # its size is there to be measured, its pixels are not
+    ended = together(2, recipe, tmp_path / "run")
+    assert [status for status, _ in ended] == [2, 2], ended
+    assert "7.png" in ended[0][1] and "--resume" in ended[0][1] and "error" not in ended[1][1]
+    done = len(steps(tmp_path / "run"))
+    assert done and saved(tmp_path / "run") == done
 
 
 def test_a_mistake_that_one_rank_meets_ends_all(files, tmp_path):

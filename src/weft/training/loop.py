@@ -56,7 +56,11 @@ class Interrupted(Exception):
         )
 
 
-class NotFinite(WeftError):
+class Agreed(WeftError):
+    """An error that every rank knows of, so that all can save before they end."""
+
+
+class NotFinite(Agreed):
     """A loss or gradient that is not a number."""
 
 
@@ -156,7 +160,7 @@ class Run:
             raise ckpt.DiskFull(f"{error}: weft train --resume {self.run}") from None
         except WeftError as error:
             # What one rank alone has met the others do not know of, so they could not save together.
-            together = self.ranks.world == 1 or isinstance(error, NotFinite)
+            together = self.ranks.world == 1 or isinstance(error, Agreed)
             if together and self.step and self.step != self.saved_at and hasattr(self, "optimizer"):
                 self._save(None)
             if together and not self.ranks.first:
@@ -198,7 +202,7 @@ class Run:
         try:
             while self.done < self.steps.get(number, stage.steps) and not self._patience_is_out():
                 started = time.monotonic()
-                micro = [next(batches) for _ in range(stage.accumulate)]
+                micro = self._fetch(batches)
                 waited = time.monotonic() - started
                 numbers = self._update(micro)
                 self.step, self.done = self.step + 1, self.done + 1
@@ -281,6 +285,19 @@ class Run:
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
 
     # ----------------------------------------------------------------------------------------------- one update
+
+    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-steps of the next update; what one rank cannot read ends all of them."""
+        micro, problem = [], []
+        try:
+            micro = [next(batches) for _ in range(self.stage.accumulate)]
+        except WeftError as error:
+            if self.ranks.world == 1:
+                raise
+            problem = [str(error)]
+        if self.ranks.largest(len(problem)):
+            raise Agreed(self.ranks.gathered(problem)[0])
+        return micro
 
     def _update(self, micro: list[Batch]) -> dict[str, float]:
         stage, recipe = self.stage, self.recipe
