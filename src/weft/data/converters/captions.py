@@ -1,8 +1,8 @@
 """Captions of pictures: COCO and TextCaps.
 
-Sources: the COCO download and format pages (cocodataset.org/#format-data, "Image Captioning"), the TextCaps download
-page (textvqa.org/textcaps/dataset), and coco_caption.py and text_caps.py in minigpt4/datasets/datasets of
-Vision-CAIR/MiniGPT-4 at d94738a, whose list form of COCO captions is read too.
+Sources: coco_caption.py and text_caps.py in minigpt4/datasets/datasets of Vision-CAIR/MiniGPT-4 at 07066f3 (its list
+form of COCO captions, and the entries of TextCaps). COCO's own file is as its authors describe it at
+cocodataset.org/#format-data, recalled, not read again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions about pictures: VQAv2, OK-VQA, A-OKVQA, GQA and OCR-VQA.
 
-Sources: visualqa.org/download.html (VQAv2; OK-VQA has its layout), allenai/aokvqa's README, the GQA download page,
-ocr-vqa.github.io, and minigpt4/datasets/datasets/*vqa_dataset*.py of Vision-CAIR/MiniGPT-4 at d94738a, whose list form
+Sources: visualqa.org/download.html (VQAv2; OK-VQA has its layout), allenai/aokvqa's README, the GQA download page, and
+(OCR-VQA by it alone) minigpt4/datasets/datasets/*vqa_dataset*.py of Vision-CAIR/MiniGPT-4 at d94738a, whose list form
 is read too.
 
 Several people answered each question. ``--answers majority`` (the default) writes the most frequent answer, the first
