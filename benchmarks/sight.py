@@ -36,7 +36,8 @@ def pictures(model: Any, data: TrainingData, samples: int) -> float:
     ((first, steps),) = model.config.image_place_ids
     hits = found = there = 0
     for position in range(samples):
-        encoded, _, looking = data.encode(position)
+        sensed = data.encode(position)
+        encoded, looking = sensed.encoded, sensed.seen
         views_XW = model.embed_images(torch.from_numpy(np.stack(encoded.images)))
         names_CK = torch.from_numpy(looking.names)
         used_CK1 = (names_CK >= 0)[..., None].float()
@@ -69,7 +70,7 @@ def pictures(model: Any, data: TrainingData, samples: int) -> float:
 def answers(model: Any, data: TrainingData, samples: int, other: bool) -> list[float]:
     """Mean loss of the four numbers of a box, with the sample's own picture or with ``other`` ones."""
     ((first, steps),) = model.config.image_place_ids
-    encoded = [data.encode(position)[0] for position in range(samples)]
+    encoded = [data.encode(position).encoded for position in range(samples)]
     losses: list[list[float]] = [[] for _ in range(4)]
     for k, sample in enumerate(encoded):
         shown = encoded[(k + samples // 2) % samples] if other else sample

@@ -115,7 +115,7 @@ def test_labels_counted_are_labels_learned(model_and_processor, files):
 def test_packed_and_padded_batches_give_the_same_loss(model_and_processor, files):
     model, processor = model_and_processor
     plain = data(files, processor)
-    encoded = [plain.encode(p)[0] for p in range(9)]
+    encoded = [plain.encode(p).encoded for p in range(9)]
     with torch.no_grad():
         packed = model(**processor.pack(encoded))
         padded = model(**processor.collate(encoded))

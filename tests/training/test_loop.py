@@ -133,15 +133,18 @@ def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path, monkeypatch):
 
 def test_one_batch_its_parts_and_the_same_packed_give_one_gradient(data):
     model, processor = build_model(tiny_spec())
-    padded = TrainingData([SourceSpec(data)], processor, row_tokens=256, rows=6, packing=False)
-    parts = TrainingData([SourceSpec(data)], processor, row_tokens=256, rows=2, packing=False)
+    options = {"row_tokens": 256, "packing": False, "guide": True}
+    padded = TrainingData([SourceSpec(data)], processor, rows=6, **options)
+    parts = TrainingData([SourceSpec(data)], processor, rows=2, **options)
     packed = next(padded.batches())
-    encoded = [padded.encode(padded.plan[row][0])[0] for row in range(6)]
+    encoded = [padded.encode(padded.plan[row][0]).encoded for row in range(6)]
     packed.inputs = processor.pack(encoded)
+    packed.starts = [(0, sum(map(len, encoded[:i]))) for i in range(6)]
     gradients = []
     for micro in ([next(padded.batches())], list(islice(parts.batches(), 3)), [packed]):
         model.zero_grad()
-        loss = backward(model, micro, precision="float32")["loss"]
+        losses = backward(model, micro, precision="float32", guide=0.5)
+        loss = losses["loss"] + losses["guide"]
         gradients.append((loss, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
     for loss, gradient in gradients[1:]:
         assert abs(loss - gradients[0][0]) < 1e-5 and gradient.keys() == gradients[0][1].keys()

@@ -18,6 +18,7 @@ import numpy as np
 from weft.conversation import Box, Conversation, Words
 from weft.dialects.base import asked_label
 from weft.models.layout import audio_windows, merged_grid
+from weft.models.rendering import Span
 
 IGNORED = -100
 
@@ -82,11 +83,8 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
         if span.item not in words:
             continue
         here[:] = processor.token_ids["audio_token_id"]
-        section, (wave, rate) = processor.audio, conversation.audios[span.item].source
-        window = audio_windows(section, len(wave))[span.window]
-        first = window.start / rate
-        seconds = (window.padded if section.pad_to_window else window.end - window.start) / rate
-        moments = first + (np.arange(span.length) + 0.5) * seconds / span.length
+        first, seconds = window_extent(conversation, span, processor)
+        moments = moments_of(conversation, span, processor)
         for word in words[span.item]:
             tokens = processor.renderer.encode_text(word.text)
             inside = np.flatnonzero((moments >= word.start) & (moments < word.end))
@@ -125,22 +123,41 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
     for here, asked, around, span in zip(seen, among, sides, spans, strict=True):
         if span.item not in boxes or span.length != np.prod(grid := merged_grid(processor.vision)):
             continue
-        rows, columns = grid
-        y, x = ((np.indices(grid) + 0.5) / np.array(grid)[:, None, None]).reshape(2, -1)
         here[:] = 0
         asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
         known = [(label, box) for label, box in boxes[span.item] if box is not None]
         for label, box in sorted(known, key=lambda b: -(b[1][2] - b[1][0]) * (b[1][3] - b[1][1])):
-            left, top, right, bottom = box
-            middle = min(int((top + bottom) / 2 * rows), rows - 1), min(int((left + right) / 2 * columns), columns - 1)
-            inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
-            inside[middle[0] * columns + middle[1]] = True
+            inside = places_in(box, grid)
             here[inside] = 1 + labels.index(label)
             around[inside] = [_place(processor, "image", side) for side in box]
     names = np.full((len(tokens), max(map(len, tokens), default=0)), -1, np.int64)
     for row, ids in zip(names, tokens, strict=True):
         row[: len(ids)] = ids
     return Looking(_joined(seen), np.concatenate(among) if among else np.zeros((0, 0), bool), names, _joined(sides))
+
+
+def window_extent(conversation: Conversation, span: Span, processor: Any) -> tuple[float, float]:
+    """Where in its clip the window of ``span`` begins, and how long it is as it is fed, in seconds."""
+    section, (wave, rate) = processor.audio, conversation.audios[span.item].source
+    window = audio_windows(section, len(wave))[span.window]
+    return window.start / rate, (window.padded if section.pad_to_window else window.end - window.start) / rate
+
+
+def moments_of(conversation: Conversation, span: Span, processor: Any) -> np.ndarray:
+    """Seconds into the clip of the middle of each embedding of a window of sound."""
+    first, seconds = window_extent(conversation, span, processor)
+    return first + (np.arange(span.length) + 0.5) * seconds / span.length
+
+
+def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:
+    """bool [rows * columns]: which places of an image have their middle in a box; and the place of the box's middle."""
+    rows, columns = grid
+    left, top, right, bottom = box
+    y, x = ((np.indices(grid) + 0.5) / np.array(grid)[:, None, None]).reshape(2, -1)
+    inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
+    row, column = min(int((top + bottom) / 2 * rows), rows - 1), min(int((left + right) / 2 * columns), columns - 1)
+    inside[row * columns + column] = True
+    return inside
 
 
 def _place(processor: Any, modality: str, value: float) -> list[int]:

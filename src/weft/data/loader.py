@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from weft.data.augment import (
     make_clip,
     mask_features,
 )
+from weft.data.gaze import Gaze, gaze_labels
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
 from weft.data.listening import Listening, Looking, listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
@@ -54,6 +56,8 @@ class Batch:
     among: torch.Tensor  # bool [X, C] the names between which it is to tell
     names: torch.Tensor  # [C, K] the tokens of each name, filled up with -1
     seen_sides: torch.Tensor  # [X, 4, F] tokens of left, top, right and bottom of the box there, on F scales; else -100
+    gazes: list[Gaze]  # of each sample
+    starts: list[tuple[int, int]]  # row and first place of each sample
     samples: list[str]  # file:line of each
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
 
@@ -95,6 +99,16 @@ class MediaCache:
         self.__init__(state["max_bytes"])  # type: ignore[misc]
 
 
+@dataclass
+class Sensed:
+    """One sample, and where that was asked for what is heard and seen in it and where its answer looks."""
+
+    encoded: Any  # Encoded
+    heard: Listening | None = None
+    seen: Looking | None = None
+    gaze: Gaze | None = None
+
+
 @dataclass(frozen=True)
 class SourceSpec:
     path: str | Path
@@ -122,6 +136,7 @@ class TrainingData:
         rows: int = 1,
         packing: bool = True,
         listen: bool = False,
+        guide: bool = False,
         seed: int = 0,
         on_bad_sample: Literal["fail", "skip"] = "fail",
         rank: int = 0,
@@ -152,7 +167,7 @@ class TrainingData:
             for s in self.sources
         ]
         self.members = [lengths.members() for lengths in self.lengths]
-        self.listen, self.in_order, self.first_row = listen, in_order, first_row
+        self.listen, self.guide, self.in_order, self.first_row = listen, guide, in_order, first_row
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
         self.end = min(limit or total, total) if in_order else None
@@ -237,17 +252,18 @@ class TrainingData:
         messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
-    def encode(self, position: int) -> tuple[Any, Listening | None, Looking | None]:
-        """The `Encoded` sample at a position, and with ``listen`` what is heard and seen in it (see `listening`)."""
+    def encode(self, position: int) -> Sensed:
+        """The sample at a position."""
         conversation = self.conversation(position)
-        encoded = self.processor.encode(conversation)
-        heard = seen = None
+        sensed = Sensed(encoded := self.processor.encode(conversation))
         if self.listen:
-            heard = listening_labels(conversation, encoded, self.processor)
-            seen = looking_labels(conversation, encoded, self.processor)
+            sensed.heard = listening_labels(conversation, encoded, self.processor)
+            sensed.seen = looking_labels(conversation, encoded, self.processor)
+        if self.guide:
+            sensed.gaze = gaze_labels(conversation, encoded, self.processor)
         augment = self.specs[self.pick(position)[0]].augment
         encoded.features = mask_features(encoded.features, augment, self._rng(position, 2))
-        return encoded, heard, seen
+        return sensed
 
     def _wave(self, conversation: Conversation) -> np.ndarray:
         return self._load_audio(conversation.audios[0].source)
@@ -262,7 +278,8 @@ class TrainingData:
 
     def batch(self, step: int) -> dict[str, Any]:
         """Micro-step number ``step`` of this rank, as numpy (what travels between processes)."""
-        encoded, heard, seen, where, skipped = [], [], [], [], []
+        samples: list[Sensed] = []
+        where, skipped = [], []
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
@@ -272,10 +289,7 @@ class TrainingData:
                 number, index = self.pick(position)
                 name = self.sources[number].where(index)
                 try:
-                    sample, sound, sight = self.encode(position)
-                    encoded.append(sample)
-                    heard += [sound] if sound is not None else []
-                    seen += [sight] if sight is not None else []
+                    samples.append(self.encode(position))
                     where.append(name)
                 except WeftError as error:
                     problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
@@ -283,8 +297,12 @@ class TrainingData:
                         advice = "correct it, or leave such samples out with --on-bad-sample skip"
                         raise WeftError(f"{problem}; {advice}") from None
                     skipped.append(problem)
-        sounds, views = Listening.join(heard), Looking.join(seen)
-        tokens = sum(len(e.input_ids) for e in encoded)
+        encoded = [s.encoded for s in samples]
+        sounds = Listening.join([s.heard for s in samples if s.heard is not None])
+        views = Looking.join([s.seen for s in samples if s.seen is not None])
+        lengths = [len(e.input_ids) for e in encoded]
+        tokens = sum(lengths)
+        firsts = list(accumulate(lengths, initial=0))[:-1]
         inputs: dict[str, Any] = {}
         if encoded:
             inputs = self.processor.pack(encoded) if self.packing else self.processor.collate(encoded)
@@ -300,6 +318,8 @@ class TrainingData:
             "among": views.among,
             "names": views.names,
             "seen_sides": views.sides,
+            "gazes": [s.gaze for s in samples if s.gaze is not None],
+            "starts": [(0, first) if self.packing else (row, 0) for row, first in enumerate(firsts)],
             "samples": where,
             "skipped": skipped,
         }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from weft.dialects.base import Dialect, DialectError, Modality, Piece, Plain, Slot, Special, Switches, plain_text
+from weft.dialects.base import Dialect, DialectError, Modality, Piece, Plain, Slot, Special, Spot, Switches, plain_text
 from weft.dialects.chatml import ChatML
 from weft.dialects.llasm import LLaSM
 from weft.dialects.llava import LLaVA
@@ -37,6 +37,7 @@ __all__ = [
     "Plain",
     "Slot",
     "Special",
+    "Spot",
     "Switches",
     "get_dialect",
     "plain_text",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -23,15 +23,26 @@ class DialectError(WeftError):
 
 
 @dataclass(frozen=True, slots=True)
+class Spot:
+    """A part of a medium: a box in an image, as fractions of its sides, or a stretch of a clip, in seconds."""
+
+    modality: Modality
+    index: int  # counts images (or clips) over the whole conversation
+    extent: tuple[float, ...]  # left, top, right, bottom; or start, end
+
+
+@dataclass(frozen=True, slots=True)
 class Plain:
     """Text that is tokenised as text. Neighbours with the same loss flag are joined before tokenising.
 
     ``apart=True`` keeps a piece from being joined with the one before it (systems that tokenise parts separately).
+    ``about`` is the spot in a medium that a piece tells of, for training (`data.gaze`); no token depends on it.
     """
 
     text: str
     loss: bool = False
     apart: bool = False
+    about: Spot | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class Special:
 
     token: str
     loss: bool = False
+    about: Spot | None = field(default=None, compare=False)  # as in `Plain`
 
 
 @dataclass(frozen=True, slots=True)

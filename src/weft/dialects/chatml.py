@@ -30,6 +30,7 @@ from weft.dialects.base import (
     Plain,
     Slot,
     Special,
+    Spot,
     Switches,
     asked,
     asked_label,
@@ -205,7 +206,10 @@ class ChatML(Dialect):
             if label is not None:
                 pieces += [Special("<|ref|>"), Plain(label)]
             boxes = sorted(part.boxes) if self.switches.sort_boxes else part.boxes
-            return pieces + [Special(t) for box in boxes for value in box for t in self._coordinate(value)]
+            for box in boxes:
+                spot = Spot("image", part.image or 0, box)
+                pieces += [Special(t, about=spot) for value in box for t in self._coordinate(value)]
+            return pieces
         if isinstance(part, Words):
             if self.switches.coordinates == "text":
                 return [Plain(_words_text(part, total["audio"]))]
@@ -237,6 +241,7 @@ class ChatML(Dialect):
         window = round(self.switches.window_seconds * 100)
         now = 0
         for word in part.words:
+            spot = Spot("audio", part.audio or 0, (word.start, word.end))
             for i, time in enumerate((word.start, word.end)):
                 k, hundredths = divmod(max(0, round(time * 100)), window)
                 if i and k and not hundredths:  # a word that ends with its window still belongs to it
@@ -247,9 +252,9 @@ class ChatML(Dialect):
                     if k % (WINDOWS - 1) or not k:
                         yield Special(f"<|window_{k % (WINDOWS - 1)}|>")
                     now = k
-                yield from map(Special, self._moment(hundredths))
+                yield from (Special(token, about=spot) for token in self._moment(hundredths))
                 if not i:
-                    yield Plain(word.text)
+                    yield Plain(word.text, about=spot)
 
     # Reading.
 

@@ -35,6 +35,7 @@ from weft.dialects.base import (
     Plain,
     Slot,
     Special,
+    Spot,
     Switches,
     asked,
     cannot,
@@ -302,9 +303,10 @@ class QwenAudio(Dialect):
                 )
             if now is not None and start > now:
                 out.append(Special("<|sil|>"))
-            if start != now:
-                out += _moved(start, now)
-            out += [Plain(word.text), *_moved(end, start, silent=False)]
+            spot = Spot("audio", words.audio or 0, (word.start, word.end))
+            told = [] if start == now else _moved(start, now)
+            told += [Plain(word.text), *_moved(end, start, silent=False)]
+            out += [replace(piece, about=spot) for piece in told]
             now = end
         return out
 

@@ -14,6 +14,8 @@ SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`)
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -87,6 +89,31 @@ class Rule:
     softcap: float | None = None  # bounds scores (Gemma 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a layer's attention was called with: query [B, H, L, K], key [B, G, L, K]."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+
+
+_layers: Collection[int] = ()
+_watched: list[Watched] = []
+
+
+@contextmanager
+def watched_attention(layers: Collection[int]) -> Iterator[list[Watched]]:
+    """Collects the calls of `weft_attention` by these layers meanwhile, in order."""
+    global _layers, _watched
+    before = _layers, _watched
+    _layers, _watched = layers, []
+    try:
+        yield _watched
+    finally:
+        _layers, _watched = before
+
+
 def weft_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -101,6 +128,8 @@ def weft_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K]."""
+    if getattr(module, "layer_idx", None) in _layers:
+        _watched.append(Watched(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     rule = Rule(causal, dropout, scaling, sliding_window, softcap)
     if attention_mask is not None and is_segment_mask(attention_mask):

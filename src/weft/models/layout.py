@@ -81,12 +81,18 @@ def merged_grid(vision: Vision) -> tuple[int, int]:
     rows, columns = image_grid(vision)
     merge = vision.connector.merge
     if vision.connector.kind == "queries" or not (vision.drop_cls or vision.kind in ("siglip", "conv")):
-        raise WeftError("vision.connector.places needs embeddings on a grid; turn places off")
+        raise WeftError(
+            "vision.connector.places, listen and listen.guide need embeddings on a grid, and this encoder with its "
+            "connector gives none; turn them off"
+        )
     if vision.connector.grid:
         side = grid_side(vision.connector)
         return -(-rows // side), -(-columns // side)
     if columns % merge:
-        raise WeftError(f"vision.connector.places: merge {merge} does not divide a row of {columns} patches; set grid")
+        raise WeftError(
+            f"vision.connector: places need whole rows, and merge {merge} does not divide a row of {columns} patches; "
+            "set grid"
+        )
     return rows, columns // merge
 
 

@@ -163,7 +163,8 @@ def joined(pieces: Sequence[Piece]) -> list[Piece]:
             if not piece.text:
                 continue
             if isinstance(last, Plain) and last.loss == piece.loss and not piece.apart:
-                out[-1] = replace(last, text=last.text + piece.text)
+                about = last.about if last.about == piece.about else None
+                out[-1] = replace(last, text=last.text + piece.text, about=about)
                 continue
         out.append(piece)
     return out

@@ -87,6 +87,9 @@ class Listen(Frozen):
 
     weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
     first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
+    # Weight of guided attention: while it writes a box or a timed word, half of the heads of two layers of the language
+    # model are to attend, of all media, to what is in that box or sounds in that word (`data.gaze`); 0: off.
+    guide: float = Field(0.0, ge=0)
 
 
 class Evaluation(Frozen):

@@ -1,4 +1,5 @@
-"""Losses on the media themselves: what the connectors give, against what `data.listening` knows of each embedding."""
+"""Losses on the media themselves: what the connectors give, against what `data.listening` knows of each embedding; and
+where the language model looks while it writes, against `data.gaze`."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from weft.conversation import WeftError
+from weft.data.gaze import Gaze
 from weft.data.loader import Batch
+from weft.models.attention import Watched
 from weft.models.loss import bell_loss
 
 SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
@@ -67,6 +71,37 @@ def _sides_loss(
             else:
                 losses.append(F.cross_entropy(logits_XS, step_X))
     return torch.stack(losses).sum() / sides
+
+
+def guided_layers(model: Any) -> set[int]:
+    """The layers of the language model that `guiding_loss` teaches: the middle one and the last."""
+    layers = model.config.text_config.num_hidden_layers
+    return {layers // 2, layers - 1}
+
+
+def guiding_loss(watched: Sequence[Watched], gazes: Sequence[Gaze], starts: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """How much attention to media goes beside the spot that is written about: -log of the share that lands on it.
+
+    Guided attention (Tachibana et al. 2017, https://arxiv.org/abs/1710.08969, for speech), here with known alignments.
+    ``starts``: row and first place of each sample in the batch. Half of the heads of the `guided_layers` learn it, the
+    others stay free; attention to text is left out. The mean over the tokens that tell of a spot.
+    """
+    if not watched:
+        raise WeftError("listen.guide needs weft's attention; load the model without attn_implementation")
+    losses = []
+    for each in watched:
+        query_BHLK, key_BGLK = each.query, each.key
+        heads, groups = max(query_BHLK.shape[1] // 2, 1), query_BHLK.shape[1] // key_BGLK.shape[1]
+        keys = torch.arange(heads, device=key_BGLK.device) // groups
+        for gaze, (row, start) in zip(gazes, starts, strict=True):
+            if not len(gaze.tokens):
+                continue
+            tokens_P, media_X = (torch.from_numpy(start + places) for places in (gaze.tokens - 1, gaze.media))
+            inside_PX = torch.from_numpy(gaze.inside[gaze.spot]).to(query_BHLK.device)
+            query_HPK, key_HXK = query_BHLK[row, :heads, tokens_P].float(), key_BGLK[row][keys][:, media_X].float()
+            log_HPX = (query_HPK @ key_HXK.transpose(1, 2) * each.scaling).log_softmax(-1)
+            losses.append(-log_HPX.masked_fill(~inside_PX, -torch.inf).logsumexp(-1).mean(0))
+    return torch.cat(losses).mean()
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from weft.data.loader import Batch
+from weft.models.attention import watched_attention
 from weft.training.ranks import ALONE, Ranks
-from weft.training.sensing import embeddings_given, listening_loss, looking_loss
+from weft.training.sensing import embeddings_given, guided_layers, guiding_loss, listening_loss, looking_loss
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -37,6 +38,7 @@ def backward(
     balance: float = 0.0,
     near: float = 0.0,
     listen: float = 0.0,
+    guide: float = 0.0,
     answer: bool = True,
     seed: Sequence[int] = (0,),
     ranks: Ranks = ALONE,
@@ -46,7 +48,8 @@ def backward(
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
     ``balance`` and ``near`` are of the loss, see `WeftForConditionalGeneration.forward`.
     ``listen`` weighs the losses on the media themselves, each a mean of its own ("listen" of sound, "look" of
-    pictures); without ``answer`` a micro-step that has one learns nothing else. Dropout is drawn from ``seed`` and the
+    pictures); without ``answer`` a micro-step that has one learns nothing else. ``guide`` weighs the loss on where
+    answers look ("guide"). Dropout is drawn from ``seed`` and the
     micro-step's place: nothing of torch's generator need be saved to resume. Ends early, gradient unfinished, where a
     loss is not finite. Losses are sums over the ``ranks``; gradients are this rank's share. A micro-step that reaches
     no trained weight (text only, while an encoder trains) adds nothing.
@@ -55,12 +58,20 @@ def backward(
     seen = [int((b.seen >= 0).sum()) if listen else 0 for b in micro]
     answers = [answer or not (h or s) for h, s in zip(heard, seen, strict=True)]
     own = sum(b.weight(balance) for b, wanted in zip(micro, answers, strict=True) if wanted)
-    whole, all_heard, all_seen = ranks.total([own, sum(heard), sum(seen)])
-    totals = {"loss": 0.0} | ({"listen": 0.0} if all_heard else {}) | ({"look": 0.0} if all_seen else {})
+    guided = [
+        sum(len(gaze.tokens) for gaze in b.gazes) if guide and wanted else 0
+        for b, wanted in zip(micro, answers, strict=True)
+    ]
+    counts = ranks.total([own, sum(heard), sum(seen), sum(guided)])
+    whole, all_heard, all_seen, all_guided = counts
+    named = zip(("listen", "look", "guide"), counts[1:], strict=True)
+    totals = {"loss": 0.0} | {name: 0.0 for name, count in named if count}
+    weights = {"loss": 1.0, "listen": listen, "look": listen, "guide": guide}
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, ranks.place(place)))
         parts: dict[str, torch.Tensor] = {}
-        with embeddings_given(model) as sensed, _autocast(model, precision):
+        looked_at = guided_layers(model) if guided[place] else ()
+        with embeddings_given(model) as sensed, watched_attention(looked_at) as watched, _autocast(model, precision):
             inputs = _inputs(model, batch)
             if answers[place] and batch.labels:
                 loss = model(
@@ -72,6 +83,8 @@ def backward(
                     model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
                 if seen[place]:
                     model.embed_images(inputs["pixel_values"])
+            if guided[place]:
+                parts["guide"] = guiding_loss(watched, batch.gazes, batch.starts) * (guided[place] / all_guided)
             if heard[place]:
                 sounds_XW = torch.cat(sensed["audio_connector"])
                 parts["listen"] = listening_loss(model, sounds_XW, batch, near) * (heard[place] / all_heard)
@@ -82,7 +95,7 @@ def backward(
             totals[name] += float(value.detach())
         if not all(map(math.isfinite, totals.values())):
             break
-        weighted = [value if name == "loss" else listen * value for name, value in parts.items()]
+        weighted = [weights[name] * value for name, value in parts.items()]
         total = torch.stack(weighted).sum() if weighted else None
         if total is not None and total.requires_grad:
             total.backward()
