@@ -1,5 +1,7 @@
 """Changes to media move boxes and word times along, and never cut what is asked about."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -215,3 +217,20 @@ def test_no_flip_where_the_text_says_left():
     for seed in range(8):
         made = augment_images(scene(box, "the left one"), Augment(flip=True), np.random.default_rng(seed))
         assert made.answer.parts[0].boxes == tuple(box)
+
+
+def test_a_picture_that_is_counted_too_stays_in_view_whole():
+    found = scene([(0.4, 0.4, 0.6, 0.6)])
+    counted = (Message("user", (Text("how many?"),)), Message("assistant", (Text("1"),)))
+    both = replace(found, messages=(*found.messages, *counted))
+    crops = Augment(shift=0.5, scale=1.0)
+    for seed in range(30):
+        made = augment_images(both, crops, np.random.default_rng(seed))
+        (box,) = made.answer.parts if isinstance(made.answer.parts[0], Box) else made.messages[1].parts
+        ((left, _, right, _),) = box.boxes
+        assert right - left <= 0.2 + 1e-9  # never nearer than the whole picture
+    widths = []
+    for seed in range(30):
+        ((left, _, right, _),) = augment_images(found, crops, np.random.default_rng(seed)).messages[1].parts[0].boxes
+        widths.append(right - left)
+    assert max(widths) > 0.25

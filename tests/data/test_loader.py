@@ -258,3 +258,46 @@ def test_labels_stand_for_every_embedding_of_sound_and_sight(model_and_processor
         len(batch.heard_sides) == len(sounds) and ((batch.heard_sides >= 0).any(-1).any(-1) <= (batch.heard >= 0)).all()
     )
     assert ((batch.seen_sides >= 0).all(-1).all(-1) == (batch.seen > 0)).all()
+
+
+def asked_twice(folder, samples=6):
+    """Pictures with a box question, a count and a colour each."""
+    path = write(folder, samples, (picture,))
+    lines = []
+    for line in map(json.loads, path.read_text().splitlines()):
+        lines.append(line)
+        for text_, answer in (("how many boxes?", "1"), ("which colour?", "red")):
+            question = [line["messages"][0]["content"][0], {"type": "text", "text": text_}]
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            lines.append({"id": line["id"] + text_, "messages": messages})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_questions_about_one_picture_become_one_conversation_about_it(processor, tmp_path):
+    path = asked_twice(tmp_path / "pictures")
+    alone = data([path], processor, Augment())
+    together = data([path], processor, Augment(converse=1.0))
+    for position in range(18):
+        one, joined = alone.conversation(position), together.conversation(position)
+        assert len(joined.images) == 1 and len(joined.messages) == 6
+        assert joined.messages[:2] == one.messages or joined.messages[1] == one.messages[1]
+        answers = {str(m.parts[0]) for m in joined.messages if m.role == "assistant"}
+        assert len(answers) == 3  # the picture's own three, each once
+        encoded = together.encode(position).encoded
+        assert len(encoded.images) == 1 and 0 < len(encoded) <= together.length(position)
+    assert {len(data([path], processor, Augment(converse=0.5)).conversation(p).messages) for p in range(18)} == {
+        2,
+        4,
+        6,
+    }
+    batch = next(together.batches())
+    assert len(batch.answers) == 3 * len(batch.samples) and min(batch.answers) > 0
+
+
+def test_a_conversation_is_never_longer_than_a_row(processor, tmp_path):
+    path = asked_twice(tmp_path / "pictures")
+    longest = int(data([path], processor, Augment()).lengths[0].tokens.max())
+    bounded = data([path], processor, Augment(converse=1.0), row_tokens=longest + 3)
+    assert all(bounded.length(p) <= longest + 3 and len(bounded.encode(p).encoded) <= longest + 3 for p in range(18))
+    assert {len(bounded.conversation(p).messages) for p in range(18)} == {2}

@@ -3,7 +3,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from weft.models.loss import bell_loss, chunked_cross_entropy, next_token_targets, sample_weights
+from weft.models.loss import answer_weights, bell_loss, chunked_cross_entropy, next_token_targets
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -52,14 +52,13 @@ def test_labels_stand_at_their_own_position_and_no_sample_predicts_the_next():
     assert labels.tolist() == [[5, 6, 7, 8, 9]]
 
 
-def test_a_sample_counts_for_its_labels_to_a_power():
+def test_an_answer_counts_for_its_labels_to_a_power():
     targets = torch.tensor([[1, 2, 3, 4, -100, -100, 5, -100, -100]])
-    lengths = torch.tensor([6, 2, 1])
-    whole = {p: sample_weights(targets, p, lengths)[targets != -100].tolist() for p in (0.0, 0.5, 1.0)}
+    whole = {p: answer_weights(targets, p)[targets != -100].tolist() for p in (0.0, 0.5, 1.0)}
     assert whole == {0.0: [1.0] * 5, 0.5: [0.5] * 4 + [1.0], 1.0: [0.25] * 4 + [1.0]}
     padded = torch.full((3, 6), -100)
-    padded[0], padded[1, :2] = targets[0, :6], targets[0, 6:8]
-    assert sample_weights(padded, 1.0)[padded != -100].tolist() == whole[1.0]
+    padded[0, 2:], padded[1, :2] = targets[0, :4], targets[0, 6:8]  # a row that ends and one that begins with labels
+    assert answer_weights(padded, 1.0)[padded != -100].tolist() == whole[1.0]
 
 
 @pytest.mark.parametrize("chunk", [1, 50 * 7, 1 << 20])

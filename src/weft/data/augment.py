@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Augment(BaseModel):
     color: float = Field(0.0, ge=0, lt=1)  # brightness, contrast and saturation factors in 1 +- color
     shift: float = Field(0.0, ge=0, le=1)  # translation in fractions of the image
     scale: float = Field(0.0, ge=0, le=2)  # zoom factor between 1 / (1 + scale) and 1 + scale
+    converse: float = Field(0.0, ge=0, le=1)  # chance of going on with another question about the picture, and again
     flip: bool = False  # left-right, half of the time; never where the text says left or right
 
 
@@ -277,6 +279,24 @@ def mask_features(features: Sequence[np.ndarray], augment: Augment, rng: np.rand
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
+def asked_picture(conversation: Conversation) -> str | None:
+    """The file of the picture that a sample asks one question about; None where it is of another kind."""
+    if [m.role for m in conversation.messages] != ["user", "assistant"] or conversation.audios:
+        return None
+    sources = [image.source for image in conversation.images]
+    return str(sources[0]) if len(sources) == 1 and isinstance(sources[0], (str, Path)) else None
+
+
+def converse(conversations: Sequence[Conversation]) -> Conversation:
+    """Samples that ask about one picture as one conversation about it, which costs the picture once."""
+    first, *more = conversations
+    messages = list(first.messages)
+    for conversation in more:
+        for message in conversation.messages:
+            messages.append(replace(message, parts=tuple(p for p in message.parts if not isinstance(p, Image))))
+    return replace(first, messages=tuple(messages))
+
+
 def augment_images(conversation: Conversation, augment: Augment, rng: np.random.Generator) -> Conversation:
     """Colour, crop and flip of every picture (sources are PIL images), its boxes moved along."""
     parts = list(conversation.parts())
@@ -287,7 +307,7 @@ def augment_images(conversation: Conversation, augment: Augment, rng: np.random.
             picture = _recolor(picture, augment.color, rng)
         moves: Move = _stay
         if augment.shift or augment.scale:
-            boxes = [b for p in mine for b in p.boxes]
+            boxes = [b for p in mine for b in p.boxes] if _boxed_turns(conversation, mine) else []
             window = draw_crop(augment, rng, boxes, picture.size)
             if window is not None:
                 picture, moves = crop(picture, window)
@@ -296,6 +316,16 @@ def augment_images(conversation: Conversation, augment: Augment, rng: np.random.
         conversation = _replace_image(conversation, number, picture, mine, moves)
         parts = list(conversation.parts())
     return conversation
+
+
+def _boxed_turns(conversation: Conversation, boxes: Sequence[Box]) -> bool:
+    """Whether every question or its answer has one of ``boxes``: a count is of the whole picture."""
+    turns = list(zip(conversation.messages, conversation.messages[1:], strict=False))
+    return all(
+        any(p is b for p in (*asked.parts, *answer.parts) for b in boxes)
+        for asked, answer in turns
+        if answer.role == "assistant"
+    )
 
 
 def draw_crop(

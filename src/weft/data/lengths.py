@@ -10,17 +10,18 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
-from weft.data.augment import editable_time, join_key
+from weft.data.augment import asked_picture, editable_time, join_key
 from weft.data.source import JsonlSource
+from weft.dialects import Modality
 from weft.media import audio_samples
-from weft.models.layout import audio_windows
+from weft.models.layout import audio_windows, image_tokens
 
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
@@ -35,6 +36,8 @@ class Lengths:
     group: np.ndarray  # [n] int32
     words: np.ndarray  # [n] int32: timed words of the answer; 0 where there are none
     shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
+    picture: np.ndarray  # [n] int32: which picture one question is asked about; 0: a sample of another kind
+    picture_tokens: np.ndarray  # [n] int32 that picture takes of `tokens`
     problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
 
     def members(self) -> dict[int, np.ndarray]:
@@ -42,12 +45,23 @@ class Lengths:
         usable = (self.tokens > 0) & (self.group > ALONE)
         return {int(g): np.flatnonzero(usable & (self.group == g)) for g in np.unique(self.group[usable])}
 
+    def asked_together(self) -> dict[int, np.ndarray]:
+        """Samples of each picture."""
+        usable = np.flatnonzero((self.tokens > 0) & (self.picture > 0))
+        usable = usable[np.argsort(self.picture[usable], kind="stable")]
+        edges = np.flatnonzero(np.diff(self.picture[usable])) + 1
+        return {int(self.picture[some[0]]): some for some in np.split(usable, edges) if len(some) > 1}
+
 
 def clip_tokens(processor: Any, samples: int) -> int:
     """Tokens that a clip of ``samples`` takes, boundaries included."""
-    _, start, end = processor.dialect.slot_tokens("audio")
-    edges = (start is not None) + (end is not None)
-    return sum(w.tokens + edges for w in audio_windows(processor.audio, samples))
+    return sum(slot_tokens(processor, "audio", w.tokens) for w in audio_windows(processor.audio, samples))
+
+
+def slot_tokens(processor: Any, modality: Modality, embeddings: int) -> int:
+    """Tokens of a medium that is encoded as so many embeddings, boundaries included."""
+    _, start, end = processor.dialect.slot_tokens(modality)
+    return embeddings + (start is not None) + (end is not None)
 
 
 def measure(
@@ -81,15 +95,7 @@ def measure(
             f"{source.where(int(i))}: {lengths.tokens[i]} tokens do not fit a row of {row_tokens}" for i in long
         )
         tokens = np.where(lengths.tokens > row_tokens, 0, lengths.tokens)
-        lengths = Lengths(
-            tokens,
-            lengths.clip_samples,
-            lengths.clip_tokens,
-            lengths.group,
-            lengths.words,
-            lengths.shared,
-            (*lengths.problems, *told),
-        )
+        lengths = replace(lengths, tokens=tokens, problems=(*lengths.problems, *told))
     if not lengths.tokens.any():
         first = f" (the first: {lengths.problems[0]})" if lengths.problems else ""
         raise WeftError(f"{source.path}: every sample was left out{first}; nothing is left to train on")
@@ -103,7 +109,9 @@ def _measure(
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
     words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    picture, picture_tokens = np.zeros(n, np.int32), np.zeros(n, np.int32)
     groups: dict[str, tuple[int, int]] = {}
+    pictures: dict[str, int] = {}
     problems: list[str] = []
     for i in range(n):
         if progress and i % 1000 == 0:
@@ -114,6 +122,9 @@ def _measure(
             if len(conversation.audios) == 1:
                 words[i] = sum(len(p.words) for p in conversation.parts() if isinstance(p, Words))
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
+            if (file := asked_picture(conversation)) is not None:
+                picture[i] = pictures.setdefault(file, len(pictures) + 1)
+                picture_tokens[i] = slot_tokens(processor, "image", image_tokens(processor.vision))
         except WeftError as error:
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
             if on_bad_sample == "fail":
@@ -121,7 +132,7 @@ def _measure(
                 raise WeftError(f"{problem}; {advice}") from None
             problems.append(problem)
             tokens[i] = 0
-    return Lengths(tokens, clips, in_clip, group, words, shared, tuple(problems))
+    return Lengths(tokens, clips, in_clip, group, words, shared, picture, picture_tokens, tuple(problems))
 
 
 def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:
@@ -155,15 +166,8 @@ def _key(source: JsonlSource, processor: Any) -> str:
 def _read(file: Path) -> Lengths | None:
     try:
         with np.load(file) as data:
-            return Lengths(
-                data["tokens"],
-                data["clip_samples"],
-                data["clip_tokens"],
-                data["group"],
-                data["words"],
-                data["shared"],
-                tuple(str(p) for p in data["problems"]),
-            )
+            arrays = {f.name: data[f.name] for f in fields(Lengths)}
+            return Lengths(**{**arrays, "problems": tuple(str(p) for p in arrays["problems"])})
     except (OSError, ValueError, KeyError, EOFError):
         return None  # absent or damaged: measured again
 
@@ -172,14 +176,6 @@ def _write(file: Path, lengths: Lengths) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npz")
     os.close(handle)
-    np.savez(
-        name,
-        tokens=lengths.tokens,
-        clip_samples=lengths.clip_samples,
-        clip_tokens=lengths.clip_tokens,
-        group=lengths.group,
-        words=lengths.words,
-        shared=lengths.shared,
-        problems=np.array(lengths.problems, dtype=str),
-    )
+    arrays = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
+    np.savez(name, **{**arrays, "problems": np.array(lengths.problems, dtype=str)})
     os.replace(name, file)

@@ -25,6 +25,7 @@ from weft.data.augment import (
     Take,
     augment_images,
     color_sound,
+    converse,
     draw_clip,
     make_clip,
     mask_features,
@@ -48,7 +49,7 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
-    answers: list[int]  # tokens of each sample that are learned
+    answers: list[int]  # tokens of each answer, a run of labels
     # Empty unless listening:
     heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known
     heard_sides: torch.Tensor  # [X, 2, F] tokens of the start and end of the word there, on F scales; else -100
@@ -67,8 +68,14 @@ class Batch:
         return sum(self.answers)
 
     def weight(self, balance: float = 0.0) -> float:
-        """What the batch's mean loss counts for, where a label of a sample with n counts n to the power of -balance."""
+        """What the batch's mean loss counts for, where a label of n in an answer counts n to the power of -balance."""
         return sum(n ** (1 - balance) for n in self.answers if n)
+
+
+def runs(mask: np.ndarray) -> list[int]:
+    """Lengths of the runs of True."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
+    return (edges[1::2] - edges[::2]).tolist()
 
 
 class MediaCache:
@@ -167,6 +174,7 @@ class TrainingData:
             for s in self.sources
         ]
         self.members = [lengths.members() for lengths in self.lengths]
+        self.together = [lengths.asked_together() for lengths in self.lengths]
         self.listen, self.guide, self.in_order, self.first_row = listen, guide, in_order, first_row
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
@@ -203,8 +211,29 @@ class TrainingData:
         lengths = self.lengths[number]
         clip = self._clip_plan(position, number, index)
         if clip is None or not lengths.tokens[index]:
-            return int(lengths.tokens[index])
+            return int(lengths.tokens[index]) + sum(
+                self._added(lengths, i) for i in self._more(position, number, index)
+            )
         return self._planned_tokens(lengths, clip)
+
+    def _more(self, position: int, number: int, index: int) -> list[int]:
+        """Samples that ask more about the picture, in the same conversation."""
+        chance, lengths = self.specs[number].augment.converse, self.lengths[number]
+        others = self.together[number].get(int(lengths.picture[index])) if chance else None
+        if others is None or not lengths.tokens[index]:
+            return []
+        more: list[int] = []
+        rng, total = self._rng(position, 3), int(lengths.tokens[index])
+        for i in map(int, rng.permutation(others[others != index])):
+            total += self._added(lengths, i)
+            if rng.random() >= chance or total > self.row_tokens:
+                break
+            more.append(i)
+        return more
+
+    def _added(self, lengths: Lengths, index: int) -> int:
+        """Tokens, at most, that a sample's question and answer add to a conversation about its picture."""
+        return int(lengths.tokens[index] - lengths.picture_tokens[index])
 
     def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
         tokens = clip_tokens(self.processor, clip.samples) + int(lengths.shared[clip.takes[0].index])
@@ -239,6 +268,8 @@ class TrainingData:
         source, augment = self.sources[number], self.specs[number].augment
         clip = self._clip_plan(position, number, index)
         conversation = source[index]
+        if more := self._more(position, number, index):
+            conversation = converse([conversation, *(source[i] for i in more)])
         if clip is not None:
             conversation = make_clip(clip, self.rate, source.__getitem__, self._wave)
         rng = self._rng(position, 1)
@@ -311,7 +342,7 @@ class TrainingData:
             "inputs": {k: np.asarray(v) for k, v in inputs.items()},
             "tokens": tokens,
             "places": max(places, tokens),
-            "answers": [int(e.loss_mask[1:].sum()) for e in encoded],
+            "answers": [n for e in encoded for n in runs(e.loss_mask[1:])],
             "heard": sounds.heard,
             "heard_sides": sounds.sides,
             "seen": views.seen,

@@ -28,22 +28,17 @@ def next_token_targets(labels_BL: torch.Tensor, segment_lengths_S: torch.Tensor 
     return F.pad(labels_BL[:, 1:], (0, 1), value=IGNORE)
 
 
-def sample_weights(
-    targets_BL: torch.Tensor, power: float, segment_lengths_S: torch.Tensor | None = None
-) -> torch.Tensor:
-    """[B, L]: what each position counts for, its sample's number of labels to the power of -``power``.
+def answer_weights(targets_BL: torch.Tensor, power: float) -> torch.Tensor:
+    """[B, L]: what each label counts for, the number of labels of its answer to the power of -``power``.
 
-    0: every label alike; 1: every sample alike; 0.5 lies between (the square averaging of InternVL 2.5).
+    An answer is a run of labels without a gap. 0: every label alike; 1: every answer alike; 0.5 lies between (the
+    square averaging of InternVL 2.5, there of samples). Positions without a label weigh as the answer before them.
     """
-    b, length = targets_BL.shape
-    device = targets_BL.device
-    if segment_lengths_S is None:
-        sample_BL = torch.arange(b, device=device)[:, None].expand(b, length)
-    else:
-        segments = torch.arange(len(segment_lengths_S), device=device)
-        sample_BL = segments.repeat_interleave(segment_lengths_S.to(device)).view(b, length)
-    counts = torch.bincount(sample_BL.flatten(), (targets_BL != IGNORE).flatten().float())
-    return counts.clamp(min=1).pow(-power)[sample_BL]
+    labelled_BL = targets_BL != IGNORE
+    begins_BL = labelled_BL & ~F.pad(labelled_BL[:, :-1], (1, 0))
+    answer_N = begins_BL.flatten().cumsum(0)
+    counts = torch.bincount(answer_N, labelled_BL.flatten().float())
+    return counts.clamp(min=1).pow(-power)[answer_N].view(targets_BL.shape)
 
 
 def chunked_cross_entropy(

@@ -40,7 +40,7 @@ from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.conv import ConvTower
 from weft.models.layout import image_grid, mel_bands, merged_grid, token_seconds
-from weft.models.loss import chunked_cross_entropy, next_token_targets, sample_weights
+from weft.models.loss import answer_weights, chunked_cross_entropy, next_token_targets
 from weft.models.splice import before_last_run, splice, splice_boundaries
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
@@ -290,9 +290,9 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
         ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
         over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
-        A label of a sample (row or segment) with n labels counts n to the power of -``balance``: 0 makes labels equal,
-        1 samples, 0.5 is the square averaging of InternVL 2.5. ``near``: the target of a coordinate or time is a bell
-        of that width in steps, on the finest scale of those by which the connector names places.
+        A label of an answer (a run of labels) with n of them counts n to the power of -``balance``: 0 makes labels
+        equal, 1 answers, 0.5 is the square averaging of InternVL 2.5. ``near``: the target of a coordinate or time is
+        a bell of that width in steps, on the finest scale of those by which the connector names places.
         ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
         Raises WeftError where media and placeholders do not match.
         """
@@ -344,7 +344,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             label_smoothing=label_smoothing,
             scales=[tuple(s[-1]) for s in (self.config.image_place_ids, self.config.audio_place_ids) if s is not None],
             near=near,
-            weights_BL=sample_weights(targets_BL, balance, segment_lengths) if balance else None,
+            weights_BL=answer_weights(targets_BL, balance) if balance else None,
         )
         divisor = num_items_in_batch if num_items_in_batch is not None else count.masked_fill(count == 0, 1)
         return WeftOutput(

@@ -113,7 +113,7 @@ class Stage(Frozen):
     accumulate: int = Field(1, ge=1)
     packing: bool = True
     label_smoothing: float = 0.0
-    balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: samples; 0.5: between (square averaging)
+    balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: answers; 0.5: between (square averaging)
     # Coordinates and times: width, in steps of their finest scale, of the bell that stands for the right one; 0: none.
     near: float = Field(0.0, ge=0)
     listen: Listen = Listen()
