@@ -128,7 +128,7 @@ def test_two_ranks_learn_what_one_does(files, tmp_path, kind):
         lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
         stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
     if kind == "listen":
-        stage["listen"] = Listen(weight=1.0, first=2)
+        stage["listen"] = Listen(weight=1.0, first=2, guide=1.0)
     spec = tiny_spec(dropout=0.1)
     one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", console=QUIET)
     ended = together(2, tiny_recipe(files, spec, accumulate=1, **stage), tmp_path / "two")
