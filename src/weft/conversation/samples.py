@@ -266,7 +266,7 @@ def _message(
             part = raw if known else read_part(raw, i, units, folder, exists, lenient)
             kind = type(part)
             if kind not in allowed:
-                raise Mistake(f"a {role} message holds {listed(PARTS[role])} parts, no {kind.__name__.lower()}", "type")
+                raise Mistake(f"{role} messages hold {listed(PARTS[role])} parts, no {kind.__name__.lower()}", "type")
             if kind is Task:
                 if tasked:
                     raise Mistake("a message has at most one task: make two messages of it", "task")
