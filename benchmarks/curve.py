@@ -32,6 +32,7 @@ SHOWN = {
     "box_f1_50": "boxes, F1",
     "exact": "exact",
 }
+UPWARDS = ("box_accuracy_50", "box_f1_50", "exact")
 
 
 def minutes_by_step(run: Path) -> dict[int, float]:
@@ -61,11 +62,11 @@ def curve(model: Path, run: Path, data: Path) -> dict[str, Any]:
     for step, weights in sorted(steps.items()):
         odd = answerer.model.load_state_dict(weights, strict=False).unexpected_keys
         if odd:
-            raise SystemExit(f"{run}: its checkpoints hold {odd[0]}, which {model} has not; give a run without adapters")
+            raise SystemExit(
+                f"{run}: its checkpoints hold {odd[0]}, which {model} has not; give a run without adapters"
+            )
         report = evaluate(answerer, data, None, name=str(model))
-        scores = {
-            task: {k: v for k, v in each.items() if k in SHOWN} for task, each in report["metrics"].items()
-        }
+        scores = {task: {k: v for k, v in each.items() if k in SHOWN} for task, each in report["metrics"].items()}
         best = best or report["baseline"]
         points.append({"step": step, "minutes": round(minutes[step], 2), "metrics": scores})
         print(f"{step:>6} updates  {minutes[step]:6.1f} min  {json.dumps(scores)}", flush=True)
@@ -80,6 +81,7 @@ def draw(files: list[Path], out: Path) -> None:
         for told in [json.loads(file.read_text())]
         for task, scores in told["points"][-1]["metrics"].items()
         for metric in scores
+        if not (metric == "box_f1_50" and "box_accuracy_50" in scores)
     ]
     mpl.rcParams.update({"svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, len(panels), figsize=(2.5 * len(panels), 2.4), squeeze=False, layout="constrained")
@@ -88,10 +90,11 @@ def draw(files: list[Path], out: Path) -> None:
         x, y = zip(*[(a, b) for a, b in points if b is not None], strict=True)
         axis.plot(x, y, color="#2b6cb0", marker="o", markersize=3)
         constant = told["constants"].get(task, {}).get(metric)
-        top = max([v for v in y if v <= 3 * y[0] or metric != "wer"] + [constant or 0])
+        top = max([*y, constant or 0]) if constant is None or metric in UPWARDS else max(y[-1], 1.25 * constant)
         if constant is not None:
             axis.axhline(constant, color="#777777", linestyle="--", linewidth=1)
-            axis.annotate("constant answer", (x[-1], constant), ha="right", va="bottom", color="#777777", fontsize=8)
+            side = "top" if metric in UPWARDS else "bottom"
+            axis.annotate("constant answer", (x[-1], constant), ha="right", va=side, color="#666666", fontsize=8)
         axis.set(title=f"{name}, {task}\n{SHOWN[metric]}", xlabel="minutes", ylim=(0, 1.1 * top), xlim=(0, None))
     figure.savefig(out)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weft.training.recipe import Recipe
 
 TRAIN, TEST, SHOWN = 4000, 120, 6  # samples to learn from, to score on, to show
-STEPS, ROW_TOKENS = 1200, 1024
+STEPS, ROW_TOKENS = 2000, 1024
 TRAIN_SEED, TEST_SEED = 1, 2
 
 

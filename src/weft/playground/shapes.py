@@ -1,7 +1,7 @@
 """Coloured shapes and plain sounds with exact answers: enough to see a model learn within minutes.
 
 Everything follows from a seed, on any machine. A picture holds one or two shapes of different colours that do not
-touch; a clip holds one or two sounds, one after the other.
+touch, and is asked about twice: where one is, and something else. A clip holds one or two sounds, one after the other.
 """
 
 from __future__ import annotations
@@ -121,13 +121,17 @@ def _tone(name: str, samples: int, rng: np.random.Generator) -> np.ndarray:
     return made * edge
 
 
+def ask_where(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
+    """Where one of the shapes is."""
+    one = shapes[int(rng.integers(len(shapes)))]
+    return [Task("refer"), Text(one.phrase)], [Box((one.box,), one.phrase, 0)]
+
+
 def ask_picture(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
-    """A question about a picture and its answer."""
-    kind = rng.choice(["refer", "color", "shape", "count"], p=[0.5, 0.2, 0.15, 0.15])
+    """Another question about a picture and its answer."""
+    kind = rng.choice(["color", "shape", "count"], p=[0.4, 0.3, 0.3])
     one = shapes[int(rng.integers(len(shapes)))]
     alone = [s for s in shapes if sum(s.shape == other.shape for other in shapes) == 1]
-    if kind == "refer":
-        return [Task("refer"), Text(one.phrase)], [Box((one.box,), one.phrase, 0)]
     if kind == "color" and alone:
         one = alone[int(rng.integers(len(alone)))]
         return [Task("vqa"), Text(f"what color is the {one.shape}?")], [Text(one.color)]
@@ -158,10 +162,12 @@ def _samples(folder: Path, count: int, seed: int) -> Iterator[Conversation]:
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         media: Part
-        if i % 2 == 0:
+        if i % 3 == 0:
             picture, shapes = draw_picture(rng)
             file = folder / f"{i:05}.png"
             picture.save(file, compress_level=1)
+            media, (question, answer) = Image(str(file)), ask_where(rng, shapes)
+        elif i % 3 == 1:
             media, (question, answer) = Image(str(file)), ask_picture(rng, shapes)
         else:
             wave, sounds = make_clip(rng)

@@ -20,15 +20,15 @@ SOUND = Augment(
     freq_masks=2,
     freq_mask_bands=12,
 )
-# Where answers tell what is heard when or seen where, the encoders learn that first, alone, then beside the answers; and
-# the language model is told where to look while it writes.
+# Where answers tell what is heard when or seen where, the encoders learn that first, alone, then beside the answers,
+# and the language model is told where to look while it writes.
 LISTEN = Listen(weight=1.0, first=300, guide=1.0)
 NEAR = 2.0  # hundredths of a side that a coordinate's bell is wide
 BALANCE = 0.5  # else the eight boxes of a detection drown a count
 PICTURES = Augment(color=0.3, shift=0.15, scale=0.25)
 BOTH = Augment(**{**SOUND.model_dump(), **PICTURES.model_dump(include={"color", "shift", "scale"})})
-# A model that knows nothing of pictures learns places twice as well from mirrored ones too, and reads no letters yet. It
-# sees each more often where all that is asked about one stands in one conversation.
+# A model that knows nothing of pictures learns places twice as well from mirrored ones too, and reads no letters yet.
+# It sees each more often where all that is asked about one stands in one conversation.
 MIRRORED = BOTH.model_copy(update={"flip": True, "converse": 0.75})
 
 
