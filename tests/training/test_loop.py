@@ -351,3 +351,20 @@ def test_a_stage_without_data_is_refused(data, tmp_path):
     with pytest.raises(WeftError, match="no training data"):
         go(tiny_recipe(data, mixture=()), tmp_path / "run")
     assert isinstance(Stage().mixture, tuple)
+
+
+def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_update(data, tmp_path, monkeypatch):
+    """Else one rank would stop alone; and one that comes while they agree must not be lost."""
+    asked = []
+
+    def largest(self, value):
+        asked.append(value)
+        if len(asked) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)  # too late for this answer
+        return value
+
+    monkeypatch.setattr(loop.Ranks, "largest", largest)
+    with pytest.raises(Interrupted):
+        go(tiny_recipe(data, steps=6, recipe={"checkpoint_every": 1000}), tmp_path / "run")
+    told = [i for i, value in enumerate(asked) if value]
+    assert told and told[0] > 3 and len(records(tmp_path / "run")) < 6

@@ -163,6 +163,8 @@ class Run:
             together = self.ranks.world == 1 or isinstance(error, Agreed)
             if together and self.step and self.step != self.saved_at and hasattr(self, "optimizer"):
                 self._save(None)
+            if together:
+                leave()
             if together and not self.ranks.first:
                 raise SystemExit(2) from None  # the first rank says it
             saved = self.saved_at if self.saved_at >= 0 else 0
@@ -374,11 +376,12 @@ class Run:
             self.stale = 0 if better else self.stale + 1
             self.best = score if better else self.best
         is_best = score is not None and self.stale == 0
-        self.signal = self.ranks.largest(self.signal)
-        if self.signal or is_best or self.step % self.recipe.checkpoint_every == 0:
+        stop = self.ranks.largest(self.signal)  # what comes after this is heard of after the next update, by all
+        if stop or is_best or self.step % self.recipe.checkpoint_every == 0:
             self._save(score, data)
-        if self.signal:
-            stopped = Interrupted(self.run, self.step, self.signal)
+        if stop:
+            leave()
+            stopped = Interrupted(self.run, self.step, stop)
             raise stopped if self.ranks.first else SystemExit(stopped.status)
         if time.monotonic() - self.drawn > 60:
             self._draw()

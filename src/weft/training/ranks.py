@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -88,6 +88,7 @@ class Ranks:
             except Exception as error:  # raised below, once the others know
                 failed = error
         if self.told(failed is not None):
+            leave()
             raise failed or SystemExit(2)  # the first rank says why
         return result
 
@@ -131,8 +132,14 @@ def talks() -> bool:
 
 
 def leave() -> None:
-    """Takes leave of the others, where there are any."""
+    """Takes leave of the others, where there are any; for ends that all ranks know of.
+
+    A rank that ended right after an exchange could take the answer with it before another had it. Nobody gets through
+    this barrier until all have everything; that it may itself be broken off then is no matter.
+    """
     if dist.is_available() and dist.is_initialized():
+        with suppress(RuntimeError):
+            dist.barrier()
         dist.destroy_process_group()
 
 
