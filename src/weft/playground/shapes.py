@@ -162,12 +162,12 @@ def _samples(folder: Path, count: int, seed: int) -> Iterator[Conversation]:
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         media: Part
-        if i % 3 == 0:
+        if i % 4 == 0:
             picture, shapes = draw_picture(rng)
             file = folder / f"{i:05}.png"
             picture.save(file, compress_level=1)
             media, (question, answer) = Image(str(file)), ask_where(rng, shapes)
-        elif i % 3 == 1:
+        elif i % 4 == 1:
             media, (question, answer) = Image(str(file)), ask_picture(rng, shapes)
         else:
             wave, sounds = make_clip(rng)
