@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from varlen import documented_varlen
 from weft.conversation import WeftError
 from weft.models.attention import TESTED_FAMILIES, packing_problem
 
@@ -138,26 +139,27 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypa
 
     from weft.models import attention
 
-    def documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
-        assert cu_seq_q.dtype == torch.int32 and max_q == max_k == max(LENGTHS)
-        out = []
-        for a, b in zip(cu_seq_q[:-1].tolist(), cu_seq_q[1:].tolist(), strict=True):
-            distance = torch.arange(b - a)[:, None] - torch.arange(b - a)[None]
-            left, right = (b - a if w < 0 else w for w in window_size)
-            mask = (distance <= left) & (distance >= -right)
-            q, k, v = (x[a:b].transpose(0, 1) for x in (query, key, value))
-            out.append(
-                torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
-            )
-        return torch.cat(out)
-
     taken = inspect.signature(varlen.varlen_attn).parameters
-    assert inspect.signature(documented).parameters.keys() <= taken.keys()
-    monkeypatch.setattr(varlen, "varlen_attn", documented)
+    assert inspect.signature(documented_varlen).parameters.keys() <= taken.keys()
+    monkeypatch.setattr(varlen, "varlen_attn", documented_varlen)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, sum(LENGTHS), 8) for heads in (4, 2, 2))
     args = (query, key, value, list(LENGTHS), attention.Rule(scaling=0.3, window=window, causal=causal))
     torch.testing.assert_close(attention._varlen(*args), attention._per_segment(*args))
+
+
+def test_torch_takes_what_a_gpu_is_asked_for():
+    """`varlen_attn` itself and its derivative, on tensors without numbers."""
+    from weft.models import attention
+
+    query, key, value = (
+        torch.empty(1, heads, sum(LENGTHS), 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+        for heads in (4, 2, 2)
+    )
+    out = attention._varlen(query, key, value, list(LENGTHS), attention.Rule(scaling=0.3, window=4))
+    assert out.shape == (1, sum(LENGTHS), 4, 8) and out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert [x.grad.shape for x in (query, key, value)] == [x.shape for x in (query, key, value)]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])

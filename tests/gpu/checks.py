@@ -1,0 +1,156 @@
+"""Models, training and answers on a GPU, beside the same on a CPU."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tiny_model import questions
+from tiny_model import tiny as tiny_chat
+from training_world import picture, speech, text, tiny_recipe, write
+from weft.models import attention
+from weft.models.attention import TESTED_FAMILIES
+from weft.training.loop import train
+from weft.training.ranks import Ranks
+from weft.training.recipe import Evaluation, Listen, Lora, PartTraining
+
+LENGTHS = (9, 1, 14, 3)
+
+
+def packed(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    ids = [i for row in rows for i in row]
+    return {
+        "input_ids": torch.tensor([ids]),
+        "labels": torch.tensor([ids]),
+        "position_ids": torch.tensor([[i for row in rows for i in range(len(row))]]),
+        "segment_lengths": torch.tensor([len(row) for row in rows]),
+    }
+
+
+def trained(model: Any, inputs: dict[str, torch.Tensor], device: str) -> dict[str, torch.Tensor]:
+    """Loss and gradients, brought back."""
+    model.zero_grad()
+    loss = model.to(device)(**{k: v.to(device) for k, v in inputs.items()}).loss
+    loss.backward()
+    found = {n: p.grad.cpu().float() for n, p in model.named_parameters() if p.grad is not None}
+    return found | {"loss": loss.detach().cpu().float()}
+
+
+def assert_close(there: dict[str, torch.Tensor], here: dict[str, torch.Tensor]) -> None:
+    assert there.keys() == here.keys()
+    off = {n: float((there[n] - here[n]).norm() / (here[n].norm() + 1e-2)) for n in here}
+    assert max(off.values()) < 1e-3, {n: x for n, x in off.items() if x >= 1e-3}
+
+
+@pytest.mark.parametrize("family", TESTED_FAMILIES)
+def test_packed_rows(family, gpu):
+    inputs = packed([tiny.words(n, n) for n in LENGTHS])
+    there, here = trained(tiny.model(family), inputs, gpu), trained(tiny.model(family), inputs, "cpu")
+    assert_close(there, here)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_packed_rows_in_half_precision(window, gpu):
+    """The kernel that a GPU runs for these, beside what is computed sample by sample in float32."""
+    torch.manual_seed(0)
+    rule = attention.Rule(scaling=0.3, window=window)
+    ours = [torch.randn(1, heads, sum(LENGTHS), 32, dtype=torch.bfloat16) for heads in (4, 2, 2)]
+    there = [x.to(gpu).requires_grad_() for x in ours]
+    here = [x.float().requires_grad_() for x in ours]
+    assert attention._varlen_can(there[2])
+    out = attention._varlen(*there, list(LENGTHS), rule)
+    wanted = attention._per_segment(*here, list(LENGTHS), rule)
+    weight = torch.randn(wanted.shape)
+    (out.float() * weight.to(gpu)).sum().backward()
+    (wanted * weight).sum().backward()
+    near = {"rtol": 3e-2, "atol": 3e-2}
+    torch.testing.assert_close(out.detach().cpu().float(), wanted.detach(), **near)
+    for x, y in zip(there, here, strict=True):
+        torch.testing.assert_close(x.grad.cpu().float(), y.grad, **near)
+
+
+@pytest.mark.parametrize("kind", list(tiny.VISION))
+def test_pictures(kind, gpu):
+    section = tiny.vision(kind, {"kind": "queries", "queries": 3, "heads": 4} if kind == "clip" else {"merge": 2})
+    rows = [tiny.image_ids(section) + tiny.words(4), tiny.words(3), tiny.words(2) + tiny.image_ids(section)]
+    inputs = packed(rows) | {"pixel_values": torch.randn(2, 3, 24, 24)}
+    assert_close(trained(tiny.model(vision=section), inputs, gpu), trained(tiny.model(vision=section), inputs, "cpu"))
+
+
+@pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "whisper_decoder", "wav2vec2"])
+def test_sounds(kind, gpu):
+    section = tiny.audio(kind, {"kind": "pool", "merge": 2} if kind == "whisper" else {"merge": 2})
+    clips = [tiny.clip(section, n, n) for n in (4000, 9000)]
+    features, lengths = tiny.pad([c[0] for c in clips])
+    inputs = packed([tiny.words(3) + clips[0][2], clips[1][2] + tiny.words(5)])
+    inputs |= {"input_features": features, "feature_lengths": lengths}
+    assert_close(trained(tiny.model(audio=section), inputs, gpu), trained(tiny.model(audio=section), inputs, "cpu"))
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}, {"num_beams": 3}, {"repetition_penalty": 1.3}])
+def test_answers(options, gpu):
+    here, there = tiny_chat(), tiny_chat()
+    there.model.to(gpu)
+    wanted = [reply.text for reply in here.chat_batch(questions(), max_new_tokens=8, **options)]
+    assert [reply.text for reply in there.chat_batch(questions(), max_new_tokens=8, **options)] == wanted
+    assert "".join(there.stream(questions()[1], max_new_tokens=8)) == here.chat(questions()[1], max_new_tokens=8).text
+
+
+def test_scores_of_answers(gpu):
+    here, there = tiny_chat(), tiny_chat()
+    there.model.to(gpu)
+    told = [[*q, {"role": "assistant", "content": "yes"}] for q in questions()]
+    assert there.score_batch(told) == pytest.approx(here.score_batch(told), rel=1e-4)
+
+
+LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connector": PartTraining(train="full")}
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"listen": Listen(weight=1.0, first=2, guide=1.0), "near": 0.5, "balance": 0.5, "accumulate": 2},
+        {"packing": False, "rows": 3},
+        {"parts": LORA, "checkpoint_activations": True},
+    ],
+    ids=["listening", "unpacked", "lora"],
+)
+def test_training(stage, gpu, tmp_path, monkeypatch):
+    """Every update, an evaluation, a checkpoint and going on from it; the log is a CPU's."""
+    data = write(tmp_path / "data", 24, (speech, picture, text, speech))
+    recipe = tiny_recipe(data, steps=4, evaluation=Evaluation(data=str(data), every=2), **stage)
+    there, here = tmp_path / "there", tmp_path / "here"
+    for run, device in ((there, gpu), (here, "cpu")):
+        on(device, monkeypatch)
+        train(recipe, run)
+    wanted = steps(here)
+    assert len(wanted) == 4 and ("guide" in wanted[-1]) == ("listen" in stage)
+    assert alike(steps(there), wanted)
+
+    on(gpu, monkeypatch)
+    shutil.rmtree(there / "final")
+    shutil.rmtree(there / "checkpoints" / "step-00000004")
+    train(None, there, resume=True)
+    assert alike(steps(there), wanted)
+
+
+def on(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ranks, "start", staticmethod(lambda: Ranks(device=device)))
+
+
+def steps(run: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    kept = ("loss", "listen", "look", "guide", "grad_norm")
+    return [{k: line[k] for k in kept if k in line} for line in lines if line["event"] == "step"]
+
+
+def alike(there: list[dict[str, float]], here: list[dict[str, float]]) -> bool:
+    return len(there) == len(here) and all(
+        x == pytest.approx(y, rel=2e-3, abs=1e-4) for x, y in zip(there, here, strict=True)
+    )

@@ -1,0 +1,30 @@
+"""The device that the checks of this folder run on: a real GPU where there is one, else the stand-in for one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import stand_in
+import torch
+from torch.nn.attention import varlen
+
+import varlen as documentation
+from weft.models import attention
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))  # tiny.py
+REAL = torch.cuda.is_available()
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if REAL:
+        yield "cuda"
+        return
+    # Packed rows take the way that they take on a GPU, up to the kernel.
+    monkeypatch.setattr(attention, "_varlen_can", lambda value: value.device.type == stand_in.NAME)
+    monkeypatch.setattr(varlen, "varlen_attn", documentation.documented_varlen)
+    with stand_in.stand_in() as device:
+        yield device

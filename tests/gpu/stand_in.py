@@ -1,0 +1,122 @@
+"""A GPU that is not there: tensors on the device "gpu" keep their numbers in CPU memory, and refuse what a GPU refuses.
+
+An operation that mixes tensors of both memories ends with torch's complaint, and everything else gives a CPU's
+numbers. What a real card adds (its kernels, autocast, its memory, NCCL) is not tested by it. It must be there before a
+process runs its first backward pass: that is when autograd counts the devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.utils import backend_registration
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+NAME = "gpu"
+# CUDA lets these read the other memory: copies, and indices, which it moves itself.
+MAY_MIX = {"copy_", "_to_copy", "index", "_index_put_impl_", "index_put_", "index_put"}
+
+
+class OnGpu(torch.Tensor):
+    """A tensor of the stand-in; ``held`` is the CPU tensor behind it."""
+
+    held: torch.Tensor
+
+    @staticmethod
+    def __new__(cls, held: torch.Tensor) -> OnGpu:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            device=torch.device(NAME, 0),
+        )
+        made.held = held
+        return made
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"OnGpu({self.held})"
+
+    def tolist(self) -> Any:
+        return self.held.tolist()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.held.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError("can't convert a GPU tensor to numpy; copy it to the CPU first")
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+class _Everywhere(TorchDispatchMode):
+    """Sees operations without tensors too (``torch.zeros(3, device="gpu")``)."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _run(func, args, kwargs or {})
+
+
+def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    if func._can_decompose():  # without a graph, operations that are made of others arrive whole
+        with _Everywhere():
+            return func.decompose(*args, **kwargs)
+    name = func._schema.name.removeprefix("aten::")
+    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    there = any(isinstance(t, OnGpu) for t in tensors)
+    _refuse(name, args, tensors if there else [])
+    device = kwargs.get("device")
+    if device is not None:
+        kwargs = {**kwargs, "device": torch.device("cpu")}
+    out = func(*tree_map_only(OnGpu, _held, args), **tree_map_only(OnGpu, _held, kwargs))
+    if name == "copy_":
+        return args[0]
+    if not (there if device is None else torch.device(device).type == NAME):
+        return out
+    return return_and_correct_aliasing(func, args, kwargs, tree_map_only(torch.Tensor, OnGpu, out))
+
+
+def _refuse(name: str, args: Any, tensors: list[torch.Tensor]) -> None:
+    left = [(tuple(t.shape), t.dtype) for t in tensors if not isinstance(t, OnGpu) and t.ndim]
+    if left and name not in MAY_MIX:
+        raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got some on the CPU: {left}")
+    if left and name == "index" and not isinstance(args[0], OnGpu):
+        raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
+
+
+def _held(tensor: OnGpu) -> torch.Tensor:
+    return tensor.held
+
+
+def prepare() -> None:
+    """Makes the device known; before the first backward pass."""
+    if torch._C._get_privateuse1_backend_name() != NAME:
+        backend_registration._setup_privateuseone_for_python_backend(NAME)
+        torch.get_device_module(NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]
+
+
+@contextmanager
+def stand_in() -> Iterator[str]:
+    """The name of a device that works meanwhile."""
+    prepare()
+    swapped, lifted = torch.__future__.get_swap_module_params_on_conversion(), torch._C._only_lift_cpu_tensors()
+    torch.__future__.set_swap_module_params_on_conversion(True)  # tied weights stay one
+    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(numbers, device=...)` is then seen as a copy
+    # subclasses of tensors cannot do without the version counters that inference mode leaves out
+    exact = patch.multiple(torch.inference_mode, __enter__=torch.no_grad.__enter__, __exit__=torch.no_grad.__exit__)
+    try:
+        with exact, _Everywhere():
+            yield NAME
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(swapped)
+        torch._C._set_only_lift_cpu_tensors(lifted)
