@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from training_world import picture, tiny_spec, write
+from training_world import picture, speech, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.gaze import Gaze
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.attention import Watched
 from weft.training.build import build_model
+from weft.training.recipe import TowerSource
 from weft.training.sensing import guided_layers, guiding_loss
 from weft.training.update import backward
 
@@ -85,4 +86,17 @@ def test_guiding_works_through_activation_checkpointing(pictures):
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     for name, value in gradients[0].items():
         assert torch.allclose(gradients[1][name], value, atol=1e-6), name
-    assert all(layer < model.config.text_config.num_hidden_layers for layer in guided_layers(model))
+    assert {m.layer_idx for m in guided_layers(model)} == {model.config.text_config.num_hidden_layers - 1}
+
+
+def test_only_the_language_model_is_guided(tmp_path):
+    """Whisper's decoder numbers its layers as well."""
+    spec = tiny_spec()
+    whisper = {**spec.audio.config, "decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 24}
+    whisper |= {"max_target_positions": 12, "decoder_start_token_id": 1}
+    audio = TowerSource(kind="whisper_decoder", config=whisper, options={"decoder_tokens": 6})
+    model, processor = build_model(spec.model_copy(update={"audio": audio}))
+    untimed = write(tmp_path, 6, (speech, picture, picture))
+    batch = next(TrainingData([SourceSpec(untimed)], processor, row_tokens=600, guide=True).batches())
+    assert "input_features" in batch.inputs and "pixel_values" in batch.inputs
+    assert backward(model, [batch], precision="float32", guide=1.0)["guide"] > 0

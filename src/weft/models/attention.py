@@ -98,20 +98,20 @@ class Watched:
     scaling: float
 
 
-_layers: Collection[int] = ()
+_callers: Collection[nn.Module] = ()
 _watched: list[Watched] = []
 
 
 @contextmanager
-def watched_attention(layers: Collection[int]) -> Iterator[list[Watched]]:
-    """Collects the calls of `weft_attention` by these layers meanwhile, in order."""
-    global _layers, _watched
-    before = _layers, _watched
-    _layers, _watched = layers, []
+def watched_attention(callers: Collection[nn.Module]) -> Iterator[list[Watched]]:
+    """Collects the calls of `weft_attention` by these modules meanwhile, in order."""
+    global _callers, _watched
+    before = _callers, _watched
+    _callers, _watched = callers, []
     try:
         yield _watched
     finally:
-        _layers, _watched = before
+        _callers, _watched = before
 
 
 def weft_attention(
@@ -128,7 +128,7 @@ def weft_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K]."""
-    if getattr(module, "layer_idx", None) in _layers:
+    if module in _callers:
         _watched.append(Watched(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling))
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     rule = Rule(causal, dropout, scaling, sliding_window, softcap)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from weft.conversation import WeftError
@@ -73,10 +74,14 @@ def _sides_loss(
     return torch.stack(losses).sum() / sides
 
 
-def guided_layers(model: Any) -> set[int]:
-    """The layers of the language model that `guiding_loss` teaches: the middle one and the last."""
+def guided_layers(model: Any) -> set[nn.Module]:
+    """What attends in the layers of the language model that `guiding_loss` teaches: the middle one and the last.
+
+    Only there: a tower that has layers with numbers too (Whisper's decoder) is not meant.
+    """
     layers = model.config.text_config.num_hidden_layers
-    return {layers // 2, layers - 1}
+    named = {layers // 2, layers - 1}
+    return {m for m in model.language_model.modules() if getattr(m, "layer_idx", None) in named}
 
 
 def guiding_loss(watched: Sequence[Watched], gazes: Sequence[Gaze], starts: Sequence[tuple[int, int]]) -> torch.Tensor:
