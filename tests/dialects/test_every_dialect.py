@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from random_conversations import conversations
 
-from weft.conversation import TASKS, Audio, Conversation, Image, Message, Task, Text
+from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
 from weft.dialects import DIALECTS, DialectError, Plain, Slot, Special, get_dialect
 from weft.models.rendering import joined
 
@@ -115,3 +115,27 @@ def test_a_training_sample_begins_with_the_prompt(name, switches, conversation):
     if pieces is not None and prompt is not None and not predicts:
         asked, learned = joined(prompt), joined(pieces)
         assert learned[: len(asked)] == asked
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("asked", "mark"),
+    [
+        ((Image("i.png"), Task("refer"), Text("the cat")), Box(((0.1, 0.1, 0.5, 0.5),), "the cat", 0)),
+        ((Audio("a.wav"), Task("transcribe", {"language": "en", "timestamps": True})), Words((Word("cat", 0, 1),), 0)),
+    ],
+    ids=["boxes", "word times"],
+)
+def test_what_a_dialect_says_its_answers_hold_it_writes(name, asked, mark):
+    dialect = get_dialect(name)
+    wrote = rendered(dialect, Conversation((Message("user", asked), Message("assistant", (mark,)))))
+    assert (wrote is not None) == (type(mark) in dialect.marks)
+
+
+def test_an_error_names_only_dialects_that_can():
+    hears = Message("user", (Audio("a.wav"), Task("transcribe", {"language": "en", "timestamps": True})))
+    with pytest.raises(DialectError, match="cannot write word times; dialects that can: chatml, qwen_audio$"):
+        get_dialect("llasm").render(Conversation((hears,)), generate=True)
+    draws = Conversation((Message("user", (Text("?"),)), Message("assistant", (Box(((0, 0, 1, 1),)),))))
+    with pytest.raises(DialectError, match="cannot write a box; dialects that can: chatml, minigpt_v2$"):
+        get_dialect("llava").render(draws)

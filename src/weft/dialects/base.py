@@ -82,6 +82,7 @@ class Dialect(ABC):
     tasks: ClassVar[frozenset[str]]  # names of the tasks it can write
     # The token repeated over a media span, and those written before and after it (None where there is none).
     slots: ClassVar[Mapping[Modality, tuple[str, str | None, str | None]]]
+    marks: ClassVar[frozenset[type[Part]]] = frozenset()  # what answers may hold beside text: Box, Words (with times)
     apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
     def __init__(self, switches: BaseModel | None = None) -> None:
@@ -144,16 +145,25 @@ class Dialect(ABC):
         return []
 
 
-def cannot(dialect: Dialect, what: str, *, task: str | None = None, modality: Modality | None = None) -> DialectError:
-    """The error for something ``dialect`` has no form for; names the dialects that have."""
+def cannot(
+    dialect: Dialect,
+    what: str,
+    *,
+    task: str | None = None,
+    modality: Modality | None = None,
+    mark: type[Part] | None = None,
+) -> DialectError:
+    """The error for something ``dialect`` has no form for; names the dialects that have the task, medium or mark."""
     from weft.dialects import DIALECTS  # the table imports every dialect, and every dialect imports this file
 
     able = [
         name
         for name, other in DIALECTS.items()
         if name != dialect.name
+        and (task or modality or mark)
         and (task is None or task in other.tasks)
         and (modality is None or modality in other.slots)
+        and (mark is None or mark in other.marks)
     ]
     can = f"dialects that can: {', '.join(able)}" if able else "no dialect can"
     return DialectError(f"the dialect {dialect.name} cannot write {what}; {can}")

@@ -89,6 +89,7 @@ class ChatML(Dialect):
     Switches = ChatMLSwitches
     tasks: ClassVar = frozenset(WORDINGS)
     slots: ClassVar = {m: (f"<|{m}|>", f"<|{m}_start|>", f"<|{m}_end|>") for m in ("image", "audio")}
+    marks: ClassVar = frozenset((Box, Words))
     switches: ChatMLSwitches
 
     # Names of tokens.

@@ -115,7 +115,7 @@ class LLaSM(Dialect):
                 raise self._no_form(part)
         task = message.task
         if task is not None and task.get("timestamps"):
-            raise cannot(self, "word times", task=task.name)
+            raise cannot(self, "word times", mark=Words)
         if task is not None and not worded:
             instruction = INSTRUCTIONS[self.switches.instruction]
             if isinstance(message.parts[0], Task):
@@ -135,8 +135,10 @@ class LLaSM(Dialect):
         return text
 
     def _no_form(self, part: Part) -> Exception:
-        if isinstance(part, Box | Image):
-            return cannot(self, "a box" if isinstance(part, Box) else "an image", modality="image")
+        if isinstance(part, Box):
+            return cannot(self, "a box", mark=Box)
+        if isinstance(part, Image):
+            return cannot(self, "an image", modality="image")
         what = {Audio: "a clip in an answer", Task: "a task in an answer", Words: "word times in a question"}
         return cannot(self, what[type(part)])
 

@@ -92,9 +92,9 @@ class LLaVA(Dialect):
 
     def _no_form(self, part: Part) -> Exception:
         if isinstance(part, Box):
-            return cannot(self, "a box", task="refer")
+            return cannot(self, "a box", mark=Box)
         if isinstance(part, Words):
-            return cannot(self, "word times", modality="audio")
+            return cannot(self, "word times", mark=Words)
         return cannot(self, f"{type(part).__name__.lower()} parts in an answer")
 
     # Reading.

@@ -62,6 +62,7 @@ class MiniGPTv2(Dialect):
     Switches = MiniGPTv2Switches
     tasks: ClassVar = frozenset(IDENTIFIERS)
     slots: ClassVar = {"image": ("<ImageHere>", None, None)}
+    marks: ClassVar = frozenset((Box,))
     apart_text = " "  # a segment begins with SentencePiece's dummy prefix, which reads as a space
     switches: MiniGPTv2Switches
 
@@ -161,7 +162,7 @@ class MiniGPTv2(Dialect):
 
     def _no_form(self, part: Part) -> DialectError:
         if isinstance(part, Words):
-            return cannot(self, "word times", modality="audio")
+            return cannot(self, "word times", mark=Words)
         what = {Image: "an image in an answer", Audio: "a clip", Task: "a task in an answer"}
         return cannot(self, what.get(type(part), f"a {type(part).__name__.lower()} part"))
 

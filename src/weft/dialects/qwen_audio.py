@@ -151,6 +151,7 @@ class QwenAudio(Dialect):
     Switches = QwenAudioSwitches
     tasks: ClassVar = frozenset(("transcribe", "translate", "caption", "question", *ANALYSES))
     slots: ClassVar = {"audio": ("[[[AUDIO:modality]]]", "<audio>", "</audio>")}
+    marks: ClassVar = frozenset((Words,))
     switches: QwenAudioSwitches
 
     def special_tokens(self) -> list[str]:
@@ -312,7 +313,7 @@ class QwenAudio(Dialect):
 
     def _no_form(self, part: Part) -> DialectError:
         if isinstance(part, Box):
-            return cannot(self, "a box", modality="image")
+            return cannot(self, "a box", mark=Box)
         what = {Image: "an image", Audio: "a clip in an answer", Task: "a task in an answer"}
         return cannot(self, what.get(type(part), f"a {type(part).__name__.lower()} part in a user message"))
 
