@@ -18,10 +18,10 @@ from weft.data.augment import (
     color_sound,
     cut_words,
     draw_clip,
-    editable_time,
     join_key,
     make_clip,
     mask_features,
+    spoken_part,
 )
 
 EVERYTHING = Augment(speed=0.2, pad_seconds=0.3, cut=0.5, join=0.6, join_seconds=20, gain_db=3)
@@ -111,7 +111,31 @@ def test_overlapping_words_are_not_cut_apart():
 )
 def test_only_speech_is_stretched(task, answer, editable):
     sample = Conversation((Message("user", (Audio("x.wav"), Task(task))), Message("assistant", (answer,))))
-    assert editable_time(sample) is editable
+    assert (spoken_part(sample) is not None) is editable
+
+
+def timed(*texts):
+    return Words(tuple(Word(t, 0.1 * i, 0.1 * i + 0.1) for i, t in enumerate(texts)))
+
+
+HEARD = Message("user", (Audio("x.wav"), Task("transcribe", {"timestamps": True})))
+
+
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        ((HEARD, Message("assistant", (timed("a"),))), True),
+        ((HEARD, Message("assistant", (Text("It says: "), timed("a")))), True),
+        ((HEARD, Message("assistant", (timed("a"), Text(" and "), timed("b")))), False),  # one of two would move
+        ((HEARD, Message("assistant", (timed("a"),)), Message("user", (Text("In what language?"),)),
+          Message("assistant", (Text("English"),))), False),  # the first answer would keep its times
+        ((HEARD, Message("assistant", (Text("a b"),)), Message("user", (Text("when?"),)),
+          Message("assistant", (timed("a", "b"),))), False),  # the first answer would keep its words
+        ((HEARD, Message("assistant", (Text("a"), Text("b")))), False),
+    ],
+)  # fmt: skip
+def test_a_clip_changes_only_where_all_that_is_said_of_it_changes_along(messages, found):
+    assert (spoken_part(Conversation(messages)) is not None) is found
 
 
 def test_samples_are_joined_only_where_the_prompt_is_the_same():
@@ -234,3 +258,14 @@ def test_a_picture_that_is_counted_too_stays_in_view_whole():
         ((left, _, right, _),) = augment_images(found, crops, np.random.default_rng(seed)).messages[1].parts[0].boxes
         widths.append(right - left)
     assert max(widths) > 0.25
+
+
+def test_a_picture_that_a_clip_speaks_of_is_not_mirrored():
+    """Nobody reads whether the clip says left or right."""
+    red = PILImage.new("RGB", (20, 10))
+    red.paste((255, 0, 0), (0, 0, 5, 10))
+    answer = Message("assistant", (Box(((0.0, 0.0, 0.25, 1.0),), "cup", 0),))
+    asked = Conversation((Message("user", (Image(red), Audio((np.zeros(800), 16000)))), answer))
+    for seed in range(8):
+        made = augment_images(asked, Augment(flip=True), np.random.default_rng(seed))
+        assert made.images[0].source.getpixel((1, 1)) == (255, 0, 0)

@@ -57,33 +57,35 @@ class Augment(BaseModel):
     shift: float = Field(0.0, ge=0, le=1)  # translation in fractions of the image
     scale: float = Field(0.0, ge=0, le=2)  # zoom factor between 1 / (1 + scale) and 1 + scale
     converse: float = Field(0.0, ge=0, le=1)  # chance of going on with another question about the picture, and again
-    flip: bool = False  # left-right, half of the time; never where the text says left or right
+    flip: bool = False  # left-right, half of the time; never where text says left or right, or a clip might
 
 
 # ------------------------------------------------------------------------------------------------ what may be changed
 
 
-def editable_time(conversation: Conversation) -> bool:
-    """Whether a clip may be stretched, padded, cut or joined: one clip, no picture, and the answer is its words."""
-    if len(conversation.audios) != 1 or conversation.images or conversation.answer is None:
-        return False
-    if any(isinstance(p, Words) for m in conversation.messages if m.role != "assistant" for p in m.parts):
-        return False
-    if any(isinstance(p, Words) for p in conversation.answer.parts):
-        return True
-    return any(isinstance(p, Task) and p.name in SPEECH for p in conversation.parts())
+def spoken_part(conversation: Conversation) -> Words | Text | None:
+    """What a change of the clip changes in the answer; None where there is more to it, and the clip must stay as it is.
+
+    That is the only timed words of the only answer about the only clip, or all of an answer that transcribes it.
+    """
+    answers = [m for m in conversation.messages if m.role == "assistant"]
+    if len(conversation.audios) != 1 or conversation.images or len(answers) != 1 or conversation.answer is None:
+        return None
+    timed = [p for p in conversation.parts() if isinstance(p, Words)]
+    parts = conversation.answer.parts
+    if timed:
+        return timed[0] if len(timed) == 1 and any(p is timed[0] for p in parts) else None
+    asked = any(isinstance(p, Task) and p.name in SPEECH for p in conversation.parts())
+    return parts[0] if asked and len(parts) == 1 and isinstance(parts[0], Text) else None
 
 
 def join_key(conversation: Conversation) -> str | None:
     """What two samples must share to become one: the whole prompt but the clip, and the kind of answer."""
-    if not editable_time(conversation) or sum(m.role == "assistant" for m in conversation.messages) != 1:
-        return None
-    answer = conversation.answer
-    assert answer is not None
-    if len(answer.parts) != 1 or not isinstance(answer.parts[0], (Words, Text)):
+    part, answer = spoken_part(conversation), conversation.answer
+    if part is None or answer is None or len(answer.parts) != 1:
         return None
     prompt = [(m.role, [_key(p) for p in m.parts]) for m in conversation.prompt().messages]
-    return json.dumps([prompt, type(answer.parts[0]).__name__], sort_keys=True, default=str)
+    return json.dumps([prompt, type(part).__name__], sort_keys=True, default=str)
 
 
 def _key(part: Part) -> Any:
@@ -188,7 +190,7 @@ def make_clip(
     for take in plan.takes:
         conversation = conversation_of(take.index)
         wave = wave_of(conversation)
-        part = _answer_part(conversation)
+        part = spoken_part(conversation)
         spoken = list(part.words) if isinstance(part, Words) else []
         if take.words and spoken:
             wave, spoken = cut_words(wave, spoken, rate, *take.words)
@@ -311,7 +313,7 @@ def augment_images(conversation: Conversation, augment: Augment, rng: np.random.
             window = draw_crop(augment, rng, boxes, picture.size)
             if window is not None:
                 picture, moves = crop(picture, window)
-        if augment.flip and rng.random() < 0.5 and not _names_sides(parts):
+        if augment.flip and rng.random() < 0.5 and not _names_sides(parts) and not conversation.audios:
             picture, moves = picture.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT), _flipped(moves)
         conversation = _replace_image(conversation, number, picture, mine, moves)
         parts = list(conversation.parts())
@@ -404,15 +406,6 @@ def _image_of(box: Box, conversation: Conversation) -> int:
     return box.image if box.image is not None else len(conversation.images) - 1
 
 
-def _answer_part(conversation: Conversation) -> Words | Text | None:
-    answer = conversation.answer
-    for kind in (Words, Text):
-        for part in answer.parts if answer else ():
-            if isinstance(part, kind):
-                return part
-    return None
-
-
 def _task(conversation: Conversation) -> Task | None:
     return next((p for p in conversation.parts() if isinstance(p, Task)), None)
 
@@ -437,7 +430,7 @@ def _ask_without_times(conversation: Conversation) -> Conversation:
 
 def _replace_clip(conversation: Conversation, source: Any, answer: Part | None) -> Conversation:
     """The conversation with its one clip replaced, and the part of its last answer that holds the words."""
-    old = _answer_part(conversation)
+    old = spoken_part(conversation)
 
     def change(part: Part) -> Part:
         if isinstance(part, Audio):

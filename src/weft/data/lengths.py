@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
-from weft.data.augment import asked_picture, editable_time, join_key
+from weft.data.augment import asked_picture, join_key, spoken_part
 from weft.data.source import JsonlSource
 from weft.dialects import Modality
 from weft.media import audio_samples
@@ -118,9 +118,12 @@ def _measure(
             progress(i, n)
         try:
             conversation = source[i]
+            if not any(m.role == "assistant" for m in conversation.messages):
+                raise WeftError("there is no answer (an assistant message) to learn from")
             tokens[i] = processor.length(conversation)
             if len(conversation.audios) == 1:
-                words[i] = sum(len(p.words) for p in conversation.parts() if isinstance(p, Words))
+                spoken = spoken_part(conversation)
+                words[i] = len(spoken.words) if isinstance(spoken, Words) else 0
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
             if (file := asked_picture(conversation)) is not None:
                 picture[i] = pictures.setdefault(file, len(pictures) + 1)
@@ -139,7 +142,7 @@ def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[in
     samples = audio_samples(conversation.audios[0].source, processor.audio.sample_rate)
     tokens = clip_tokens(processor, samples)
     key = join_key(conversation)
-    group, shared = (ALONE if editable_time(conversation) else NOT_EDITABLE), 0
+    group, shared = (NOT_EDITABLE if spoken_part(conversation) is None else ALONE), 0
     if key is not None:
         if key not in groups:
             groups[key] = len(groups) + 1, _prompt_tokens(conversation, processor, tokens)
