@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from training_world import RATE, picture, speech, text, tiny_spec, write
-from weft.conversation import Conversation, Message, Text, WeftError
+from weft.conversation import Conversation, Message, Text, WeftError, Words
 from weft.data.augment import Augment
 from weft.data.listening import Looking, listening_labels, looking_labels
 from weft.data.loader import SourceSpec, TrainingData
@@ -168,6 +168,16 @@ def test_a_sample_longer_than_a_row_is_named_with_its_tokens(files, processor, t
     assert len({s for step in range(3) for s in whole.batch(step)["samples"]}) == 2
 
 
+def test_a_sample_without_an_answer_is_named_or_left_out(files, processor, tmp_path):
+    path = tmp_path / "asked.jsonl"
+    asked = {"messages": [{"role": "user", "content": "how many?"}]}
+    answered = {"messages": [*asked["messages"], {"role": "assistant", "content": "two"}]}
+    path.write_text(json.dumps(answered) + "\n" + json.dumps(asked) + "\n")
+    with pytest.raises(WeftError, match=r"asked\.jsonl:2: there is no answer"):
+        data([path], processor)
+    assert len(data([path], processor, on_bad_sample="skip").problems) == 1
+
+
 def test_nothing_left_is_an_error(files, processor, tmp_path):
     path = tmp_path / "all_bad.jsonl"
     path.write_text("{}\n[]\n")
@@ -204,6 +214,17 @@ def test_listening_labels_name_the_word_that_sounds(processor, files):
                     "".join(names(side.tolist()))
                     == f"<|t{int(time * 10 + 1e-6) / 10:.1f}|><|f{round(time * 100) % 10}|>"
                 )
+
+
+def test_words_in_several_parts_of_an_answer_all_sound(processor, files):
+    plain = data(files[:1], processor, augment=Augment())
+    timed = (plain.conversation(i) for i in range(12))
+    whole = next(c for c in timed if isinstance(c.answer.parts[0], Words) and len(c.answer.parts[0].words) > 1)
+    (part,) = whole.answer.parts
+    halves = (Words(part.words[:1], 0), Text(" then "), Words(part.words[1:], 0))
+    split = replace(whole, messages=(whole.messages[0], Message("assistant", halves)))
+    one, other = (listening_labels(c, processor.encode(c), processor) for c in (whole, split))
+    assert (one.heard == other.heard).all() and (one.sides == other.sides).all()
 
 
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):

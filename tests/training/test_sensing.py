@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from training_world import picture, speech, tiny_spec, write
+from training_world import picture, speech, text, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.gaze import Gaze
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.attention import Watched
+from weft.models.config import Connector
 from weft.training.build import build_model
 from weft.training.recipe import TowerSource
 from weft.training.sensing import guided_layers, guiding_loss
@@ -100,3 +101,35 @@ def test_only_the_language_model_is_guided(tmp_path):
     batch = next(TrainingData([SourceSpec(untimed)], processor, row_tokens=600, guide=True).batches())
     assert "input_features" in batch.inputs and "pixel_values" in batch.inputs
     assert backward(model, [batch], precision="float32", guide=1.0)["guide"] > 0
+
+
+def test_media_of_later_turns_are_out_of_sight():
+    query, key = torch.ones(1, 2, 8, 2), torch.ones(1, 2, 8, 2)
+    alone = Gaze(np.array([5]), np.array([0]), np.array([1, 2]), np.array([[False, True]]))
+    later = Gaze(np.array([5]), np.array([0]), np.array([1, 2, 6, 7]), np.array([[False, True, False, False]]))
+    wanted = guiding_loss(watched(query, key), [alone], [(0, 0)])
+    assert guiding_loss(watched(query, key), [later], [(0, 0)]) == pytest.approx(float(wanted), abs=1e-6)
+
+
+def test_listening_is_the_same_in_any_grouping(tmp_path):
+    """Samples have more or fewer words for their length, so the sides known are no fixed share of the embeddings."""
+    spec = tiny_spec()
+    towers = {
+        "vision": spec.vision.model_copy(update={"connector": Connector(merge=4, grid=True, places=True)}),
+        "audio": spec.audio.model_copy(update={"connector": Connector(merge=4, places=True)}),
+    }
+    model, processor = build_model(spec.model_copy(update=towers))
+    source = SourceSpec(write(tmp_path, 12, (text, speech, picture)))
+
+    def learned(row_tokens):
+        model.zero_grad()
+        data = TrainingData([source], processor, row_tokens=row_tokens, in_order=True, listen=True, guide=True)
+        batches = list(data.batches())
+        told = backward(model, batches, precision="float32", listen=1.0, guide=1.0, near=1.0, balance=0.5)
+        return len(batches), told, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    (one, told, gradients), (many, again, others) = learned(4000), learned(110)
+    assert one == 1 and many > 3 and {"loss", "listen", "look", "guide"} <= told.keys()
+    assert again == pytest.approx(told, rel=1e-5)
+    for name, value in gradients.items():
+        assert torch.allclose(others[name], value, rtol=1e-3, atol=1e-5), name

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from weft.conversation import Box, Conversation, Words
+from weft.conversation import Box, Conversation, Word, Words
 from weft.dialects.base import asked_label
-from weft.models.layout import audio_windows, merged_grid
+from weft.models.layout import audio_windows, merged_grid, token_seconds
 from weft.models.rendering import Span
 
 IGNORED = -100
@@ -75,7 +75,10 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
     The conversation is the one that ``encoded`` was made of, its clips decoded (array, rate).
     """
     spans = [s for s in encoded.spans if s.modality == "audio"]
-    words = {p.audio or 0: p.words for p in conversation.parts() if isinstance(p, Words)}
+    words: dict[int, list[Word]] = {}
+    for part in conversation.parts():
+        if isinstance(part, Words):
+            words.setdefault(part.audio or 0, []).extend(part.words)
     scales = len(processor.dialect.place_tokens("audio"))
     labels = [np.full(span.length, IGNORED, np.int64) for span in spans]
     sides = [np.full((span.length, 2, scales), IGNORED, np.int64) for span in spans]
@@ -144,7 +147,11 @@ def window_extent(conversation: Conversation, span: Span, processor: Any) -> tup
 
 
 def moments_of(conversation: Conversation, span: Span, processor: Any) -> np.ndarray:
-    """Seconds into the clip of the middle of each embedding of a window of sound."""
+    """Seconds into the clip of the middle of each embedding of a window of sound.
+
+    Raises `WeftError` where embeddings do not follow the sound.
+    """
+    token_seconds(processor.audio)
     first, seconds = window_extent(conversation, span, processor)
     return first + (np.arange(span.length) + 0.5) * seconds / span.length
 

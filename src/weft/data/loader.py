@@ -67,9 +67,23 @@ class Batch:
         """Tokens that are learned."""
         return sum(self.answers)
 
+    @property
+    def listening(self) -> tuple[int, int]:
+        """Embeddings of sound that have a name, and sides that are known of them."""
+        return _known(self.heard, self.heard_sides)
+
+    @property
+    def looking(self) -> tuple[int, int]:
+        """Embeddings of pictures that have a name, and sides that are known of them."""
+        return _known(self.seen, self.seen_sides)
+
     def weight(self, balance: float = 0.0) -> float:
         """What the batch's mean loss counts for, where a label of n in an answer counts n to the power of -balance."""
         return sum(n ** (1 - balance) for n in self.answers if n)
+
+
+def _known(named_X: torch.Tensor, sides_XSF: torch.Tensor) -> tuple[int, int]:
+    return int((named_X >= 0).sum()), int((sides_XSF[..., 0] >= 0).sum()) if sides_XSF.numel() else 0
 
 
 def runs(mask: np.ndarray) -> list[int]:

@@ -123,7 +123,10 @@ def mel_bands(audio: Audio) -> int | None:
 def token_seconds(audio: Audio) -> float:
     """Seconds of sound in one embedding, where embeddings follow the sound."""
     if audio.kind == "whisper_decoder" or audio.connector.kind == "queries":
-        raise WeftError("audio.connector.places needs embeddings that follow the sound; turn places off")
+        raise WeftError(
+            "audio.connector.places, listen and listen.guide need embeddings that follow the sound, and this encoder "
+            "with its connector gives none; turn them off"
+        )
     if audio.kind == "wav2vec2":
         stride = math.prod(audio.config.get("conv_stride", (5, 2, 2, 2, 2, 2, 2)))
         if audio.config.get("add_adapter"):

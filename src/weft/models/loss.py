@@ -89,10 +89,10 @@ def chunked_cross_entropy(
 
 
 def bell_loss(logits_nS: torch.Tensor, step_n: torch.Tensor, near: float) -> torch.Tensor:
-    """Mean cross-entropy between bells of width ``near`` around the right steps and the scale's softmax; 0 at best."""
+    """Summed cross-entropies between bells of width ``near`` around the right steps and the softmax; 0 at best."""
     log_nS = logits_nS.log_softmax(1)
     hard_n = F.nll_loss(log_nS, step_n, reduction="none")
-    return (hard_n + _bell_extra(log_nS, step_n, near)).mean()
+    return (hard_n + _bell_extra(log_nS, step_n, near)).sum()
 
 
 def _bell_extra(logits_nS: torch.Tensor, step_n: torch.Tensor, near: float) -> torch.Tensor:

@@ -20,16 +20,28 @@ from weft.models.loss import bell_loss
 SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
 
 
-def listening_loss(model: Any, sounds_XW: torch.Tensor, batch: Batch, near: float = 0.0) -> torch.Tensor:
-    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds."""
+def listening_loss(
+    model: Any, sounds_XW: torch.Tensor, batch: Batch, near: float = 0.0, among: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Cross-entropy of what the output head makes of the sound's own embeddings, where it is known what sounds.
+
+    Means over ``among`` names and sides, this batch's (`Batch.listening`) or those of a whole update.
+    """
+    names, sides = among or batch.listening
     heard_X = batch.heard.to(sounds_XW.device)
     known_X = heard_X >= 0
-    loss = F.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X])
-    return loss + SIDES * _sides_loss(model, sounds_XW, batch.heard_sides, model.config.audio_place_ids, near)
+    loss = F.cross_entropy(model.logits(sounds_XW[known_X]).float(), heard_X[known_X], reduction="sum") / names
+    return loss + SIDES * _sides_loss(model, sounds_XW, batch.heard_sides, model.config.audio_place_ids, near, sides)
 
 
-def looking_loss(model: Any, views_XW: torch.Tensor, batch: Batch, near: float = 0.0) -> torch.Tensor:
-    """Cross-entropy between the names that a picture's sample speaks of; a name's logit is the mean of its tokens'."""
+def looking_loss(
+    model: Any, views_XW: torch.Tensor, batch: Batch, near: float = 0.0, among: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """Cross-entropy between the names that a picture's sample speaks of; a name's logit is the mean of its tokens'.
+
+    Means over ``among`` names and sides, this batch's (`Batch.looking`) or those of a whole update.
+    """
+    seen, sides = among or batch.looking
     device = views_XW.device
     seen_X, among_XC, names_CK = (t.to(device) for t in (batch.seen, batch.among, batch.names))
     head_VW = model.get_output_embeddings().weight
@@ -38,8 +50,8 @@ def looking_loss(model: Any, views_XW: torch.Tensor, batch: Batch, near: float =
     known_X = seen_X >= 0
     logits_XC = F.linear(views_XW[known_X], names_CW).float()
     logits_XC = logits_XC.masked_fill(~among_XC[known_X], -torch.inf)
-    loss = F.cross_entropy(logits_XC, seen_X[known_X])
-    return loss + SIDES * _sides_loss(model, views_XW, batch.seen_sides, model.config.image_place_ids, near)
+    loss = F.cross_entropy(logits_XC, seen_X[known_X], reduction="sum") / seen
+    return loss + SIDES * _sides_loss(model, views_XW, batch.seen_sides, model.config.image_place_ids, near, sides)
 
 
 def _sides_loss(
@@ -48,12 +60,13 @@ def _sides_loss(
     sides_XSF: torch.Tensor,
     scales: Sequence[tuple[int, int]] | None,
     near: float,
+    among: int,
 ) -> torch.Tensor:
     """Cross-entropy of the sides (start and end, or left, top, right and bottom) that each embedding lies between.
 
-    Sides share their tokens, so side s is read from the embedding rolled by an odd share of its width: apart from the
-    other sides and from the embedding's own place, which models add unrolled and rolled by half. ``near`` as in
-    `chunked_cross_entropy`. 0 where no side is known, or the connector carries no places.
+    The mean over ``among`` sides. Sides share their tokens, so side s is read from the embedding rolled by an odd share
+    of its width: apart from the other sides and from the embedding's own place, which models add unrolled and rolled by
+    half. ``near`` as in `chunked_cross_entropy`. 0 where no side is known, or the connector carries no places.
     """
     sides_XSF = sides_XSF.to(embedded_XW.device)
     if scales is None or not (sides_XSF >= 0).any():
@@ -70,8 +83,8 @@ def _sides_loss(
             if near and scale == len(scales) - 1:
                 losses.append(bell_loss(logits_XS, step_X, near))
             else:
-                losses.append(F.cross_entropy(logits_XS, step_X))
-    return torch.stack(losses).sum() / sides
+                losses.append(F.cross_entropy(logits_XS, step_X, reduction="sum"))
+    return torch.stack(losses).sum() / among
 
 
 def guided_layers(model: Any) -> set[nn.Module]:
@@ -104,7 +117,9 @@ def guiding_loss(watched: Sequence[Watched], gazes: Sequence[Gaze], starts: Sequ
             tokens_P, media_X = (torch.from_numpy(start + places) for places in (gaze.tokens - 1, gaze.media))
             inside_PX = torch.from_numpy(gaze.inside[gaze.spot]).to(query_BHLK.device)
             query_HPK, key_HXK = query_BHLK[row, :heads, tokens_P].float(), key_BGLK[row][keys][:, media_X].float()
-            log_HPX = (query_HPK @ key_HXK.transpose(1, 2) * each.scaling).log_softmax(-1)
+            score_HPX = query_HPK @ key_HXK.transpose(1, 2) * each.scaling
+            later_PX = (media_X > tokens_P[:, None]).to(query_BHLK.device)  # another turn's media: out of sight
+            log_HPX = score_HPX.masked_fill(later_PX, -torch.inf).log_softmax(-1)
             losses.append(-log_HPX.masked_fill(~inside_PX, -torch.inf).logsumexp(-1).mean(0))
     return torch.cat(losses).mean()
 

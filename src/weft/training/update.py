@@ -54,17 +54,18 @@ def backward(
     loss is not finite. Losses are sums over the ``ranks``; gradients are this rank's share. A micro-step that reaches
     no trained weight (text only, while an encoder trains) adds nothing.
     """
-    heard = [int((b.heard >= 0).sum()) if listen else 0 for b in micro]
-    seen = [int((b.seen >= 0).sum()) if listen else 0 for b in micro]
-    answers = [answer or not (h or s) for h, s in zip(heard, seen, strict=True)]
+    heard = [b.listening if listen else (0, 0) for b in micro]
+    seen = [b.looking if listen else (0, 0) for b in micro]
+    answers = [answer or not (h[0] or s[0]) for h, s in zip(heard, seen, strict=True)]
     own = sum(b.weight(balance) for b, wanted in zip(micro, answers, strict=True) if wanted)
     guided = [
         sum(len(gaze.tokens) for gaze in b.gazes) if guide and wanted else 0
         for b, wanted in zip(micro, answers, strict=True)
     ]
-    counts = ranks.total([own, sum(heard), sum(seen), sum(guided)])
-    whole, all_heard, all_seen, all_guided = counts
-    named = zip(("listen", "look", "guide"), counts[1:], strict=True)
+    known = [sum(column) for pairs in (heard, seen) for column in zip(*pairs, strict=True)]
+    whole, all_guided, *known = ranks.total([own, sum(guided), *known])
+    all_heard, all_seen = (int(known[0]), int(known[1])), (int(known[2]), int(known[3]))
+    named = zip(("listen", "look", "guide"), (all_heard[0], all_seen[0], all_guided), strict=True)
     totals = {"loss": 0.0} | {name: 0.0 for name, count in named if count}
     weights = {"loss": 1.0, "listen": listen, "look": listen, "guide": guide}
     for place, batch in enumerate(micro):
@@ -79,18 +80,18 @@ def backward(
                 ).loss
                 parts["loss"] = loss * (batch.weight(balance) / whole)
             elif not answers[place]:
-                if heard[place]:
+                if heard[place][0]:
                     model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
-                if seen[place]:
+                if seen[place][0]:
                     model.embed_images(inputs["pixel_values"])
             if guided[place]:
                 parts["guide"] = guiding_loss(watched, batch.gazes, batch.starts) * (guided[place] / all_guided)
-            if heard[place]:
+            if heard[place][0]:
                 sounds_XW = torch.cat(sensed["audio_connector"])
-                parts["listen"] = listening_loss(model, sounds_XW, batch, near) * (heard[place] / all_heard)
-            if seen[place]:
+                parts["listen"] = listening_loss(model, sounds_XW, batch, near, all_heard)
+            if seen[place][0]:
                 views_XW = torch.cat(sensed["vision_connector"])
-                parts["look"] = looking_loss(model, views_XW, batch, near) * (seen[place] / all_seen)
+                parts["look"] = looking_loss(model, views_XW, batch, near, all_seen)
         for name, value in parts.items():
             totals[name] += float(value.detach())
         if not all(map(math.isfinite, totals.values())):
