@@ -50,7 +50,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     scores = {1: 0.5, 2: 0.2, 3: None, 4: 0.4, 5: None, 6: 0.3}
     for step, score in scores.items():
         put(tmp_path, step, score)
-        ckpt.prune(tmp_path, keep_last=2, keep_best=1, lower_is_better=True)
+        ckpt.prune(tmp_path, keep_last=2, keep_best=1, lower_is_better=True, stage=0)
     assert steps(tmp_path) == [2, 5, 6]
     assert ckpt.best(tmp_path, True, 0).step == 2
     assert ckpt.best(tmp_path, False, 0).step == 6

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from io import StringIO
 from itertools import islice
@@ -19,6 +20,7 @@ from weft.data.loader import SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
 from weft.training import loop
 from weft.training.build import build_model
+from weft.training.export import save_model
 from weft.training.loop import Interrupted, NotFinite, Run, train
 from weft.training.recipe import Evaluation, Listen, Optim, PartTraining, Source, Stage
 from weft.training.update import backward
@@ -274,6 +276,68 @@ def test_evaluation_keeps_the_best_and_ends_early(data, dev, tmp_path):
     assert all(torch.equal(value, final[name]) for name, value in best.weights().items() if name in final)
 
 
+def test_each_stage_keeps_its_own_best(data, dev, tmp_path):
+    """The second stage's figures are lower throughout, as those of another task may be."""
+    scores = iter([0.9, 0.8, 0.7, 0.5, 0.4, 0.3])
+    one = tiny_recipe(data, steps=3, evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact"))
+    recipe = one.model_copy(update={"stages": one.stages * 2, "keep_best": 1, "keep_last": 1})
+    go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    assert ckpt.best(tmp_path / "run" / "checkpoints", False, 1).step == 4
+
+
+def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data, dev, tmp_path):
+    scores = iter([None, 80.0, None, 90.0])
+    evaluation = Evaluation(data=str(dev), every=1, metric="transcribe.word_time_ms", patience=3)
+    recipe = tiny_recipe(data, steps=4, evaluation=evaluation)
+    go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.word_time_ms": next(scores)})
+    assert [r["transcribe.word_time_ms"] for r in records(tmp_path / "run", "eval")] == [None, 80.0, None, 90.0]
+    assert ckpt.best(tmp_path / "run" / "checkpoints", True, 0).step == 2
+
+
+def test_which_way_is_up_is_what_the_metrics_say():
+    from weft.evaluation.metrics import METRICS
+
+    assert loop.lower_is_better("loss") and loop.lower_is_better("transcribe.wer_normalized")
+    for name, metric in METRICS.items():
+        assert loop.lower_is_better(f"task.{name}") == (metric.better == "lower"), name
+
+
+def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(data, tmp_path):
+    broken = tmp_path / "broken.jsonl"
+    lines = data.read_text().splitlines()
+    lines = [line.replace('"image": "', f'"image": "{data.parent}/').replace('"audio": "', f'"audio": "{data.parent}/')
+             for line in lines]  # fmt: skip
+    broken.write_text("\n".join([*lines, lines[1].replace(".png", ".gone.png")]) + "\n")
+    told = []
+
+    def scorer(model, processor, file, limit, on_bad_sample):
+        told.append(on_bad_sample)
+        return {"refer.exact": 0.0}
+
+    recipe = tiny_recipe(broken, steps=4, recipe={"on_bad_sample": "skip", "checkpoint_every": 2},
+                         evaluation=Evaluation(data=str(broken), every=4, metric="refer.exact"))  # fmt: skip
+    go(recipe, tmp_path / "run", evaluate=scorer)
+    whole = records(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "final")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    go(None, tmp_path / "run", resume=True, evaluate=scorer)
+    assert [r["skipped"] for r in records(tmp_path / "run")] == [r["skipped"] for r in whole]
+    assert whole[-1]["skipped"] >= 1 and set(told) == {"skip"}
+
+
+def test_a_16_bit_base_keeps_what_is_computed_and_not_saved(tmp_path):
+    """Rotary frequencies: a folder's reader computes them exactly, so the next stage must train with exact ones."""
+    model, processor = build_model(tiny_spec())
+    model.saved_dtype = torch.bfloat16
+    before = {n: b.clone() for n, b in model.named_buffers() if n not in model.state_dict()}
+    save_model(model, processor, tmp_path / "saved")
+    assert any("inv_freq" in n for n in before)
+    assert all(torch.equal(b, before[n]) for n, b in model.named_buffers() if n in before)
+    saved = weights(tmp_path / "saved")
+    assert all(v.dtype == torch.bfloat16 for v in saved.values())
+    assert all(torch.equal(p, saved[n].float()) for n, p in model.named_parameters() if n in saved)
+
+
 def test_an_unknown_metric_is_named(data, dev, tmp_path):
     recipe = tiny_recipe(data, evaluation=Evaluation(data=str(dev), every=1, metric="refer.wer"))
     with pytest.raises(WeftError, match=r'no metric "refer\.wer".*transcribe\.wer'):
@@ -321,12 +385,16 @@ def test_bfloat16_and_activation_checkpointing_run_and_keep_float32_weights(data
     assert {v.dtype for v in weights(out).values()} == {torch.float32}
 
 
-def test_an_adapter_folder_is_whole_and_equals_the_merged_model(data, tmp_path):
-    pytest.importorskip("peft")
+@pytest.mark.parametrize("layers", [1, 0])
+def test_an_adapter_folder_is_whole_and_equals_the_merged_model(data, tmp_path, layers):
+    """An encoder of convolutions alone has nothing for LoRA to adapt, and trains in full."""
     from weft.generation.loading import load_parts
 
-    parts = {"language": PartTraining(train="lora"), "audio_connector": PartTraining(train="full")}
-    recipe = tiny_recipe(data, steps=3, parts=parts)
+    lora, full = PartTraining(train="lora"), PartTraining(train="full")
+    parts = {"language": lora, "vision": lora, "audio_connector": full}
+    spec = tiny_spec()
+    tower = spec.vision.model_copy(update={"config": {**spec.vision.config, "layers": layers}})
+    recipe = tiny_recipe(data, spec.model_copy(update={"vision": tower}), steps=3, parts=parts)
     merged = go(recipe, tmp_path / "merged")
     adapter = go(recipe, tmp_path / "adapter", adapter_only=True)
     assert (adapter / "adapter_config.json").exists() and not (adapter / "model.safetensors").exists()

@@ -146,3 +146,32 @@ def test_recipes_are_frozen_and_strict(tmp_path):
         recipe.seed = 3
     with pytest.raises(ValueError, match="Extra inputs"):
         Stage(stepz=3)
+
+
+def test_a_frozen_language_model_saves_activations_too(batch):
+    """It hands gradients on to the connectors; transformers recomputes layers in train mode only."""
+    spec = tiny_spec()
+    deep = {**spec.language.config, "num_hidden_layers": 4, "attention_dropout": 0.5}
+    spec = spec.model_copy(update={"language": spec.language.model_copy(update={"config": deep})})
+
+    def kept(checkpoint):
+        model, _ = build_model(spec)
+        apply_parts(model, stage(audio_connector="full").model_copy(update={"checkpoint_activations": checkpoint}))
+        if checkpoint:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            loss = model(**batch.inputs).loss
+        return sum(sizes), loss
+
+    (much, plain), (less, again) = kept(False), kept(True)
+    assert less < 0.6 * much and torch.equal(plain, again)
+
+
+def test_rows_of_the_dialects_tokens_do_not_decay():
+    model, processor = build_model(tiny_spec())
+    parts = apply_parts(model, stage(language="lora"), tokens=dialect_tokens(processor))
+    optimizer = build_optimizer(parts, Optim(weight_decay=0.1), embedding_ids(model))
+    rows = [p for n, p in model.named_parameters() if "trainable_tokens_delta" in n]
+    still = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
+    assert rows and all(id(p) in still for p in rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -160,17 +160,19 @@ def _run(recipe: Recipe, run: Path, **options: Any) -> None:
         out.print(str(folder), soft_wrap=True)
 
 
-def _metrics(model: Any, processor: Any, data: str, limit: int | None) -> dict[str, float]:
+def _metrics(
+    model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"]
+) -> dict[str, float | None]:
     """``{"task.metric": value}`` of generated answers."""
     from weft.evaluation.run import evaluate
     from weft.generation import Model
 
-    report = evaluate(Model(model, processor), data, limit=limit)
+    report = evaluate(Model(model, processor), data, limit=limit, on_bad_sample=on_bad_sample)
     return {
         f"{task}.{name}": value
         for task, values in report["metrics"].items()
         for name, value in values.items()
-        if isinstance(value, (int, float))
+        if value is None or isinstance(value, (int, float))
     }
 
 

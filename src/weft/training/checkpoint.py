@@ -84,16 +84,20 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool) -> None:
-    """Delete all but the last and the best by ``state["score"]``; and what an interrupted write left."""
+def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, stage: int) -> None:
+    """Delete all but the last and the best of ``stage`` by ``state["score"]``; and what an interrupted write left.
+
+    Scores of another stage are of other data or another metric: its best have been taken when it ended.
+    """
     paths = sorted(folder.glob("step-*"))
     scored = []
     for path in paths:
         try:
-            score = json.loads((path / "state.json").read_text()).get("score")
+            state = json.loads((path / "state.json").read_text())
         except (OSError, ValueError):
             continue
-        if score is not None:
+        score = state.get("score")
+        if score is not None and state.get("stage") == stage:
             scored.append((score if lower_is_better else -score, path))
     keep = set(paths[-max(keep_last, 1) :]) | {p for _, p in sorted(scored)[:keep_best]}
     for path in paths:

@@ -12,6 +12,7 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import TrainableTokensWrapper
 from safetensors.torch import save_file
+from torch import nn
 from transformers.utils import logging
 
 from weft.conversation import WeftError
@@ -28,17 +29,25 @@ def save_model(model: Any, processor: Any, path: Path) -> None:
     check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
     with aside(path) as folder:
         if dtype != torch.float32:
-            model.to(dtype)
+            _cast(model, dtype)
         _save(model, folder)
         processor.save_pretrained(folder)
         if dtype != torch.float32:
-            model.to(torch.float32)  # what a later stage trains
+            _cast(model, torch.float32)  # what a later stage trains
 
 
 def round_as_saved(model: Any) -> None:
     """What `save_model` does to the weights that it leaves in memory, for a rank that does not write them."""
-    model.to(getattr(model, "saved_dtype", torch.float32))
-    model.to(torch.float32)
+    _cast(model, getattr(model, "saved_dtype", torch.float32))
+    _cast(model, torch.float32)
+
+
+def _cast(model: Any, dtype: torch.dtype) -> None:
+    """What is saved, in another type. Buffers that are computed (rotary frequencies) are not saved, and stay exact."""
+    saved = model.state_dict(keep_vars=True)
+    for value in saved.values():
+        if value.is_floating_point():
+            value.data = value.data.to(dtype)
 
 
 def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage) -> None:
@@ -52,7 +61,7 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
         raise WeftError("--adapter-only: no part of this run trains through LoRA; train with --lora, or save it whole")
     ranks = {name: m.r["default"] for name, m in layers.items()}
     alphas = {name: m.lora_alpha["default"] for name, m in layers.items()}
-    whole = [n for n, training in stage.parts.items() if training.train == "full" and model.part(n)]
+    whole = [n for n in stage.parts if _trains_whole(model.part(n))]
     modules = ["language_model" if n == "language" else n for n in whole]
     usual = max(set(ranks.values()), key=list(ranks.values()).count)
     alpha = max(set(alphas.values()), key=list(alphas.values()).count)
@@ -94,6 +103,13 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
             base, _ = build_model(start)
             _save(base.to(base.saved_dtype), folder / "base")
             processor.save_pretrained(folder / "base")
+
+
+def _trains_whole(modules: list[nn.Module]) -> bool:
+    """Whether a part has been trained without LoRA: as the stage says, or because it has nothing to adapt."""
+    inside = [m for module in modules for m in module.modules()]
+    trained = any(p.requires_grad for module in modules for p in module.parameters())
+    return trained and not any(isinstance(m, LoraLayer) for m in inside)
 
 
 def _save(model: Any, folder: Path) -> None:

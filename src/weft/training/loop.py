@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -41,9 +41,9 @@ from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
 
-# evaluate(model, processor, data file, first samples only) -> {"task.metric": value}
-Evaluate = Callable[[Any, Any, str, int | None], dict[str, float]]
-LOWER_IS_BETTER = ("loss", "wer", "cer", "word_time_ms")
+# evaluate(model, processor, data file, first samples only, "fail" or "skip") -> {"task.metric": value}; None: there is
+# no value yet, such as an error of word times where no word was right
+Evaluate = Callable[[Any, Any, str, int | None, Literal["fail", "skip"]], dict[str, float | None]]
 
 
 class Interrupted(Exception):
@@ -58,6 +58,12 @@ class Interrupted(Exception):
 
 class Agreed(WeftError):
     """An error that every rank knows of, so that all can save before they end."""
+
+
+def lower_is_better(metric: str) -> bool:
+    """Which way is up for the loss or a "task.metric"; the names are those of `weft evaluate`."""
+    name = metric.rsplit(".", 1)[-1]
+    return name == "loss" or name.startswith(("wer", "cer")) or name.endswith("_ms")
 
 
 class NotFinite(Agreed):
@@ -187,17 +193,19 @@ class Run:
         self.parts = apply_parts(self.model, stage, mixed_seed(recipe.seed, number), tokens)
         if stage.checkpoint_activations:
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        else:
+            self.model.gradient_checkpointing_disable()
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
         self.names = {id(p): n for n, p in self.parameters.items()}
         self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
         self.done, self.rows, self.best, self.stale, anchor = 0, 0, None, 0, None
         if found is not None:
             anchor = self._restore(found)
-        self.lower = (stage.evaluation.metric or "loss").rsplit(".", 1)[-1] in LOWER_IS_BETTER
+        self.lower = lower_is_better(stage.evaluation.metric or "loss")
         need = 12 * _count(self.parameters.values()) + 4 * _count(self.model.parameters())
         ckpt.check_room(self.run, need, "a checkpoint and the final model")
         data = self.ranks.after_first(partial(self._data, anchor))
-        self._tell_start(data)
+        self._tell_start(data, resumed=found is not None)
         self.dev = self.ranks.lead(self._dev_data)
         batches = data.batches(workers=recipe.workers)
         measure = folder.Pace(stage) if stage.minutes and number not in self.steps else None
@@ -271,10 +279,10 @@ class Run:
         if done and done % 20000 == 0:
             self.log.say(f"measuring {source}: {done:,} of {samples:,} samples")
 
-    def _tell_start(self, data: TrainingData) -> None:
-        for problem in data.problems:
+    def _tell_start(self, data: TrainingData, resumed: bool) -> None:
+        for problem in () if resumed else data.problems:  # else log and count have them
             self.log.write("bad_sample", step=self.step, problem=problem)
-        self.skipped += len(data.problems)
+            self.skipped += 1
         if data.problems:
             self.log.say(f"{len(data.problems)} bad samples are left out, listed in {self.run / 'log.jsonl'}")
             self.log.say(f"  the first: {data.problems[0]}")
@@ -369,13 +377,16 @@ class Run:
     def _after_update(self, data: TrainingData) -> None:
         evaluation = self.stage.evaluation
         last = self.done == self.steps.get(self.number, self.stage.steps)
-        score = None
+        score, is_best = None, False
         if evaluation.data is not None and (self.done % evaluation.every == 0 or last):
-            score = self.ranks.told(self.ranks.lead(self._evaluate) or 0.0)
-            better = self.best is None or (score < self.best if self.lower else score > self.best)
-            self.stale = 0 if better else self.stale + 1
-            self.best = score if better else self.best
-        is_best = score is not None and self.stale == 0
+            value = self.ranks.lead(self._evaluate)
+            told = self.ranks.told(math.nan if value is None else value)
+            score = None if math.isnan(told) else told
+            is_best = score is not None and (
+                self.best is None or (score < self.best if self.lower else score > self.best)
+            )
+            self.stale = 0 if is_best or self.best is None else self.stale + 1
+            self.best = score if is_best else self.best
         stop = self.ranks.largest(self.signal)  # what comes after this is heard of after the next update, by all
         if stop or is_best or self.step % self.recipe.checkpoint_every == 0:
             self._save(score, data)
@@ -387,7 +398,7 @@ class Run:
             self._draw()
 
     @torch.no_grad()
-    def _evaluate(self) -> float:
+    def _evaluate(self) -> float | None:
         """Loss on the evaluation data, and the metric where the stage names one; returns what decides."""
         started = time.monotonic()
         evaluation = self.stage.evaluation
@@ -398,19 +409,20 @@ class Run:
             if batch.labels:
                 total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
                 labels += batch.labels
-        values = {"loss": total / max(labels, 1)}
+        values: dict[str, float | None] = {"loss": total / max(labels, 1)}
         if evaluation.metric:
             if self.evaluate is None:
                 raise WeftError(
                     f"evaluation.metric {evaluation.metric} needs a scorer; weft train and finetune have it"
                 )
             assert evaluation.data is not None
-            values |= self.evaluate(self.model, self.processor, evaluation.data, evaluation.limit)
+            bad = self.recipe.on_bad_sample
+            values |= self.evaluate(self.model, self.processor, evaluation.data, evaluation.limit, bad)
             if evaluation.metric not in values:
                 raise WeftError(f'no metric "{evaluation.metric}" for this data; there are {", ".join(sorted(values))}')
         set_modes(self.model, self.stage)
         self.log.write("eval", step=self.step, **values, seconds=round(time.monotonic() - started, 2))
-        told = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        told = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
         self.log.say(f"step {self.step}  evaluation  {told}")
         return values[evaluation.metric or "loss"]
 
@@ -430,9 +442,9 @@ class Run:
             "stale": self.stale,
             "skipped": self.skipped,
         }
-        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.number)
         ckpt.save(self.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, self.names))
-        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower)
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.number)
 
     def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
         weights = found.weights()
@@ -444,7 +456,7 @@ class Run:
         load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
         state = found.state
         self.step, self.done, self.rows = state["step"], state["done"], state["rows"]
-        self.best, self.stale, self.skipped = state["best"], state["stale"], 0
+        self.best, self.stale, self.skipped = state["best"], state["stale"], state["skipped"]
         self.saved_at = self.step
         return tuple(state["anchor"]) if state["anchor"] else None
 

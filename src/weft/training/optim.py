@@ -32,11 +32,16 @@ def build_optimizer(parts: Sequence[TrainedPart], optim: Optim, embeddings: set[
     groups = []
     for part in parts:
         for decays in (True, False):
-            chosen = [p for p in part.parameters.values() if (p.ndim >= 2 and id(p) not in embeddings) == decays]
+            chosen = [p for n, p in part.parameters.items() if _decays(n, p, embeddings) == decays]
             if chosen:
                 decay = optim.weight_decay if decays else 0.0
                 groups.append({"params": chosen, "weight_decay": decay, "lr_scale": part.training.lr_scale})
     return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
+
+
+def _decays(name: str, p: nn.Parameter, embeddings: set[int]) -> bool:
+    rows = id(p) in embeddings or "trainable_tokens_delta" in name  # peft's name for single rows of an embedding
+    return p.ndim >= 2 and not rows
 
 
 def embedding_ids(model: nn.Module) -> set[int]:

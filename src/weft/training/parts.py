@@ -12,6 +12,7 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from peft.utils.other import TrainableTokensWrapper
 from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from weft.conversation import WeftError
 from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
@@ -81,6 +82,13 @@ def set_modes(model: nn.Module, stage: Stage) -> None:
         if stage.parts.get(name, PartTraining()).train == "frozen":
             for module in model.part(name):  # type: ignore[operator]
                 module.eval()
+    if stage.checkpoint_activations:
+        # A frozen language model hands gradients on, so its activations are most of the memory; transformers' layers
+        # recompute them in train mode only. What is inside them stays in eval mode.
+        for module in model.part("language"):  # type: ignore[operator]
+            for layer in module.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.training = True
 
 
 def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
