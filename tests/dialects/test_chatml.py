@@ -106,6 +106,17 @@ def test_several_images_and_clips_are_told_apart(coordinates):
 
 
 @pytest.mark.parametrize("coordinates", ["tokens", "text"])
+def test_one_of_several_may_not_be_there(coordinates):
+    dialect = get_dialect("chatml", {"coordinates": coordinates})
+    question = user(IMAGE, Task("detection"), Text("cups, plates and forks"))
+    answer = (Box((), "plates", 0), Box(((0.1, 0.2, 0.3, 0.4),), "cups", 0), Box((), "forks", 0))
+    text = answer_text(dialect, question, *answer)
+    read = dialect.parse(text, Conversation((question,)))
+    assert [(p.label, len(p.boxes)) for p in read] == [("plates", 0), ("cups", 1), ("forks", 0)]
+    assert dialect.malformed(text, Conversation((question,))) == []
+
+
+@pytest.mark.parametrize("coordinates", ["tokens", "text"])
 def test_nothing_found_is_an_answer(coordinates):
     dialect = get_dialect("chatml", {"coordinates": coordinates})
     question = user(IMAGE, Task("detection"), Text("cups"))

@@ -93,6 +93,26 @@ def test_packed_rows_with_media_equal_their_samples():
     torch.testing.assert_close(both.loss_sum, sum(a.loss_sum for a in alone), rtol=1e-5, atol=1e-5)
 
 
+def test_the_last_clip_of_each_packed_sample_is_heard():
+    """`last_clip_only`: what LLaSM's released code does with a conversation's clips but the last."""
+    sound = tiny.audio("whisper", {"merge": 2}, last_clip_only=True)
+    model = tiny.model(audio=sound)
+    clips = [tiny.clip(sound, n, n) for n in (4000, 7000, 5000)]
+    rows = [clips[0][2] + tiny.words(4) + clips[1][2] + tiny.words(3), clips[2][2] + tiny.words(5)]
+    mel, lengths = tiny.pad([c[0] for c in clips])
+    both = model(**packed([(r, r) for r in rows]), input_features=mel, feature_lengths=lengths)
+    alone = [
+        model(
+            input_ids=torch.tensor([row]),
+            labels=torch.tensor([row]),
+            input_features=mel[own],
+            feature_lengths=lengths[own],
+        )
+        for row, own in zip(rows, (slice(0, 2), slice(2, 3)), strict=True)
+    ]
+    torch.testing.assert_close(both.loss_sum, sum(a.loss_sum for a in alone), rtol=1e-5, atol=1e-5)
+
+
 def test_checkpointing_activations_changes_nothing():
     model = tiny.model("qwen3", tiny.vision(connector={"merge": 4})).train()
     rows = [tiny.image_ids(tiny.vision(connector={"merge": 4})) + tiny.words(7), tiny.words(9)]

@@ -109,3 +109,10 @@ def test_the_sound_tower_gives_as_many_embeddings_as_the_layout_says() -> None:
         window = audio_windows(section, int(samples))[0]
         _, count = tower(torch.zeros(1, window.frames, 80), torch.tensor([window.frames]))
         assert -(-int(count[0]) // 2) == window.tokens
+
+
+def test_moments_have_one_name_in_questions_and_in_sound() -> None:
+    dialect = {"name": "chatml", "switches": {"window_seconds": 10.0}}
+    with pytest.raises(WeftError, match="windows of 30 s and the dialect counts times in windows of 10 s"):
+        with_places(True, dialect)
+    with_places(False, dialect)

@@ -84,6 +84,13 @@ def test_finetuning_takes_lora_for_a_trained_model_and_everything_for_a_small_on
     assert full.parts["audio"].train == "full" and full.steps == 7
 
 
+def test_lines_that_cannot_be_read_are_left_to_the_measuring(tmp_path):
+    """Which names or skips them, as the user says."""
+    path = write(tmp_path, 6, (text,))
+    path.write_text("{broken\n" + path.read_text())
+    assert finetune_recipe("bundled", [Source(path=str(path))]).stages[0].steps > 0
+
+
 def test_more_samples_take_more_steps():
     for small in (True, False):
         steps = [default_steps(n, small, False) for n in (1, 100, 1000, 10**6)]

@@ -206,6 +206,8 @@ class ChatML(Dialect):
             pieces: list[Piece] = self._item(part.image, total["image"])
             if label is not None:
                 pieces += [Special("<|ref|>"), Plain(label)]
+            if not part.boxes:  # none of this one: its name between two marks
+                pieces.append(Special("<|ref|>"))
             boxes = sorted(part.boxes) if self.switches.sort_boxes else part.boxes
             for box in boxes:
                 spot = Spot("image", part.image or 0, box)
@@ -305,7 +307,8 @@ class ChatML(Dialect):
                 stop, window = self._time(match["stop"], window)
                 words.append(Word(match["word"], start, max(start, stop)))
             else:
-                yield Box(boxes, match["label"], _index(match["bitem"]))
+                label = match["label"] if match["nothing"] is None else match["nothing"]
+                yield Box(boxes, label, _index(match["bitem"] or match["nitem"]))
         if words:
             yield Words(tuple(words), audio)
         if text[end:]:
@@ -333,13 +336,15 @@ _TIME = r"(?:<\|window_\d+\|>)*<\|t\d+\.\d\|>(?:<\|f\d\|>)?"
 _QUADRUPLE = r"(?:<\|p\d+\|>(?:<\|q\d+\|>)?){4}"
 _GROUNDING = re.compile(
     rf"(?:<\|item_(?P<witem>\d+)\|>)?(?P<start>{_TIME})(?P<word>(?:(?!<\|).)*)(?P<stop>{_TIME})"
-    rf"|(?:<\|item_(?P<bitem>\d+)\|>)?(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:{_QUADRUPLE})+)",
+    rf"|(?:<\|item_(?P<bitem>\d+)\|>)?(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:{_QUADRUPLE})+)"
+    r"|(?:<\|item_(?P<nitem>\d+)\|>)?<\|ref\|>(?P<nothing>(?:(?!<\|).)+)<\|ref\|>",
     re.DOTALL,
 )
 _ODD = re.compile(r"(?:<\|(?:window_\d+|item_\d+|t\d+\.\d|[fpq]\d+|ref)\|>)+")
 _BOX_TEXT = re.compile(
-    r"(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<label>.*?)</ref>)?"
+    r"(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<label>(?:(?!</ref>).)*)</ref>)?"
     r"(?P<boxes>\[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\](?:, \[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\])*)"
+    r"|(?:\(image (?P<nimage>\d+)\) )?<ref>(?P<nothing>(?:(?!</ref>).)*)</ref>none"
     r"|(?:\(clip (?P<clip>\d+)\) )?(?P<words><\d+\.\d\d>[^<]*<\d+\.\d\d>(?: <\d+\.\d\d>[^<]*<\d+\.\d\d>)*)",
     re.DOTALL,
 )
@@ -388,7 +393,7 @@ def _is_box(box: tuple[float, float, float, float]) -> bool:
 def _box_text(box: Box, label: str | None, images: int) -> str:
     prefix = f"(image {box.image + 1}) " if box.image is not None and images > 1 else ""
     quadruples = ", ".join("[" + ", ".join(str(round(v * 1000)) for v in b) + "]" for b in box.boxes)
-    return prefix + (f"<ref>{label}</ref>" if label is not None else "") + quadruples
+    return prefix + (f"<ref>{label}</ref>" if label is not None else "") + (quadruples or NOTHING)
 
 
 def _words_text(words: Words, clips: int) -> str:
@@ -405,8 +410,10 @@ def _parse_text(text: str) -> Iterator[Part]:
         if text[end : match.start()]:
             yield Text(text[end : match.start()])
         end = match.end()
-        if match["boxes"] is not None:
-            yield Box(boxes, match["label"], int(match["image"]) - 1 if match["image"] else None)
+        if match["words"] is None:
+            label = match["label"] if match["nothing"] is None else match["nothing"]
+            image = match["image"] or match["nimage"]
+            yield Box(boxes, label, int(image) - 1 if image else None)
         else:
             words = re.findall(r"<(\d+\.\d\d)>([^<]*)<(\d+\.\d\d)>", match["words"])
             clip = int(match["clip"]) - 1 if match["clip"] else None

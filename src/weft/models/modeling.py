@@ -215,6 +215,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         pixel_values: torch.Tensor | None = None,
         input_features: torch.Tensor | None = None,
         feature_lengths: torch.Tensor | None = None,
+        segment_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Text embeddings with the media's at their placeholders, [B, L, W]."""
         config = self.config
@@ -235,7 +236,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if getattr(self, "vision" if modality == "image" else "audio") is not None:
                 mixed_BLW = splice(mixed_BLW, input_ids, token, media, modality)
         if sounds_XW is not None and config.audio.get("last_clip_only"):
-            unheard_BL = before_last_run(input_ids == config.audio_token_id)
+            unheard_BL = before_last_run(input_ids == config.audio_token_id, segment_lengths)
             mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
         if images_XW is None and "vision" in self.always_encode and self.vision is not None:
             mixed_BLW = mixed_BLW + 0.0 * self.embed_images(self._blank_image()).sum().to(mixed_BLW.dtype)
@@ -304,7 +305,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if past is not None and past.get_seq_length() > 0 and not media:
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # going on: a placeholder here is a mere token
             else:
-                inputs_embeds = self.embed(input_ids, pixel_values, input_features, feature_lengths)
+                inputs_embeds = self.embed(input_ids, pixel_values, input_features, feature_lengths, segment_lengths)
         length = inputs_embeds.shape[1]
         if segment_lengths is not None:
             problem = attention.packing_problem(self.language_model)

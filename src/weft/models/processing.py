@@ -150,6 +150,14 @@ class WeftProcessor(ProcessorMixin):
                 f"connector.places needs a dialect with tokens for places, one after the other in the vocabulary, and "
                 f"{self.dialect.name} has none for {modality}s here; turn places off, or take chatml with tokens"
             )
+        heard = self.audio.window_seconds if modality == "audio" and self.audio is not None else None
+        counted = getattr(self.dialect.switches, "window_seconds", None)
+        if heard is not None and counted is not None and abs(counted - heard) > 1e-6:
+            raise WeftError(
+                f"audio.connector.places: the encoder hears windows of {heard:g} s and the dialect "
+                f"counts times in windows of {counted:g} s; give both one length (audio.window_seconds, or the switch "
+                "window_seconds)"
+            )
         return [(ids[0], len(ids)) for ids in scales]
 
     @property

@@ -27,8 +27,10 @@ def splice(
     return text_BLW.masked_scatter(slots_BL[..., None], media_XW.to(text_BLW.dtype))
 
 
-def before_last_run(slots_BL: torch.Tensor) -> torch.Tensor:
-    """[B, L] True where ``slots_BL`` is, but for the last stretch of them in each row."""
+def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | None = None) -> torch.Tensor:
+    """[B, L] True where ``slots_BL`` is, but for the last stretch of them in each row (or sample of a packed row)."""
+    if segment_lengths_S is not None:
+        return torch.cat([before_last_run(sample_BL) for sample_BL in slots_BL.split(segment_lengths_S.tolist(), 1)], 1)
     starts_BL = slots_BL & ~torch.nn.functional.pad(slots_BL, (1, -1))
     run_BL = starts_BL.cumsum(-1)
     return slots_BL & (run_BL < run_BL[:, -1:])

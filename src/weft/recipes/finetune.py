@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 
@@ -61,6 +62,15 @@ def base_config(base: str) -> WeftConfig:
         return WeftConfig.from_pretrained(base)
 
 
+def _readable(source: JsonlSource) -> list[Conversation]:
+    """The first samples; what cannot be read is named, or left out, when the samples are measured."""
+    found = []
+    for i in range(min(len(source), LOOKED_AT)):
+        with suppress(WeftError):
+            found.append(source[i])
+    return found
+
+
 def finetune_recipe(
     model: str,
     data: list[Source],
@@ -74,7 +84,7 @@ def finetune_recipe(
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
     sources = [JsonlSource(s.path) for s in data]
-    heads = [[source[i] for i in range(min(len(source), LOOKED_AT))] for source in sources]
+    heads = [_readable(source) for source in sources]
     for file, head in zip(data, heads, strict=True):
         check_senses(spec, model, file.path, head)
     looked_at = [sample for head in heads for sample in head]
