@@ -10,6 +10,7 @@ from weft.models.config import Connector, DialectSection
 from weft.training.recipe import LanguageSource, ModelSpec, TowerSource
 
 WIDTH = 64
+CLIP_SECONDS = 10.0  # the longest; what the encoder hears at once, and what times are counted in
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def model(sense: Literal["vision", "audio"], **connector: Any) -> ModelSpec:
             kind="conv",
             config={"num_mel_bins": 40, "channels": [8, 16], "width": WIDTH, "conv_layers": 2, "layers": 0, "heads": 4},
             connector=Connector(merge=2, places=True, scale=0.1),
+            options={"window_seconds": CLIP_SECONDS},
         ),
     }
     return ModelSpec(
@@ -77,7 +79,9 @@ def model(sense: Literal["vision", "audio"], **connector: Any) -> ModelSpec:
                 "tie_word_embeddings": True,
             }
         ),
-        dialect=DialectSection(name="chatml", switches={"box_bins": 100, "sort_boxes": True, "window_seconds": 10}),
+        dialect=DialectSection(
+            name="chatml", switches={"box_bins": 100, "sort_boxes": True, "window_seconds": CLIP_SECONDS}
+        ),
     )
 
 

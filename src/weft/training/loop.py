@@ -36,7 +36,7 @@ from weft.training.optim import (
     optimizer_state,
     set_rate,
 )
-from weft.training.parts import apply_parts, dialect_tokens, merge_lora, set_modes
+from weft.training.parts import apply_parts, dialect_tokens, merge_lora, set_modes, spare_activations
 from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.update import backward, batch_loss, clip_gradients, mixed_seed
@@ -191,10 +191,7 @@ class Run:
         self.number, self.stage = number, stage
         tokens = dialect_tokens(self.processor)
         self.parts = apply_parts(self.model, stage, mixed_seed(recipe.seed, number), tokens)
-        if stage.checkpoint_activations:
-            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            self.model.gradient_checkpointing_disable()
+        spare_activations(self.model, stage.checkpoint_activations)
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
         self.names = {id(p): n for n, p in self.parameters.items()}
         self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))

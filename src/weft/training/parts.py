@@ -91,6 +91,15 @@ def set_modes(model: nn.Module, stage: Stage) -> None:
                     layer.training = True
 
 
+def spare_activations(model: Any, on: bool) -> None:
+    """Turns activation checkpointing on or off, by the name that this version of transformers has for it."""
+    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    if on:
+        getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+    elif getattr(model, f"is_{name}_checkpointing"):
+        getattr(model, f"{name}_checkpointing_disable")()
+
+
 def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
     targets: list[str]
     if lora.targets == "all-linear":
