@@ -28,6 +28,7 @@ from weft.training import folder, picture
 from weft.training.build import build_model
 from weft.training.export import round_as_saved, save_adapter, save_model
 from weft.training.log import Log, clock, cut_log
+from weft.training.memory import give_back_large_blocks
 from weft.training.optim import (
     build_optimizer,
     embedding_ids,
@@ -134,6 +135,7 @@ class Run:
         recipe = self.recipe
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
+        give_back_large_blocks()
         found = ckpt.newest(self.checkpoints)
         self.ranks.lead(partial(cut_log, self.run / "log.jsonl", found.step if found else 0))
         first = int(found.state["stage"]) if found else 0
