@@ -178,6 +178,16 @@ def test_a_sample_without_an_answer_is_named_or_left_out(files, processor, tmp_p
     assert len(data([path], processor, on_bad_sample="skip").problems) == 1
 
 
+def test_words_that_end_after_their_clip_are_named(files, processor, tmp_path):
+    lines = [json.loads(line) for line in files[0].read_text().splitlines()]
+    wrong = next(line for line in lines if isinstance(line["messages"][1]["content"], list))
+    wrong["messages"][1]["content"][0]["words"][-1]["end"] = 9.0
+    path = files[0].with_name("late.jsonl")
+    path.write_text(json.dumps(wrong) + "\n")
+    with pytest.raises(WeftError, match=r"late\.jsonl:1: a word ends at 9 s, its clip at"):
+        data([path], processor)
+
+
 def test_nothing_left_is_an_error(files, processor, tmp_path):
     path = tmp_path / "all_bad.jsonl"
     path.write_text("{}\n[]\n")

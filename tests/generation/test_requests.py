@@ -136,3 +136,16 @@ def test_two_runs_do_not_write_one_file(model, tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(WeftError, match="another run"):
             answer_file(model, asked, answers, SHORT)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_requests_are_never_written_over(model, tmp_path, restart):
+    asked = requests(tmp_path, 2)
+    before = asked.read_bytes()
+    with pytest.raises(WeftError, match="holds the requests themselves"):
+        answer_file(model, asked, asked, restart=restart)
+    other = tmp_path / "other.jsonl"
+    other.write_bytes(before)
+    with pytest.raises(WeftError, match="is no answer of weft"):
+        answer_file(model, asked, other, restart=restart)
+    assert asked.read_bytes() == other.read_bytes() == before

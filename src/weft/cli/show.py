@@ -134,7 +134,8 @@ def _segments(processor: WeftProcessor, sample: str, prompt: bool) -> list[list[
     path, first, last = _place(sample)
     chosen = list(islice(iter_samples(path, probe=image_size), first - 1, last))
     if len(chosen) < last - first + 1:
-        raise WeftError(f"{path} has {plural(first - 1 + len(chosen), 'sample')}, so there is no sample {last}")
+        there = sum(1 for _ in iter_samples(path, probe=image_size))
+        raise WeftError(f"{path} has {plural(there, 'sample')}, so there is no sample {last}")
     return [
         sample_tokens(processor, conversation.prompt() if prompt else conversation, segment, generate=prompt)
         for segment, conversation in enumerate(chosen)

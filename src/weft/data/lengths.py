@@ -19,6 +19,7 @@ import numpy as np
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.data.augment import asked_picture, join_key, spoken_part
 from weft.data.source import JsonlSource
+from weft.data.validate import LATE
 from weft.dialects import Modality
 from weft.media import audio_samples
 from weft.models.layout import audio_windows, image_tokens
@@ -125,6 +126,7 @@ def _measure(
                 spoken = spoken_part(conversation)
                 words[i] = len(spoken.words) if isinstance(spoken, Words) else 0
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
+                _check_times(conversation, int(clips[i]) / processor.audio.sample_rate)
             if (file := asked_picture(conversation)) is not None:
                 picture[i] = pictures.setdefault(file, len(pictures) + 1)
                 picture_tokens[i] = slot_tokens(processor, "image", image_tokens(processor.vision))
@@ -148,6 +150,12 @@ def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[in
             groups[key] = len(groups) + 1, _prompt_tokens(conversation, processor, tokens)
         group, shared = groups[key]
     return samples, tokens, group, shared
+
+
+def _check_times(conversation: Conversation, seconds: float) -> None:
+    last = max((word.end for p in conversation.parts() if isinstance(p, Words) for word in p.words), default=0.0)
+    if last > seconds + LATE:
+        raise WeftError(f"a word ends at {last:g} s, its clip at {seconds:.3f} s")
 
 
 def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int:

@@ -137,6 +137,8 @@ def evaluate(
     ``limit`` takes the first samples only. ``name`` is what the report calls the model.
     """
     options = options or Options()
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise WeftError(f"{out} is a file; name a folder for the report")
     conversations = read_questions(data, limit)
     outcome = evaluate_samples(
         model,

@@ -47,7 +47,10 @@ def load_parts(
     """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
     from weft.models.modeling import WeftForConditionalGeneration
 
-    place, name = torch.device(device or default_device()), os.fspath(path)
+    try:
+        place, name = torch.device(device or default_device()), os.fspath(path)
+    except RuntimeError:
+        raise WeftError(f"there is no device {device!r}; it is cpu, cuda, cuda:1, mps, ...") from None
     if place.type == "cuda" and not torch.cuda.is_available():
         raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
     wanted = resolve_dtype(dtype)

@@ -51,6 +51,8 @@ def answer_file(
     options or other requests.
     """
     options = options or Options()
+    if Path(answers).exists() and Path(answers).samefile(requests):
+        raise WeftError(f"{answers} holds the requests themselves; give another -o for the answers")
     run = _fingerprint(model, options)
     asked = _Requests(Path(requests), on_bad_sample)
     with _AnswerFile(Path(answers), run, restart) as file:
@@ -140,6 +142,7 @@ class _AnswerFile:
         try:
             self._lock()
             if self._restart:
+                self._check_answers()
                 os.ftruncate(self._file, 0)
         except BaseException:
             os.close(self._file)
@@ -148,6 +151,16 @@ class _AnswerFile:
 
     def __exit__(self, *error: object) -> None:
         os.close(self._file)  # gives the lock back
+
+    def _check_answers(self) -> None:
+        """Nothing but answers may be overwritten."""
+        first = next(iter(self._lines()), b"")
+        try:
+            if first.endswith(b"\n"):
+                json.loads(first)["run"]
+        except (ValueError, KeyError, TypeError):
+            said = "is no answer of weft, so --restart leaves it alone; give another -o"
+            raise SampleError(said, file=str(self._path), line=1) from None
 
     def _lock(self) -> None:
         try:

@@ -61,9 +61,9 @@ class PartTraining(Frozen):
 
 
 class Optim(Frozen):
-    lr: float = 1e-4
-    min_lr: float = 0.0
-    warmup_steps: int = 100
+    lr: float = Field(1e-4, gt=0)
+    min_lr: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(100, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
