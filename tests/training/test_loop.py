@@ -356,6 +356,15 @@ def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
     assert planned == len(records(tmp_path / "run")) == 6  # made once: a plan that is made anew moves its own end
 
 
+def test_a_mistake_found_at_the_start_leaves_the_place_free(data, tmp_path):
+    broken = data.with_name("broken.jsonl")
+    broken.write_text("{broken\n" + data.read_text())
+    with pytest.raises(WeftError, match=r"broken\.jsonl:1") as said:
+        go(tiny_recipe(broken, steps=1), tmp_path / "run")
+    assert "--resume" not in str(said.value) and not (tmp_path / "run").exists()
+    go(tiny_recipe(data, steps=1), tmp_path / "run")
+
+
 def test_nothing_is_overwritten(data, tmp_path):
     recipe = tiny_recipe(data, steps=1)
     go(recipe, tmp_path / "run")

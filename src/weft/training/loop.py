@@ -98,7 +98,13 @@ def train(
             raise WeftError("give a recipe")
         out = Path(out) if out is not None else run / "final"
         ranks.lead(partial(folder.create, run, recipe, out, adapter_only))
-    final = Run(recipe, run, Path(out), adapter_only, evaluate, console, ranks).go()
+    one = Run(recipe, run, Path(out), adapter_only, evaluate, console, ranks)
+    try:
+        final = one.go()
+    except WeftError:
+        if not resume and not one.step and ranks.world == 1:
+            folder.discard(run)  # a mistake found at the start: the mended command is to find the place free
+        raise
     leave()
     return final
 
@@ -175,6 +181,8 @@ class Run:
                 leave()
             if together and not self.ranks.first:
                 raise SystemExit(2) from None  # the first rank says it
+            if self.ranks.world == 1 and not self.step:
+                raise  # nothing is trained that could be gone on with
             saved = self.saved_at if self.saved_at >= 0 else 0
             raise type(error)(f"{error}; the run is saved at step {saved}: weft train --resume {self.run}") from None
         except OSError as error:
