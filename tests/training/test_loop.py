@@ -365,6 +365,19 @@ def test_a_mistake_found_at_the_start_leaves_the_place_free(data, tmp_path):
     go(tiny_recipe(data, steps=1), tmp_path / "run")
 
 
+@pytest.mark.parametrize("error", [NotFinite("the loss is not finite"), ckpt.DiskFull("the disk is full")])
+def test_a_run_that_its_message_speaks_of_stays(data, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Run, "_update", fail)
+    with pytest.raises(type(error), match="weft train --resume"):
+        go(tiny_recipe(data, steps=1), tmp_path / "run")
+    assert (tmp_path / "run" / "log.jsonl").exists()
+    monkeypatch.undo()
+    go(None, tmp_path / "run", resume=True)
+
+
 def test_nothing_is_overwritten(data, tmp_path):
     recipe = tiny_recipe(data, steps=1)
     go(recipe, tmp_path / "run")

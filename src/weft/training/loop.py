@@ -101,6 +101,8 @@ def train(
     one = Run(recipe, run, Path(out), adapter_only, evaluate, console, ranks)
     try:
         final = one.go()
+    except (Agreed, ckpt.DiskFull):
+        raise  # its message speaks of the folder
     except WeftError:
         if not resume and not one.step and ranks.world == 1:
             folder.discard(run)  # a mistake found at the start: the mended command is to find the place free
@@ -181,7 +183,7 @@ class Run:
                 leave()
             if together and not self.ranks.first:
                 raise SystemExit(2) from None  # the first rank says it
-            if self.ranks.world == 1 and not self.step:
+            if self.ranks.world == 1 and not self.step and not isinstance(error, Agreed):
                 raise  # nothing is trained that could be gone on with
             saved = self.saved_at if self.saved_at >= 0 else 0
             raise type(error)(f"{error}; the run is saved at step {saved}: weft train --resume {self.run}") from None
