@@ -8,10 +8,11 @@ import sys
 import time
 
 import pytest
+import torch
 from PIL import Image
 
 from weft.conversation import WeftError
-from weft.generation import Options
+from weft.generation import Options, load
 from weft.generation.requests import answer_file
 
 SHORT = Options(max_new_tokens=3)
@@ -86,6 +87,44 @@ def test_other_options_or_requests_do_not_mix(model, tmp_path):
     with pytest.raises(WeftError, match="'q1', which is not in"):
         answer_file(model, asked, answers, SHORT)
     assert answer_file(model, asked, answers, SHORT, restart=True).before == 0
+
+
+def test_other_weights_do_not_mix(model, tmp_path):
+    """A model trained further lies at the same path, so its name says nothing."""
+    asked, answers = requests(tmp_path, 2), tmp_path / "answers.jsonl"
+    answer_file(model, asked, answers, SHORT)
+    weight = next(p for p in model.model.parameters() if p.ndim == 2)
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.mul_(1.001)
+        with pytest.raises(WeftError, match="another model or other options"):
+            answer_file(model, asked, answers, SHORT)
+    finally:
+        weight.data.copy_(before)
+    assert answer_file(model, asked, answers, SHORT).before == 2
+
+
+def test_a_model_moved_elsewhere_is_the_same(model, tmp_path):
+    asked, answers = requests(tmp_path, 2), tmp_path / "answers.jsonl"
+    for place in ("here", "there"):
+        model.model.save_pretrained(tmp_path / place)
+        model.processor.save_pretrained(tmp_path / place)
+    answer_file(load(tmp_path / "here", device="cpu"), asked, answers, SHORT)
+    assert answer_file(load(tmp_path / "there", device="cpu"), asked, answers, SHORT).before == 2
+
+
+def test_a_changed_request_is_asked_again(model, tmp_path):
+    asked, answers = requests(tmp_path, 3), tmp_path / "answers.jsonl"
+    answer_file(model, asked, answers, SHORT)
+    old = {a["id"]: a for a in read(answers)}
+    asked.write_text(asked.read_text().replace("question long 1", "what else 1"))
+    summary = answer_file(model, asked, answers, SHORT)
+    assert (summary.total, summary.before) == (3, 2)
+    new = read(answers)
+    assert [a["id"] for a in new] == ["q0", "q1", "q2"]
+    assert new[1]["asked"] != old["q1"]["asked"] and [new[0], new[2]] == [old["q0"], old["q2"]]
+    assert answer_file(model, asked, answers, SHORT).before == 3
 
 
 def test_a_file_of_something_else_is_left_alone(model, tmp_path):

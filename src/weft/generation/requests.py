@@ -2,9 +2,12 @@
 
 Requests are sample lines (``{"id", "messages"}``); where one ends with an answer, that is left out and asked for.
 Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "malformed", "run"}``, or
-``{"id", "error", "run"}``; each is appended in one write as soon as it is there. A later run finds out which ids are
-answered, drops a last line that was cut, and goes on. When all are answered, the file is put into the order of the
-requests.
+``{"id", "error", "run"}``, and ``"asked"`` in both; each is appended in one write as soon as it is there. A later run
+finds out which requests are answered, drops a last line that was cut, and goes on. When all are answered, the file is
+put into the order of the requests.
+
+``run`` stands for the model and the options, ``asked`` for the words of the request: answers of other weights are never
+mixed, and a request that has changed since it was answered is asked again.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.samples import iter_lines, parse_line
 from weft.generation.engine import Model
@@ -24,6 +29,7 @@ from weft.generation.reply import Options, Reply
 from weft.media import image_size
 
 Progress = Callable[[int, int], None]  # answered, of
+LOOKED_AT = 64  # numbers of each tensor that tell one model's weights from another's
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def answer_file(
     run = _fingerprint(model, options)
     asked = _Requests(Path(requests), on_bad_sample)
     with _AnswerFile(Path(answers), run, restart) as file:
-        before = file.done(asked.ids, Path(requests))
+        before = file.done(dict(zip(asked.ids, asked.marks, strict=True)), Path(requests))
         todo = [i for i, name in enumerate(asked.ids) if name not in before]
         errors = sum(before.values())
         if progress is not None:
@@ -65,13 +71,14 @@ def answer_file(
             model.replies((asked[i] for i in todo), options, batch_size=batch_size), len(before) + 1
         ):
             name = asked.ids[todo[k]]
+            mark = {"asked": asked.marks[todo[k]]}
             if isinstance(reply, Reply):
-                file.append({"id": name, **reply.as_dict()})
+                file.append({"id": name, **reply.as_dict(), **mark})
             elif on_bad_sample == "fail":
                 raise WeftError(f"request {name!r}: {reply}")
             else:
                 errors += 1
-                file.append({"id": name, "error": str(reply)})
+                file.append({"id": name, "error": str(reply), **mark})
             if progress is not None:
                 progress(done, len(asked.ids))
         file.sort(asked.ids)
@@ -79,13 +86,35 @@ def answer_file(
 
 
 def _fingerprint(model: Model, options: Options) -> str:
-    """What an answer depends on besides its request, in eight hex digits."""
+    """What an answer depends on besides its request: the model, wherever it lies, and how it is asked."""
     what = {
-        "model": os.path.abspath(model.name) if os.path.isdir(model.name) else model.name,
+        "config": _settings(model.model.config.to_dict()),
+        "weights": _weights(model.model),
         "dtype": str(model.dtype),
         "switches": model.processor.dialect.switches.model_dump(mode="json"),
     }
-    return hashlib.sha256(json.dumps(what | asdict(options), sort_keys=True).encode()).hexdigest()[:8]
+    return _digits(what | asdict(options))
+
+
+def _settings(config: Any) -> Any:
+    """A configuration without where it came from and who wrote it."""
+    if not isinstance(config, dict):
+        return config
+    return {k: _settings(v) for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
+
+
+def _weights(model: torch.nn.Module) -> str:
+    """A few numbers of every tensor: training moves all of them, and reading whole weights would take minutes."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        flat = tensor.detach().flatten()
+        few = flat[:: max(1, len(flat) // LOOKED_AT)]
+        digest.update(f"{name} {tuple(tensor.shape)} {few.double().tolist()}".encode())
+    return digest.hexdigest()
+
+
+def _digits(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 class _Requests:
@@ -97,15 +126,17 @@ class _Requests:
         if not self._lines:
             raise SampleError("no requests in it: write one JSON object a line", file=str(path))
         self.ids: list[str] = []
+        self.marks: list[str] = []  # of each request's words, its own final answer aside
         seen: dict[str, int] = {}
         for number, raw in self._lines:
-            name = self._name(number, raw)
+            name, mark = self._name(number, raw)
             if name in seen:
                 raise SampleError(
                     f"id {name!r} stands in line {seen[name]} already; give each its own", file=str(path), line=number
                 )
             seen[name] = number
             self.ids.append(name)
+            self.marks.append(mark)
         if on_bad_sample == "fail":  # say what is wrong before hours of work, not after
             for i in range(len(self._lines)):
                 self._read(i)
@@ -122,12 +153,16 @@ class _Requests:
         return Conversation(conversation.prompt().messages, self.ids[i])
 
     @staticmethod
-    def _name(number: int, raw: bytes) -> str:
+    def _name(number: int, raw: bytes) -> tuple[str, str]:
+        """The request's id, or one from its line, and a mark of what is asked."""
         try:
-            name = json.loads(raw).get("id")
-        except (ValueError, AttributeError):
-            name = None
-        return str(name) if isinstance(name, str | int) else f"line-{number}"
+            line = json.loads(raw)
+            name, messages = line.get("id"), list(line.get("messages", ()))
+            if messages and messages[-1]["role"] == "assistant":
+                messages.pop()
+        except (ValueError, AttributeError, TypeError, KeyError):
+            name, messages = None, [raw.decode(errors="replace")]
+        return str(name) if isinstance(name, str | int) else f"line-{number}", _digits(messages)
 
 
 class _AnswerFile:
@@ -172,9 +207,12 @@ class _AnswerFile:
         except OSError:
             raise WeftError(f"{self._path} is being written by another run; wait for it or give another -o") from None
 
-    def done(self, ids: list[str], requests: Path) -> dict[str, bool]:
-        """Answered ids, each with whether its answer is an error. A last line that was cut is dropped."""
-        wanted, found, end = set(ids), {}, 0
+    def done(self, marks: dict[str, str], requests: Path) -> dict[str, bool]:
+        """Answered ids, each with whether its answer is an error. A last line that was cut is dropped.
+
+        ``marks``: of every request, by its id; an answer to other words under the same id does not count.
+        """
+        found, end = {}, 0
         for number, raw in enumerate(self._lines(), 1):
             try:
                 answer = json.loads(raw)
@@ -192,12 +230,13 @@ class _AnswerFile:
                     f"{self._path} was begun with another model or other options; give another -o, or --restart to "
                     f"throw its answers away"
                 )
-            if name not in wanted:
+            if name not in marks:
                 raise WeftError(
                     f"{self._path} answers {name!r}, which is not in {requests}; give another -o, or --restart to "
                     f"throw its answers away"
                 )
-            found[name] = "error" in answer
+            if answer.get("asked") == marks[name]:
+                found[name] = "error" in answer
             end += len(raw)
         if end < os.fstat(self._file).st_size:
             os.ftruncate(self._file, end)
@@ -218,7 +257,7 @@ class _AnswerFile:
             raise
 
     def sort(self, ids: list[str]) -> None:
-        """Puts the lines into the order of the requests, whole or not at all."""
+        """Puts the lines into the order of the requests, the last of each, whole or not at all."""
         by_name = {json.loads(raw)["id"]: raw for raw in self._lines()}
         aside = self._path.with_name(f".{self._path.name}.sorted")
         try:
