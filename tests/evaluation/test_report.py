@@ -12,6 +12,7 @@ from PIL import Image
 from weft.conversation import Box, SampleError, Text, WeftError, Word, Words
 from weft.evaluation.metrics import METRICS, Pair, is_right, score
 from weft.evaluation.page import page_data, quality
+from weft.evaluation.report import notes
 from weft.evaluation.run import evaluate, read_questions
 from weft.generation import Reply
 
@@ -118,6 +119,22 @@ def test_a_sample_that_cannot_be_asked_fails_or_is_counted(data):
     assert "vqa" not in report["metrics"]
     assert report["signature"]["not_asked"] == 1
     assert report["samples"][4]["error"] == "broken picture" and report["samples"][4]["answer"] is None
+
+
+def test_lines_that_cannot_be_read_fail_or_are_counted(data):
+    lines = data.read_text().splitlines(keepends=True)
+    asked = json.dumps({"messages": [{"role": "user", "content": "what?"}]}) + "\n"
+    answers = right(data)
+    data.write_text("".join([lines[0], "{cut\n", asked, *lines[1:]]))
+    with pytest.raises(WeftError, match=r":2: .*invalid JSON"):
+        evaluate(Canned(answers), data)
+    report = evaluate(Canned(answers), data, on_bad_sample="skip")
+    assert len(report["samples"]) == len(answers) == 6
+    assert [":2: " in x or ":3: " in x for x in report["signature"]["unread"]] == [True, True]
+    assert "2 samples could not be read" in notes(report)[0]
+    data.write_text("{cut\n")
+    with pytest.raises(WeftError, match="no sample of it can be read; the first: .*:1: "):
+        evaluate(Canned([]), data, on_bad_sample="skip")
 
 
 def test_metrics_and_limit_choose(data):

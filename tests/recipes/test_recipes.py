@@ -47,13 +47,19 @@ def test_a_users_file_gives_its_recipe(tmp_path):
         ("x = 1\n", r"needs a function recipe\(\)"),
         ("def recipe():\n    y = 1\n    return 1 / 0\n", r"mine\.py:3: ZeroDivisionError"),
         ("def recipe(:\n", r"mine\.py:1: SyntaxError"),
-        ("from weft.training.recipe import Stage\ndef recipe():\n    return Stage(stepz=1)\n", r"mine\.py:3: .*stepz"),
+        ("from weft.training.recipe import Stage\ndef recipe():\n    return Stage(stepz=1)\n", r"mine\.py:3: .*stepz.* did you mean steps"),
+        (
+            "from weft.training.recipe import Stage\ndef recipe():\n    return Stage(steps=0, name=3)\n",
+            r"mine\.py:3: name: input should be a valid string \(and 1 more\); correct",
+        ),
     ],
 )
-def test_a_wrong_file_is_named_with_its_line(tmp_path, code, said):
+def test_a_wrong_file_is_named_with_its_line(tmp_path, monkeypatch, code, said):
     (tmp_path / "mine.py").write_text(code)
-    with pytest.raises(WeftError, match=said):
-        load_recipe(str(tmp_path / "mine.py"))
+    monkeypatch.chdir(tmp_path)
+    for path in (str(tmp_path / "mine.py"), "mine.py"):
+        with pytest.raises(WeftError, match=said):
+            load_recipe(path)
 
 
 def test_an_unknown_recipe_lists_the_known_ones(tmp_path):

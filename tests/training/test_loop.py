@@ -42,7 +42,7 @@ def dev(tmp_path_factory):
 
 
 def go(recipe, run, **options):
-    return train(recipe, run, console=QUIET, **options)
+    return train(recipe, run, **{"console": QUIET, **options})
 
 
 def weights(path):
@@ -111,7 +111,16 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(data, tmp_path):
 def test_a_finished_run_resumes_to_its_model(data, tmp_path):
     recipe = tiny_recipe(data, steps=2)
     out = go(recipe, tmp_path / "run")
-    assert go(None, tmp_path / "run", resume=True) == out
+    console = Console(file=StringIO(), width=200)
+    assert go(None, tmp_path / "run", resume=True, console=console) == out
+    assert "is finished" in console.file.getvalue()
+    saved = (tmp_path / "run" / "recipe.json").read_bytes()
+    with pytest.raises(WeftError, match="is finished, so no value of its recipe can change"):
+        go(tiny_recipe(data, steps=4), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "recipe.json").read_bytes() == saved
+    out.rename(tmp_path / "earlier")
+    go(tiny_recipe(data, steps=4), tmp_path / "run", resume=True)
+    assert [r["step"] for r in records(tmp_path / "run")] == [1, 2, 3, 4]
 
 
 def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path, monkeypatch):
@@ -163,6 +172,14 @@ def test_listening_first_teaches_the_encoder_alone_and_then_both(tmp_path):
     assert alone and all(alone) and all(r["loss"] > 0 for r in steps[3:])
     heard = [r["listen"] for r in steps if "listen" in r]
     assert heard[-1] < 0.8 * heard[0]
+
+
+def test_a_stage_that_would_only_listen_says_so(tmp_path):
+    path = write(tmp_path / "pictures", 4, (picture,))
+    console = Console(file=StringIO(), width=300)
+    go(tiny_recipe(path, steps=2, listen=Listen(weight=1.0, first=4)), tmp_path / "run", console=console)
+    assert "2 updates only listen and look, and learn no answers" in console.file.getvalue()
+    assert "stages.0.listen.first=N, 4 now" in console.file.getvalue()
 
 
 def test_looking_first_teaches_the_encoder_alone_and_then_both(tmp_path):

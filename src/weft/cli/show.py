@@ -107,22 +107,12 @@ def _open(
 
 
 def _folder(name: str) -> tuple[WeftConfig, WeftProcessor | None]:
-    from weft.models.config import WeftConfig
-    from weft.models.processing import WeftProcessor
+    from weft.generation.loading import load_config, load_processor
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
-    try:
-        fields, _ = WeftConfig.get_config_dict(name)
-        if fields.get("model_type") != "weft":
-            kind = fields.get("model_type") or "foreign"
-            raise WeftError(f"{name} is a {kind} checkpoint, not a weft one; import it first (weft import --help)")
-        config = WeftConfig.from_pretrained(name)
-        if Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file():
-            return config, None  # a model that takes token ids alone
-        return config, WeftProcessor.from_pretrained(name)
-    except OSError as error:
-        raise WeftError(f"{name} cannot be read: {str(error).splitlines()[0]}") from error
+    config = load_config(name)
+    if Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file():
+        return config, None  # a model that takes token ids alone
+    return config, load_processor(name)
 
 
 # Samples.

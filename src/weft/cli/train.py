@@ -37,7 +37,7 @@ def train(
         str | None, typer.Option(metavar="SIZE", help="The size of a built-in recipe; tiny makes its own samples.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start from this weft folder or hub name, not from parts.")
+        str | None, typer.Option(metavar="MODEL", help="Start from this weft folder, hub name or bundled.")
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage of the recipe. Repeatable.")
@@ -59,9 +59,9 @@ def train(
     [dim]weft train minigpt_v2 --model IMPORTED --stage instructions[/dim]
     """
     from weft.recipes import RECIPES, load_recipe
+    from weft.recipes.bundled import model_spec
     from weft.training.folder import reopen
     from weft.training.overrides import override
-    from weft.training.recipe import ModelSpec
 
     extra = _settings(changes, on_bad_sample, workers, threads)
     if resume is not None:
@@ -74,7 +74,7 @@ def train(
         raise WeftError(f"name a recipe ({', '.join(RECIPES)}, or a .py file), or --resume RUN")
     chosen = _only(load_recipe(recipe, size), stage or [])
     if model is not None:
-        chosen = chosen.model_copy(update={"model": ModelSpec(base=model)})
+        chosen = chosen.model_copy(update={"model": model_spec(model)})
     chosen = override(_with_data(chosen, data or []), extra)
     _run(chosen, out if out is not None else Path("runs") / chosen.name)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from weft.conversation import Conversation, SampleError, WeftError, Words
-from weft.conversation.samples import iter_samples
+from weft.conversation.samples import iter_lines, parse_line
 from weft.conversation.writing import dump_parts
 from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
 from weft.evaluation.page import write_page
@@ -139,7 +139,8 @@ def evaluate(
     options = options or Options()
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise WeftError(f"{out} is a file; name a folder for the report")
-    conversations = read_questions(data, limit)
+    unread: list[str] = []
+    conversations = read_questions(data, limit, unread=unread if on_bad_sample == "skip" else None)
     outcome = evaluate_samples(
         model,
         conversations,
@@ -151,6 +152,10 @@ def evaluate(
     )
     report = build_report(outcome, root=Path(data).parent)
     report["signature"] |= made_with(model, data, name, options, batch_size, limit)
+    if unread:
+        lines = "1 sample" if len(unread) == 1 else f"{len(unread)} samples"
+        report["signature"]["unread"] = unread
+        report["notes"] = [f"{lines} could not be read and are in no figure; the first: {unread[0]}"]
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,18 +164,34 @@ def evaluate(
     return report
 
 
-def read_questions(data: str | os.PathLike[str], limit: int | None = None) -> list[Conversation]:
-    """The samples of a file, each checked to end with an expected answer."""
+def read_questions(
+    data: str | os.PathLike[str], limit: int | None = None, *, unread: list[str] | None = None
+) -> list[Conversation]:
+    """The samples of a file, each checked to end with an expected answer.
+
+    What is wrong with a sample raises, or is added to ``unread`` where that is given.
+    """
     conversations: list[Conversation] = []
-    for conversation in iter_samples(data, probe=image_size):
+    file, root = os.fspath(data), os.path.dirname(os.fspath(data))
+    for line, raw in iter_lines(data):
         if limit is not None and len(conversations) >= limit:
             break
-        if conversation.answer is None:
-            where = f"sample {conversation.id!r}" if conversation.id else f"sample {len(conversations) + 1}"
-            raise SampleError(f"{where} has no final assistant message to compare with", file=os.fspath(data))
-        conversations.append(conversation)
+        try:
+            conversation = parse_line(raw, where=file, line=line, root=root, probe=image_size)
+            if conversation.answer is None:
+                named = f"sample {conversation.id!r} " if conversation.id else ""
+                raise SampleError(f"{named}has no final assistant message to compare with", file=file, line=line)
+        except SampleError as problem:
+            if unread is None:
+                raise
+            unread.append(str(problem))
+        else:
+            conversations.append(conversation)
     if not conversations:
-        raise SampleError("no samples in it: write one JSON object a line", file=os.fspath(data))
+        said = "no samples in it: write one JSON object a line"
+        if unread:
+            said = f"no sample of it can be read; the first: {unread[0]}"
+        raise SampleError(said, file=file)
     return conversations
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers.utils import logging
 
 from weft.conversation import WeftError
 from weft.formats.checkpoints import read_json
 from weft.models.adapters import adapter_base, check_applied, lost, putting_on
+from weft.models.config import WeftConfig
 
 DTYPES = {
     "float32": torch.float32,
@@ -78,8 +80,23 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
             f"{name} has no processor and no tokenizer, so it takes token ids only (AutoModelForMultimodalLM); to use "
             f"it with words, import the checkpoint with its tokenizer"
         )
+    folder = name if adapter else base
     with in_one_sentence(base, name if adapter else None):
-        return WeftProcessor.from_pretrained(name if adapter else base)
+        try:
+            return WeftProcessor.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
+                raise WeftError(f"{folder} has no tokenizer.json; copy the checkpoint again") from error
+            raise
+
+
+def load_config(path: str | os.PathLike[str]) -> WeftConfig:
+    """The configuration of a checkpoint, nothing else of it read."""
+    name = os.fspath(path)
+    check_name(name)
+    with in_one_sentence(name):
+        check_kind(name, WeftConfig.get_config_dict(name)[0])
+        return WeftConfig.from_pretrained(name)
 
 
 @contextmanager
@@ -94,8 +111,10 @@ def in_one_sentence(name: str, adapter: str | None = None) -> Iterator[None]:
         yield
     except WeftError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, SafetensorError):
+            reason = f"a file of weights is cut or damaged ({reason}); copy the checkpoint again"
         if adapter is not None:
             raise WeftError(lost(adapter, name, f"which cannot be loaded ({reason})")) from error
         raise WeftError(f"{name} cannot be loaded as a weft model: {reason}") from error
@@ -110,15 +129,24 @@ def check_name(name: str) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
-        kind = read_json(folder / "config.json").get("model_type")
-        if kind != "weft":
-            raise WeftError(
-                f"{name} is a {kind or 'foreign'} checkpoint, not a weft one; `weft import --help` lists "
-                f"what can be imported, and a recipe composes a model from parts"
-            )
+        check_kind(name, read_json(folder / "config.json"))
+    elif name == "bundled":  # who knows what that is has taken its turn before
+        raise WeftError("bundled is no checkpoint but weft's own small recipe; write model=weft.recipes.bundled()")
     elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.parent.is_dir():
         # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'")
+
+
+def check_kind(name: str, config: dict[str, Any]) -> None:
+    """Raises `WeftError` where the content of a config.json is of another kind of model than weft's."""
+    kind = config.get("model_type")
+    if kind is None:
+        raise WeftError(f"{name} holds no model: its config.json names no model_type; copy the checkpoint again")
+    if kind != "weft":
+        raise WeftError(
+            f"{name} is a {kind} checkpoint, not a weft one; `weft import --help` lists what can be imported, and a "
+            f"recipe composes a model from parts"
+        )
 
 
 def _with_adapter(model: Any, name: str) -> Any:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from pydantic import ValidationError
+
 from weft.conversation import WeftError
-from weft.recipes.bundled import bundled, bundled_model
+from weft.recipes.bundled import bundled, bundled_model, model_spec
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.llasm import llasm
 from weft.recipes.llava import llava
@@ -18,6 +20,7 @@ from weft.recipes.minigpt_v2 import minigpt_v2
 from weft.recipes.omni import omni
 from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
+from weft.training.overrides import first_mistake
 from weft.training.recipe import Recipe
 
 # A recipe that comes in sizes is a function of ``size``: its annotation lists them, the usual one is the default.
@@ -73,14 +76,16 @@ def load_recipe(name: str, size: str | None = None) -> Recipe:
     except WeftError:
         raise
     except Exception as error:  # whatever a user's file raises is theirs to mend, and they need the line
-        inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+        inside = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path.absolute()]
         line = inside[-1].lineno if inside else getattr(error, "lineno", None)
         where = f"{path}:{line}" if line else str(path)
-        raise WeftError(
-            f"{where}: {type(error).__name__}: {' '.join(str(error).split())}; correct the recipe"
-        ) from error
+        named = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        said = first_mistake(error) if isinstance(error, ValidationError) else named
+        raise WeftError(f"{where}: {said}; correct the recipe") from error
     if not isinstance(value, Recipe):
         raise WeftError(f"{path}: needs a function recipe() that returns a weft.training.recipe.Recipe")
+    if value.model.base is not None:
+        value = value.model_copy(update={"model": model_spec(value.model.base)})
     return value
 
 

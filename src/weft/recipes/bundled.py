@@ -44,6 +44,11 @@ def bundled() -> ModelSpec:
     )
 
 
+def model_spec(name: str) -> ModelSpec:
+    """``bundled``, or a checkpoint's folder or hub name."""
+    return bundled() if name == "bundled" else ModelSpec(base=name)
+
+
 def bundled_model() -> tuple[Any, Any]:
     """``(model, processor)`` of `bundled`: the same random weights every time, in evaluation mode."""
     from weft.training.build import build_model

@@ -10,11 +10,11 @@ import torch
 from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import SPEECH
 from weft.data.source import JsonlSource
-from weft.generation.loading import check_name, in_one_sentence
+from weft.generation.loading import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.recipes.bundled import bundled
+from weft.recipes.bundled import model_spec
 from weft.recipes.small import BALANCE, BOTH, LISTEN, MIRRORED, NEAR
 from weft.training.build import build_model
 from weft.training.recipe import (
@@ -35,11 +35,6 @@ LOOKED_AT = 200  # samples of each file that tell what a mixture is like
 SMALL = 50_000_000  # parameters: below this a model trains in full, for it knows too little for LoRA to bend
 
 
-def model_spec(model: str) -> ModelSpec:
-    """``bundled``, or a checkpoint's folder or hub name."""
-    return bundled() if model == "bundled" else ModelSpec(base=model)
-
-
 def parameters(spec: ModelSpec) -> int:
     """How many parameters the model has, without reading weights."""
     if spec.base is None:
@@ -49,17 +44,10 @@ def parameters(spec: ModelSpec) -> int:
 
 
 def base_config(base: str) -> WeftConfig:
-    """The configuration of a weft checkpoint."""
+    """The configuration of a weft checkpoint that is to be trained."""
     if is_adapter(base):
         raise WeftError(f"{base} is an adapter; fold it in first (weft merge {base} -o DIR) and fine-tune that")
-    check_name(base)
-    with in_one_sentence(base):
-        kind = WeftConfig.get_config_dict(base)[0].get("model_type")
-        if kind != "weft":
-            raise WeftError(
-                f"{base} is a {kind or 'foreign'} checkpoint, not a weft one; give one that weft has written"
-            )
-        return WeftConfig.from_pretrained(base)
+    return load_config(base)
 
 
 def _readable(source: JsonlSource) -> list[Conversation]:

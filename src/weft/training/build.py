@@ -16,11 +16,10 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
     ``model.saved_dtype`` is the type its weights came in, which the final folder keeps; ``model.constants`` the
     names of parameters that never train (Whisper's sinusoids).
     """
-    from weft.generation.loading import check_name, in_one_sentence
+    from weft.generation.loading import check_name, in_one_sentence, load_processor
     from weft.models.adapters import is_adapter
     from weft.models.compose import compose
     from weft.models.modeling import WeftForConditionalGeneration
-    from weft.models.processing import WeftProcessor
 
     composed = {"vision": spec.vision, "audio": spec.audio, "language": spec.language}
     if spec.base is not None:
@@ -33,7 +32,7 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
         check_name(spec.base)
         with in_one_sentence(spec.base):
             model = WeftForConditionalGeneration.from_pretrained(spec.base, dtype="auto")
-            processor = WeftProcessor.from_pretrained(spec.base)
+        processor = load_processor(spec.base)
     else:
         if spec.language is None:
             raise WeftError("model: give a language model (model.language), or a weft checkpoint (model.base)")

@@ -59,9 +59,15 @@ def reopen(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Path, bool]
         raise WeftError(f"{run}: is not the folder of a run (no recipe.json); start one without --resume") from None
     except (ValueError, ValidationError) as error:
         raise WeftError(f"{run}: its recipe.json cannot be read ({error}); start a new run") from None
+    out = Path(facts["out"])
     if recipe is not None and recipe != saved:
+        if out.exists():
+            raise WeftError(
+                f"{run}: is finished, so no value of its recipe can change; to train on with others, move its model "
+                f"({out}) away"
+            )
         _write(run / "recipe.json", recipe.model_dump(mode="json"))
-    return recipe or saved, Path(facts["out"]), bool(facts["adapter_only"])
+    return recipe or saved, out, bool(facts["adapter_only"])
 
 
 def read_steps(run: Path) -> dict[int, int]:

@@ -92,6 +92,8 @@ def train(
     if resume:
         recipe, out, adapter_only = ranks.after_first(partial(folder.reopen, run, recipe))
         if out.exists():
+            if console is not None and ranks.first:
+                console.print(f"{run} is finished; its model is there", soft_wrap=True)
             return out
     else:
         if recipe is None:
@@ -219,7 +221,7 @@ class Run:
         batches = data.batches(workers=recipe.workers)
         measure = folder.Pace(stage) if stage.minutes and number not in self.steps else None
         try:
-            while self.done < self.steps.get(number, stage.steps) and not self._patience_is_out():
+            while self.done < self.planned and not self._patience_is_out():
                 started = time.monotonic()
                 micro = self._fetch(batches)
                 waited = time.monotonic() - started
@@ -245,6 +247,11 @@ class Run:
             self.ranks.lead(partial(save_model, self.model, self.processor, self.run / "stages" / str(number)))
             if not self.ranks.first:
                 round_as_saved(self.model)
+
+    @property
+    def planned(self) -> int:
+        """Updates of this stage."""
+        return self.steps.get(self.number, self.stage.steps)
 
     def _data(self, anchor: tuple[int, int] | None) -> TrainingData:
         stage, recipe = self.stage, self.recipe
@@ -303,6 +310,12 @@ class Run:
         samples = sum(len(s) for s in data.sources)
         at = f", going on at step {self.step}" if self.step else ""
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
+        listen = self.stage.listen
+        if listen.weight and listen.first >= self.stage.steps and not self.stage.minutes:
+            self.log.say(
+                f"  its {self.planned:,} updates only listen and look, and learn no answers: fewer do with "
+                f"--set stages.{self.number}.listen.first=N, {listen.first:,} now"
+            )
 
     # ----------------------------------------------------------------------------------------------- one update
 
@@ -321,7 +334,7 @@ class Run:
 
     def _update(self, micro: list[Batch]) -> dict[str, float]:
         stage, recipe = self.stage, self.recipe
-        rate = learning_rate(self.done, self.steps.get(self.number, stage.steps), stage.optim)
+        rate = learning_rate(self.done, self.planned, stage.optim)
         losses = backward(
             self.model,
             micro,
@@ -364,7 +377,7 @@ class Run:
         for problem in self.ranks.gathered(problems) if skipped else ():
             self.log.write("bad_sample", step=self.step, problem=problem)
         self.skipped += skipped
-        last = self.step + self.steps.get(self.number, self.stage.steps) - self.done
+        last = self.step + self.planned - self.done
         self.log.step(
             stage=self.stage.name,
             step=self.step,
@@ -385,7 +398,7 @@ class Run:
 
     def _after_update(self, data: TrainingData) -> None:
         evaluation = self.stage.evaluation
-        last = self.done == self.steps.get(self.number, self.stage.steps)
+        last = self.done == self.planned
         score, is_best = None, False
         if evaluation.data is not None and (self.done % evaluation.every == 0 or last):
             value = self.ranks.lead(self._evaluate)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from weft.conversation import WeftError
+from weft.training import recipe
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,10 +33,20 @@ def override(config: M, assignments: Iterable[str]) -> M:
         try:
             config = type(config).model_validate(_set(config, steps, value, path.strip()))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(x) for x in first["loc"]) or path
-            raise WeftError(f"--set {assignment}: {where}: {_lower(first['msg'])}") from None
+            raise WeftError(f"--set {assignment}: {first_mistake(error)}") from None
     return config
+
+
+def first_mistake(error: ValidationError) -> str:
+    """The first value that does not fit, by its path, and what is wrong with it."""
+    first, others = error.errors()[0], error.error_count() - 1
+    *above, last = first["loc"] or (error.title,)
+    kind = getattr(recipe, error.title, None)
+    if first["type"] == "extra_forbidden" and not above and isinstance(kind, type) and issubclass(kind, BaseModel):
+        said = f'{error.title} has no "{last}"; {_choices(str(last), list(kind.model_fields))}'
+    else:
+        said = f"{'.'.join(map(str, (*above, last)))}: {_lower(first['msg'])}"
+    return said + (f" (and {others} more)" if others else "")
 
 
 def _set(node: Any, steps: list[str], value: Any, path: str) -> Any:

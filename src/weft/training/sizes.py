@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from weft.dialects import get_dialect
+from weft.generation.loading import load_config, load_processor
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.layout import audio_windows, image_tokens
@@ -96,7 +97,7 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
     counts tokens, but has a tokenizer of weft's in the place of the source's, so it is not for rendering samples.
     """
     if spec.base is not None:
-        return WeftConfig.from_pretrained(spec.base), WeftProcessor.from_pretrained(spec.base)
+        return load_config(spec.base), load_processor(spec.base)
     parts = {name: asked(getattr(spec, name)) for name in ("vision", "audio", "language")}
     if outline:
         form = get_dialect(spec.dialect.name, spec.dialect.switches)
