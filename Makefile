@@ -44,5 +44,5 @@ check: setup
 	@$(BIN)/mypy --no-error-summary
 
 format: setup
-	@$(BIN)/ruff check --fix --quiet $(SOURCES)
+	@$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)

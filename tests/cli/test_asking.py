@@ -162,9 +162,36 @@ def test_mistakes_in_the_terminal_do_not_end_it(folder, capsys):
         folder, "/image gone.png", "/fly", "/task reefer", "hello", "/task", "hello", "/save x.png", "/reset", "/help"
     )
     said = capsys.readouterr()
-    for words in ("gone.png", "no command /fly", 'did you mean "refer"', "nothing to draw", "/audio FILE"):
+    found = ("gone.png", "no command /fly", 'did you mean "refer"', "tasks: vqa, ", "nothing to draw", "/audio FILE")
+    for words in found:
         assert words in said.err
     assert session.messages == []
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("reefer", 'did you mean "refer"'),
+        ("transcribe timestamps=maybe", "timestamps: must be true or false"),
+        ("transcribe speed=2", "speed"),
+        ("transcribe language", "has no value"),
+    ],
+)
+def test_a_task_is_checked_when_it_is_named(task, said):
+    session = Session(tiny())
+    session.choose("refer")
+    with pytest.raises(WeftError, match=said):
+        session.choose(task)
+    assert session.task == {"type": "task", "task": "refer"}
+    session.choose("")
+    assert session.task is None
+
+
+def test_a_task_that_the_dialect_cannot_write_is_refused(monkeypatch):
+    session = Session(tiny())
+    monkeypatch.setattr(type(session.model.processor.dialect), "tasks", frozenset({"vqa"}))
+    with pytest.raises(WeftError, match="has no task refer; it has vqa"):
+        session.choose("refer")
 
 
 def test_an_interrupted_answer_can_be_asked_again(folder, capsys):

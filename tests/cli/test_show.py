@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
 
 from weft.cli import run
-from weft.recipes import bundled
+from weft.cli.show import _byte, token_text
+from weft.recipes import bundled, bundled_model
 from weft.training.build import build_model
 
 REFER = {
@@ -119,3 +121,10 @@ def test_mistakes_are_one_sentence(capsys, samples, arguments, message):
     assert run(["show", *(a.format(samples=samples) for a in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in " ".join(error.split()) and "Traceback" not in error
+
+
+def test_parts_of_a_character_are_shown_as_bytes():
+    tokenizer = bundled_model()[1].tokenizer
+    shown = [token_text(tokenizer, i) for i in tokenizer.encode("né 你", add_special_tokens=False)]
+    assert shown == ["n", "<0xC3>", "<0xA9>", " ", "<0xE4>", "<0xBD>", "<0xA0>"]
+    assert sorted(map(_byte, ByteLevel.alphabet())) == list(range(256))

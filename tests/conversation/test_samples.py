@@ -211,6 +211,8 @@ def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(tmp_path: 
     [
         (b'{"id": "1", "messages": [}', "invalid JSON at column 26"),
         (b'{"id": "1", "messages"', "invalid JSON"),
+        (b'{"id": "1"\n', "invalid JSON at column 11"),
+        ('{"id": "1"}'.encode("utf-16"), "is UTF-16: save the file as UTF-8"),
         (b"[1, 2]", "a sample is an object"),
         (b"null", "a sample is an object"),
         (b'{"id": "\xff"}', "byte 9 is not UTF-8"),

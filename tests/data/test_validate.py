@@ -157,3 +157,19 @@ def test_a_document_over_many_lines_is_one_mistake(folder: Path) -> None:
     (folder / "a.json").write_text(json.dumps([refer("0.png", [0, 0, 1, 1])] * 3, indent=1))
     _, (mistake,) = check(folder / "a.json")
     assert mistake.line == 1 and "one sample a line" in mistake.problem
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'[\n{"id": "1"},\n{"id": "2"}\n]', '{"id": "1"}\n{"id": "2"}\n'.encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\n\xff\n"],
+)
+def test_a_file_of_something_else_is_one_mistake(tmp_path, content):
+    (tmp_path / "x.jsonl").write_bytes(content)
+    found = []
+    assert validate([tmp_path / "x.jsonl"], on_mistake=found.append).mistakes == 1
+    assert found[0].line == 1
+
+
+def test_a_wrong_first_line_does_not_hide_the_others(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b'{"id": "\xff"}\n{cut\n')
+    assert validate([tmp_path / "x.jsonl"]).mistakes == 2

@@ -47,7 +47,10 @@ def test_a_users_file_gives_its_recipe(tmp_path):
         ("x = 1\n", r"needs a function recipe\(\)"),
         ("def recipe():\n    y = 1\n    return 1 / 0\n", r"mine\.py:3: ZeroDivisionError"),
         ("def recipe(:\n", r"mine\.py:1: SyntaxError"),
-        ("from weft.training.recipe import Stage\ndef recipe():\n    return Stage(stepz=1)\n", r"mine\.py:3: .*stepz.* did you mean steps"),
+        (
+            "from weft.training.recipe import Stage\ndef recipe():\n    return Stage(stepz=1)\n",
+            r"mine\.py:3: .*stepz.* did you mean steps",
+        ),
         (
             "from weft.training.recipe import Stage\ndef recipe():\n    return Stage(steps=0, name=3)\n",
             r"mine\.py:3: name: input should be a valid string \(and 1 more\); correct",

@@ -53,5 +53,5 @@ def generate(
             progress=progress,
         )
     before = f", {summary.before:,} of them by an earlier run" if summary.before else ""
-    bad = f"; {plural(summary.errors, 'request')} could not be asked" if summary.errors else ""
-    err.print(f"{plural(summary.total, 'answer')} in {out}{before}{bad}", soft_wrap=True)
+    bad = f"; {plural(summary.errors, 'request')} could not be asked, with the reason there" if summary.errors else ""
+    err.print(f"{plural(summary.total - summary.errors, 'answer')} in {out}{before}{bad}", soft_wrap=True)

@@ -13,7 +13,8 @@ from rich.text import Text as Styled
 
 from weft.cli.asking import parse_task
 from weft.cli.terminal import err, out, plural
-from weft.conversation import Conversation, Message, Text, WeftError, parse_messages
+from weft.conversation import TASKS, Conversation, Message, Text, WeftError, parse_messages
+from weft.conversation.samples import read_task
 from weft.generation import Model, Options, Reply
 from weft.media import audio_samples, draw_boxes, image_size, load_audio, load_image, timeline_image
 
@@ -22,6 +23,7 @@ HELP = """\
   /audio FILE          attach a recording
   /box L T R B         a region of the last picture, in fractions of it
   /task NAME [k=v]...  the next question's task; one that needs no words: Enter
+                       (/task alone lists them)
   /save FILE           the last answer drawn: boxes, or words on a timeline
   /reset               begin anew
   /quit                leave (so does Ctrl-D; Ctrl-C stops an answer)"""
@@ -69,6 +71,19 @@ class Session:
         if not pictures:
             raise WeftError("a box is a region of a picture; attach the picture first")
         self.attached.append({"type": "box", "boxes": [box], "image": pictures - 1})
+
+    def choose(self, text: str) -> None:
+        """The next question's task, checked as far as it can be; without a name none, and those there are listed."""
+        tasks = self.model.processor.dialect.tasks if self.model is not None else TASKS
+        if not text:
+            self.task = None
+            err.print(f"tasks: {', '.join(name for name in TASKS if name in tasks)}", style="quiet", soft_wrap=True)
+            return
+        task = parse_task(text)
+        name = read_task(task).name
+        if name not in tasks:
+            raise WeftError(f"this model's dialect has no task {name}; it has {', '.join(sorted(tasks))}")
+        self.task = task
 
     def asking(self, question: str) -> Conversation:
         """The conversation with the next question; raises what is wrong with it."""
@@ -186,7 +201,7 @@ class Session:
             case "/box":
                 self.attach_box(rest.replace(",", " ").split())
             case "/task":
-                self.task = parse_task(rest) if rest else None
+                self.choose(rest)
             case "/save":
                 self.save(rest or "answer.png")
             case _:

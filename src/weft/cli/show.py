@@ -185,7 +185,20 @@ def token_text(tokenizer: Any, index: int) -> str:
     if "\u2581" in piece:  # SentencePiece's space
         return piece.replace("\u2581", " ")
     text = tokenizer.decode([index], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return piece if "\ufffd" in text or not text else text
+    if text and "\ufffd" not in text:
+        return text
+    values = [_byte(c) for c in piece]
+    return piece if None in values else "".join(f"<0x{value:02X}>" for value in values)
+
+
+def _byte(letter: str) -> int | None:
+    """The byte that a letter of byte-level BPE stands for: itself, or one that cannot be printed from U+0100 on."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    code = ord(letter)
+    if code < 0x100:
+        return code if code in plain else None
+    others = [value for value in range(0x100) if value not in plain]
+    return others[code - 0x100] if code - 0x100 < len(others) else None
 
 
 def _print_tokens(tokens: list[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from weft.conversation.checks import Mistake, key_name, kind_of, listed, show, string, unknown_key
 from weft.conversation.errors import SampleError
@@ -21,6 +21,8 @@ from weft.conversation.grounding import Probe, settle
 from weft.conversation.parts import PARTS, TYPES, Exists, read_part
 from weft.conversation.tasks import guess, needs_problem
 from weft.conversation.types import Audio, Box, Conversation, Image, Message, Part, Role, Task, Text
+
+Read = TypeVar("Read")
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 BOM = "\ufeff".encode()  # some editors begin a file with it; it says nothing
@@ -64,6 +66,11 @@ def parse_sample(
     return _guard(lambda: _sample(sample, root, probe, exists), where, line)
 
 
+def read_task(raw: dict[str, Any]) -> Task:
+    """A task part alone: that there is such a task, and that its fields are of it. What it needs is not asked."""
+    return _guard(lambda: cast(Task, read_part(raw, 0, {}, "", os.path.isfile, lenient=False)), None, None)
+
+
 def parse_line(
     text: bytes | str,
     *,
@@ -96,6 +103,19 @@ def is_spread(line: bytes | str) -> bool:
     return line.strip() in ("[", "{", b"[", b"{")
 
 
+def is_foreign(line: bytes) -> bool:
+    """Whether a first line shows that the whole file is something else: a document over many lines, or no text."""
+    if is_spread(line):
+        return True
+    if line.lstrip().startswith(b"{"):
+        return False  # a sample that is wrong somewhere
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def iter_samples(
     path: str | os.PathLike[str], *, probe: Probe | None = None, exists: Exists = os.path.isfile
 ) -> Iterator[Conversation]:
@@ -115,7 +135,7 @@ def read_samples(
     return found
 
 
-def _guard(read: Callable[[], Conversation], where: str | None, line: int | None) -> Conversation:
+def _guard(read: Callable[[], Read], where: str | None, line: int | None) -> Read:
     try:
         return read()
     except Mistake as e:
@@ -125,8 +145,11 @@ def _guard(read: Callable[[], Conversation], where: str | None, line: int | None
 def _json(text: bytes | str) -> Any:
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        return _DECODER.decode(text.removeprefix("\ufeff"))
+        text = text.removeprefix("\ufeff").rstrip("\r\n")  # an error at the end would be counted from the next line
+        return _DECODER.decode(text)
     except UnicodeDecodeError as e:
+        if text.startswith((b"\xff\xfe", b"\xfe\xff")):  # type: ignore[arg-type]
+            raise Mistake("is UTF-16: save the file as UTF-8") from None
         raise Mistake(f"byte {e.start + 1} is not UTF-8: save the file as UTF-8") from None
     except json.JSONDecodeError as e:
         if is_spread(text):

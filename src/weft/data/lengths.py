@@ -19,7 +19,7 @@ import numpy as np
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.data.augment import asked_picture, join_key, spoken_part
 from weft.data.source import JsonlSource
-from weft.data.validate import LATE
+from weft.data.validate import end_problem
 from weft.dialects import Modality
 from weft.media import audio_samples
 from weft.models.layout import audio_windows, image_tokens
@@ -154,8 +154,8 @@ def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[in
 
 def _check_times(conversation: Conversation, seconds: float) -> None:
     last = max((word.end for p in conversation.parts() if isinstance(p, Words) for word in p.words), default=0.0)
-    if last > seconds + LATE:
-        raise WeftError(f"a word ends at {last:g} s, its clip at {seconds:.3f} s")
+    if problem := end_problem(last, seconds):
+        raise WeftError(problem)
 
 
 def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, WeftError, Words
-from weft.conversation.samples import is_spread, iter_lines, parse_line
+from weft.conversation.samples import is_foreign, iter_lines, parse_line
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -134,7 +134,7 @@ class _Check:
                     )
                 except SampleError as e:
                     self._say(e)
-                    if found == 1 and is_spread(raw):  # each further line would be a mistake that says nothing new
+                    if found == 1 and is_foreign(raw):  # each further line would be a mistake that says nothing new
                         return
                     continue
                 self._count(conversation, path, number)
@@ -249,12 +249,16 @@ class _Decoder:
             self._collect(next(iter(self.pending)))
         for clip, ends in self.ends.items():
             for last, file, line, where in ends:
-                if clip in self.seconds and last > self.seconds[clip] + LATE:
-                    problem = f"a word ends at {last:g} s, its clip at {self.seconds[clip]:.3f} s"
+                if clip in self.seconds and (problem := end_problem(last, self.seconds[clip])):
                     self.report(SampleError(problem, file=file, line=line, field=where))
 
     def close(self) -> None:
         self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_problem(last: float, seconds: float) -> str | None:
+    """What is wrong where the last word of a clip of ``seconds`` ends at ``last``, or None."""
+    return f"a word ends at {last:g} s, its clip at {seconds:.3f} s" if last > seconds + LATE else None
 
 
 def _fields(conversation: Conversation) -> Iterator[tuple[str, Any]]:

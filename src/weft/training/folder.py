@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -43,11 +42,6 @@ def create(run: Path, recipe: Recipe, out: Path, adapter_only: bool) -> None:
     }
     _write(run / "run.json", facts)
     _write(run / "recipe.json", recipe.model_dump(mode="json"))  # last: with it the folder is a run
-
-
-def discard(run: Path) -> None:
-    """Takes away the folder of a run that came to nothing."""
-    shutil.rmtree(run, ignore_errors=True)
 
 
 def reopen(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Path, bool]:

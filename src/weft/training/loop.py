@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import signal
 import threading
 import time
@@ -107,7 +108,7 @@ def train(
         raise  # its message speaks of the folder
     except WeftError:
         if not resume and not one.step and ranks.world == 1:
-            folder.discard(run)  # a mistake found at the start: the mended command is to find the place free
+            shutil.rmtree(run, ignore_errors=True)  # the mended command is to find the place free
         raise
     leave()
     return final
@@ -307,7 +308,7 @@ class Run:
             for p in self.parts
             if p.parameters
         )
-        samples = sum(len(s) for s in data.sources)
+        samples = sum(len(s) for s in data.sources) - len(data.problems)
         at = f", going on at step {self.step}" if self.step else ""
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
         listen = self.stage.listen
