@@ -224,7 +224,7 @@ def _images() -> list[Finding]:
     if lacking:
         says = f"Pillow {version} was built without {', '.join(lacking)}"
         return [Finding("pictures", "broken", says, "pip install --force-reinstall --only-binary :all: pillow")]
-    return [Finding("pictures", "ok", f"Pillow {version} reads JPEG, PNG, WebP, GIF, TIFF")]
+    return [Finding("pictures", "ok", f"Pillow {version} reads JPEG, PNG, WebP, GIF, TIFF, BMP")]
 
 
 def _sound() -> list[Finding]:

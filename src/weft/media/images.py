@@ -179,10 +179,10 @@ def _open(file: BinaryIO, name: str, head: bytes) -> Image.Image:
     except Exception as error:  # as in load_image: a damaged header raises many kinds of error
         kind = sniff(head)
         if kind is None:
-            raise MediaError(f"{name}: is not a picture; give JPEG, PNG, WebP, GIF or TIFF") from error
+            raise MediaError(f"{name}: is not a picture; give JPEG, PNG, WebP, GIF, TIFF or BMP") from error
         if kind.split()[1] in ("PNG", "JPEG", "GIF", "TIFF", "WebP", "BMP"):
             raise MediaError(f"{name}: is {kind} that is damaged or cut short; save or download it again") from error
-        raise MediaError(f"{name}: is {kind}, which is not read; give JPEG, PNG, WebP, GIF or TIFF") from error
+        raise MediaError(f"{name}: is {kind}, which is not read; give JPEG, PNG, WebP, GIF, TIFF or BMP") from error
     _check_size(image.size, name)
     return image
 
