@@ -1,11 +1,14 @@
 """Packed rows give the loss and gradients of their samples alone, for every tested family."""
 
+from types import SimpleNamespace
+
 import pytest
 import tiny
 import torch
 
 from varlen import documented_varlen
 from weft.conversation import WeftError
+from weft.models import attention
 from weft.models.attention import TESTED_FAMILIES, packing_problem
 
 LENGTHS = (9, 1, 14, 3)
@@ -157,8 +160,6 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypa
 
     from torch.nn.attention import varlen
 
-    from weft.models import attention
-
     taken = inspect.signature(varlen.varlen_attn).parameters
     assert inspect.signature(documented_varlen).parameters.keys() <= taken.keys()
     monkeypatch.setattr(varlen, "varlen_attn", documented_varlen)
@@ -170,7 +171,6 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypa
 
 def test_torch_takes_what_a_gpu_is_asked_for():
     """`varlen_attn` itself and its derivative, on tensors without numbers."""
-    from weft.models import attention
 
     query, key, value = (
         torch.empty(1, heads, sum(LENGTHS), 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
@@ -209,3 +209,17 @@ def test_other_attention_is_refused_for_packing():
     model.language_model.set_attn_implementation("eager")
     with pytest.raises(WeftError, match="attn_implementation='eager'"):
         model(**packed([sample(4, 0)]))
+
+
+@pytest.mark.parametrize(("generation", "dtype", "size", "runs"), [
+    ((9, 0), torch.bfloat16, 64, True),
+    ((7, 5), torch.float16, 64, False),  # a T4 has no FlashAttention
+    ((8, 0), torch.float32, 64, False),
+    ((8, 0), torch.bfloat16, 60, False),
+])  # fmt: skip
+def test_the_packed_kernel_runs_where_the_gpu_has_it(monkeypatch, generation, dtype, size, runs):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation)
+    attention._flash_runs_on.cache_clear()
+    value = SimpleNamespace(is_cuda=True, device="cuda:0", dtype=dtype, shape=(1, 2, 5, size))
+    assert attention._varlen_can(value) is runs
+    attention._flash_runs_on.cache_clear()

@@ -207,8 +207,15 @@ def _one_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ru
 
 
 def _varlen_can(value: torch.Tensor) -> bool:
-    """Whether FlashAttention, which varlen runs, takes this type and head size."""
-    return value.is_cuda and value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] in range(8, 257, 8)
+    """Whether FlashAttention, which varlen runs, takes this type and head size, on this GPU."""
+    fits = value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] in range(8, 257, 8)
+    return fits and value.is_cuda and _flash_runs_on(value.device)
+
+
+@lru_cache(maxsize=8)
+def _flash_runs_on(device: torch.device) -> bool:
+    """Whether the GPU has the instructions of FlashAttention's kernels: from Ampere on (not on a T4 or V100)."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @lru_cache(maxsize=8)
