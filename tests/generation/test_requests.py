@@ -178,6 +178,16 @@ def test_two_runs_do_not_write_one_file(model, tmp_path):
 
 
 @pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("notes", ['{"my": "results"}', '{"id": 1, "score": 0.5}', "my notes", '{"id"; my notes'])
+def test_one_line_without_an_end_is_not_taken_for_a_cut_answer(model, tmp_path, notes, restart):
+    asked, answers = requests(tmp_path, 2), tmp_path / "answers.jsonl"
+    answers.write_text(notes)
+    with pytest.raises(WeftError, match="is no answer of weft"):
+        answer_file(model, asked, answers, SHORT, restart=restart)
+    assert answers.read_text() == notes
+
+
+@pytest.mark.parametrize("restart", [False, True])
 def test_requests_are_never_written_over(model, tmp_path, restart):
     asked = requests(tmp_path, 2)
     before = asked.read_bytes()

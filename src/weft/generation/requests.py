@@ -29,6 +29,7 @@ from weft.generation.reply import Options, Reply
 from weft.media import image_size
 
 Progress = Callable[[int, int], None]  # answered, of
+BEGINS = b'{"id": '  # every answer
 LOOKED_AT = 64  # numbers of each tensor that tell one model's weights from another's
 
 
@@ -165,6 +166,16 @@ class _Requests:
         return str(name) if isinstance(name, str | int) else f"line-{number}", _digits(messages)
 
 
+def _is_fragment(line: bytes) -> bool:
+    """Whether a line is an answer that was cut in the middle of its write, and not somebody's file without an end."""
+    if line.endswith(b"\n") or not (line.startswith(BEGINS) or BEGINS.startswith(line)):
+        return False
+    try:
+        return "run" in json.loads(line)  # all but its newline
+    except ValueError:
+        return True
+
+
 class _AnswerFile:
     """Lines appended one write at a time, by one process at a time."""
 
@@ -191,7 +202,7 @@ class _AnswerFile:
         """Nothing but answers may be overwritten."""
         first = next(iter(self._lines()), b"")
         try:
-            if first.endswith(b"\n"):
+            if not _is_fragment(first):
                 json.loads(first)["run"]
         except (ValueError, KeyError, TypeError):
             said = "is no answer of weft, so --restart leaves it alone; give another -o"
@@ -214,17 +225,15 @@ class _AnswerFile:
         """
         found, end = {}, 0
         for number, raw in enumerate(self._lines(), 1):
+            if _is_fragment(raw):
+                break
             try:
                 answer = json.loads(raw)
                 name, run = str(answer["id"]), answer["run"]
             except (ValueError, KeyError, TypeError):
-                if not raw.endswith(b"\n"):
-                    break  # cut in the middle of a write
                 raise SampleError(
                     "is no answer of weft; move the file away or give another -o", file=str(self._path), line=number
                 ) from None
-            if not raw.endswith(b"\n"):
-                break
             if run != self._run:
                 raise WeftError(
                     f"{self._path} was begun with another model or other options; give another -o, or --restart to "
