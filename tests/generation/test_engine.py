@@ -9,7 +9,8 @@ import torch
 
 from tiny_model import picture, questions, sound, tiny, user
 from weft.conversation import WeftError, Word, Words
-from weft.generation import Model, Options, load
+from weft.dialects.base import join_words
+from weft.generation import Model, Options, engine, load
 from weft.generation.detokenize import Detokenizer
 
 
@@ -90,6 +91,29 @@ def test_beams_find_an_answer_at_least_as_likely_as_greedy(model):
     assert beam.tokens and greedy.tokens
     batch = model.chat_batch(questions()[:3], max_new_tokens=6, num_beams=3)
     assert [r.raw for r in batch] == [model.chat(q, max_new_tokens=6, num_beams=3).raw for q in questions()[:3]]
+
+
+def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monkeypatch):
+    text = model.model.config.get_text_config()
+    monkeypatch.setattr(text, "max_position_embeddings", 120)
+    monkeypatch.setattr(model, "_stop", frozenset())
+    both = model.chat_batch([user("hello"), user("x" * 80)], max_new_tokens=40, num_beams=2)
+    assert both[0].tokens == 40 > both[1].tokens
+    assert both[0].raw == model.chat(user("hello"), max_new_tokens=40, num_beams=2).raw
+
+
+@pytest.mark.parametrize(
+    ("windows", "whole"),
+    [
+        ([["one ", "two"], [" three"]], "one two three"),
+        ([["你好 "], ["", " 世", "界"]], "你好世界"),
+        ([["你好"], ["world", " "], [" "], ["!"]], "你好 world !"),
+        ([[" "], ["two  ", " words"]], "two   words"),
+    ],
+)
+def test_windows_are_streamed_as_they_are_put_together(windows, whole):
+    assert "".join(engine._joined(map(iter, windows))) == whole
+    assert join_words([text for w in windows if (text := "".join(w).strip())]) == whole
 
 
 def test_score_is_the_sum_of_log_probabilities(model):

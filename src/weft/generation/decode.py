@@ -73,12 +73,10 @@ def decode(
         )
 
 
-def beams(
-    model: Any, inputs: Inputs, options: Options, stop: frozenset[int], limits: Sequence[int], pad: int
-) -> list[list[int]]:
+def beams(model: Any, inputs: Inputs, options: Options, stop: frozenset[int], limit: int, pad: int) -> list[list[int]]:
     """The best beam of every row, by transformers' search; ids end with a stop token where one was made."""
     config = GenerationConfig(
-        max_new_tokens=min(limits),
+        max_new_tokens=limit,
         num_beams=options.num_beams,
         do_sample=options.do_sample,
         repetition_penalty=options.repetition_penalty,

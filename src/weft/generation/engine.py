@@ -16,6 +16,7 @@ import torch
 
 from weft.conversation import Conversation, WeftError
 from weft.conversation.samples import parse_messages
+from weft.dialects.base import join_words
 from weft.generation.decode import Inputs, beams, decode
 from weft.generation.detokenize import Detokenizer
 from weft.generation.loading import load_parts
@@ -192,11 +193,16 @@ class Model:
     def _answer(self, batch: list[_Job], options: Options) -> None:
         """Generates for one batch of encoded prompts and writes each job's reply."""
         limits = [self._room(job.encoded, options.max_new_tokens) for job in batch]
-        inputs = self._collate([job.encoded for job in batch])
+        made: list[list[int]] = [[] for _ in batch]
         if options.num_beams > 1:
-            made = beams(self.model, inputs, options, self._stop, limits, self.processor.pad_id)
+            for limit in set(limits):  # the search has one for all its rows
+                rows = [i for i, own in enumerate(limits) if own == limit]
+                inputs = self._collate([batch[i].encoded for i in rows])
+                found = beams(self.model, inputs, options, self._stop, limit, self.processor.pad_id)
+                for i, ids in zip(rows, found, strict=True):
+                    made[i] = ids
         else:
-            made = [[] for _ in batch]
+            inputs = self._collate([job.encoded for job in batch])
             for step in decode(self.model, inputs, options, self._stop, limits):
                 for row, token in step.items():
                     made[row].append(token)
@@ -266,13 +272,8 @@ class Stream:
         return self._reply
 
     def _run(self, model: Model, options: Options) -> Generator[str, None, None]:
-        said = False
-        for job in self._request.jobs:
-            gap = " " if said else ""  # between the windows of a long clip
-            for delta in self._one(model, job, options):
-                if delta:
-                    yield gap + delta
-                    said, gap = True, ""
+        windows = [self._one(model, job, options) for job in self._request.jobs]
+        yield from windows[0] if len(windows) == 1 else _joined(windows)
         result = self._request.result()
         assert isinstance(result, Reply)
         self._reply = result
@@ -292,6 +293,20 @@ class Stream:
                 yield detokenizer.push(step[0])
         yield detokenizer.flush()
         job.reply = model._reply(job, ids)
+
+
+def _joined(windows: Iterable[Iterator[str]]) -> Iterator[str]:
+    """The texts of a long clip's windows as they come, put together as `merge` does it."""
+    last = ""  # character that was written
+    for deltas in windows:
+        held, begun = "", False  # space that is written when something follows it in this window
+        for delta in deltas:
+            text = held + delta if begun else delta.lstrip()
+            body = text.rstrip()
+            held = text[len(body) :]
+            if body:
+                yield body if begun or not last else join_words([last, body])[1:]
+                last, begun = body[-1], True
 
 
 def load(path: str | os.PathLike[str], dtype: str | torch.dtype | None = None, device: str | None = None) -> Model:
