@@ -147,13 +147,12 @@ def window_extent(conversation: Conversation, span: Span, processor: Any) -> tup
 
 
 def moments_of(conversation: Conversation, span: Span, processor: Any) -> np.ndarray:
-    """Seconds into the clip of the middle of each embedding of a window of sound.
+    """Seconds into the clip of the middle of each embedding of a window of sound, as the model's places have them.
 
     Raises `WeftError` where embeddings do not follow the sound.
     """
-    token_seconds(processor.audio)
-    first, seconds = window_extent(conversation, span, processor)
-    return first + (np.arange(span.length) + 0.5) * seconds / span.length
+    first, _ = window_extent(conversation, span, processor)
+    return first + (np.arange(span.length) + 0.5) * token_seconds(processor.audio)
 
 
 def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:
