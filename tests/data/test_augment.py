@@ -125,7 +125,7 @@ HEARD = Message("user", (Audio("x.wav"), Task("transcribe", {"timestamps": True}
     ("messages", "found"),
     [
         ((HEARD, Message("assistant", (timed("a"),))), True),
-        ((HEARD, Message("assistant", (Text("It says: "), timed("a")))), True),
+        ((HEARD, Message("assistant", (Text("Two words: "), timed("a", "b")))), False),  # text beside may speak of them
         ((HEARD, Message("assistant", (timed("a"), Text(" and "), timed("b")))), False),  # one of two would move
         ((HEARD, Message("assistant", (timed("a"),)), Message("user", (Text("In what language?"),)),
           Message("assistant", (Text("English"),))), False),  # the first answer would keep its times

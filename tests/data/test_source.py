@@ -7,6 +7,7 @@ import pytest
 
 from training_world import text, write
 from weft.conversation import SampleError, WeftError
+from weft.conversation.samples import iter_lines
 from weft.data.source import JsonlSource
 
 
@@ -50,3 +51,12 @@ def test_a_source_travels_to_another_process(tmp_path):
     source = JsonlSource(write(tmp_path, 4, (text,)))
     source[0]
     assert pickle.loads(pickle.dumps(source))[3].id == "3"
+
+
+def test_a_line_is_a_sample_here_where_it_is_one_to_all_others(tmp_path):
+    bom = b"\xef\xbb\xbf"
+    for content in (b" " * 40 + b"\n{}\n", b"{}\n\t \r\n \n  {}", bom + b"\n{}\n", bom + b"{}\n\n", b"\r\n{}\r\n"):
+        (tmp_path / "x.jsonl").write_bytes(content)
+        source = JsonlSource(tmp_path / "x.jsonl")
+        read = [(number, raw.removeprefix(bom).rstrip(b"\n")) for number, raw in iter_lines(tmp_path / "x.jsonl")]
+        assert [(int(source._lines[i]), source.raw(i)) for i in range(len(source))] == read

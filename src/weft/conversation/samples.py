@@ -92,7 +92,7 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
-                if not raw.isspace() and raw != BOM:
+                if raw.removeprefix(BOM if number == 1 else b"").strip():
                     yield number, raw
     except OSError as e:
         raise SampleError(_os_problem(e), file=os.fspath(path)) from e

@@ -40,7 +40,7 @@ class Augment(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    gain_db: float = Field(0.0, ge=0)  # uniform in +-
+    gain_db: float = Field(0.0, ge=0)  # uniform in +-; of the whole clip, and of each of the clips joined in it
     noise_db: tuple[float, float] | None = None  # signal-to-noise range of the noise added to half of the clips
     speed: float = Field(0.0, ge=0, lt=1)  # resampling factor between 1 / (1 + speed) and 1 + speed; times follow
     pad_seconds: float = Field(0.0, ge=0)  # up to this much silence before a clip, and after it, half of the time
@@ -66,7 +66,7 @@ class Augment(BaseModel):
 def spoken_part(conversation: Conversation) -> Words | Text | None:
     """What a change of the clip changes in the answer; None where there is more to it, and the clip must stay as it is.
 
-    That is the only timed words of the only answer about the only clip, or all of an answer that transcribes it.
+    That is the only answer about the only clip, where it is nothing but timed words, or transcribes the clip.
     """
     answers = [m for m in conversation.messages if m.role == "assistant"]
     if len(conversation.audios) != 1 or conversation.images or len(answers) != 1 or conversation.answer is None:
@@ -74,7 +74,7 @@ def spoken_part(conversation: Conversation) -> Words | Text | None:
     timed = [p for p in conversation.parts() if isinstance(p, Words)]
     parts = conversation.answer.parts
     if timed:
-        return timed[0] if len(timed) == 1 and any(p is timed[0] for p in parts) else None
+        return timed[0] if len(parts) == 1 and parts[0] is timed[0] and len(timed) == 1 else None
     asked = any(isinstance(p, Task) and p.name in SPEECH for p in conversation.parts())
     return parts[0] if asked and len(parts) == 1 and isinstance(parts[0], Text) else None
 

@@ -34,7 +34,7 @@ from weft.data.gaze import Gaze, gaze_labels
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
 from weft.data.listening import Listening, Looking, listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
-from weft.data.packing import PackingPlan, micro_step_rows
+from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.source import JsonlSource
 from weft.media import load_audio, load_image
 
@@ -328,8 +328,8 @@ class TrainingData:
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
-            except IndexError:
-                break  # the end of an evaluation
+            except PlanEnds:
+                break  # of an evaluation
             for position in positions:
                 number, index = self.pick(position)
                 name = self.sources[number].where(index)

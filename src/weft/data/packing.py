@@ -44,11 +44,15 @@ def pack(lengths: Sequence[int], row_tokens: int, order: Sequence[int] | np.ndar
     return rows
 
 
+class PlanEnds(IndexError):
+    """A row past the last one of a plan that has an end."""
+
+
 class PackingPlan:
     """``plan[row] -> positions`` for every row from 0 on, without end.
 
     ``length(position)`` gives a sample's tokens, 0 where it is left out. With ``packing`` off every row is one sample.
-    ``end`` ends the stream at that position (evaluation); then rows past the last are an IndexError. Equal arguments
+    ``end`` ends the stream at that position (evaluation); then rows past the last raise `PlanEnds`. Equal arguments
     give equal plans in any process. Reading rows in order costs one planning per window; a jump far ahead plans the
     windows between, unless ``anchor`` (what `anchor` returned for the row where the run stopped) says where to begin.
     """
@@ -100,7 +104,7 @@ class PackingPlan:
         while self._starts[-1] <= row:
             window = self._first_window + len(self._starts) - 1
             if self.end is not None and window * self.window >= self.end:
-                raise IndexError(f"row {row} of {self._starts[-1]}")
+                raise PlanEnds(f"row {row} of {self._starts[-1]}")
             self._starts.append(self._starts[-1] + len(self._rows(window)))
         return self._first_window + bisect_right(self._starts, row) - 1
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.conversation import Conversation, WeftError
-from weft.conversation.samples import parse_line
+from weft.conversation.samples import BOM, parse_line
 from weft.media import image_size
 
 CHUNK = 1 << 24
@@ -81,12 +81,14 @@ def _index(path: Path) -> tuple[np.ndarray, np.ndarray]:
             newlines = np.append(newlines, offset)  # the last line has no newline
         starts = np.concatenate([[0], newlines[:-1] + 1])
         file.seek(0)
-        if file.read(3) == b"\xef\xbb\xbf":
-            starts[0] = 3  # a byte order mark
+        if file.read(len(BOM)) == BOM:
+            starts[0] = len(BOM)
         spans = np.stack([starts, newlines], axis=1).astype(np.int64)
-        # Only very short lines can be blank; reading those alone keeps the scan at the speed of the disk.
+        # A line whose first byte is no space is not blank: reading the others alone keeps the scan at the speed of the
+        # disk.
         keep = spans[:, 1] > spans[:, 0]
-        for i in np.flatnonzero(keep & (spans[:, 1] - spans[:, 0] < 16)):
+        firsts = np.memmap(path, np.uint8, "r")[spans[keep, 0]] if keep.any() else np.zeros(0, np.uint8)
+        for i in np.flatnonzero(keep)[np.isin(firsts, list(b" \t\r\n\v\f"))]:
             file.seek(int(spans[i, 0]))
             keep[i] = bool(file.read(int(spans[i, 1] - spans[i, 0])).strip())
     return spans[keep], np.flatnonzero(keep) + 1
