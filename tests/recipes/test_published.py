@@ -174,7 +174,7 @@ def test_a_stage_can_be_run_alone_from_a_published_model(capsys, tmp_path, monke
     assert "has the stages multitask, chat" in capsys.readouterr().err
     assert run([*call, "--stage", "chat", "--set", "stages.0.steps=2", "--threads", "1"]) == 0
     saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert [s["name"] for s in saved["stages"]] == ["chat"] and saved["model"]["base"] == "start"
+    assert [s["name"] for s in saved["stages"]] == ["chat"] and saved["model"]["base"] == str(tmp_path / "start")
     assert (tmp_path / "playground" / "sound_conversation" / "train.jsonl").is_file()
     assert not (tmp_path / "playground" / "transcribe").exists()
     assert (tmp_path / "run" / "final" / "config.json").is_file()

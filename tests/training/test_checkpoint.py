@@ -12,7 +12,7 @@ from weft.training import checkpoint as ckpt
 
 def put(folder, step, score=None):
     weights = {"w": torch.full((4,), float(step))}
-    state = {"step": step, "stage": 0, "score": score}
+    state = {"step": step, "stage": 0, "score": score, "measured": [0, "loss"]}
     return ckpt.save(folder, state, weights, {"exp_avg/w": torch.ones(4)})
 
 
@@ -50,10 +50,10 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     scores = {1: 0.5, 2: 0.2, 3: None, 4: 0.4, 5: None, 6: 0.3}
     for step, score in scores.items():
         put(tmp_path, step, score)
-        ckpt.prune(tmp_path, keep_last=2, keep_best=1, lower_is_better=True, stage=0)
+        ckpt.prune(tmp_path, keep_last=2, keep_best=1, lower_is_better=True, measured=[0, "loss"])
     assert steps(tmp_path) == [2, 5, 6]
-    assert ckpt.best(tmp_path, True, 0).step == 2
-    assert ckpt.best(tmp_path, False, 0).step == 6
+    assert ckpt.best(tmp_path, True, [0, "loss"]).step == 2
+    assert ckpt.best(tmp_path, False, [0, "loss"]).step == 6
 
 
 @pytest.mark.parametrize("place", ["save", "sync"])

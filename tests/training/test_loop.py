@@ -22,7 +22,7 @@ from weft.training import loop
 from weft.training.build import build_model
 from weft.training.export import save_model
 from weft.training.loop import Interrupted, NotFinite, Run, train
-from weft.training.recipe import Evaluation, Listen, Optim, PartTraining, Source, Stage
+from weft.training.recipe import Evaluation, Listen, ModelSpec, Optim, PartTraining, Source, Stage
 from weft.training.update import backward
 
 QUIET = Console(file=StringIO())
@@ -287,7 +287,7 @@ def test_evaluation_keeps_the_best_and_ends_early(data, dev, tmp_path):
     )
     out = go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
     assert [r["transcribe.exact"] for r in records(tmp_path / "run", "eval")] == [0.5, 0.9, 0.7, 0.8]
-    best = ckpt.best(tmp_path / "run" / "checkpoints", False, 0)
+    best = ckpt.best(tmp_path / "run" / "checkpoints", False, [0, "transcribe.exact", str(dev), None])
     assert best.step == 2
     final = weights(out)
     assert all(torch.equal(value, final[name]) for name, value in best.weights().items() if name in final)
@@ -299,7 +299,7 @@ def test_each_stage_keeps_its_own_best(data, dev, tmp_path):
     one = tiny_recipe(data, steps=3, evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact"))
     recipe = one.model_copy(update={"stages": one.stages * 2, "keep_best": 1, "keep_last": 1})
     go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
-    assert ckpt.best(tmp_path / "run" / "checkpoints", False, 1).step == 4
+    assert ckpt.best(tmp_path / "run" / "checkpoints", False, [1, "transcribe.exact", str(dev), None]).step == 4
 
 
 def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data, dev, tmp_path):
@@ -308,7 +308,7 @@ def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data,
     recipe = tiny_recipe(data, steps=4, evaluation=evaluation)
     go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.word_time_ms": next(scores)})
     assert [r["transcribe.word_time_ms"] for r in records(tmp_path / "run", "eval")] == [None, 80.0, None, 90.0]
-    assert ckpt.best(tmp_path / "run" / "checkpoints", True, 0).step == 2
+    assert ckpt.best(tmp_path / "run" / "checkpoints", True, [0, "transcribe.word_time_ms", str(dev), None]).step == 2
 
 
 def test_which_way_is_up_is_what_the_metrics_say():
@@ -369,8 +369,53 @@ def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.folder.Pace, "after", lambda self, seconds: real(self, 10.0))
     recipe = tiny_recipe(data, steps=12, minutes=1.0)
     go(recipe, tmp_path / "run")
-    planned = json.loads((tmp_path / "run" / "steps.json").read_text())["0"]
+    planned = json.loads((tmp_path / "run" / "steps.json").read_text())["0"]["steps"]
     assert planned == len(records(tmp_path / "run")) == 6  # made once: a plan that is made anew moves its own end
+
+
+def test_minutes_that_change_are_measured_again(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.folder.Pace, "LAST", 4)
+    monkeypatch.setattr(loop.folder.Pace, "FIRST", 1)
+    real = loop.folder.Pace.after
+    monkeypatch.setattr(loop.folder.Pace, "after", lambda self, seconds: real(self, 10.0))
+    out = go(tiny_recipe(data, steps=3, minutes=1.0), tmp_path / "run")  # minutes count, not steps
+    assert len(records(tmp_path / "run")) == 6
+    for recipe, steps in ((tiny_recipe(data, steps=3, minutes=2.0), 18), (tiny_recipe(data, steps=20), 20)):
+        shutil.rmtree(out)
+        go(recipe, tmp_path / "run", resume=True)
+        assert len(records(tmp_path / "run")) == steps
+
+
+def test_scores_of_another_kind_are_not_compared(data, dev, tmp_path):
+    """The losses of the first evaluations are higher than any share of right answers."""
+    evaluation = Evaluation(data=str(dev), every=1)
+    out = go(tiny_recipe(data, steps=3, evaluation=evaluation), tmp_path / "run")
+    shutil.rmtree(out)
+    scores = iter([0.3, 0.6, 0.5])
+    changed = Evaluation(data=str(dev), every=1, metric="transcribe.exact", patience=3)
+    recipe = tiny_recipe(data, steps=6, evaluation=changed)
+    go(recipe, tmp_path / "run", resume=True, evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    assert ckpt.best(tmp_path / "run" / "checkpoints", False, [0, "transcribe.exact", str(dev), None]).step == 5
+
+
+@pytest.mark.parametrize("change", [{"metric": "transcribe.exact"}, {"patience": 2}])
+def test_what_is_to_be_measured_needs_data(data, tmp_path, change):
+    with pytest.raises(WeftError, match=f"evaluation.{next(iter(change))} needs evaluation.data"):
+        go(tiny_recipe(data, steps=1, evaluation=Evaluation(**change)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_gone_on_with_from_another_folder(data, tmp_path, monkeypatch):
+    save_model(*build_model(tiny_spec()), tmp_path / "start")
+    shutil.copytree(data.parent, tmp_path / "samples")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = tiny_recipe(f"samples/{data.name}", steps=2, evaluation=Evaluation(data=f"samples/{data.name}"))
+    recipe = recipe.model_copy(update={"model": ModelSpec(base="start")})
+    out = go(recipe, "run")
+    shutil.rmtree(out)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert go(None, tmp_path / "run", resume=True).is_dir()
 
 
 def test_a_mistake_found_at_the_start_leaves_the_place_free(data, tmp_path):
@@ -446,6 +491,7 @@ def test_an_adapter_folder_is_whole_and_equals_the_merged_model(data, tmp_path, 
 def test_an_adapter_without_lora_is_refused(data, tmp_path):
     with pytest.raises(WeftError, match="--adapter-only"):
         go(tiny_recipe(data, steps=1), tmp_path / "run", adapter_only=True)
+    assert not (tmp_path / "run").exists()  # it was said before anything was trained
 
 
 def test_sources_with_weights_and_their_own_augmentation(data, tmp_path):

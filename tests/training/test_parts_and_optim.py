@@ -114,6 +114,12 @@ def test_a_stage_that_trains_nothing_or_a_missing_part_is_refused():
         apply_parts(model, stage(vision="full"))
 
 
+def test_lora_on_layers_that_are_not_there_is_refused():
+    model, _ = build_model(tiny_spec())
+    with pytest.raises(WeftError, match=r"lora.targets nope: no such layer; there are .*q_proj"):
+        apply_parts(model, stage(language=PartTraining(train="lora", lora=Lora(targets=("nope",)))))
+
+
 def test_rates_are_scaled_by_part_and_1d_tensors_and_embeddings_do_not_decay():
     model, _ = build_model(tiny_spec())
     parts = apply_parts(model, stage(**{**ALL, "language": PartTraining(train="full", lr_scale=0.1)}))

@@ -136,9 +136,7 @@ def finetune(
         extra = [f"stages.0.evaluation.metric={metric}", *extra]
     recipe = override(recipe, extra)
     how = {p.train for p in recipe.stages[0].parts.values()}
-    if "lora" not in how and not full:
-        if adapter_only:
-            raise WeftError("--adapter-only needs LoRA, and a small model trains in full by default; add --lora")
+    if "lora" not in how and not full and not adapter_only:
         err.print(
             f"A model below {SMALL // 1_000_000} M parameters trains in full: it knows too little for LoRA to bend.",
             soft_wrap=True,

@@ -84,10 +84,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, stage: int) -> None:
-    """Delete all but the last and the best of ``stage`` by ``state["score"]``; and what an interrupted write left.
+def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, measured: list[Any]) -> None:
+    """Delete all but the last and the best by ``state["score"]``; and what an interrupted write left.
 
-    Scores of another stage are of other data or another metric: its best have been taken when it ended.
+    Only scores that were ``measured`` so (stage, metric, data) are compared: the best of another stage have been taken
+    when it ended.
     """
     paths = sorted(folder.glob("step-*"))
     scored = []
@@ -97,7 +98,7 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, s
         except (OSError, ValueError):
             continue
         score = state.get("score")
-        if score is not None and state.get("stage") == stage:
+        if score is not None and state.get("measured") == measured:
             scored.append((score if lower_is_better else -score, path))
     keep = set(paths[-max(keep_last, 1) :]) | {p for _, p in sorted(scored)[:keep_best]}
     for path in paths:
@@ -107,10 +108,10 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, s
         shutil.rmtree(path, ignore_errors=True)
 
 
-def best(folder: Path, lower_is_better: bool, stage: int) -> Checkpoint | None:
-    """The whole checkpoint of a stage with the best score."""
+def best(folder: Path, lower_is_better: bool, measured: list[Any]) -> Checkpoint | None:
+    """The whole checkpoint with the best score of those ``measured`` so."""
     found = [c for path in sorted(folder.glob("step-*")) if (c := read(path)) is not None]
-    scored = [c for c in found if c.state.get("score") is not None and c.state["stage"] == stage]
+    scored = [c for c in found if c.state.get("score") is not None and c.state.get("measured") == measured]
     return min(scored, key=lambda c: c.state["score"] * (1 if lower_is_better else -1), default=None)
 
 

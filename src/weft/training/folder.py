@@ -18,9 +18,12 @@ from pydantic import ValidationError
 from weft.conversation import WeftError
 from weft.training.recipe import Recipe, Stage
 
+PATHS = ("base", "source", "tokenizer", "path", "data")  # fields of a recipe that name a file, a folder or a hub name
+
 
 def create(run: Path, recipe: Recipe, out: Path, adapter_only: bool) -> None:
     """Make the folder and write down what is run. Raises `WeftError` where a run, or the model, is there already."""
+    _check(recipe, adapter_only)
     if (run / "recipe.json").exists():
         raise WeftError(f"{run}: holds a run already; go on with it (weft train --resume {run}) or name another folder")
     if run.exists() and (not run.is_dir() or any(run.iterdir())):
@@ -44,6 +47,31 @@ def create(run: Path, recipe: Recipe, out: Path, adapter_only: bool) -> None:
     _write(run / "recipe.json", recipe.model_dump(mode="json"))  # last: with it the folder is a run
 
 
+def _check(recipe: Recipe, adapter_only: bool) -> None:
+    """Raises `WeftError` where a run could not end as it is meant."""
+    for stage in recipe.stages:
+        wanted = [name for name in ("metric", "patience") if getattr(stage.evaluation, name)]
+        if wanted and stage.evaluation.data is None:
+            raise WeftError(f'stage "{stage.name}": evaluation.{wanted[0]} needs evaluation.data to measure on')
+    if adapter_only and all(part.train != "lora" for part in recipe.stages[-1].parts.values()):
+        raise WeftError("--adapter-only: no part of the last stage trains through LoRA; add --lora, or save it whole")
+
+
+def located(recipe: Recipe) -> Recipe:
+    """The recipe with local paths made absolute, so that the run can be gone on with from anywhere."""
+
+    def whole(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: _absolute(v) if k in PATHS else whole(v) for k, v in value.items()}
+        return [whole(v) for v in value] if isinstance(value, list) else value
+
+    return Recipe.model_validate_json(json.dumps(whole(recipe.model_dump(mode="json"))))
+
+
+def _absolute(value: Any) -> Any:
+    return str(Path(value).absolute()) if isinstance(value, str) and Path(value).exists() else value
+
+
 def reopen(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Path, bool]:
     """``(recipe, folder of the final model, adapter only)`` of a run; a ``recipe`` given replaces the saved one."""
     try:
@@ -64,14 +92,16 @@ def reopen(run: Path, recipe: Recipe | None = None) -> tuple[Recipe, Path, bool]
     return recipe or saved, out, bool(facts["adapter_only"])
 
 
-def read_steps(run: Path) -> dict[int, int]:
-    """Steps of the stages that are given in minutes, once their speed is known."""
+def read_steps(run: Path, recipe: Recipe) -> dict[int, int]:
+    """Steps of the stages that are given in minutes, once their speed is known; not where the minutes have changed."""
     file = run / "steps.json"
-    return {int(k): v for k, v in json.loads(file.read_text()).items()} if file.exists() else {}
+    known = json.loads(file.read_text()) if file.exists() else {}
+    found = {i: known[str(i)] for i in range(len(recipe.stages)) if str(i) in known}
+    return {i: one["steps"] for i, one in found.items() if one["minutes"] == recipe.stages[i].minutes}
 
 
-def write_steps(run: Path, steps: dict[int, int]) -> None:
-    _write(run / "steps.json", steps)
+def write_steps(run: Path, recipe: Recipe, steps: dict[int, int]) -> None:
+    _write(run / "steps.json", {i: {"minutes": recipe.stages[i].minutes, "steps": n} for i, n in steps.items()})
 
 
 class Pace:

@@ -90,6 +90,7 @@ def train(
     one rank of several (`ranks`).
     """
     run, ranks = Path(run_dir), Ranks.start()
+    recipe = folder.located(recipe) if recipe is not None else None
     if resume:
         recipe, out, adapter_only = ranks.after_first(partial(folder.reopen, run, recipe))
         if out.exists():
@@ -158,7 +159,7 @@ class Run:
         ):
             self.model, self.processor = build_model(self._model_of(first))
             self.model.to(self.ranks.device)
-            self.steps = folder.read_steps(self.run)
+            self.steps = folder.read_steps(self.run, recipe)
             self.log.write("start", step=found.step if found else 0, parameters=_count(self.model.parameters()))
             for number in range(first, len(recipe.stages)):
                 self._stage(number, found if number == first else None)
@@ -220,9 +221,9 @@ class Run:
         self._tell_start(data, resumed=found is not None)
         self.dev = self.ranks.lead(self._dev_data)
         batches = data.batches(workers=recipe.workers)
-        measure = folder.Pace(stage) if stage.minutes and number not in self.steps else None
+        measure, begun = folder.Pace(stage) if stage.minutes and number not in self.steps else None, self.done
         try:
-            while self.done < self.planned and not self._patience_is_out():
+            while (measure or self.done < self.planned) and not self._patience_is_out():
                 started = time.monotonic()
                 micro = self._fetch(batches)
                 waited = time.monotonic() - started
@@ -231,9 +232,11 @@ class Run:
                 self.rows += stage.accumulate * stage.rows * self.ranks.world
                 self._record(micro, numbers, time.monotonic() - started, waited)
                 if measure and (planned := int(self.ranks.told(measure.after(time.monotonic() - started) or 0))):
-                    self.steps[number], measure = planned, None  # once: each new plan would move the end on
-                    self.ranks.lead(partial(folder.write_steps, self.run, self.steps))
-                    self.log.say(f"{stage.name}: {planned} steps fit into {stage.minutes:g} minutes at this speed")
+                    self.steps[number], measure = begun + planned, None  # once: each new plan would move the end on
+                    self.ranks.lead(partial(folder.write_steps, self.run, recipe, self.steps))
+                    self.log.say(
+                        f"{stage.name}: {begun + planned} steps fit into {stage.minutes:g} minutes at this speed"
+                    )
                 self._after_update(data)
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -248,6 +251,12 @@ class Run:
             self.ranks.lead(partial(save_model, self.model, self.processor, self.run / "stages" / str(number)))
             if not self.ranks.first:
                 round_as_saved(self.model)
+
+    @property
+    def measured(self) -> list[Any]:
+        """What a score of this stage is a score of."""
+        evaluation = self.stage.evaluation
+        return [self.number, evaluation.metric or "loss", evaluation.data, evaluation.limit]
 
     @property
     def planned(self) -> int:
@@ -461,13 +470,14 @@ class Run:
             "rows": self.rows,
             "anchor": data.plan.anchor(self.rows) if data is not None else None,
             "score": score,
+            "measured": self.measured,
             "best": self.best,
             "stale": self.stale,
             "skipped": self.skipped,
         }
-        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.number)
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.measured)
         ckpt.save(self.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, self.names))
-        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.number)
+        ckpt.prune(self.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.measured)
 
     def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
         weights = found.weights()
@@ -479,7 +489,9 @@ class Run:
         load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
         state = found.state
         self.step, self.done, self.rows = state["step"], state["done"], state["rows"]
-        self.best, self.stale, self.skipped = state["best"], state["stale"], state["skipped"]
+        self.skipped = state["skipped"]
+        if state.get("measured") == self.measured:  # else scores from here on are of another kind
+            self.best, self.stale = state["best"], state["stale"]
         self.saved_at = self.step
         return tuple(state["anchor"]) if state["anchor"] else None
 
@@ -491,7 +503,7 @@ class Run:
         return True
 
     def _take_best(self) -> None:
-        found = ckpt.best(self.checkpoints, self.lower, self.number)
+        found = ckpt.best(self.checkpoints, self.lower, self.measured)
         if found is not None and found.step != self.step:
             self.log.say(f"taking the best checkpoint, step {found.step}")
             weights = found.weights()

@@ -106,6 +106,9 @@ def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None
         targets = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
     else:
         targets = list(lora.targets)
+        if not any(name == t or name.endswith(f".{t}") for name, _ in module.named_modules() for t in targets):
+            there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
+            raise WeftError(f"lora.targets {', '.join(targets)}: no such layer; there are {', '.join(there)}")
     if not targets:
         module.requires_grad_(True)  # a part without a linear layer (a convolution) is small: it trains in full
         return

@@ -45,7 +45,7 @@ class ModelSpec(Frozen):
 
 
 class Lora(Frozen):
-    r: int = 16
+    r: int = Field(16, ge=1)
     alpha: float = 32
     dropout: float = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
@@ -94,10 +94,10 @@ class Listen(Frozen):
 
 class Evaluation(Frozen):
     data: str | None = None
-    every: int = 500  # steps
-    limit: int | None = None  # first samples only
+    every: int = Field(500, ge=1)  # steps
+    limit: int | None = Field(None, ge=1)  # first samples only
     metric: str | None = None  # "task.metric" that decides the best checkpoint; None: the loss
-    patience: int | None = None  # evaluations without improvement before the stage ends
+    patience: int | None = Field(None, ge=1)  # evaluations without improvement before the stage ends
 
 
 class Stage(Frozen):
@@ -112,7 +112,7 @@ class Stage(Frozen):
     rows: int = Field(1, ge=1)  # packed rows per micro-step
     accumulate: int = Field(1, ge=1)
     packing: bool = True
-    label_smoothing: float = 0.0
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
     balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: answers; 0.5: between (square averaging)
     # Coordinates and times: width, in steps of their finest scale, of the bell that stands for the right one; 0: none.
     near: float = Field(0.0, ge=0)
@@ -124,13 +124,13 @@ class Stage(Frozen):
 class Recipe(Frozen):
     name: str
     model: ModelSpec
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = Field(min_length=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # compute; weights stay float32
     seed: int = 0
     workers: int = 0  # processes that decode samples
     threads: int | None = None
     on_bad_sample: Literal["fail", "skip"] = "fail"
-    checkpoint_every: int = 500  # steps
-    keep_last: int = 2
-    keep_best: int = 1
+    checkpoint_every: int = Field(500, ge=1)  # steps
+    keep_last: int = Field(2, ge=1)
+    keep_best: int = Field(1, ge=1)
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
