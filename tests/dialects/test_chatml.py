@@ -210,3 +210,31 @@ def test_boxes_of_the_user_are_written_too():
     assert "<image 0>Identify: <|p10|><|p20|><|p30|><|p40|><|im_end|>" in written(dialect, question, generate=True)
     pieces = dialect.render(Conversation((question,)), generate=True)
     assert not any(p.loss for p in pieces if isinstance(p, Plain | Special))
+
+
+CUP = "<|p1|><|p2|><|p3|><|p4|>"
+
+
+@pytest.mark.parametrize("coordinates", ["tokens", "text"])
+def test_what_points_at_no_item_points_at_the_last_one(coordinates):
+    dialect = get_dialect("chatml", {"coordinates": coordinates})
+    seen = Conversation((user(IMAGE, CLIP), Message("assistant", (Text("ok"),)), user(IMAGE, CLIP, Text("and now?"))))
+    box, word = (CUP, "<|t0.1|>hi<|t0.4|>") if coordinates == "tokens" else ("[10, 20, 30, 40]", "<0.10>hi<0.40>")
+    assert dialect.parse(box, seen)[0].image == 1
+    assert dialect.parse(word, seen)[0].audio == 1
+    for text in (box, word):  # nothing there that it could point at
+        assert dialect.parse(text, Conversation((user(Text("hello")),))) == [Text(text)]
+
+
+def test_an_item_that_is_not_there_or_an_empty_word_is_malformed():
+    dialect = get_dialect("chatml")
+    seen = Conversation((user(IMAGE, IMAGE, CLIP),))
+    for text in (f"<|item_5|>{CUP}", "<|t0.1|><|f0|> <|t0.4|><|f0|>"):
+        assert dialect.parse(text, seen) == [Text(text)]
+        assert dialect.malformed(text, seen)
+
+
+@pytest.mark.parametrize("coordinates", ["tokens", "text"])
+def test_silence_is_an_empty_answer(coordinates):
+    dialect = get_dialect("chatml", {"coordinates": coordinates})
+    assert answer_text(dialect, user(CLIP, CLIP), Words((), 1)) == ""

@@ -223,3 +223,12 @@ def test_its_tokens_are_all_in_the_released_vocabulary(shared):
     dialect = get_dialect("qwen_audio")
     token, start, end = dialect.slot_tokens("audio")
     assert {*dialect.special_tokens(), token, start, end} <= set(released)
+
+
+def test_times_are_of_the_last_clip_and_of_none_where_there_is_none():
+    timed = Task("transcribe", {"language": "en", "timestamps": True})
+    seen = Conversation((user(CLIP), assistant(Text("ok")), user(CLIP, timed)))
+    answer = "<|sil|><|0.10|>world<|0.50|>"
+    (words,) = get_dialect("qwen_audio").parse(answer, seen)
+    assert words.audio == 1
+    assert get_dialect("qwen_audio").parse(answer, Conversation((user(timed),))) == [Text("world")]

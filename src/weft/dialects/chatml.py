@@ -214,6 +214,8 @@ class ChatML(Dialect):
                 pieces += [Special(t, about=spot) for value in box for t in self._coordinate(value)]
             return pieces
         if isinstance(part, Words):
+            if not part.words:
+                return []  # silence
             if self.switches.coordinates == "text":
                 return [Plain(_words_text(part, total["audio"]))]
             return self._item(part.audio, total["audio"]) + list(self._words(part))
@@ -265,16 +267,14 @@ class ChatML(Dialect):
         question = asked(conversation)
         label = asked_label(question)
         images, clips = len(conversation.images), len(conversation.audios)
-        if text.strip().lower() == NOTHING and question and question.task and question.task.name in _GROUNDED:
-            return [Box((), label, 0 if images == 1 else None)]
-        found = self._parse_tokens(text) if self.switches.coordinates == "tokens" else _parse_text(text)
+        grounded = question and question.task and question.task.name in _GROUNDED
+        if text.strip().lower() == NOTHING and grounded and images:
+            return [Box((), label, images - 1)]
+        parse = self._parse_tokens if self.switches.coordinates == "tokens" else _parse_text
         parts: list[Part] = []
-        for part in found:
-            if isinstance(part, Box):
-                image = 0 if images == 1 else part.image
-                part = Box(part.boxes, part.label if part.label is not None else label, image)
-            elif isinstance(part, Words):
-                part = Words(part.words, 0 if clips == 1 else part.audio)
+        for part in parse(text, images, clips):
+            if isinstance(part, Box) and part.label is None:
+                part = Box(part.boxes, label, part.image)
             parts.append(part)
         return parts
 
@@ -282,15 +282,18 @@ class ChatML(Dialect):
         left = [part.text for part in self.parse(text, conversation) if isinstance(part, Text)]
         return [found[0] for piece in left for found in _ODD.finditer(piece)]
 
-    def _parse_tokens(self, text: str) -> Iterator[Part]:
+    def _parse_tokens(self, text: str, images: int, clips: int) -> Iterator[Part]:
         end = 0
         words: list[Word] = []
         audio: int | None = None
         window = 0
         for match in _GROUNDING.finditer(text):
             boxes = self._boxes(match["boxes"]) if match["boxes"] else ()
-            if not all(map(_is_box, boxes)):
-                continue
+            item = _index(match["witem"] or match["bitem"] or match["nitem"])
+            spoken = match["word"] is not None
+            medium = _meant(item, clips if spoken else images)
+            if not all(map(_is_box, boxes)) or medium is None or spoken and not match["word"].strip():
+                continue  # points at nothing: stays text
             between = text[end : match.start()]
             end = match.end()
             if match["word"] is not None and match["witem"] is None and words and not between:
@@ -302,13 +305,13 @@ class ChatML(Dialect):
                 yield Text(between)
             if match["word"] is not None:
                 if not words:
-                    audio, window = _index(match["witem"]), 0
+                    audio, window = medium, 0
                 start, window = self._time(match["start"], window)
                 stop, window = self._time(match["stop"], window)
                 words.append(Word(match["word"], start, max(start, stop)))
             else:
                 label = match["label"] if match["nothing"] is None else match["nothing"]
-                yield Box(boxes, label, _index(match["bitem"] or match["nitem"]))
+                yield Box(boxes, label, medium)
         if words:
             yield Words(tuple(words), audio)
         if text[end:]:
@@ -382,6 +385,13 @@ def _index(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
+def _meant(item: int | None, there: int) -> int | None:
+    """Which of the media ``there`` are is meant: the last one where none is named; None where it is not there."""
+    if item is None or there == 1:
+        return there - 1 if there else None
+    return item if item < there else None
+
+
 def _quadruples(values: list[float]) -> tuple[tuple[float, float, float, float], ...]:
     return tuple(zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True))
 
@@ -401,22 +411,22 @@ def _words_text(words: Words, clips: int) -> str:
     return prefix + " ".join(f"<{w.start:.2f}>{w.text}<{w.end:.2f}>" for w in words.words)
 
 
-def _parse_text(text: str) -> Iterator[Part]:
+def _parse_text(text: str, images: int, clips: int) -> Iterator[Part]:
     end = 0
     for match in _BOX_TEXT.finditer(text):
         boxes = _quadruples([int(n) / 1000 for n in re.findall(r"\d+", match["boxes"] or "")])
-        if not all(map(_is_box, boxes)):
+        named = match["clip"] or match["image"] or match["nimage"]
+        medium = _meant(int(named) - 1 if named else None, images if match["words"] is None else clips)
+        if not all(map(_is_box, boxes)) or medium is None:
             continue  # no boxes: numbers that happen to stand in brackets
         if text[end : match.start()]:
             yield Text(text[end : match.start()])
         end = match.end()
         if match["words"] is None:
             label = match["label"] if match["nothing"] is None else match["nothing"]
-            image = match["image"] or match["nimage"]
-            yield Box(boxes, label, int(image) - 1 if image else None)
+            yield Box(boxes, label, medium)
         else:
             words = re.findall(r"<(\d+\.\d\d)>([^<]*)<(\d+\.\d\d)>", match["words"])
-            clip = int(match["clip"]) - 1 if match["clip"] else None
-            yield Words(tuple(Word(w, float(a), max(float(a), float(b))) for a, w, b in words), clip)
+            yield Words(tuple(Word(w, float(a), max(float(a), float(b))) for a, w, b in words), medium)
     if text[end:]:
         yield Text(text[end:])

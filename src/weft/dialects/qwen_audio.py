@@ -321,11 +321,13 @@ class QwenAudio(Dialect):
 
     def parse(self, text: str, conversation: Conversation) -> list[Part]:
         found, _ = self._parsed(text, conversation)
-        audio = 0 if len(conversation.audios) == 1 else None
+        audio = len(conversation.audios) - 1  # the last one: no other can be named
         parts: list[Part] = []
         for kind, group in groupby(found, type):
-            if kind is Word:
+            if kind is Word and audio >= 0:
                 parts.append(Words(tuple(group), audio))  # type: ignore[arg-type]
+            elif kind is Word:
+                parts.append(Text(join_words([word.text for word in group])))  # type: ignore[union-attr]
             else:
                 parts += [Text(piece) for piece in group if piece.strip()]  # type: ignore[union-attr, arg-type]
         return parts
