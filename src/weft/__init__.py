@@ -60,13 +60,14 @@ def load(
     such as ``{"restart_numbering": True}``.
     """
     from weft.generation.engine import Model, load
-    from weft.generation.loading import default_device, resolve_dtype
+    from weft.generation.loading import resolve_device, resolve_dtype
 
     if path == "bundled":
         from weft.recipes import bundled_model
 
+        place, kind = resolve_device(device), resolve_dtype(dtype)
         model, processor = bundled_model()
-        found = Model(model.to(device or default_device(), resolve_dtype(dtype)), processor, "bundled")
+        found = Model(model.to(place, kind), processor, "bundled")
     else:
         found = load(path, dtype=dtype, device=device)
     if not switches:

@@ -1,14 +1,13 @@
 """The engine: the same answer however it is asked for."""
 
 import json
-import re
 
 import numpy as np
 import pytest
 import torch
 
 from tiny_model import picture, questions, sound, tiny, user
-from weft.conversation import WeftError, Word, Words
+from weft.conversation import Text, WeftError, Word, Words
 from weft.dialects.base import join_words
 from weft.generation import Model, Options, engine, load
 from weft.generation.detokenize import Detokenizer
@@ -51,7 +50,7 @@ def test_stream_equals_chat(model, options):
         text = "".join(stream)
         assert stream.reply == model.chat(question, max_new_tokens=16, **options)
         if options.get("num_beams", 1) == 1:
-            assert text == re.sub(r"<\|[^|]*\|>", "", stream.reply.raw)  # all but special tokens
+            assert text.strip() == stream.reply.text
 
 
 def test_sampling_repeats_with_a_seed_alone_and_in_a_batch(model):
@@ -100,6 +99,46 @@ def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monk
     both = model.chat_batch([user("hello"), user("x" * 80)], max_new_tokens=40, num_beams=2)
     assert both[0].tokens == 40 > both[1].tokens
     assert both[0].raw == model.chat(user("hello"), max_new_tokens=40, num_beams=2).raw
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<|t0.1|><|f0|>five<|t0.4|><|f0|><|t0.5|><|f0|>six<|t0.9|><|f0|>",
+        "<|ref|>the cup<|p1|><|p2|><|p3|><|p4|> and <|ref|>a dog<|p1|><|p2|><|p3|><|p4|>.",
+        "It says: <|t0.1|><|f0|>né<|t0.4|><|f0|> here",
+        "<|t0.1|><|f0|>five<|t0.4|>",
+        "none <|p1|> of it",
+    ],
+)
+def test_what_is_streamed_of_boxes_and_words_reads_as_the_answer(model, monkeypatch, answer):
+    """As a trained model writes it: each id by itself."""
+    tokenizer = model.processor.tokenizer
+    ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], min(model._stop)]
+    monkeypatch.setattr(engine, "decode", lambda *_: iter([{0: i} for i in ids]))
+    stream = model.stream(user(picture(1), sound(0.5), "what?"), max_new_tokens=99)
+    pieces = [p for p in stream if p]
+    assert "".join(pieces) == stream.reply.text
+    assert stream.reply.raw == answer
+    if "six" in answer:
+        assert pieces == ["five", " six"]
+
+
+def test_what_reads_like_a_special_token_stays_in_the_answer(model):
+    """Only ids decide: HTML in an answer, or a word about a dialect, is text."""
+    text = "End with <|im_end|> or <s>old</s>, <|t0.3|> is a time."
+    ids = model.processor.renderer.encode_text(text)
+    raw, said, parts = model.processor.parse_reply(ids, _typed(user("how?")))
+    assert raw == said == text and parts == [Text(text)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"seed": -1}, "seed is -1"), ({"num_beams": 2.5}, "whole number"), ({"max_new_tokens": "5"}, "whole number")],
+)
+def test_wrong_options_are_named(change, said):
+    with pytest.raises(WeftError, match=said):
+        Options(**change)
 
 
 @pytest.mark.parametrize(

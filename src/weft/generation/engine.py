@@ -95,6 +95,8 @@ class Model:
         **changes: Any,
     ) -> list[Reply]:
         """The answers to many conversations, in their order. The first that cannot be asked raises its error."""
+        if isinstance(conversations, str):
+            raise WeftError("chat_batch takes a list of conversations; chat takes one")
         replies: dict[int, Reply] = {}
         options = Options.of(options, changes)
         for index, reply in self.replies(conversations, options, batch_size=batch_size, batch_tokens=batch_tokens):
@@ -284,15 +286,26 @@ class Stream:
             assert job.reply is not None
             yield job.reply.text
             return
-        detokenizer = Detokenizer(model.processor.tokenizer)
+        processor, detokenizer = model.processor, Detokenizer(model.processor.tokenizer)
         ids: list[int] = []
+        sent, marked = "", False  # from the first box or word on, text is what the parts so far read as
         limit = model._room(job.encoded, options.max_new_tokens)
         for step in decode(model.model, model._collate([job.encoded]), options, model._stop, [limit]):
             ids.append(step[0])
-            if step[0] not in model._stop:
-                yield detokenizer.push(step[0])
-        yield detokenizer.flush()
+            if step[0] in model._stop:
+                continue
+            marked = marked or step[0] in processor.renderer.special_ids
+            delta = _beyond(sent, processor.settled(ids, job.conversation)) if marked else detokenizer.push(step[0])
+            sent += delta
+            yield delta
         job.reply = model._reply(job, ids)
+        yield _beyond(sent, job.reply.text) if marked else detokenizer.flush()
+
+
+def _beyond(sent: str, text: str) -> str:
+    """What of ``text`` follows what was sent of it already; nothing where it reads otherwise by now."""
+    known = sent.lstrip()
+    return text[len(known) :] if text.startswith(known) else ""
 
 
 def _joined(windows: Iterable[Iterator[str]]) -> Iterator[str]:

@@ -43,18 +43,24 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def resolve_device(device: str | None) -> torch.device:
+    """The device of that name, or the best there is; raises `WeftError` where it is not there."""
+    try:
+        place = torch.device(device or default_device())
+    except RuntimeError:
+        raise WeftError(f"there is no device {device!r}; it is cpu, cuda, cuda:1, mps, ...") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
+    return place
+
+
 def load_parts(
     path: str | os.PathLike[str], dtype: str | torch.dtype | None = None, device: str | None = None
 ) -> tuple[Any, Any]:
     """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
     from weft.models.modeling import WeftForConditionalGeneration
 
-    try:
-        place, name = torch.device(device or default_device()), os.fspath(path)
-    except RuntimeError:
-        raise WeftError(f"there is no device {device!r}; it is cpu, cuda, cuda:1, mps, ...") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise WeftError(f"the device {device!r} is asked for, and torch sees no GPU; leave --device out to use the CPU")
+    place, name = resolve_device(device), os.fspath(path)
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
     processor = load_processor(name)

@@ -26,6 +26,10 @@ class Options:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "top_k", "num_beams", "seed"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) or name == "seed" and value is None):
+                raise WeftError(f"{name} is {value!r}; it must be a whole number")
         checks = (
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("temperature", self.temperature > 0, "above 0 (for greedy decoding leave sampling off)"),
@@ -33,6 +37,7 @@ class Options:
             ("top_k", self.top_k >= 0, "0 (no limit) or more"),
             ("num_beams", self.num_beams >= 1, "at least 1"),
             ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("seed", self.seed is None or self.seed >= 0, "0 or more"),
         )
         for name, holds, rule in checks:
             if not holds:

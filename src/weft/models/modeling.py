@@ -3,10 +3,10 @@
 State-dict prefixes: ``language_model.`` (a transformers causal LM, its own names), ``vision.``, ``vision_connector.``,
 ``audio.``, ``audio_connector.``. Nothing here knows of devices or ranks.
 
-Batches without an image or a clip work: the encoder is not run and its parameters get no gradient (None). Where
-parameters are sharded over ranks, every rank must run the same modules in each step: training then sets
-``model.always_encode`` to the modalities that any rank has, and a rank without one runs a dummy item whose embeddings
-enter with weight zero, so gradients exist and are zero.
+Batches without an image or a clip work: the encoder is not run and its parameters get no gradient (None). A trainer
+that shards parameters over ranks, or waits for every gradient (FSDP, DDP), needs every rank to run the same modules in
+each step: set ``model.always_encode`` to ``("vision", "audio")`` there, and a batch without one runs a dummy item whose
+embeddings enter with weight zero, so that gradients exist and are zero. Weft's own training does without.
 
 Shape suffixes: B rows, L tokens, N images or windows, C channels, H height, W width (of a picture) or the language
 model's width (of embeddings), T frames, M bands, X embeddings in a row of their own.
@@ -277,7 +277,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         feature_lengths: torch.Tensor | None = None,
         segment_lengths: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        label_smoothing: float = 0.0,
+        smoothing: float = 0.0,
         balance: float = 0.0,
         near: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
@@ -342,7 +342,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             targets_BL,
             self.logits,
             self.config.text_config.vocab_size,
-            label_smoothing=label_smoothing,
+            label_smoothing=smoothing,
             scales=[tuple(s[-1]) for s in (self.config.image_place_ids, self.config.audio_place_ids) if s is not None],
             near=near,
             weights_BL=answer_weights(targets_BL, balance) if balance else None,

@@ -5,7 +5,6 @@ Legend: L tokens, B rows, N images, W windows of sound, T frames, M mel bands, S
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,7 +14,7 @@ import torch
 from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Audio as AudioPart
-from weft.conversation import Conversation, Part, WeftError, dump_parts, parse_messages
+from weft.conversation import Conversation, Part, Text, WeftError, dump_parts, parse_messages
 from weft.dialects import Dialect, DialectError, Piece, Slot, get_dialect, plain_text
 from weft.media import audio_samples, image_size, load_audio, load_image, log_mel, resize_normalize
 from weft.models import templates
@@ -70,9 +69,6 @@ class WeftProcessor(ProcessorMixin):
         self.section = DialectSection.model_validate(get("dialect") or {})
         self.dialect: Dialect = get_dialect(self.section.name, self.section.switches)
         self.renderer = Renderer(self.tokenizer, self.dialect)
-        self._special = re.compile(
-            "|".join(map(re.escape, sorted(self.dialect.special_tokens(), key=len, reverse=True)))
-        )
         if getattr(self, "chat_template", None) is None:
             self.chat_template = templates.chat_template(self.dialect)
 
@@ -490,9 +486,30 @@ class WeftProcessor(ProcessorMixin):
         stops = set(self.stop_ids)
         end = next((i for i, index in enumerate(ids) if index in stops), len(ids))
         raw = self.tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        raw = self._unstopped(raw)
         parts = self.dialect.parse(raw, conversation)
-        return raw, self._special.sub("", plain_text(parts)).strip(), parts
+        return raw, self._without_special(plain_text(parts), ids[:end]).strip(), parts
+
+    def settled(self, ids: Sequence[int], conversation: Conversation) -> str:
+        """The text for a person of an answer under way, as far as no later id can change it.
+
+        Boxes and words are whole only with their last token: what may yet become one is left out.
+        """
+        raw, _, parts = self.parse_reply(ids, conversation)
+        if parts and isinstance(parts[-1], Text):
+            text = parts[-1].text
+            ends = [at for token in self._special_among(ids) if (at := text.find(token)) >= 0]
+            parts = [*parts[:-1], Text(text[: min(ends, default=len(text))].rstrip("\ufffd"))]
+        return self._without_special(plain_text(parts), ids).strip()
+
+    def _special_among(self, ids: Sequence[int]) -> list[str]:
+        there = self.renderer.special_ids.intersection(ids)
+        return [self.tokenizer.convert_ids_to_tokens(i) for i in sorted(there)]
+
+    def _without_special(self, text: str, ids: Sequence[int]) -> str:
+        """Text without the special tokens among ``ids``; what merely reads like one stays."""
+        for token in self._special_among(ids):
+            text = text.replace(token, "")
+        return text
 
     def _unstopped(self, text: str) -> str:
         for token in self.dialect.stop_tokens():

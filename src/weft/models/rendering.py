@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from weft.conversation import WeftError
@@ -62,6 +63,13 @@ class Renderer:
                 )
             self._ids[token] = int(index)
         return self._ids[token]
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of tokens that a person is not shown: the dialect's and the tokenizer's own."""
+        ours = self.dialect.special_tokens()
+        added = self.tokenizer.added_tokens_decoder.items()
+        return frozenset(i for i, token in added if token.special or token.content in ours)
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of plain text: no special token is added or recognised in it."""

@@ -26,7 +26,7 @@ def mixed_seed(*numbers: int) -> int:
 def batch_loss(model: Any, batch: Batch, precision: Precision, label_smoothing: float = 0.0) -> torch.Tensor:
     """Mean loss over a micro-step's labels."""
     with _autocast(model, precision):
-        return model(**_inputs(model, batch), label_smoothing=label_smoothing, use_cache=False).loss
+        return model(**_inputs(model, batch), smoothing=label_smoothing, use_cache=False).loss
 
 
 def backward(
@@ -75,9 +75,7 @@ def backward(
         with embeddings_given(model) as sensed, watched_attention(looked_at) as watched, _autocast(model, precision):
             inputs = _inputs(model, batch)
             if answers[place] and batch.labels:
-                loss = model(
-                    **inputs, label_smoothing=label_smoothing, balance=balance, near=near, use_cache=False
-                ).loss
+                loss = model(**inputs, smoothing=label_smoothing, balance=balance, near=near, use_cache=False).loss
                 parts["loss"] = loss * (batch.weight(balance) / whole)
             elif not answers[place]:
                 if heard[place][0]:

@@ -72,7 +72,7 @@ class ConvTower(nn.Module):
             ]
         self.stem = nn.Sequential(*stem)
         self.mix = nn.Conv2d(width, width, 1)
-        self.positions = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], width))  # filled by reset_positions
+        self.positions = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], width))  # filled by initial_positions
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.layers)
         )
