@@ -93,11 +93,6 @@ class PackingPlan:
             window = self._locate(row)
             return window, self._starts[window - self._first_window]
 
-    def fill(self, rows: Sequence[int]) -> float:
-        """Share of the rows' token places that the plan fills."""
-        used = sum(self.length(p) for row in rows for p in self[row])
-        return used / (self.row_tokens * max(len(rows), 1))
-
     def _locate(self, row: int) -> int:
         if row < self._starts[0]:
             raise IndexError(f"row {row} lies before row {self._starts[0]}, where this plan begins")

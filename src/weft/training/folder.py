@@ -111,7 +111,7 @@ class Pace:
 
     def __init__(self, stage: Stage) -> None:
         assert stage.minutes is not None
-        self.seconds, self.warmup = 60 * stage.minutes, stage.optim.warmup_steps
+        self.seconds = 60 * stage.minutes
         self.times: list[float] = []
 
     def after(self, seconds: float) -> int | None:
