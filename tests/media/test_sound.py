@@ -128,6 +128,14 @@ def test_a_wav_that_was_written_to_a_pipe_is_whole(size):
     assert audio_samples(piped) == 1000
 
 
+@pytest.mark.parametrize("tail", [b"TAG" + b" " * 125, b"\0" * 5, b"\0" * 3000])
+def test_what_follows_a_flac_is_no_damage(tail):
+    data = encode_sound(20000, format="FLAC")
+    np.testing.assert_array_equal(load_audio(data + tail), load_audio(data))
+    with pytest.raises(MediaError, match="damaged"):
+        load_audio(data[: len(data) // 2] + tail)
+
+
 def test_a_flac_of_unknown_length_is_heard_whole():
     data = bytearray(encode_sound(20000, format="FLAC"))
     data[21] &= 0xF0
@@ -165,7 +173,16 @@ def test_arrays_of_any_layout_and_type():
         assert np.abs(load_audio((wave * scale).astype(dtype)) - wave.mean(axis=1)).max() < 0.02
     assert np.abs(load_audio(((wave + 1) * 127.5).astype(np.uint8)) - wave.mean(axis=1)).max() < 0.02
     assert audio_samples((wave, 8000)) == len(load_audio((wave, 8000))) == 1000
-    for wrong in (wave > 0, wave.astype(complex), wave[None], (wave, "16k"), (wave, 8000.5), (wave,), np.float32(3)):
+    for wrong in (
+        wave > 0,
+        wave.astype(complex),
+        np.array([0, 16384, -16384] * 500),
+        wave[None],
+        (wave, "16k"),
+        (wave, 8000.5),
+        (wave,),
+        np.float32(3),
+    ):
         with pytest.raises(MediaError):
             load_audio(wrong)
 

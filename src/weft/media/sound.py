@@ -115,7 +115,7 @@ def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     kind = array.dtype.kind
     if kind == "u" and array.dtype.itemsize == 1:
         return ((array.astype(np.float32) - 128) / 128).mean(axis=1, dtype=np.float32)
-    if kind == "i":
+    if kind == "i" and array.dtype.itemsize < 8:  # a list of int16 values becomes int64, and would be as good as silent
         return (array.astype(np.float64).mean(axis=1) / -float(np.iinfo(array.dtype).min)).astype(np.float32)
     if kind == "f":
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
@@ -205,9 +205,13 @@ def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
     frames_a_block = max(1, _BLOCK_VALUES // file.channels)
     done = 0
+    flac = (
+        file.format == "FLAC" and file.least > 0
+    )  # its decoder would take a tag after the last frame for a broken one
     while True:
+        wanted = min(frames_a_block, file.least - done) if flac else frames_a_block
         try:
-            block = file.read(frames_a_block, dtype="float32", always_2d=True)
+            block = file.read(wanted, dtype="float32", always_2d=True)
         except Exception as error:  # the decoder lost its way: LibsndfileError, or RuntimeError from its callbacks
             reason = str(error).strip().rstrip(".") or "the decoder lost its way"
             raise MediaError(f"{name}: is damaged after {done:,} samples ({reason}); {_ADVICE}") from error
