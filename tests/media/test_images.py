@@ -123,6 +123,10 @@ def test_sixteen_bits_become_eight_on_the_full_scale():
     deep = np.array([[0, 257, 257 * 100, 65535]], dtype=np.uint16)
     for source in (encode_image(Image.fromarray(deep), "PNG"), encode_image(Image.fromarray(deep), "TIFF"), deep):
         assert _pixels(source)[0, :, 0].tolist() == [0, 1, 100, 255]
+    for compression in (None, "tiff_deflate"):
+        white_is_zero = encode_image(Image.fromarray(65535 - deep), "TIFF", tiffinfo={262: 0}, compression=compression)
+        assert _pixels(white_is_zero)[0, :, 0].tolist() == [0, 1, 100, 255]
+        assert _pixels(Image.open(io.BytesIO(white_is_zero)))[0, :, 0].tolist() == [0, 1, 100, 255]
     big_endian = Image.frombytes("I;16B", (4, 1), deep.astype(">u2").tobytes())
     assert _pixels(big_endian)[0, :, 0].tolist() == [0, 1, 100, 255]
 

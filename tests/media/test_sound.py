@@ -136,6 +136,25 @@ def test_what_follows_a_flac_is_no_damage(tail):
         load_audio(data[: len(data) // 2] + tail)
 
 
+@pytest.mark.parametrize("sizes", [(128,), (1 << 18,), (128, 64)])
+def test_a_flac_behind_id3_tags_is_read_as_flac(sizes, tmp_path):
+    data, path = encode_sound(20000, format="FLAC"), tmp_path / "tagged.flac"
+    tags = b"".join(
+        b"ID3\4\0\0" + bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0)) + b"\xff\xfb\x90\0" * (size // 4)
+        for size in sizes
+    )
+    path.write_bytes(tags + data)
+    for source in (tags + data, path):
+        np.testing.assert_array_equal(load_audio(source), load_audio(data))
+        assert audio_samples(source) == 20000
+    path.write_bytes(tags + data[: len(data) // 2])
+    for source in (tags + data[: len(data) // 2], path):
+        with pytest.raises(MediaError, match="damaged"):
+            load_audio(source)
+    with pytest.raises(MediaError, match="a FLAC sound that is damaged"):
+        load_audio(tags + data[:20])
+
+
 def test_a_flac_of_unknown_length_is_heard_whole():
     data = bytearray(encode_sound(20000, format="FLAC"))
     data[21] &= 0xF0

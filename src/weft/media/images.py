@@ -22,6 +22,7 @@ MAX_PIXELS = 1 << 27
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
 _ORIENTATION = 0x0112
+_PHOTOMETRIC = 0x0106
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -279,7 +280,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
     values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        return _eight_bits(values.astype(np.uint16))
+        values = values.astype(np.uint16)
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0: Pillow inverts such a TIFF of 8 bits only
+            values = 65535 - values
+        return _eight_bits(values)
     return _unscaled_to_eight_bits(values)
 
 

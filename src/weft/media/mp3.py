@@ -10,6 +10,7 @@ Source of the layout: ISO 11172-3 (frame header), and the Xing, LAME and VBRI ta
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from weft.media.source import MediaError
 
@@ -80,6 +81,18 @@ def _next_frame(data: bytes, at: int) -> tuple[int, _Header] | None:
 def looks_like_mp3(head: bytes) -> bool:
     """An ID3 tag, or what may be a frame's sync. libsndfile decides; this only says that it may come to it."""
     return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6 == 2)
+
+
+def flac_behind_id3(file: BinaryIO) -> int:
+    """The offset of a FLAC that stands behind ID3 tags, as some taggers write it; 0 where there is none."""
+    at = 0
+    for _ in range(100):  # tags; a file of a million empty ones is no recording
+        file.seek(at)
+        head = file.read(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return at if head[:4] == b"fLaC" else 0
+        at += _id3_size(head)
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +180,10 @@ def _info_frame(like: _Header, frames: int) -> bytes:
 
 def _after_id3(data: bytes, at: int) -> int:
     while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
-        at += 10 + sum(
-            (byte & 0x7F) << shift for byte, shift in zip(data[at + 6 : at + 10], (21, 14, 7, 0), strict=True)
-        )
+        at += _id3_size(data[at : at + 10])
     return at
+
+
+def _id3_size(head: bytes) -> int:
+    """Bytes in all of the ID3 tag that begins with these ten; the size it states leaves those ten out."""
+    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

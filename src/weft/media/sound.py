@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 from weft.media.headers import check_one_ogg, check_wav_promise
-from weft.media.mp3 import Mp3, count_frames, looks_like_mp3
+from weft.media.mp3 import Mp3, count_frames, flac_behind_id3, looks_like_mp3
 from weft.media.source import Encoded, MediaError, decoded_array, encoded_source, sniff
 
 MAX_SECONDS = 6 * 3600
@@ -150,14 +150,19 @@ def _opened(encoded: Encoded) -> Iterator[_Stream]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
-        if looks_like_mp3(head):
+        raw = stack.enter_context(encoded.open())
+        start = flac_behind_id3(raw)
+        if looks_like_mp3(head) and not start:
             file = _open_mp3(count_frames(encoded.read(), name), name, head, stack)
         else:
-            raw = stack.enter_context(encoded.open())
+            if start:
+                raw.seek(start)
+                head = raw.read(len(head))
             check_wav_promise(raw, name)
             check_one_ogg(raw, name)
             if encoded.data is not None:
-                file = _open_stream(_Memory(encoded.data), name, head, stack)
+                # libsndfile finds a FLAC behind one tag wherever it is, but behind two only in a file
+                file = _open_stream(_Memory(encoded.data[start:]), name, head, stack)
             else:  # by descriptor: no Python call per read, and no guess from the file's name
                 os.lseek(raw.fileno(), 0, os.SEEK_SET)
                 file = _open_stream(raw.fileno(), name, head, stack)
@@ -205,9 +210,8 @@ def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
     frames_a_block = max(1, _BLOCK_VALUES // file.channels)
     done = 0
-    flac = (
-        file.format == "FLAC" and file.least > 0
-    )  # its decoder would take a tag after the last frame for a broken one
+    # A FLAC decoder that is asked for more than the header says takes a tag after the last frame for a broken one.
+    flac = file.format == "FLAC" and file.least > 0
     while True:
         wanted = min(frames_a_block, file.least - done) if flac else frames_a_block
         try:
