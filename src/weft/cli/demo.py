@@ -73,7 +73,7 @@ def demo(
     out.print(table(report))
     err.print(f"Done in {duration(time.monotonic() - begun)}. Now try:")
     picture = questions[0].images[0].source
-    out.print(f'  weft chat {model_folder} --image {picture} "how many shapes are there?"', soft_wrap=True)
+    out.print(f'  weft chat {model_folder} --image {picture} --task vqa "how many shapes are there?"', soft_wrap=True)
     out.print(
         f"  every question and answer, with pictures and sound: {folder / 'report' / 'index.html'}", soft_wrap=True
     )
