@@ -65,6 +65,19 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path, monkeypatch, code, said):
             load_recipe(path)
 
 
+def test_base_and_parts_of_a_users_file_both_stay_to_be_refused(tmp_path):
+    recipe = tiny_recipe(tmp_path / "data.jsonl")
+    both = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": "bundled"})})
+    (tmp_path / "mine.json").write_text(both.model_dump_json())
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom weft.training.recipe import Recipe\n"
+        "def recipe():\n"
+        "    return Recipe.model_validate_json((Path(__file__).parent / 'mine.json').read_text())\n"
+    )
+    with pytest.raises(WeftError, match="either base or parts"):
+        build_model(load_recipe(str(tmp_path / "mine.py")).model)
+
+
 def test_an_unknown_recipe_lists_the_known_ones(tmp_path):
     with pytest.raises(WeftError, match="built-in are digits, cells"):
         load_recipe("digit")

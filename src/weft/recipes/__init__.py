@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
-from weft.recipes.bundled import bundled, bundled_model, model_spec
+from weft.recipes.bundled import bundled, bundled_model
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.llasm import llasm
 from weft.recipes.llava import llava
@@ -21,7 +21,7 @@ from weft.recipes.omni import omni
 from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
 from weft.training.overrides import first_mistake
-from weft.training.recipe import Recipe
+from weft.training.recipe import ModelSpec, Recipe
 
 # A recipe that comes in sizes is a function of ``size``: its annotation lists them, the usual one is the default.
 RECIPES: dict[str, Callable[..., Recipe]] = {
@@ -84,8 +84,8 @@ def load_recipe(name: str, size: str | None = None) -> Recipe:
         raise WeftError(f"{where}: {said}; correct the recipe") from error
     if not isinstance(value, Recipe):
         raise WeftError(f"{path}: needs a function recipe() that returns a weft.training.recipe.Recipe")
-    if value.model.base is not None:
-        value = value.model_copy(update={"model": model_spec(value.model.base)})
+    if value.model == ModelSpec(base="bundled"):
+        value = value.model_copy(update={"model": bundled()})
     return value
 
 
