@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from weft.files import ASIDE
 from weft.formats.checkpoints import (
     CheckpointError,
     Claims,
@@ -145,7 +146,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise RuntimeError
     assert not out.exists() and list(out.parent.iterdir()) == []
 
-    (tmp_path / "deep" / "out.partial").mkdir()  # what a killed import left
+    (tmp_path / "deep" / f"{ASIDE}out").mkdir()  # what a killed import left
     with new_folder(out) as folder:
         (folder / "config.json").write_text("{}")
     assert [p.name for p in out.parent.iterdir()] == ["out"]

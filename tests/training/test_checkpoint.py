@@ -64,8 +64,8 @@ def test_a_full_disk_leaves_the_earlier_ones_whole(tmp_path, monkeypatch, place)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ckpt, "save_file" if place == "save" else "_sync", full)
-        with pytest.raises(ckpt.DiskFull, match="the disk is full.*make room"):
+        patch.setattr(ckpt if place == "save" else os, "save_file" if place == "save" else "fsync", full)
+        with pytest.raises(OSError, match="No space left on device.*step-00000002"):
             put(tmp_path, 2)
     assert steps(tmp_path) == [1] and ckpt.newest(tmp_path).step == 1
     assert sorted(os.listdir(tmp_path)) == ["step-00000001"]
@@ -77,11 +77,4 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(ckpt.DiskFull, match=r"checkpoint of step 5 takes 1 MB and 0 MB are free"):
         put(tmp_path, 5)
-    assert os.listdir(tmp_path) == []
-
-
-def test_an_error_inside_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="mine"), ckpt.aside(tmp_path / "x") as folder:
-        (folder / "half").write_text("half")
-        raise RuntimeError("mine")
     assert os.listdir(tmp_path) == []

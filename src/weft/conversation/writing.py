@@ -8,13 +8,13 @@ from __future__ import annotations
 import base64
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from weft.conversation.errors import WeftError
 from weft.conversation.types import Audio, Box, Conversation, Image, MediaSource, Part, Task, Text, Words
+from weft.files import whole_file
 
 
 def dump_parts(parts: Iterable[Part], *, root: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
@@ -35,30 +35,15 @@ def dump_sample(conversation: Conversation, *, root: str | os.PathLike[str] | No
 def write_samples(path: str | os.PathLike[str], conversations: Iterable[Conversation]) -> int:
     """Writes a sample file, media paths relative to it, and gives the number of samples.
 
-    The file appears whole or not at all: it is written aside and renamed.
+    The file appears whole or not at all.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    descriptor, aside = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            for conversation in conversations:
-                sample = dump_sample(conversation, root=target.parent)
-                file.write(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n")
-                count += 1
-        os.chmod(aside, 0o666 & ~_umask())
-        os.replace(aside, target)
-    except BaseException:
-        os.unlink(aside)
-        raise
+    with whole_file(path) as file:
+        for conversation in conversations:
+            sample = dump_sample(conversation, root=Path(path).parent)
+            file.write(json.dumps(sample, ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
     return count
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _dump(part: Part, root: str | os.PathLike[str] | None) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from weft.data.augment import asked_picture, join_key, spoken_part
 from weft.data.source import JsonlSource
 from weft.data.validate import end_problem
 from weft.dialects import Modality
+from weft.files import whole_file
 from weft.media import audio_samples
 from weft.models.layout import audio_windows, image_tokens
 
@@ -184,9 +183,6 @@ def _read(file: Path) -> Lengths | None:
 
 
 def _write(file: Path, lengths: Lengths) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, suffix=".npz")
-    os.close(handle)
     arrays = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
-    np.savez(name, **{**arrays, "problems": np.array(lengths.problems, dtype=str)})
-    os.replace(name, file)
+    with whole_file(file, "wb") as handle:
+        np.savez(handle, **{**arrays, "problems": np.array(lengths.problems, dtype=str)})

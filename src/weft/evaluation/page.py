@@ -17,8 +17,9 @@ import numpy as np
 import soundfile
 
 from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
-from weft.evaluation.report import beats, described, notes, shown, write_text
+from weft.evaluation.report import beats, described, notes, shown
 from weft.evaluation.scorers import word_units
+from weft.files import whole_file
 from weft.media import audio_samples, load_audio, load_image
 
 IMAGE_SIDE = 448  # pixels of the longer side of a picture in the page
@@ -37,7 +38,8 @@ def write_page(path: Path, report: dict[str, Any], conversations: Sequence[Conve
     data = data.replace("<", "\\u003c")
     title = f"{report['signature'].get('model') or 'model'} on {report['signature'].get('data') or 'samples'}"
     page = _TEMPLATE.read_text("utf-8")
-    write_text(path, page.replace("{{title}}", _escape(title)).replace("{{data}}", data))
+    with whole_file(path) as file:
+        file.write(page.replace("{{title}}", _escape(title)).replace("{{data}}", data))
 
 
 def page_data(report: dict[str, Any], conversations: Sequence[Conversation]) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,24 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from weft.evaluation.metrics import METRICS
+from weft.files import whole_file
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Writes ``report.json`` whole or not at all."""
-    write_text(path, json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file aside and renames it, so that a reader never sees half of it."""
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(aside, 0o644)
-        os.replace(aside, path)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        file.write(json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 @dataclass(frozen=True)

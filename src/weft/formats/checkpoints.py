@@ -27,6 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weft.conversation import WeftError
+from weft.files import whole_folder
 
 Shape = tuple[int, ...]
 NO_FOLDER = "{}: not a folder; give the folder that holds config.json and the weights"
@@ -350,24 +351,12 @@ def _write_shard(outputs: Sequence[Output], file: Path, dtype: torch.dtype) -> I
 def new_folder(out: Path, force: bool = False) -> Iterator[Path]:
     """A folder to write into that becomes ``out`` only when the block ends well.
 
-    Refuses an ``out`` that has content unless ``force``, and with ``force`` replaces only a model folder. What an
-    interrupted import leaves behind is called ``NAME.partial`` and is replaced by the next one.
+    Refuses an ``out`` that has content unless ``force``, and with ``force`` replaces only a model folder.
     """
     out = out.resolve()
     check_out(out, force)
-    partial = out.with_name(out.name + ".partial")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir()
-    try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.is_dir():
-        shutil.rmtree(out)
-    partial.rename(out)
+    with whole_folder(out) as folder:
+        yield folder
 
 
 def check_out(out: Path, force: bool = False) -> None:

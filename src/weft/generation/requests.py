@@ -24,6 +24,7 @@ import torch
 
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.samples import iter_lines, parse_line
+from weft.files import whole_file
 from weft.generation.engine import Model
 from weft.generation.reply import Options, Reply
 from weft.media import image_size
@@ -268,10 +269,5 @@ class _AnswerFile:
     def sort(self, ids: list[str]) -> None:
         """Puts the lines into the order of the requests, the last of each, whole or not at all."""
         by_name = {json.loads(raw)["id"]: raw for raw in self._lines()}
-        aside = self._path.with_name(f".{self._path.name}.sorted")
-        try:
-            with open(aside, "wb") as file:
-                file.writelines(by_name[name] for name in ids)
-            os.replace(aside, self._path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with whole_file(self._path, "wb") as file:
+            file.writelines(by_name[name] for name in ids)

@@ -1,16 +1,13 @@
 """Checkpoints that are whole or are not there.
 
-A checkpoint is a folder ``step-00000500`` with the trained weights, the optimizer's tensors and ``state.json``. It is
-written under another name, every file is brought to the disk, and only then the folder is renamed: a kill or a full
-disk at any moment leaves the earlier ones as they were. Each file's size and checksum stand in ``state.json``, so a
-damaged one is passed over. No pickle is written or read.
+A checkpoint is a folder ``step-00000500`` with the trained weights, the optimizer's tensors and ``state.json``. A kill
+or a full disk at any moment leaves the earlier ones as they were (`weft.files`). Each file's size and checksum stand
+in ``state.json``, so a damaged one is passed over. No pickle is written or read.
 """
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import shutil
 import zlib
 from dataclasses import dataclass
@@ -21,9 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from weft.conversation import WeftError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-ASIDE = ".writing-"
+from weft.files import ASIDE, remove_folder, whole_folder
 
 
 class DiskFull(WeftError):
@@ -49,12 +44,12 @@ class Checkpoint:
 def save(
     folder: Path, state: dict[str, Any], weights: dict[str, torch.Tensor], optimizer: dict[str, torch.Tensor]
 ) -> Checkpoint:
-    """Write a checkpoint of ``state["step"]``. Raises `DiskFull` where there is no room; nothing is left."""
+    """Write a checkpoint of ``state["step"]``. Where there is no room nothing is left."""
     final = folder / f"step-{state['step']:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     need = sum(t.numel() * t.element_size() for t in (*weights.values(), *optimizer.values())) + (1 << 20)
     check_room(folder, need, f"the checkpoint of step {state['step']}")
-    with aside(final) as temporary:
+    with whole_folder(final) as temporary:
         save_file({k: v.detach().contiguous() for k, v in weights.items()}, temporary / "weights.safetensors")
         save_file({k: v.detach().contiguous() for k, v in optimizer.items()}, temporary / "optimizer.safetensors")
         files = {p.name: [p.stat().st_size, _checksum(p)] for p in sorted(temporary.iterdir())}
@@ -103,7 +98,7 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, m
     keep = set(paths[-max(keep_last, 1) :]) | {p for _, p in sorted(scored)[:keep_best]}
     for path in paths:
         if path not in keep:
-            _remove(path)
+            remove_folder(path)
     for path in folder.glob(f"{ASIDE}*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -113,45 +108,6 @@ def best(folder: Path, lower_is_better: bool, measured: list[Any]) -> Checkpoint
     found = [c for path in sorted(folder.glob("step-*")) if (c := read(path)) is not None]
     scored = [c for c in found if c.state.get("score") is not None and c.state.get("measured") == measured]
     return min(scored, key=lambda c: c.state["score"] * (1 if lower_is_better else -1), default=None)
-
-
-class aside:
-    """``with aside(final) as folder``: what is written in ``folder`` becomes ``final`` in the end, whole or not."""
-
-    def __init__(self, final: Path) -> None:
-        self.final, self.temporary = final, final.with_name(ASIDE + final.name)
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        self.temporary.mkdir(parents=True)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        try:
-            if error is None:
-                for path in (*sorted(self.temporary.rglob("*")), self.temporary):
-                    _sync(path)
-                if self.final.exists():
-                    _remove(self.final)
-                self.temporary.rename(self.final)
-                _sync(self.final.parent)
-        except OSError as late:
-            error = late
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            if late.errno not in FULL:
-                raise
-        else:
-            if error is not None:
-                shutil.rmtree(self.temporary, ignore_errors=True)
-        if error is not None and is_full(error):
-            raise disk_full(self.final.parent, f"{self.final.name} could not be written") from error
-
-
-def is_full(error: BaseException) -> bool:
-    """Whether an error says that the disk is full (safetensors tells it in words only)."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return True
-    return "No space left on device" in str(error) or "os error 28" in str(error)
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
@@ -171,19 +127,3 @@ def _checksum(path: Path) -> int:
         while chunk := file.read(1 << 22):
             value = zlib.crc32(chunk, value)
     return value
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    """Take a folder away in one step first, so that a kill while deleting leaves no half of it under its name."""
-    gone = path.with_name(f"{ASIDE}gone-{path.name}")
-    shutil.rmtree(gone, ignore_errors=True)
-    path.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)

@@ -16,9 +16,10 @@ from torch import nn
 from transformers.utils import logging
 
 from weft.conversation import WeftError
+from weft.files import whole_folder
 from weft.models.adapters import CONFIG, PREFIX, WEIGHTS
 from weft.training.build import build_model
-from weft.training.checkpoint import aside, check_room
+from weft.training.checkpoint import check_room
 from weft.training.recipe import ModelSpec, Stage
 
 
@@ -27,7 +28,7 @@ def save_model(model: Any, processor: Any, path: Path) -> None:
     dtype = getattr(model, "saved_dtype", torch.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
-    with aside(path) as folder:
+    with whole_folder(path) as folder:
         if dtype != torch.float32:
             _cast(model, dtype)
         _save(model, folder)
@@ -91,7 +92,7 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
     named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
     config.base_model_name_or_path = named or "base"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with aside(path) as folder:
+    with whole_folder(path) as folder:
         config.save_pretrained(str(folder))
         _targets_as_list(folder / CONFIG)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
+from weft.files import whole_file
 from weft.training.recipe import Recipe, Stage
 
 PATHS = ("base", "source", "tokenizer", "path", "data")  # fields of a recipe that name a file, a folder or a hub name
@@ -144,9 +145,5 @@ def revision() -> str | None:
 
 
 def _write(file: Path, value: Any) -> None:
-    temporary = file.with_name(f".{file.name}")
-    with temporary.open("w") as handle:
+    with whole_file(file) as handle:
         handle.write(json.dumps(value, indent=1) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from weft.conversation import WeftError
+from weft.files import whole_file
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 REMEMBER = 20  # steps that the live line's speed and loss are means over
@@ -31,9 +32,8 @@ def cut_log(path: Path, step: int) -> None:
                 kept.append(line)
         except ValueError:
             continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    with whole_file(path) as file:
+        file.writelines(line + "\n" for line in kept)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

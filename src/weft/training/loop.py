@@ -24,6 +24,7 @@ from rich.console import Console
 
 from weft.conversation import WeftError
 from weft.data.loader import Batch, SourceSpec, TrainingData
+from weft.files import is_full
 from weft.training import checkpoint as ckpt
 from weft.training import folder, picture
 from weft.training.build import build_model
@@ -192,10 +193,9 @@ class Run:
             saved = self.saved_at if self.saved_at >= 0 else 0
             raise type(error)(f"{error}; the run is saved at step {saved}: weft train --resume {self.run}") from None
         except OSError as error:
-            if ckpt.is_full(error):
-                raise ckpt.DiskFull(
-                    f"{ckpt.disk_full(self.run, str(error))}: weft train --resume {self.run}"
-                ) from error
+            if is_full(error):
+                what = f"{error.filename} could not be written" if error.filename else str(error)
+                raise ckpt.DiskFull(f"{ckpt.disk_full(self.run, what)}: weft train --resume {self.run}") from error
             raise
         finally:
             self._draw(final=True)
@@ -528,7 +528,7 @@ class Run:
         try:
             picture.draw(self.run)
         except OSError as error:
-            if not ckpt.is_full(error):
+            if not is_full(error):
                 raise  # a picture that finds no room is no reason to lose the message that says so
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.files import whole_file
 from weft.training.log import read_log
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
@@ -66,9 +67,8 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
     figure.text(0.08, 0.945, run.resolve().name, color=INK, fontsize=12.5, weight="bold")
     figure.text(0.08, 0.905, _summary(steps), color=QUIET, fontsize=8.5)
     file = file or run / "progress.png"
-    temporary = file.with_name(f".{file.name}")
-    figure.savefig(temporary, format="png")
-    temporary.replace(file)
+    with whole_file(file, "wb") as handle:
+        figure.savefig(handle, format="png")
     return file
 
 
