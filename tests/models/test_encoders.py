@@ -5,7 +5,7 @@ import tiny
 import torch
 from transformers import Wav2Vec2Model, WhisperModel
 
-from weft.models.config import Audio
+from weft.models.config import AudioSection
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.images import TOWERS
 from weft.models.encoders.whisper import whisper_config
@@ -86,7 +86,7 @@ def test_llasms_tower_gives_the_released_states(shared):
     kit = shared / "parity" / "llasm"
     expected = load_file(kit / "expected.safetensors")
     config = json.loads((kit / "whisper" / "config.json").read_text())
-    section = Audio(kind="whisper_decoder", config=config, decoder_tokens=64, pad_to_window=True)
+    section = AudioSection(kind="whisper_decoder", config=config, decoder_tokens=64, pad_to_window=True)
     encoder = build_audio(section).eval()
     weights = torch.load(kit / "whisper" / "pytorch_model.bin", weights_only=True)
     own = encoder.tower.state_dict()

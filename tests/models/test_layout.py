@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from weft.conversation import WeftError
-from weft.models.config import Audio
+from weft.models.config import AudioSection
 from weft.models.layout import audio_windows, image_tokens, mel_bands, window_samples
 
 CONNECTORS = [
@@ -69,14 +69,14 @@ def test_windows_cover_the_whole_clip_without_overlap():
 
 def test_qwen_audio_counts_as_published():
     # specs: mel = n // 160, c = ceil(mel / 2), tokens = c // 2; 1 s gives 25, 30 s and each whole window 750
-    section = Audio(kind="qwen_audio", config={"max_source_positions": 1500}, boundaries=True)
+    section = AudioSection(kind="qwen_audio", config={"max_source_positions": 1500}, boundaries=True)
     assert [audio_windows(section, n)[0].tokens for n in (480, 640, 16000, 93680, 30 * 16000)] == [1, 1, 25, 146, 750]
     assert [w.tokens for w in audio_windows(section, 31 * 16000)] == [750, 25]
     assert audio_windows(section, 93680)[0].frames == 586
 
 
 def test_whisper_padded_to_the_window_hears_whole_windows():
-    section = Audio(kind="whisper", config={"max_source_positions": 1500}, pad_to_window=True)
+    section = AudioSection(kind="whisper", config={"max_source_positions": 1500}, pad_to_window=True)
     windows = audio_windows(section, 40 * 16000)
     assert [(w.frames, w.tokens, w.padded) for w in windows] == [(3000, 1500, 480000)] * 2
     assert mel_bands(section) == 80 and window_samples(section) == 480000

@@ -6,7 +6,7 @@ import torch
 
 from weft.conversation import WeftError
 from weft.models.compose import compose
-from weft.models.config import Audio, Connector, Vision
+from weft.models.config import AudioSection, Connector, VisionSection
 from weft.models.encoders import build_audio
 from weft.models.layout import audio_windows, merged_grid, token_seconds
 
@@ -84,13 +84,13 @@ def test_places_need_tokens_that_name_them() -> None:
 
 def test_places_need_embeddings_that_lie_on_a_grid() -> None:
     with pytest.raises(WeftError, match="places"):
-        token_seconds(Audio(kind="conv", config={}, connector=Connector(kind="queries")))
+        token_seconds(AudioSection(kind="conv", config={}, connector=Connector(kind="queries")))
     with pytest.raises(WeftError, match="places"):
-        merged_grid(Vision(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4)))
+        merged_grid(VisionSection(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4)))
 
 
 def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
-    section = Audio(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
+    section = AudioSection(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
     tower = build_audio(section).eval()
     mel, lengths = torch.randn(3, 101, 80), torch.tensor([101, 37, 4])
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
 
 
 def test_the_sound_tower_gives_as_many_embeddings_as_the_layout_says() -> None:
-    section = Audio(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
+    section = AudioSection(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
     tower = build_audio(section).eval()
     for samples in np.random.default_rng(0).integers(160, 480_000, 12):
         window = audio_windows(section, int(samples))[0]

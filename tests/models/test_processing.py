@@ -14,11 +14,10 @@ from weft.conversation import Audio, Conversation, Image, Message, Task, Text, W
 from weft.dialects import DialectError, Plain, get_dialect
 from weft.media import log_mel
 from weft.models.bytes_tokenizer import bytes_tokenizer
-from weft.models.config import Audio as AudioSection
-from weft.models.config import Connector, DialectSection, Vision
+from weft.models.config import AudioSection, Connector, DialectSection, VisionSection
 from weft.models.processing import WeftProcessor
 
-VISION = Vision(kind="clip", config={"patch_size": 14}, size=(28, 42))
+VISION = VisionSection(kind="clip", config={"patch_size": 14}, size=(28, 42))
 AUDIO = AudioSection(kind="whisper", config={"num_mel_bins": 80}, window_seconds=1.0, connector=Connector(merge=2))
 SECONDS = (0.4, 2.5)
 

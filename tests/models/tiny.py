@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from weft.models.config import Audio, Connector, Vision, WeftConfig
+from weft.models.config import AudioSection, Connector, VisionSection, WeftConfig
 from weft.models.layout import audio_windows, image_tokens
 from weft.models.modeling import WeftForConditionalGeneration
 
@@ -89,17 +89,17 @@ def text(family: str = "llama", **changes: Any) -> dict[str, Any]:
     return {"model_type": family, **TEXT, **FAMILIES[family], **changes}
 
 
-def vision(kind: str = "conv", connector: dict[str, Any] | None = None, **fields: Any) -> Vision:
-    return Vision(
+def vision(kind: str = "conv", connector: dict[str, Any] | None = None, **fields: Any) -> VisionSection:
+    return VisionSection(
         kind=kind, config=VISION[kind], size=fields.pop("size", (24, 24)), connector=connector or {}, **fields
     )
 
 
-def audio(kind: str = "whisper", connector: dict[str, Any] | None = None, **fields: Any) -> Audio:
+def audio(kind: str = "whisper", connector: dict[str, Any] | None = None, **fields: Any) -> AudioSection:
     config = {**(WAV2VEC2 if kind == "wav2vec2" else WHISPER), **fields.pop("config", {})}
     if kind == "whisper_decoder":
         fields.setdefault("decoder_tokens", 6)
-    return Audio(kind=kind, config=config, window_seconds=1.0, connector=connector or {}, **fields)
+    return AudioSection(kind=kind, config=config, window_seconds=1.0, connector=connector or {}, **fields)
 
 
 def connector(**fields: Any) -> Connector:
@@ -107,7 +107,11 @@ def connector(**fields: Any) -> Connector:
 
 
 def model(
-    family: str = "llama", vision: Vision | None = None, audio: Audio | None = None, seed: int = 0, **changes: Any
+    family: str = "llama",
+    vision: VisionSection | None = None,
+    audio: AudioSection | None = None,
+    seed: int = 0,
+    **changes: Any,
 ) -> WeftForConditionalGeneration:
     """A tiny model in float32 with random weights, in eval mode."""
     torch.manual_seed(seed)
@@ -128,11 +132,11 @@ def words(n: int, seed: int = 0) -> list[int]:
     return torch.randint(0, 290, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
-def image_ids(vision: Vision) -> list[int]:
+def image_ids(vision: VisionSection) -> list[int]:
     return [IMAGE] * image_tokens(vision)
 
 
-def clip(audio: Audio, n_samples: int, seed: int = 0) -> tuple[torch.Tensor, list[int], list[int]]:
+def clip(audio: AudioSection, n_samples: int, seed: int = 0) -> tuple[torch.Tensor, list[int], list[int]]:
     """Features of one clip [T, M] or [S], their length, and the ids of its span; the clip fits one window."""
     (window,) = audio_windows(audio, n_samples)
     generator = torch.Generator().manual_seed(seed)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from weft.models.config import Audio, Connector, DialectSection, Vision, WeftConfig
+from weft.models.config import AudioSection, Connector, DialectSection, VisionSection, WeftConfig
 from weft.training.recipe import Lora, PartTraining, Recipe, Stage
 from weft.training.sizes import layer_bytes, model_size, stage_size
 
@@ -48,7 +48,7 @@ def minigpt():
     """MiniGPT-v2 at its published size."""
     tower = {"hidden_size": 1408, "intermediate_size": 6144, "num_hidden_layers": 39, "num_attention_heads": 16,
              "patch_size": 14, "image_size": 448}  # fmt: skip
-    vision = Vision(kind="eva", config=tower, size=(448, 448), final_norm=False, extra_norm=1e-5,
+    vision = VisionSection(kind="eva", config=tower, size=(448, 448), final_norm=False, extra_norm=1e-5,
                     connector=Connector(merge=4))  # fmt: skip
     text = AutoConfig.for_model("llama", vocab_size=32000)
     return WeftConfig(text_config=text, vision=vision, dialect=DialectSection(name="minigpt_v2"), image_token_id=32000)
@@ -78,7 +78,7 @@ def test_published_trained_parameters(minigpt):
 
 
 def test_sound_is_counted_by_window():
-    audio = Audio(kind="whisper_decoder", config={"d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
+    audio = AudioSection(kind="whisper_decoder", config={"d_model": 32, "encoder_layers": 1, "decoder_layers": 1,
                   "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 64,
                   "decoder_ffn_dim": 64, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
                   "decoder_start_token_id": 1}, decoder_tokens=64)  # fmt: skip

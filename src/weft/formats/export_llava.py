@@ -15,7 +15,7 @@ from weft.dialects.llava import SYSTEM, LLaVA
 from weft.formats.checkpoints import Output
 from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, with_template
 from weft.models.compose import RESAMPLE
-from weft.models.config import Vision
+from weft.models.config import VisionSection
 
 # The class's names -> (names on disk, names in weft)
 NAMES = {
@@ -87,7 +87,7 @@ def llava_layout(model: Exporting) -> Layout:
     return Layout(LlavaForConditionalGeneration, config, NAMES, made, files=files, notes=notes)
 
 
-def _fitting(model: Exporting) -> Vision:
+def _fitting(model: Exporting) -> VisionSection:
     """The image section, where all of the model has its place in LLaVA's class."""
     config = model.config
     if config.vision_section is None:
@@ -116,7 +116,9 @@ def _fitting(model: Exporting) -> Vision:
     return vision
 
 
-def _processor_files(model: Exporting, vision: Vision, patch: int, strategy: str, notes: list[str]) -> dict[str, Any]:
+def _processor_files(
+    model: Exporting, vision: VisionSection, patch: int, strategy: str, notes: list[str]
+) -> dict[str, Any]:
     side = vision.size[0]
     size: dict[str, int] = {"height": side, "width": side} if vision.fit == "stretch" else {"shortest_edge": side}
     images: dict[str, Any] = {

@@ -20,7 +20,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Q
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import Output
 from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, with_template
-from weft.models.config import Audio, WeftQwenConfig
+from weft.models.config import AudioSection, WeftQwenConfig
 
 NAMES = {
     "model.language_model.": ("language_model.model.", "language_model.model."),
@@ -78,7 +78,7 @@ def qwen2_audio_layout(model: Exporting) -> Layout:
     return Layout(Qwen2AudioForConditionalGeneration, config, NAMES, made, folded, files, notes)
 
 
-def _fitting(model: Exporting) -> Audio:
+def _fitting(model: Exporting) -> AudioSection:
     """The audio section, where all of the model has its place in Qwen2-Audio's class."""
     config = model.config
     if config.audio_section is None:
@@ -133,7 +133,7 @@ def _with_boundaries(model: Exporting, rows: int) -> Callable[[], Tensor]:
     return make
 
 
-def _processor_files(model: Exporting, audio: Audio, bands: int, notes: list[str]) -> dict[str, Any]:
+def _processor_files(model: Exporting, audio: AudioSection, bands: int, notes: list[str]) -> dict[str, Any]:
     token, start, end = model.processor.dialect.slot_tokens("audio")
     sound = {
         "feature_extractor_type": "WhisperFeatureExtractor",

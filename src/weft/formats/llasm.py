@@ -15,7 +15,7 @@ from weft.formats.checkpoints import CheckpointError, Claims, Output, check_out,
 from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import llama_config, llama_outputs, llama_tokenizer, stored_dtype
 from weft.formats.tokenizers import add_specials
-from weft.models.config import Audio, Connector, DialectSection, WeftConfig
+from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
 
 SPANS = ("<au_patch>", "<au_start>", "<au_end>")  # in the order infer.py adds them
 Family = Literal["chinese_llama2", "baichuan"]
@@ -92,7 +92,7 @@ def import_llasm(
     )
 
 
-def _whisper(claims: Claims, folder: Path, tokens: int) -> tuple[Audio, list[Output]]:
+def _whisper(claims: Claims, folder: Path, tokens: int) -> tuple[AudioSection, list[Output]]:
     """A whole Whisper under its own names; the head over its vocabulary is not used."""
     raw = read_json(folder / "config.json")
     if raw.get("model_type") != "whisper":
@@ -139,7 +139,7 @@ def _whisper(claims: Claims, folder: Path, tokens: int) -> tuple[Audio, list[Out
     wanted += ("decoder_attention_heads", "decoder_ffn_dim", "num_mel_bins", "max_source_positions")
     wanted += ("max_target_positions", "vocab_size", "decoder_start_token_id", "activation_function", "scale_embedding")
     wanted += ("pad_token_id", "bos_token_id", "eos_token_id")
-    section = Audio(
+    section = AudioSection(
         kind="whisper_decoder",
         config={key: raw[key] for key in wanted if key in raw},
         window_seconds=raw["max_source_positions"] / 50,

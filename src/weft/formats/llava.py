@@ -22,7 +22,7 @@ from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import llama_config, llama_tokenizer, stored_dtype
 from weft.formats.tokenizers import add_specials
 from weft.models.compose import RESAMPLE
-from weft.models.config import Connector, DialectSection, Vision, WeftConfig
+from weft.models.config import Connector, DialectSection, VisionSection, WeftConfig
 
 IMAGE, SPECIALS = "<image>", ("<s>", "</s>")
 PUBLISHED_TOWER = "clip-vit-large-patch14-336"  # what LlavaConfig describes by default
@@ -153,7 +153,7 @@ def _outputs(config: WeftConfig, weights: Tensors, tower: Tensors | None) -> lis
     return outputs
 
 
-def _converted_vision(config: Any, folder: Path) -> Vision:
+def _converted_vision(config: Any, folder: Path) -> VisionSection:
     """The tower of a `transformers` folder and how its processor prepares pictures."""
     layer, kind = config.vision_feature_layer, config.vision_config.model_type
     odd = {
@@ -179,7 +179,7 @@ def _converted_vision(config: Any, folder: Path) -> Vision:
     )
 
 
-def _released_vision(raw: dict[str, Any], folder: Path, vision: Path | None) -> Vision:
+def _released_vision(raw: dict[str, Any], folder: Path, vision: Path | None) -> VisionSection:
     """The tower that a released folder names, prepared as its `image_aspect_ratio` says (published: padded)."""
     aspect, projector = raw.get("image_aspect_ratio") or "square", raw.get("mm_projector_type", "linear")
     feature = raw.get("mm_vision_select_feature", "patch")
@@ -207,7 +207,7 @@ def _released_vision(raw: dict[str, Any], folder: Path, vision: Path | None) -> 
 
 def _section(
     tower: dict[str, Any], layer: int, asked: dict[str, Any], fit: str, *, drop_cls: bool, bias: bool
-) -> Vision:
+) -> VisionSection:
     side = tower.get("image_size", 224)
     fields: dict[str, Any] = {"size": (side, side)}
     if "image_mean" in asked:
@@ -215,7 +215,9 @@ def _section(
     if asked.get("resample") in RESAMPLE:
         fields["resample"] = RESAMPLE[asked["resample"]]
     connector = Connector(kind="mlp", bias=bias)
-    return Vision(kind="clip", config=tower, layer=layer, fit=fit, drop_cls=drop_cls, connector=connector, **fields)
+    return VisionSection(
+        kind="clip", config=tower, layer=layer, fit=fit, drop_cls=drop_cls, connector=connector, **fields
+    )
 
 
 def _tokenizer(folder: Path, image_id: int | None, notes: list[str]) -> tuple[Tokenizer | None, dict[str, str]]:

@@ -28,7 +28,7 @@ from weft.formats.adapters import write_lora
 from weft.formats.checkpoints import CheckpointError, Claims, Output, Tensors, check_out, copy, read_file, read_folder
 from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import ROTARY_BUFFERS, Lora, llama_config, llama_outputs, llama_tokenizer, stored_dtype
-from weft.models.config import Connector, DialectSection, Vision, WeftConfig
+from weft.models.config import Connector, DialectSection, VisionSection, WeftConfig
 
 PLACEHOLDER = "<ImageHere>"  # not in Llama's vocabulary; its id is the first one after the table
 LLAMA = "llama_model.base_model.model."
@@ -154,7 +154,7 @@ def vision_heads(width: int) -> int:
     return min(divisors, key=lambda n: (abs(width / n - 16), n))
 
 
-def _tower(claims: Claims, side: int | None, heads: int | None) -> tuple[Vision, list[Output]]:
+def _tower(claims: Claims, side: int | None, heads: int | None) -> tuple[VisionSection, list[Output]]:
     """EVA's tensors under the names of `transformers`' Blip2VisionModel, which is the same tower."""
     t = claims.tensors
     width, grid, patch, inner = _tower_sizes(t)
@@ -217,7 +217,7 @@ def _tower(claims: Claims, side: int | None, heads: int | None) -> tuple[Vision,
         "layer_norm_eps": 1e-6,
         "qkv_bias": True,
     }
-    section = Vision(
+    section = VisionSection(
         kind="eva",
         config=tower,
         size=(side, side),
@@ -264,7 +264,7 @@ def _qkv_bias(t: Tensors, q: str, v: str) -> Callable[[], Tensor]:
     return lambda: torch.cat([t[q], torch.zeros_like(t[q]), t[v]])
 
 
-def _projector(claims: Claims, section: Vision, width: int) -> list[Output]:
+def _projector(claims: Claims, section: VisionSection, width: int) -> list[Output]:
     """`llama_proj` and `ln_vision`. The latter is frozen at its start (weight 1, bias 0) unless the file holds it."""
     features = section.config["hidden_size"]
     merged = features * section.connector.merge

@@ -15,7 +15,7 @@ from weft.formats.checkpoints import CheckpointError, Claims, Output, Tensors, c
 from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import stored_dtype
 from weft.formats.tokenizers import qwen_specials, tiktoken_tokenizer
-from weft.models.config import Audio, Connector, DialectSection, WeftConfig
+from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
 from weft.models.qwen_text import WeftQwenConfig
 
 PAD, START, END = "[[[AUDIO:modality]]]", "<audio>", "</audio>"
@@ -188,7 +188,7 @@ def _text_config(raw: dict[str, Any]) -> WeftQwenConfig:
     )
 
 
-def _audio(claims: Claims, raw: dict[str, Any]) -> tuple[Audio, list[Output]]:
+def _audio(claims: Claims, raw: dict[str, Any]) -> tuple[AudioSection, list[Output]]:
     """OpenAI's Whisper names to those of `transformers`; keys have no bias in either."""
     a, width = raw["audio"], raw["hidden_size"]
     state, inner = a["n_state"], 4 * a["n_state"]
@@ -241,7 +241,7 @@ def _audio(claims: Claims, raw: dict[str, Any]) -> tuple[Audio, list[Output]]:
         "attention_dropout": 0.0,
         "activation_dropout": 0.0,
     }
-    section = Audio(
+    section = AudioSection(
         kind="qwen_audio",
         config=tower,
         window_seconds=a["n_ctx"] / 50,

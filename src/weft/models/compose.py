@@ -26,7 +26,7 @@ from transformers.utils import cached_file, logging
 
 from weft.conversation import WeftError
 from weft.models.bytes_tokenizer import bytes_tokenizer
-from weft.models.config import Audio, DialectSection, Vision, WeftConfig
+from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoders.images import TOWERS
 from weft.models.modeling import WeftForConditionalGeneration, own_attention
 from weft.models.processing import WeftProcessor
@@ -60,10 +60,10 @@ def compose(
     """A new model and its processor.
 
     ``vision`` and ``audio`` are a folder or hub name, or a mapping with ``source`` (the same) or ``config`` (a small
-    configuration, random weights), ``kind``, ``connector``, and ``options``: other fields of `models.config.Vision` and
-    `Audio`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with ``model_type``),
-    and ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides all random
-    weights; all weights are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
+    configuration, random weights), ``kind``, ``connector``, and ``options``: other fields of the part's section in
+    `models.config`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with
+    ``model_type``), and ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides
+    all random weights; all are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
     """
     words, processor, known = _parts(vision, audio, language, tokenizer, dialect)
     sections = processor.vision, processor.audio
@@ -182,7 +182,7 @@ def _load_tokenizer(source: str) -> Any:
 # -- encoders ----------------------------------------------------------------------------------------------------------
 
 
-def _vision_section(asked: dict[str, Any]) -> Vision | None:
+def _vision_section(asked: dict[str, Any]) -> VisionSection | None:
     if not asked:
         return None
     fields: dict[str, Any] = {}
@@ -202,7 +202,7 @@ def _vision_section(asked: dict[str, Any]) -> Vision | None:
     if "size" not in fields and fields["kind"] in TOWERS:
         size = fields["config"].get("image_size", TOWERS[fields["kind"]][0]().image_size)
         fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
-    return _section(Vision, fields, asked, "vision")
+    return _section(VisionSection, fields, asked, "vision")
 
 
 def _prepared(source: str, part: str) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def _preprocessing(raw: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _audio_section(asked: dict[str, Any]) -> Audio | None:
+def _audio_section(asked: dict[str, Any]) -> AudioSection | None:
     if not asked:
         return None
     fields: dict[str, Any] = {}
@@ -258,7 +258,7 @@ def _audio_section(asked: dict[str, Any]) -> Audio | None:
         fields |= {"kind": kind, "config": asked["config"]}
         if kind != "wav2vec2" and "max_source_positions" in asked["config"]:
             fields["window_seconds"] = asked["config"]["max_source_positions"] / 50
-    return _section(Audio, fields, asked, "audio")
+    return _section(AudioSection, fields, asked, "audio")
 
 
 def _section(kind: Any, fields: dict[str, Any], asked: dict[str, Any], name: str) -> Any:

@@ -47,7 +47,7 @@ class Connector(Section):
     heads: int = Field(8, ge=1)
 
 
-class Vision(Section):
+class VisionSection(Section):
     """An image encoder: pixels to features [T, D]."""
 
     kind: Literal["clip", "siglip", "dinov2", "eva", "conv"]
@@ -67,7 +67,7 @@ class Vision(Section):
     connector: Connector = Connector()
 
     @model_validator(mode="after")
-    def _places_fit(self) -> Vision:
+    def _places_fit(self) -> VisionSection:
         if self.connector.places and self.fit != "stretch":
             raise ValueError(
                 f"connector.places names places in the whole picture, and fit {self.fit!r} shifts them; take 'stretch'"
@@ -75,7 +75,7 @@ class Vision(Section):
         return self
 
 
-class Audio(Section):
+class AudioSection(Section):
     """A sound encoder: log-mel or waveform to features [T, D]."""
 
     kind: Literal["whisper", "whisper_decoder", "qwen_audio", "wav2vec2", "conv"]
@@ -91,7 +91,7 @@ class Audio(Section):
     connector: Connector = Connector()
 
     @model_validator(mode="after")
-    def _fits(self) -> Audio:
+    def _fits(self) -> AudioSection:
         if self.batch_leak and self.kind != "qwen_audio":
             raise ValueError(
                 f"batch_leak is a quirk of qwen_audio's encoder, and the kind is {self.kind}; leave it out"
@@ -137,8 +137,8 @@ class WeftConfig(PretrainedConfig):
     def __init__(
         self,
         text_config: dict[str, Any] | PretrainedConfig | None = None,
-        vision: dict[str, Any] | Vision | None = None,
-        audio: dict[str, Any] | Audio | None = None,
+        vision: dict[str, Any] | VisionSection | None = None,
+        audio: dict[str, Any] | AudioSection | None = None,
         dialect: dict[str, Any] | DialectSection | None = None,
         image_token_id: int | None = None,
         audio_token_id: int | None = None,
@@ -153,8 +153,8 @@ class WeftConfig(PretrainedConfig):
             text_config = AutoConfig.for_model(text_config.pop("model_type", "llama"), **text_config)
         text: Any = text_config if text_config is not None else AutoConfig.for_model("llama")
         self.text_config = text
-        self.vision = _plain(Vision, vision)
-        self.audio = _plain(Audio, audio)
+        self.vision = _plain(VisionSection, vision)
+        self.audio = _plain(AudioSection, audio)
         self.dialect = _plain(DialectSection, dialect or DialectSection())
         self.image_token_id, self.audio_token_id = image_token_id, audio_token_id
         self.audio_start_id, self.audio_end_id = audio_start_id, audio_end_id
@@ -170,12 +170,12 @@ class WeftConfig(PretrainedConfig):
         return self.text_config
 
     @property
-    def vision_section(self) -> Vision | None:
-        return Vision.model_validate(self.vision) if self.vision else None
+    def vision_section(self) -> VisionSection | None:
+        return VisionSection.model_validate(self.vision) if self.vision else None
 
     @property
-    def audio_section(self) -> Audio | None:
-        return Audio.model_validate(self.audio) if self.audio else None
+    def audio_section(self) -> AudioSection | None:
+        return AudioSection.model_validate(self.audio) if self.audio else None
 
     @property
     def dialect_section(self) -> DialectSection:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from weft.conversation import WeftError
-from weft.models.config import Audio, Connector, Vision
+from weft.models.config import AudioSection, Connector, VisionSection
 
 HOP = 160  # samples of one mel frame (10 ms at 16 kHz)
 QWEN_SHORTEST = 3  # mel frames: the shortest clip that Qwen-Audio's encoder gives one token for
@@ -61,7 +61,7 @@ def grid_side(connector: Connector) -> int:
     return side
 
 
-def image_grid(vision: Vision) -> tuple[int, int]:
+def image_grid(vision: VisionSection) -> tuple[int, int]:
     """Rows and columns of patches of one image."""
     height, width = vision.size
     if vision.kind == "conv":
@@ -76,7 +76,7 @@ def image_grid(vision: Vision) -> tuple[int, int]:
     return height // patch, width // patch
 
 
-def merged_grid(vision: Vision) -> tuple[int, int]:
+def merged_grid(vision: VisionSection) -> tuple[int, int]:
     """Rows and columns of the embeddings of one image, where they lie on a grid."""
     rows, columns = image_grid(vision)
     merge = vision.connector.merge
@@ -102,25 +102,25 @@ CONV_CHANNELS = (24, 48, 96, 192)
 SOUND_CHANNELS = (32, 64)  # `ConvSoundConfig`'s
 
 
-def image_features(vision: Vision) -> int:
+def image_features(vision: VisionSection) -> int:
     """Features of one image that reach the connector."""
     rows, columns = image_grid(vision)
     has_cls = vision.kind in ("clip", "dinov2", "eva") and not vision.drop_cls
     return rows * columns + has_cls
 
 
-def image_tokens(vision: Vision) -> int:
+def image_tokens(vision: VisionSection) -> int:
     """Embeddings of one image, start and end tokens not counted."""
     features, grid = image_features(vision), image_grid(vision)
     return connector_tokens(vision.connector, features, grid if features == grid[0] * grid[1] else None)
 
 
-def mel_bands(audio: Audio) -> int | None:
+def mel_bands(audio: AudioSection) -> int | None:
     """Bands of the log-mel that the encoder takes; None where it takes the waveform."""
     return None if audio.kind == "wav2vec2" else int(audio.config.get("num_mel_bins", 80))
 
 
-def token_seconds(audio: Audio) -> float:
+def token_seconds(audio: AudioSection) -> float:
     """Seconds of sound in one embedding, where embeddings follow the sound."""
     if audio.kind == "whisper_decoder" or audio.connector.kind == "queries":
         raise WeftError(
@@ -153,11 +153,11 @@ def wav2vec2_length(samples: Length, config: dict) -> Length:
     return samples
 
 
-def window_samples(audio: Audio) -> int:
+def window_samples(audio: AudioSection) -> int:
     return round(audio.window_seconds * audio.sample_rate)
 
 
-def audio_windows(audio: Audio, n_samples: int) -> list[Window]:
+def audio_windows(audio: AudioSection, n_samples: int) -> list[Window]:
     """The windows that a clip of ``n_samples`` samples (at the encoder's rate) is encoded in; all of it is covered.
 
     A rest too short to give a token is filled up with silence; a whole clip that is empty, or shorter than Qwen-Audio's
@@ -175,7 +175,7 @@ def audio_windows(audio: Audio, n_samples: int) -> list[Window]:
     return [_window(audio, start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
 
 
-def _window(audio: Audio, start: int, end: int) -> Window:
+def _window(audio: AudioSection, start: int, end: int) -> Window:
     samples, whole = end - start, window_samples(audio)
     if audio.kind == "wav2vec2":
         fed = whole if audio.pad_to_window else samples

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from weft.conversation import Audio as AudioPart
-from weft.conversation import Conversation, Part, Text, WeftError, dump_parts, parse_messages
+from weft.conversation import Audio, Conversation, Part, Text, WeftError, dump_parts, parse_messages
 from weft.dialects import Dialect, DialectError, Piece, Slot, get_dialect, plain_text
 from weft.media import audio_samples, image_size, load_audio, load_image, log_mel, resize_normalize
 from weft.models import templates
-from weft.models.config import Audio, DialectSection, Vision, WeftConfig
+from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.layout import Window, audio_windows, image_tokens, mel_bands
 from weft.models.rendering import Rendered, Renderer, SlotSizes, Span
 
@@ -64,8 +63,8 @@ class WeftProcessor(ProcessorMixin):
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
         get = config.get if isinstance(config, dict) else lambda name: getattr(config, name, None)
-        self.vision = Vision.model_validate(get("vision")) if get("vision") else None
-        self.audio = Audio.model_validate(get("audio")) if get("audio") else None
+        self.vision = VisionSection.model_validate(get("vision")) if get("vision") else None
+        self.audio = AudioSection.model_validate(get("audio")) if get("audio") else None
         self.section = DialectSection.model_validate(get("dialect") or {})
         self.dialect: Dialect = get_dialect(self.section.name, self.section.switches)
         self.renderer = Renderer(self.tokenizer, self.dialect)
@@ -76,8 +75,8 @@ class WeftProcessor(ProcessorMixin):
     def build(
         cls,
         tokenizer: PreTrainedTokenizerBase,
-        vision: Vision | None = None,
-        audio: Audio | None = None,
+        vision: VisionSection | None = None,
+        audio: AudioSection | None = None,
         dialect: DialectSection | None = None,
     ) -> WeftProcessor:
         """A processor for a newly composed model; adds to ``tokenizer`` the special tokens that are missing.
@@ -228,7 +227,7 @@ class WeftProcessor(ProcessorMixin):
         )
 
     @property
-    def _audio(self) -> Audio:
+    def _audio(self) -> AudioSection:
         if self.audio is None:
             raise WeftError("this model has no audio encoder; remove the clips, or compose a model with one")
         return self.audio
@@ -247,7 +246,7 @@ class WeftProcessor(ProcessorMixin):
             sizes |= {("image", i): count for i in range(images)}
         return sizes | {("audio", i): [w.tokens for w in clip] for i, clip in enumerate(windows)}
 
-    def _clip_windows(self, clip: AudioPart, samples: int) -> list[Window]:
+    def _clip_windows(self, clip: Audio, samples: int) -> list[Window]:
         try:
             return audio_windows(self._audio, samples)
         except WeftError as error:

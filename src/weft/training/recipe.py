@@ -24,7 +24,7 @@ class TowerSource(Frozen):
     kind: str | None = None  # None: found from the source's model_type
     config: dict[str, Any] | None = None
     connector: Connector = Connector()
-    options: dict[str, Any] = Field(default_factory=dict)  # other fields of models.config.Vision / Audio
+    options: dict[str, Any] = Field(default_factory=dict)  # other fields of models.config.VisionSection / AudioSection
 
 
 class LanguageSource(Frozen):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from weft.models.config import Audio, Vision
+from weft.models.config import AudioSection, VisionSection
 
 
-def build_vision(section: Vision) -> nn.Module:
+def build_vision(section: VisionSection) -> nn.Module:
     if section.kind == "conv":
         from weft.models.encoders.conv import ConvTower
 
@@ -22,7 +22,7 @@ def build_vision(section: Vision) -> nn.Module:
     return ImageTower(section)
 
 
-def build_audio(section: Audio) -> nn.Module:
+def build_audio(section: AudioSection) -> nn.Module:
     if section.kind == "wav2vec2":
         from weft.models.encoders.wav2vec2 import WaveformTower
 

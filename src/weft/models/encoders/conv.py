@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from weft.conversation import WeftError
 from weft.models.attention import attend
-from weft.models.config import Section, Vision
+from weft.models.config import Section, VisionSection
 from weft.models.layout import CONV_CHANNELS, image_grid
 
 
@@ -50,7 +50,7 @@ class Block(nn.Module):
 class ConvTower(nn.Module):
     """pixels [N, 3, H, W] -> features [N, T, D], T = rows * columns in raster order."""
 
-    def __init__(self, section: Vision) -> None:
+    def __init__(self, section: VisionSection) -> None:
         super().__init__()
         config = ConvTowerConfig.model_validate(section.config)
         self.width = width = config.channels[-1]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from weft.conversation import WeftError
 from weft.models.attention import attend
-from weft.models.config import Audio, Section
+from weft.models.config import AudioSection, Section
 from weft.models.layout import SOUND_CHANNELS, conv_length
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
@@ -73,7 +73,7 @@ class AttentionBlock(nn.Module):
 class ConvSoundTower(nn.Module):
     """log-mel [N, T, M] and lengths [N] -> features [N, T', D], T halved (rounded up) by each of ``channels``."""
 
-    def __init__(self, section: Audio) -> None:
+    def __init__(self, section: AudioSection) -> None:
         super().__init__()
         config = ConvSoundConfig.model_validate(section.config)
         if config.width % config.heads or config.kernel % 2 == 0:

@@ -23,7 +23,7 @@ from transformers import (
 
 from weft.conversation import WeftError
 from weft.models import attention
-from weft.models.config import Vision
+from weft.models.config import VisionSection
 from weft.models.layout import image_grid
 
 TOWERS: dict[str, tuple[type, type]] = {
@@ -35,7 +35,7 @@ TOWERS: dict[str, tuple[type, type]] = {
 LAST_NORM = {"siglip": "post_layernorm", "dinov2": "layernorm", "eva": "post_layernorm"}
 
 
-def tower_config(section: Vision) -> Any:
+def tower_config(section: VisionSection) -> Any:
     """The tower's transformers configuration, with only the layers that are used.
 
     ``layer`` counts hidden states: -1 is the last block's output, -2 the one before it (LLaVA), 0 the embeddings'.
@@ -62,7 +62,7 @@ def tower_config(section: Vision) -> Any:
 class ImageTower(nn.Module):
     """pixels [N, 3, H, W] -> features [N, T, D]; T patches in raster order (with a leading CLS where it is kept)."""
 
-    def __init__(self, section: Vision) -> None:
+    def __init__(self, section: VisionSection) -> None:
         super().__init__()
         config = tower_config(section)
         self.width: int = config.hidden_size

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from weft.models import attention
-from weft.models.config import Audio
+from weft.models.config import AudioSection
 from weft.models.encoders.whisper import blank, within
 from weft.models.layout import wav2vec2_length
 
@@ -23,7 +23,7 @@ class WaveformTower(nn.Module):
     those with an adapter, whose convolutions look beyond a clip's end.
     """
 
-    def __init__(self, section: Audio) -> None:
+    def __init__(self, section: AudioSection) -> None:
         super().__init__()
         drop = ("dtype", "torch_dtype", "model_type", "architectures")
         config = Wav2Vec2Config(**{k: v for k, v in section.config.items() if k not in drop})

@@ -18,13 +18,13 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from weft.conversation import WeftError
 from weft.models import attention
-from weft.models.config import Audio
+from weft.models.config import AudioSection
 from weft.models.layout import HOP, conv_length, window_samples
 
 SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame; after (x + 4) / 4 that is 2 below it
 
 
-def whisper_config(section: Audio) -> WhisperConfig:
+def whisper_config(section: AudioSection) -> WhisperConfig:
     drop = ("dtype", "torch_dtype", "model_type", "architectures")
     config = WhisperConfig(**{k: v for k, v in section.config.items() if k not in drop})
     config._attn_implementation = attention.NAME
@@ -45,7 +45,7 @@ def within(lengths_N: torch.Tensor, size: int) -> torch.Tensor:
 class WhisperTower(nn.Module):
     """log-mel [N, T, M] and lengths [N] -> features [N, ceil(T/2), D] (one per 20 ms) and their lengths."""
 
-    def __init__(self, section: Audio) -> None:
+    def __init__(self, section: AudioSection) -> None:
         super().__init__()
         config = whisper_config(section)
         self.width: int = config.d_model
@@ -102,7 +102,7 @@ class QwenAudioTower(WhisperTower):
     the released code does; features then come with that one extra frame (`layout`).
     """
 
-    def __init__(self, section: Audio) -> None:
+    def __init__(self, section: AudioSection) -> None:
         super().__init__(section)
         self.batch_leak, self.whole = section.batch_leak, window_samples(section) // HOP
 
@@ -135,7 +135,7 @@ class WhisperDecoderTower(WhisperTower):
     Clips come padded to the whole window, as published; features are the decoder's last hidden states [N, tokens, D].
     """
 
-    def __init__(self, section: Audio) -> None:
+    def __init__(self, section: AudioSection) -> None:
         super().__init__(section)
         self.tokens, self.start = section.decoder_tokens, self.tower.config.decoder_start_token_id
         if self.tokens > self.tower.config.max_target_positions:
