@@ -223,3 +223,18 @@ def test_the_packed_kernel_runs_where_the_gpu_has_it(monkeypatch, generation, dt
     value = SimpleNamespace(is_cuda=True, device="cuda:0", dtype=dtype, shape=(1, 2, 5, size))
     assert attention._varlen_can(value) is runs
     attention._flash_runs_on.cache_clear()
+
+
+@pytest.mark.parametrize("family", list(tiny.FAMILIES))
+def test_a_layer_hands_on_who_watches_its_attention(family):
+    model = tiny.model(family)
+    seen = []
+    layers = [m.self_attn for m in model.language_model.modules() if hasattr(m, "self_attn")]
+    for layer in layers:
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs: (args, {**kwargs, "watch": lambda *told: seen.append(told)}), with_kwargs=True
+        )
+    model(input_ids=torch.tensor([tiny.words(7)]))
+    assert len(seen) == len(layers) == 2
+    for query, key, scaling in seen:
+        assert query.shape[2] == key.shape[2] == 7 and scaling == pytest.approx(query.shape[-1] ** -0.5)

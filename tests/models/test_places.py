@@ -63,20 +63,6 @@ def test_places_survive_saving_and_loading(tmp_path) -> None:
         torch.testing.assert_close(again.embed_audio(mel), model.embed_audio(mel))
 
 
-@pytest.mark.parametrize(
-    ("token", "changed"),
-    [("<|f4|>", True), ("<|p30|>", True), ("<|t0.3|>", False), ("a", False)],
-)
-def test_what_is_nearly_right_counts_on_the_finest_scale_alone(token: str, changed: bool) -> None:
-    """Hundredths of a second and steps of a side are bells; tenths and words are what they are."""
-    model, processor = with_places(True)
-    ids = torch.tensor([processor.tokenizer.convert_tokens_to_ids(["a", token])])
-    labels = torch.tensor([[-100, ids[0, 1]]])
-    with torch.no_grad():
-        exact, bell = (model(input_ids=ids, labels=labels, near=near).loss for near in (0.0, 2.0))
-    assert (abs(float(exact - bell)) > 1e-3) == changed
-
-
 def test_places_need_tokens_that_name_them() -> None:
     with pytest.raises(WeftError, match="places"):
         with_places(True, {"name": "chatml", "switches": {"coordinates": "text"}})

@@ -1,18 +1,30 @@
 """Guided attention: its value, its gradient, and that it can be learned."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from training_world import picture, speech, text, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.gaze import Gaze
 from weft.data.loader import SourceSpec, TrainingData
-from weft.models.attention import Watched
 from weft.models.config import Connector
+from weft.models.loss import loss_at
 from weft.training.build import build_model
 from weft.training.recipe import TowerSource
-from weft.training.sensing import guided_layers, guiding_loss
+from weft.training.sensing import (
+    Watched,
+    answer_weights,
+    answers_loss,
+    attention_watched,
+    bell_loss,
+    guided_layers,
+    guiding_loss,
+    with_bells,
+)
 from weft.training.update import backward
 
 
@@ -51,8 +63,11 @@ def test_half_of_the_heads_stay_free():
 
 
 def test_a_model_with_another_attention_is_refused():
-    with pytest.raises(WeftError, match="weft's attention"):
-        guiding_loss([], [], [])
+    spec = tiny_spec()
+    model, _ = build_model(spec)
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(WeftError, match="weft's attention"), attention_watched(model):
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -111,14 +126,9 @@ def test_media_of_later_turns_are_out_of_sight():
     assert guiding_loss(watched(query, key), [later], [(0, 0)]) == pytest.approx(float(wanted), abs=1e-6)
 
 
-def test_listening_is_the_same_in_any_grouping(tmp_path):
+def test_listening_is_the_same_in_any_grouping(placed, tmp_path):
     """Samples have more or fewer words for their length, so the sides known are no fixed share of the embeddings."""
-    spec = tiny_spec()
-    towers = {
-        "vision": spec.vision.model_copy(update={"connector": Connector(merge=4, grid=True, places=True)}),
-        "audio": spec.audio.model_copy(update={"connector": Connector(merge=4, places=True)}),
-    }
-    model, processor = build_model(spec.model_copy(update=towers))
+    model, processor = placed
     source = SourceSpec(write(tmp_path, 12, (text, speech, picture)))
 
     def learned(row_tokens):
@@ -133,3 +143,68 @@ def test_listening_is_the_same_in_any_grouping(tmp_path):
     assert again == pytest.approx(told, rel=1e-5)
     for name, value in gradients.items():
         assert torch.allclose(others[name], value, rtol=1e-3, atol=1e-5), name
+
+
+def test_an_answer_counts_for_its_labels_to_a_power():
+    targets = torch.tensor([[1, 2, 3, 4, -100, -100, 5, -100, -100]])
+
+    def counted(targets, power):
+        return answer_weights((targets.flatten() != -100).nonzero()[:, 0], power).tolist()
+
+    whole = {p: counted(targets, p) for p in (0.0, 0.5, 1.0)}
+    assert whole == {0.0: [1.0] * 5, 0.5: [0.5] * 4 + [1.0], 1.0: [0.25] * 4 + [1.0]}
+    padded = torch.full((3, 7), -100)
+    padded[0, 2:6], padded[1, :2] = targets[0, :4], targets[0, 6:8]  # a row never ends with a label to predict
+    assert counted(padded, 1.0) == whole[1.0]
+
+
+@pytest.mark.parametrize("chunk", [1, 50 * 7, 1 << 20])
+def test_on_a_scale_a_bell_stands_for_the_right_step(chunk):
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(1, 20, 8, requires_grad=True), torch.randn(50, 8)
+    targets = torch.randint(0, 50, (1, 20))
+    targets[0, :5] = torch.arange(10, 15)
+    wanted = F.one_hot(targets[0], 50).float()
+    on = (targets[0] >= 10) & (targets[0] < 30)
+    bells = torch.exp(-0.5 * ((torch.arange(10, 30) - targets[0, on, None]) / 1.5) ** 2)
+    wanted[on, 10:30] = bells / bells.sum(1, keepdim=True)
+    log = (hidden[0] @ weight.T).log_softmax(1)
+    divergence = F.kl_div(log, wanted, reduction="sum")
+    loss = with_bells(lambda h: h @ weight.T, 0.0, [(10, 20)], 1.5)
+    total = loss_at(torch.arange(20), hidden, loss, 50, targets[0], torch.ones(20), chunk=chunk)
+    torch.testing.assert_close(total, divergence)
+    torch.testing.assert_close(*(torch.autograd.grad(x, hidden)[0] for x in (total, divergence)))
+
+
+def test_a_bell_is_matched_best_by_itself():
+    step = torch.tensor([0, 4, 9])
+    bell = torch.log_softmax(-0.5 * ((torch.arange(10) - step[:, None]) / 2.0) ** 2, 1)
+    assert abs(bell_loss(bell, step, 2.0)) < 1e-6
+    assert bell_loss(bell.roll(1, 1), step, 2.0) > 0.01
+
+
+@pytest.fixture(scope="module")
+def placed():
+    """A model whose connectors name places."""
+    spec = tiny_spec()
+    towers = {
+        "vision": spec.vision.model_copy(update={"connector": Connector(merge=4, grid=True, places=True)}),
+        "audio": spec.audio.model_copy(update={"connector": Connector(merge=4, places=True)}),
+    }
+    return build_model(spec.model_copy(update=towers))
+
+
+@pytest.mark.parametrize(
+    ("token", "changed"),
+    [("<|f4|>", True), ("<|p3|>", True), ("<|t0.3|>", False), ("a", False)],
+)
+def test_what_is_nearly_right_counts_on_the_finest_scale_alone(placed, token, changed):
+    """Hundredths of a second and steps of a side are bells; tenths and words are what they are."""
+    model, processor = placed
+    ids = torch.tensor([processor.tokenizer.convert_tokens_to_ids(["a", token])])
+    batch = SimpleNamespace(inputs={"labels": torch.tensor([[-100, ids[0, 1]]])})
+    with torch.no_grad():
+        hidden = model.last_hidden(input_ids=ids)
+        exact, bell = (answers_loss(model, hidden, batch, 0.0, near, 0.0) for near in (0.0, 2.0))
+        assert exact == pytest.approx(float(model(input_ids=ids, labels=batch.inputs["labels"]).loss))
+    assert (abs(float(exact - bell)) > 1e-3) == changed

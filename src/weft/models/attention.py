@@ -14,8 +14,7 @@ SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`)
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -89,31 +88,6 @@ class Rule:
     softcap: float | None = None  # bounds scores (Gemma 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What a layer's attention was called with: query [B, H, L, K], key [B, G, L, K]."""
-
-    query: torch.Tensor
-    key: torch.Tensor
-    scaling: float
-
-
-_callers: Collection[nn.Module] = ()
-_watched: list[Watched] = []
-
-
-@contextmanager
-def watched_attention(callers: Collection[nn.Module]) -> Iterator[list[Watched]]:
-    """Collects the calls of `weft_attention` by these modules meanwhile, in order."""
-    global _callers, _watched
-    before = _callers, _watched
-    _callers, _watched = callers, []
-    try:
-        yield _watched
-    finally:
-        _callers, _watched = before
-
-
 def weft_attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -125,11 +99,15 @@ def weft_attention(
     sliding_window: int | None = None,
     softcap: float | None = None,
     is_causal: bool | None = None,
+    watch: Callable[[torch.Tensor, torch.Tensor, float], None] | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K]."""
-    if module in _callers:
-        _watched.append(Watched(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling))
+    """transformers' attention function: query [B, H, L, K], key and value [B, G, L', K] -> [B, L, H, K].
+
+    ``watch``, which a layer hands on as it does any keyword that it does not know, is told query, key and scaling.
+    """
+    if watch is not None:
+        watch(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     rule = Rule(causal, dropout, scaling, sliding_window, softcap)
     if attention_mask is not None and is_segment_mask(attention_mask):

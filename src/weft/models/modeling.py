@@ -40,7 +40,7 @@ from weft.models.connectors import build_connector
 from weft.models.encoders import build_audio, build_vision
 from weft.models.encoders.conv import ConvTower
 from weft.models.layout import image_grid, mel_bands, merged_grid, token_seconds
-from weft.models.loss import answer_weights, chunked_cross_entropy, next_token_targets
+from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.models.splice import before_last_run, splice, splice_boundaries
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
@@ -277,24 +277,64 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         feature_lengths: torch.Tensor | None = None,
         segment_lengths: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        smoothing: float = 0.0,
-        balance: float = 0.0,
-        near: float = 0.0,
         logits_to_keep: int | torch.Tensor = 0,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
     ) -> WeftOutput:
-        """Logits, or with ``labels`` the loss.
+        """Logits, or with ``labels`` the loss; the other arguments are those of `woven`.
+
+        ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
+        over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
+        ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
+        """
+        inputs = self.woven(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            input_features=input_features,
+            feature_lengths=feature_lengths,
+            segment_lengths=segment_lengths,
+            **kwargs,
+        )
+        if labels is None:
+            out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
+            return WeftOutput(
+                logits=out.logits,
+                **cache.named(out.get(cache.CACHE)),
+                hidden_states=out.get("hidden_states"),
+                attentions=out.get("attentions"),
+            )
+        out = self.get_decoder()(**{**inputs, "use_cache": False})
+        places_N, targets_N = next_tokens(labels, segment_lengths)
+        vocabulary = self.config.text_config.vocab_size
+        total = loss_at(places_N, out.last_hidden_state, cross_entropy(self.logits), vocabulary, targets_N)
+        count = torch.full((), float(len(places_N)), device=total.device)
+        loss = total / (max(len(places_N), 1) if num_items_in_batch is None else num_items_in_batch)
+        return WeftOutput(loss=loss, loss_sum=total, loss_count=count, hidden_states=out.get("hidden_states"))
+
+    def last_hidden(self, **inputs: Any) -> torch.Tensor:
+        """[B, L, D]: what `logits` makes logits of, and `models.loss` losses; ``inputs`` are those of `woven`."""
+        return self.get_decoder()(**{**self.woven(**inputs), "use_cache": False}).last_hidden_state
+
+    def woven(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        segment_lengths: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What the language model is called with: embeddings with the media among them, mask, positions, cache.
 
         ``input_ids`` [B, L]; ``pixel_values`` [N, 3, H, W]; ``input_features`` [N, T, M] (log-mel) or [N, S] (waveform)
         with ``feature_lengths`` [N]; items fill their placeholders in order of appearance over rows.
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
-        ``labels`` [B, L]: the id at each position, -100 where nothing is learned, *not* shifted. The loss is the mean
-        over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
-        A label of an answer (a run of labels) with n of them counts n to the power of -``balance``: 0 makes labels
-        equal, 1 answers, 0.5 is the square averaging of InternVL 2.5. ``near``: the target of a coordinate or time is
-        a bell of that width in steps, on the finest scale of those by which the connector names places.
-        ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
         Raises WeftError where media and placeholders do not match.
         """
         past = cache.take(kwargs)
@@ -312,44 +352,19 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if problem:
                 raise WeftError(problem)
             if position_ids is None:
-                position_ids = torch.cat([torch.arange(n) for n in segment_lengths.tolist()])[None]
-                position_ids = position_ids.to(inputs_embeds.device)
+                each = torch.cat([torch.arange(n) for n in segment_lengths.tolist()])[None]
+                position_ids = sent(each, inputs_embeds.device)
             attention_mask = attention.segment_mask(segment_lengths)
             kwargs["use_cache"] = False
         elif position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             # Positions count real tokens, so a row padded on the left equals the row alone.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        inputs = dict(
+        return dict(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             **cache.named(past),
             **kwargs,
-        )
-        if labels is None:
-            out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
-            return WeftOutput(
-                logits=out.logits,
-                **cache.named(out.get(cache.CACHE)),
-                hidden_states=out.get("hidden_states"),
-                attentions=out.get("attentions"),
-            )
-        inputs["use_cache"] = False
-        out = self.language_model.get_decoder()(**inputs)
-        targets_BL = next_token_targets(labels, segment_lengths)
-        loss_sum, count = chunked_cross_entropy(
-            out.last_hidden_state,
-            targets_BL,
-            self.logits,
-            self.config.text_config.vocab_size,
-            label_smoothing=smoothing,
-            scales=[tuple(s[-1]) for s in (self.config.image_place_ids, self.config.audio_place_ids) if s is not None],
-            near=near,
-            weights_BL=answer_weights(targets_BL, balance) if balance else None,
-        )
-        divisor = num_items_in_batch if num_items_in_batch is not None else count.masked_fill(count == 0, 1)
-        return WeftOutput(
-            loss=loss_sum / divisor, loss_sum=loss_sum, loss_count=count, hidden_states=out.get("hidden_states")
         )
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:

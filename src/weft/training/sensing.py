@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.data.gaze import Gaze
 from weft.data.loader import Batch
-from weft.models.attention import Watched
-from weft.models.loss import bell_loss
+from weft.models import attention
+from weft.models.loss import Head, Loss, loss_at, next_tokens
 
 SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
 
@@ -66,7 +67,7 @@ def _sides_loss(
 
     The mean over ``among`` sides. Sides share their tokens, so side s is read from the embedding rolled by an odd share
     of its width: apart from the other sides and from the embedding's own place, which models add unrolled and rolled by
-    half. ``near`` as in `chunked_cross_entropy`. 0 where no side is known, or the connector carries no places.
+    half. ``near`` as in `with_bells`. 0 where no side is known, or the connector carries no places.
     """
     sides_XSF = sides_XSF.to(embedded_XW.device)
     if scales is None or not (sides_XSF >= 0).any():
@@ -87,14 +88,44 @@ def _sides_loss(
     return torch.stack(losses).sum() / among
 
 
-def guided_layers(model: Any) -> set[nn.Module]:
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a layer's attention was called with: query [B, H, L, K], key [B, G, L, K]."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scaling: float
+
+
+def guided_layers(model: Any) -> list[nn.Module]:
     """What attends in the layers of the language model that `guiding_loss` teaches: the middle one and the last.
 
     Only there: a tower that has layers with numbers too (Whisper's decoder) is not meant.
     """
     layers = model.config.text_config.num_hidden_layers
-    named = {layers // 2, layers - 1}
-    return {m for m in model.language_model.modules() if getattr(m, "layer_idx", None) in named}
+    named = [m for m in model.language_model.modules() if getattr(m, "layer_idx", None) in {layers // 2, layers - 1}]
+    return [m for m in named if not any(inner in named for inner in m.modules() if inner is not m)]
+
+
+@contextmanager
+def attention_watched(model: Any) -> Iterator[list[Watched]]:
+    """Collects what the `guided_layers` attend with meanwhile, in order."""
+    if model.language_model.config._attn_implementation != attention.NAME:
+        raise WeftError("listen.guide needs weft's attention; load the model without attn_implementation")
+    seen: list[Watched] = []
+
+    def watch(query: torch.Tensor, key: torch.Tensor, scaling: float) -> None:
+        seen.append(Watched(query, key, scaling))
+
+    def ask(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "watch": watch}
+
+    hooks = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in guided_layers(model)]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def guiding_loss(watched: Sequence[Watched], gazes: Sequence[Gaze], starts: Sequence[tuple[int, int]]) -> torch.Tensor:
@@ -104,8 +135,6 @@ def guiding_loss(watched: Sequence[Watched], gazes: Sequence[Gaze], starts: Sequ
     ``starts``: row and first place of each sample in the batch. Half of the heads of the `guided_layers` learn it, the
     others stay free; attention to text is left out. The mean over the tokens that tell of a spot.
     """
-    if not watched:
-        raise WeftError("listen.guide needs weft's attention; load the model without attn_implementation")
     losses = []
     for each in watched:
         query_BHLK, key_BGLK = each.query, each.key
@@ -147,3 +176,64 @@ def embeddings_given(model: Any) -> Iterator[dict[str, list[torch.Tensor]]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def answers_loss(
+    model: Any, hidden_BLD: torch.Tensor, batch: Batch, label_smoothing: float, near: float, balance: float
+) -> torch.Tensor:
+    """The mean cross-entropy of next tokens, answers weighed by `answer_weights` and coordinates as bells."""
+    places_N, targets_N = next_tokens(batch.inputs["labels"], batch.inputs.get("segment_lengths"))
+    weights_N = answer_weights(places_N, balance)
+    config = model.config
+    scales = [tuple(s[-1]) for s in (config.image_place_ids, config.audio_place_ids) if s is not None]
+    loss = with_bells(model.logits, label_smoothing, scales, near)
+    vocabulary = config.text_config.vocab_size
+    return loss_at(places_N, hidden_BLD, loss, vocabulary, targets_N, weights_N) / float(weights_N.sum())
+
+
+def answer_weights(places_N: torch.Tensor, power: float) -> torch.Tensor:
+    """[N]: what each label counts for, the number of labels of its answer to the power of -``power``.
+
+    An answer is a run of labels without a gap. 0: every label alike; 1: every answer alike; 0.5 lies between (the
+    square averaging of InternVL 2.5, there of samples).
+    """
+    answer_N = (places_N.diff(prepend=places_N[:1] - 2) != 1).cumsum(0)
+    return torch.bincount(answer_N).float().pow(-power)[answer_N]
+
+
+def with_bells(head: Head, label_smoothing: float, scales: list[tuple[int, int]], near: float) -> Loss:
+    """The cross-entropy of hidden states [n, D] and targets [n] that count for weights [n].
+
+    A target on one of ``scales`` (first id, number of steps) is a bell ``near`` steps wide around the right one: a step
+    beside it is nearly right, which one step of a hundred, seen a few times, does not tell.
+    """
+
+    def loss(hidden_nD: torch.Tensor, targets_n: torch.Tensor, weights_n: torch.Tensor) -> torch.Tensor:
+        logits_nV = head(hidden_nD).float()
+        loss_n = F.cross_entropy(logits_nV, targets_n, reduction="none", label_smoothing=label_smoothing)
+        for first, steps in scales if near else ():
+            step_n = targets_n - first
+            extra_n = bell_extra(logits_nV[:, first : first + steps], step_n.clamp(0, steps - 1), near)
+            loss_n = loss_n + extra_n.where((step_n >= 0) & (step_n < steps), 0.0)
+        return (loss_n * weights_n).sum()
+
+    return loss
+
+
+def bell_loss(logits_nS: torch.Tensor, step_n: torch.Tensor, near: float) -> torch.Tensor:
+    """Summed cross-entropies between bells of width ``near`` around the right steps and the softmax; 0 at best."""
+    log_nS = logits_nS.log_softmax(1)
+    hard_n = F.nll_loss(log_nS, step_n, reduction="none")
+    return (hard_n + bell_extra(log_nS, step_n, near)).sum()
+
+
+def bell_extra(logits_nS: torch.Tensor, step_n: torch.Tensor, near: float) -> torch.Tensor:
+    """[n]: what a bell of width ``near`` (in steps) around the right step adds to the cross-entropy of that step.
+
+    The bell's entropy is taken off, so that the best loss stays 0. Log p of the whole vocabulary cancels, for both
+    targets sum to 1: ``logits_nS`` of the scale's steps are enough.
+    """
+    away_nS = torch.arange(logits_nS.shape[1], device=logits_nS.device) - step_n[:, None]
+    wanted_nS = torch.softmax(-0.5 * (away_nS / near) ** 2, 1)
+    entropy_n = -torch.special.xlogy(wanted_nS, wanted_nS).sum(1)
+    return logits_nS.gather(1, step_n[:, None])[:, 0] - (wanted_nS * logits_nS).sum(1) - entropy_n

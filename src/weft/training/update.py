@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -11,9 +12,16 @@ import torch
 from torch import nn
 
 from weft.data.loader import Batch
-from weft.models.attention import watched_attention
+from weft.models.loss import sent
 from weft.training.ranks import ALONE, Ranks
-from weft.training.sensing import embeddings_given, guided_layers, guiding_loss, listening_loss, looking_loss
+from weft.training.sensing import (
+    answers_loss,
+    attention_watched,
+    embeddings_given,
+    guiding_loss,
+    listening_loss,
+    looking_loss,
+)
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -23,10 +31,10 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def batch_loss(model: Any, batch: Batch, precision: Precision, label_smoothing: float = 0.0) -> torch.Tensor:
+def batch_loss(model: Any, batch: Batch, precision: Precision) -> torch.Tensor:
     """Mean loss over a micro-step's labels."""
     with _autocast(model, precision):
-        return model(**_inputs(model, batch), smoothing=label_smoothing, use_cache=False).loss
+        return model(**_inputs(model, batch), use_cache=False).loss
 
 
 def backward(
@@ -46,7 +54,7 @@ def backward(
     """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
 
     Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    ``balance`` and ``near`` are of the loss, see `WeftForConditionalGeneration.forward`.
+    ``balance`` and ``near`` are of the loss, see `sensing.answers_loss`.
     ``listen`` weighs the losses on the media themselves, each a mean of its own ("listen" of sound, "look" of
     pictures); without ``answer`` a micro-step that has one learns nothing else. ``guide`` weighs the loss on where
     answers look ("guide"). Dropout is drawn from ``seed`` and the
@@ -71,11 +79,12 @@ def backward(
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, ranks.place(place)))
         parts: dict[str, torch.Tensor] = {}
-        looked_at = guided_layers(model) if guided[place] else ()
-        with embeddings_given(model) as sensed, watched_attention(looked_at) as watched, _autocast(model, precision):
+        watching: Any = attention_watched(model) if guided[place] else nullcontext([])
+        with embeddings_given(model) as sensed, watching as watched, _autocast(model, precision):
             inputs = _inputs(model, batch)
             if answers[place] and batch.labels:
-                loss = model(**inputs, smoothing=label_smoothing, balance=balance, near=near, use_cache=False).loss
+                hidden_BLD = model.last_hidden(**{k: v for k, v in inputs.items() if k != "labels"})
+                loss = answers_loss(model, hidden_BLD, batch, label_smoothing, near, balance)
                 parts["loss"] = loss * (batch.weight(balance) / whole)
             elif not answers[place]:
                 if heard[place][0]:
@@ -102,8 +111,9 @@ def backward(
 
 
 def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
+    """On the model's device, but for the lengths of packed samples, which are read on the CPU."""
     device = next(model.parameters()).device
-    return {k: v.to(device) for k, v in batch.inputs.items()}
+    return {k: v if k == "segment_lengths" else sent(v, device) for k, v in batch.inputs.items()}
 
 
 def _autocast(model: Any, precision: Precision) -> torch.autocast:
