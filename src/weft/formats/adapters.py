@@ -102,7 +102,7 @@ def merge(
     base = Path(adapter.base)
     if not base.is_dir():
         raise AdapterError(f"{name}: its base {adapter.base} is on the hub; download it and put it inside as base/")
-    weights = read_folder(base)
+    weights = read_folder(base, pickles=False)
     if read_json(base / "config.json").get("tie_word_embeddings"):
         adapter.whole.pop("language_model.lm_head.weight", None)  # the embedding's, under its other name
     strange = sorted({*adapter.lora, *adapter.rows, *adapter.whole} - set(weights.shapes))

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
+from weft.models.doors import PICKLES, check_index, check_safetensors
 
 Shape = tuple[int, ...]
 NO_FOLDER = "{}: not a folder; give the folder that holds config.json and the weights"
@@ -121,13 +122,19 @@ def _some(names: list[str], limit: int = 8) -> str:
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def read_folder(folder: Path) -> Tensors:
-    """The weights of a Hugging Face folder: one file or shards with an index, safetensors or pickles."""
+def read_folder(folder: Path, pickles: bool = True) -> Tensors:
+    """The weights of a Hugging Face folder: one file or shards with an index, safetensors or pickles.
+
+    ``pickles`` False: of a folder in weft's own layout, which has none.
+    """
     if not folder.is_dir():
         raise CheckpointError(NO_FOLDER.format(folder))
+    if not pickles:
+        check_safetensors(folder)
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index = folder / f"{stem}.{suffix}.index.json"
         if index.exists():
+            check_index(index)
             names = read_json(index).get("weight_map", {})
             parts = sorted(set(names.values()))
             absent = [p for p in parts if not (folder / p).exists()]
@@ -141,7 +148,7 @@ def read_folder(folder: Path) -> Tensors:
         single = folder / f"{stem}.{suffix}"
         if single.exists():
             return read_file(single, label=str(folder))
-    loose = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    loose = sorted(folder.glob("*.safetensors")) or sorted(folder.glob(PICKLES))
     if loose:  # shards whose index was not downloaded: complete or not, the key map will tell
         return join([read_file(p) for p in loose], str(folder))
     raise CheckpointError(f"{folder}: holds no weights (model.safetensors, pytorch_model.bin or shards of them)")

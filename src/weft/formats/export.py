@@ -30,6 +30,7 @@ from weft.formats.checkpoints import (
 )
 from weft.formats.folder import Imported, Source
 from weft.formats.llama import stored_dtype
+from weft.models import doors
 from weft.models.config import WeftConfig
 
 TABLES = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
@@ -80,8 +81,8 @@ def open_model(model: str) -> Exporting:
         raise ExportError(f"{model} is a {kind or 'foreign'} checkpoint, not a weft one; weft import turns it into one")
     from weft.models.processing import WeftProcessor
 
-    processor = WeftProcessor.from_pretrained(folder) if (folder / "processor_config.json").is_file() else None
-    return Exporting(folder, WeftConfig.from_pretrained(folder), read_folder(folder), processor)
+    processor = doors.load(WeftProcessor, folder) if (folder / "processor_config.json").is_file() else None
+    return Exporting(folder, doors.load(WeftConfig, folder), read_folder(folder, pickles=False), processor)
 
 
 def _downloaded(name: str) -> Path:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, new_folder, write_weights
 from weft.formats.tokenizers import save_tokenizer
+from weft.models import doors
 from weft.models.config import WeftConfig
 
 
@@ -85,7 +86,7 @@ def write_folder(
             save_tokenizer(tokenizer, folder, max_length=length, **names)
             from weft.models.processing import WeftProcessor
 
-            processor = WeftProcessor(AutoTokenizer.from_pretrained(folder), config)
+            processor = WeftProcessor(doors.load(AutoTokenizer, folder), config)
             for place in {folder, whole}:
                 processor.save_pretrained(place)
         if adapter is not None:

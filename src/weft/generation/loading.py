@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from weft.conversation import WeftError
 from weft.formats.checkpoints import read_json
+from weft.models import doors
 from weft.models.adapters import adapter_base, check_applied, lost, putting_on
 from weft.models.config import WeftConfig
 
@@ -65,7 +66,7 @@ def load_parts(
     base, adapter = adapter_base(name)
     processor = load_processor(name)
     with in_one_sentence(base, name if adapter else None):
-        model = WeftForConditionalGeneration.from_pretrained(base, dtype=wanted or "auto")
+        model = doors.load(WeftForConditionalGeneration, base, dtype=wanted or "auto")
     if adapter:
         model = _with_adapter(model, name)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
@@ -89,7 +90,7 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
     folder = name if adapter else base
     with in_one_sentence(base, name if adapter else None):
         try:
-            return WeftProcessor.from_pretrained(folder)
+            return doors.load(WeftProcessor, folder)
         except (OSError, ValueError) as error:
             if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
                 raise WeftError(f"{folder} has no tokenizer.json; copy the checkpoint again") from error
@@ -102,7 +103,7 @@ def load_config(path: str | os.PathLike[str]) -> WeftConfig:
     check_name(name)
     with in_one_sentence(name):
         check_kind(name, WeftConfig.get_config_dict(name)[0])
-        return WeftConfig.from_pretrained(name)
+        return doors.load(WeftConfig, name)  # type: ignore[no-any-return]
 
 
 @contextmanager
@@ -158,8 +159,6 @@ def check_kind(name: str, config: dict[str, Any]) -> None:
 def _with_adapter(model: Any, name: str) -> Any:
     """The adapter merged into the weights, in memory."""
     with putting_on(name):
-        from peft import PeftModel
-
-        adapted = PeftModel.from_pretrained(model, name)
+        adapted = doors.with_adapter(model, name)
     check_applied(adapted.base_model.model, name)
     return adapted.merge_and_unload()

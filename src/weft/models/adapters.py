@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.conversation import WeftError
+from weft.models.doors import check_safetensors
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
@@ -35,9 +36,13 @@ def adapter_base(name: str) -> tuple[str, bool]:
     if not file.is_file():
         return name, False
     try:
-        base = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
+        config = json.loads(file.read_text("utf-8"))
+        base, kind = config.get("base_model_name_or_path"), config.get("peft_type", "LORA")
     except (OSError, ValueError, AttributeError) as error:
         raise AdapterError(f"{file}: cannot be read ({error}); copy it again") from error
+    if kind != "LORA":  # others may name tokenizers and models of their own, which peft would load
+        raise AdapterError(f"{file}: an adapter of the kind {kind}, and weft takes LoRA; merge it with peft first")
+    check_safetensors(Path(name), "adapter_model.bin", WEIGHTS)
     if not base:
         raise AdapterError(
             f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"

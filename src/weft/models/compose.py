@@ -6,10 +6,8 @@ did not have, are new.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +20,10 @@ from transformers import (
     WhisperModel,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from weft.conversation import WeftError
+from weft.models import doors
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoders.images import TOWERS
@@ -103,11 +102,7 @@ def plan(
     """The configuration and processor of what `compose` makes of the same arguments; reads and makes no weights."""
     words, processor, _ = _parts(vision, audio, language, tokenizer, dialect)
     if words.get("source"):
-        try:
-            text_config = AutoConfig.from_pretrained(words["source"])
-        except (OSError, ValueError, KeyError) as error:
-            first = str(error).splitlines()[0]
-            raise WeftError(f"{words['source']}: no language model could be read ({first})") from error
+        text_config = doors.load(AutoConfig, words["source"], "no language model could be read")
         if text_config.vocab_size < len(processor.tokenizer):
             text_config.vocab_size = -(-len(processor.tokenizer) // 64) * 64
     else:
@@ -139,7 +134,9 @@ def _parts(
     sections = _vision_section(_mapping(vision, "vision")), _audio_section(_mapping(audio, "audio"))
     form = DialectSection(name=dialect) if isinstance(dialect, str) else DialectSection.model_validate(dialect)
     wanted = tokenizer or words.get("tokenizer") or words.get("source")
-    text_tokenizer = _load_tokenizer(wanted) if wanted else bytes_tokenizer()
+    text_tokenizer = bytes_tokenizer()
+    if wanted:
+        text_tokenizer = doors.load(AutoTokenizer, wanted, "no tokenizer could be loaded")
     known = len(text_tokenizer)
     return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), known
 
@@ -161,24 +158,6 @@ def _mapping(source: Source | None, name: str) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _read_json(source: str, name: str, *, optional: bool = False) -> dict[str, Any]:
-    """A JSON file of a folder or hub repository."""
-    try:
-        path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional)
-    except OSError as error:
-        raise WeftError(
-            f"{source}: cannot read {name} ({str(error).splitlines()[0]}); give a folder or hub name"
-        ) from error
-    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-
-
-def _load_tokenizer(source: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise WeftError(f"{source}: no tokenizer could be loaded ({str(error).splitlines()[0]})") from error
-
-
 # -- encoders ----------------------------------------------------------------------------------------------------------
 
 
@@ -188,7 +167,7 @@ def _vision_section(asked: dict[str, Any]) -> VisionSection | None:
     fields: dict[str, Any] = {}
     source = asked.get("source")
     if source:
-        raw = _read_json(source, "config.json")
+        raw = doors.read_json(source, "config.json")
         kind, inner = VISION_TYPES.get(raw.get("model_type", ""), (asked.get("kind"), None))
         if kind is None:
             raise WeftError(
@@ -207,8 +186,8 @@ def _vision_section(asked: dict[str, Any]) -> VisionSection | None:
 
 def _prepared(source: str, part: str) -> dict[str, Any]:
     """How a source's media are prepared: its own file, or its section of processor_config.json (transformers 5)."""
-    own = _read_json(source, "preprocessor_config.json", optional=True)
-    return own or _read_json(source, "processor_config.json", optional=True).get(part) or {}
+    own = doors.read_json(source, "preprocessor_config.json", optional=True)
+    return own or doors.read_json(source, "processor_config.json", optional=True).get(part) or {}
 
 
 def _preprocessing(raw: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +217,7 @@ def _audio_section(asked: dict[str, Any]) -> AudioSection | None:
     fields: dict[str, Any] = {}
     source = asked.get("source")
     if source:
-        raw = _read_json(source, "config.json")
+        raw = doors.read_json(source, "config.json")
         kind = AUDIO_TYPES.get(raw.get("model_type", ""))
         if kind is None:
             raise WeftError(
@@ -287,10 +266,9 @@ def _load_tower(encoder: Any, asked: dict[str, Any]) -> None:
     rename = {r"^(model\.)?vision_model\.": ""} if isinstance(tower, Blip2VisionModel) else None
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # else it lists all the weights of the source that are no part of the tower
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "key_mapping": rename}
     try:
-        loaded, report = kind.from_pretrained(source, dtype=torch.float32, output_loading_info=True, key_mapping=rename)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WeftError(f"{source}: its weights could not be loaded ({str(error).splitlines()[0]})") from error
+        loaded, report = doors.load(kind, source, "its weights could not be loaded", **options)
     finally:
         logging.set_verbosity(verbosity)
     part = "encoder." if kind is not type(tower) else ""
@@ -311,12 +289,9 @@ def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtyp
     """The loaded language model (None: random weights) and its configuration."""
     tokens = len(processor.tokenizer)
     if asked.get("source"):
-        try:
-            attention = own_attention(AutoConfig.from_pretrained(asked["source"]))
-            loaded: Any = AutoModelForCausalLM.from_pretrained(asked["source"], dtype=dtype, **attention)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            first = str(error).splitlines()[0]
-            raise WeftError(f"{asked['source']}: no language model could be loaded ({first})") from error
+        lost = "no language model could be loaded"
+        attention = own_attention(doors.load(AutoConfig, asked["source"], lost))
+        loaded: Any = doors.load(AutoModelForCausalLM, asked["source"], lost, dtype=dtype, **attention)
         if loaded.get_input_embeddings().num_embeddings < tokens:
             loaded.resize_token_embeddings(tokens, pad_to_multiple_of=64, mean_resizing=False)
         return loaded, loaded.config

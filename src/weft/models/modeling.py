@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from weft.conversation import WeftError
-from weft.models import attention, cache, qwen_text  # noqa: F401  qwen_text registers its model
+from weft.models import attention, cache, doors, qwen_text  # noqa: F401  qwen_text registers its model
 from weft.models.adapters import adapter_base, check_applied, putting_on
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
@@ -74,7 +75,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         for module in language_model.modules() if language_model is not None else ():
             module.__dict__["_is_hf_initialized"] = True  # else post_init draws resized embeddings anew
-        self.language_model: Any = language_model or AutoModelForCausalLM.from_config(
+        self.language_model: Any = language_model or doors.language_model(
             config.text_config, **own_attention(config.text_config)
         )
         width = config.text_config.hidden_size
@@ -103,14 +104,19 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; of an adapter's folder, its base with the adapter on it as transformers puts it there.
 
-        Raises `AdapterError` where the base or peft is missing, or where a part of the adapter finds no place.
+        No code of the folder runs, and its weights are safetensors (`doors`). Raises `AdapterError` where the base or
+        peft is missing, or where a part of the adapter finds no place.
         """
         name = os.fspath(pretrained_model_name_or_path or "")
         base, adapted = adapter_base(name)
+        kwargs |= {"trust_remote_code": False, "use_safetensors": True}
+        if name:
+            doors.check_safetensors(Path(base))
         if not adapted:
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            with doors.guarded(name):
+                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         kwargs["adapter_kwargs"] = {**(kwargs.get("adapter_kwargs") or {}), "_adapter_model_path": name}
-        with putting_on(name):
+        with putting_on(name), doors.guarded(base):
             loaded = super().from_pretrained(base, *args, **kwargs)
         check_applied(loaded[0] if isinstance(loaded, tuple) else loaded, name)
         return loaded

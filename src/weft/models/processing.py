@@ -16,7 +16,7 @@ from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, Proc
 from weft.conversation import Audio, Conversation, Part, Text, WeftError, dump_parts, parse_messages
 from weft.dialects import Dialect, DialectError, Piece, Slot, get_dialect, plain_text
 from weft.media import audio_samples, image_size, load_audio, load_image, log_mel, resize_normalize
-from weft.models import templates
+from weft.models import doors, templates
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.layout import Window, audio_windows, image_tokens, mel_bands
 from weft.models.rendering import Rendered, Renderer, SlotSizes, Span
@@ -70,6 +70,14 @@ class WeftProcessor(ProcessorMixin):
         self.renderer = Renderer(self.tokenizer, self.dialect)
         if getattr(self, "chat_template", None) is None:
             self.chat_template = templates.chat_template(self.dialect)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers; no code of the folder runs, whatever its files name."""
+        name = pretrained_model_name_or_path
+        with doors.guarded(name):
+            doors.check_processor(name, **kwargs)
+            return super().from_pretrained(name, *args, **{**kwargs, "trust_remote_code": False})
 
     @classmethod
     def build(

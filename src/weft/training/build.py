@@ -17,6 +17,7 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
     names of parameters that never train (Whisper's sinusoids).
     """
     from weft.generation.loading import check_name, in_one_sentence, load_processor
+    from weft.models import doors
     from weft.models.adapters import is_adapter
     from weft.models.compose import compose
     from weft.models.modeling import WeftForConditionalGeneration
@@ -31,7 +32,7 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
             )
         check_name(spec.base)
         with in_one_sentence(spec.base):
-            model = WeftForConditionalGeneration.from_pretrained(spec.base, dtype="auto")
+            model = doors.load(WeftForConditionalGeneration, spec.base, dtype="auto")
         processor = load_processor(spec.base)
     else:
         if spec.language is None:

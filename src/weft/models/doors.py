@@ -1,0 +1,163 @@
+"""The doors through which folders and hub repositories of others come in: no code of theirs ever runs.
+
+Left to itself, `transformers` asks at the terminal whether to run what an ``auto_map`` names, and a file of a processor
+may name a class and a folder of its own to load. Here everything is read with ``trust_remote_code=False``, weights as
+safetensors or, of parts published no other way, as pickles of plain tensors (``weights_only=True``, transformers' own
+rule). All that calls ``from_pretrained`` or ``from_config`` outside weft's own classes stands in this file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers.utils import cached_file
+
+from weft.conversation import WeftError
+
+# Where weft reads pickles at all, it reads these: a training_args.bin beside them holds no weights, and code to run.
+PICKLES = "pytorch_model*.bin"
+
+
+def load(kind: Any, source: str | os.PathLike[str], lost: str = "", **options: Any) -> Any:
+    """``kind.from_pretrained(source)`` for a class of `transformers`; ``source`` is a folder or a hub name.
+
+    ``lost`` says what could not be had where it fails; without it, what transformers raises goes through.
+    """
+    try:
+        with guarded(source):
+            return kind.from_pretrained(source, trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        if isinstance(error, WeftError) or not lost:
+            raise
+        raise WeftError(f"{source}: {lost} ({(str(error).strip() or type(error).__name__).splitlines()[0]})") from error
+
+
+def language_model(config: Any, **options: Any) -> Any:
+    """A language model of ``config``, a part of what a folder holds, with random weights."""
+    from transformers import AutoModelForCausalLM
+
+    with guarded(""):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
+
+
+def with_adapter(model: Any, name: str) -> Any:
+    """``model`` with the adapter of the folder ``name`` on it, by peft."""
+    from peft import PeftModel
+
+    with guarded(name):
+        return PeftModel.from_pretrained(model, name)
+
+
+@contextmanager
+def guarded(source: str | os.PathLike[str]) -> Iterator[None]:
+    """Around what reads ``source``: what would run code, or leave the folder, is refused in one sentence."""
+    folder = Path(source)
+    if os.fspath(source) and folder.is_dir():
+        for index in sorted(folder.glob("*.index.json")):
+            check_index(index)
+        _check_kernels(folder / "config.json")
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        raise WeftError(
+            f"{source}: its weights are a pickle that holds more than tensors, and could run code; "
+            f"convert them to safetensors where they were made, and use that"
+        ) from error
+    except (ValueError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise WeftError(
+                f"{source or 'the language model'} wants to run code of its own (auto_map), and weft runs no code that "
+                f"comes with a checkpoint; take a model of a type that transformers or `weft import` knows"
+            ) from error
+        raise
+
+
+def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
+    """A JSON file of a folder or hub repository; {} where it is ``optional`` and not there."""
+    try:
+        path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional, **where)
+        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise WeftError(f"{source}: cannot read {name} ({first}); give a folder or hub name") from error
+
+
+def check_processor(source: str | os.PathLike[str], **options: Any) -> None:
+    """Raises `WeftError` where the files of a weft processor name an audio tokenizer, which weft has none of.
+
+    transformers would load it, of any class and from any folder that the file names, without a word of trust.
+    """
+    where = {key: options[key] for key in ("cache_dir", "local_files_only", "revision", "token") if key in options}
+    for file in ("processor_config.json", "audio_tokenizer_config.json"):
+        raw = read_json(source, file, optional=True, **where)
+        if raw.get("audio_tokenizer") or raw.get("audio_tokenizer_class"):
+            raise WeftError(f"{source}: its {file} names an audio tokenizer, and weft has none; remove it")
+
+
+def check_safetensors(folder: Path, pickles: str = PICKLES, wanted: str = "model*.safetensors") -> None:
+    """Raises `WeftError` where the weights of a folder in weft's own layout are pickles only."""
+    found = sorted(folder.glob(pickles))
+    if found and not any(folder.glob(wanted)):
+        raise WeftError(
+            f"{found[0]}: a pickle, which can hold code, where weft writes safetensors and reads nothing else; convert "
+            f"it to safetensors where it was made (safetensors.torch.save_file), and put that in its place"
+        )
+
+
+def check_index(index: Path) -> None:
+    """Raises `WeftError` where an index of weights names a file outside of its folder, by its name or through a link.
+
+    The hub's cache links its snapshots to its blobs: links within one repository of the cache are of one folder.
+    """
+    folder = index.parent.resolve()
+    inside = [folder, folder.parent.parent / "blobs"] if folder.parent.name == "snapshots" else [folder]
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        files = {str(name): (folder / str(name)).resolve() for name in names}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeftError(f"{index}: not an index of weights ({error}); copy it again") from error
+    for name, file in sorted(files.items()):
+        if leaves(name) or not any(file.is_relative_to(place) for place in inside):
+            raise WeftError(
+                f"{index}: names {name!r}, which is outside of its folder; weights lie beside their index: copy the "
+                f"file there and name it without a path"
+            )
+
+
+def leaves(name: str) -> bool:
+    """Whether a path of a file, read on any system, may lead out of the folder that it starts from."""
+    return any(kind(name).is_absolute() or kind(name).drive or ".." in kind(name).parts for kind in _PATHS)
+
+
+_PATHS: tuple[Any, ...] = (PurePosixPath, PureWindowsPath)
+
+
+def _check_kernels(file: Path) -> None:
+    """Attention by the name of a hub repository is code to be downloaded and run."""
+    try:
+        named = list(_kernels(json.loads(file.read_text("utf-8"))))
+    except (OSError, ValueError, RecursionError):
+        return  # for whoever reads it as a configuration to say
+    if named:
+        raise WeftError(
+            f"{file}: wants to run code from the hub ({named[0]}), and weft runs no code that a checkpoint brings; "
+            f"remove its attn_implementation"
+        )
+
+
+def _kernels(value: Any, asked: bool = False) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _kernels(inner, asked or "_implementation" in key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _kernels(inner, asked)
+    elif asked and isinstance(value, str) and "/" in value:
+        yield value
