@@ -72,7 +72,15 @@ def test_units_of_the_original_keep_punctuation():
 
 def test_wer_of_the_original_beside_the_normalised_one():
     scores = speech.score_wer(rows(("Hello world", {"text": "hello, world."})), "en")
-    assert scores.figures == {"wer": 1.0, "wer_normalized": 0.0, "qwen_audio_wer": 1.0}
+    assert scores.figures == {
+        "wer": 1.0,
+        "wer_normalized": 0.0,
+        "cer_normalized": 0.0,
+        "wer_whisper": 0.0,
+        "qwen_audio_wer": 1.0,
+    }
+    hindi = speech.score_wer(rows(("मी", {"text": "मैं", "language": "hi"})))
+    assert hindi.figures["wer_normalized"] == 1 and hindi.figures["wer_whisper"] is None and len(hindi.notes) == 1
     assert speech.score_wer(rows(("你好吗", {"text": "你好", "language": "zh"}))).figures["qwen_audio_wer"] == 0.5
     assert speech.score_wer(rows(("", {"text": "a b"}), ("c", {"text": "c d"}))).figures["qwen_audio_wer"] == 0.75
     assert speech.score_wer(rows(("a", {"text": ""}))).figures["qwen_audio_wer"] is None

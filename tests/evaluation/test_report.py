@@ -80,7 +80,14 @@ def test_right_answers_get_full_marks(data):
         "chat": {"exact": 1.0},
         "detection": {"box_f1_50": 1.0},
         "refer": {"box_accuracy_50": 1.0, "box_f1_50": 1.0},
-        "transcribe": {"wer": 0.0, "wer_normalized": 0.0, "word_time_ms": 0.0, "word_time_coverage": 1.0},
+        "transcribe": {
+            "wer": 0.0,
+            "wer_normalized": 0.0,
+            "cer_normalized": 0.0,
+            "wer_whisper": 0.0,
+            "word_time_ms": 0.0,
+            "word_time_coverage": 1.0,
+        },
         "vqa": {"exact": 1.0},
     }
     assert all(s["right"] for s in report["samples"])
@@ -198,7 +205,7 @@ def test_the_page_draws_in_a_browser(data, tmp_path):
     page = f"file://{tmp_path / 'index.html'}"
     dom = subprocess.run([browser, *flags, page], capture_output=True, text=True, timeout=120).stdout
     assert dom.count('<article class="sample"') == 6
-    assert dom.count('class="figure"') == 9
+    assert dom.count('class="figure"') == 11
     assert dom.count("<rect") == 2 * 6  # boxes, each with its halo: one expected and given, two expected and given
     assert dom.count('class="word"') == 4
 

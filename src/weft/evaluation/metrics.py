@@ -14,6 +14,7 @@ from typing import ClassVar
 from weft.conversation import Box, Conversation, Part, Text, WeftError, Word, Words
 from weft.evaluation import constants, scorers
 from weft.evaluation.scorers import BoxTuple, Tally, pooled
+from weft.evaluation.text import letters, no_whisper_figure, normalized, units, whisper_normalized
 
 CHAT = "chat"  # the task key of samples that name none
 CAPTIONS = frozenset({"caption", "grounded_caption"})
@@ -76,6 +77,10 @@ class Metric(ABC):
     @abstractmethod
     def corpus(self, pairs: Sequence[Pair]) -> float | None: ...
 
+    def missing(self, pairs: Sequence[Pair]) -> str | None:
+        """Why there is no figure, in a sentence; None where there is one, or where a missing one says itself."""
+        return None
+
     @abstractmethod
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
         """What the best constant answer gets, and that answer as JSON-ready data."""
@@ -87,44 +92,67 @@ class TallyMetric(Metric):
     nothing: ClassVar[float | None] = None  # a sample's figure where there was nothing to count
 
     @abstractmethod
-    def tally(self, pair: Pair) -> Tally: ...
+    def tally(self, pair: Pair) -> Tally | None:
+        """The counts of one sample; None where this metric cannot mean anything of it, and so of no corpus with it."""
 
     def each(self, pairs: Sequence[Pair]) -> list[float | None]:
         tallies = [self.tally(p) for p in pairs]
-        return [t.value if t.out_of else self.nothing if not t.amount else 1.0 for t in tallies]
+        return [t and (t.value if t.out_of else self.nothing if not t.amount else 1.0) for t in tallies]
 
     def corpus(self, pairs: Sequence[Pair]) -> float | None:
-        return pooled([self.tally(p) for p in pairs]).value
+        tallies = [tally for p in pairs if (tally := self.tally(p)) is not None]
+        return pooled(tallies).value if len(tallies) == len(pairs) else None
 
 
 class WordErrorRate(TallyMetric):
     name, better, nothing = "wer", "lower", 0.0
     title = "WER"
-    says = "jiwer, words as written (characters for languages without spaces), pooled over the corpus"
+    says = "jiwer, words as written (letters where a script has no spaces), pooled over the corpus"
 
-    def text(self, parts: Sequence[Part], language: str | None) -> str:
-        return answer_text(parts)
+    def units(self, text: str, language: str | None) -> list[str] | None:
+        return units(text)
 
     def applies(self, pair: Pair) -> bool:
         return pair.task == "transcribe" or bool(answer_words(pair.expected))
 
-    def tally(self, pair: Pair) -> Tally:
-        expected, given = self.text(pair.expected, pair.language), self.text(pair.given, pair.language)
-        return scorers.word_errors(expected, given, pair.language)
+    def tally(self, pair: Pair) -> Tally | None:
+        expected, given = (self.units(answer_text(p), pair.language) for p in (pair.expected, pair.given))
+        return None if expected is None or given is None else scorers.unit_errors(expected, given)
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return constants.best_transcript(
-            [self.text(p.expected, p.language) for p in pairs], [p.language for p in pairs]
-        )
+        expected = [found for p in pairs if (found := self.units(answer_text(p.expected), p.language)) is not None]
+        return constants.best_transcript(expected) if len(expected) == len(pairs) else (None, "")
 
 
 class NormalizedWordErrorRate(WordErrorRate):
     name = "wer_normalized"
     title = "WER, normalised"
+    says = "as wer after weft's normaliser (docs/scores.md: case, punctuation and optional points off, all marks kept)"
+
+    def units(self, text: str, language: str | None) -> list[str] | None:
+        return units(normalized(text, language))
+
+
+class NormalizedCharacterErrorRate(WordErrorRate):
+    name = "cer_normalized"
+    title = "CER, normalised"
+    says = "letters with their marks after weft's normaliser, spaces left out, pooled over the corpus"
+
+    def units(self, text: str, language: str | None) -> list[str] | None:
+        return letters(normalized(text, language))
+
+
+class WhisperWordErrorRate(WordErrorRate):
+    name = "wer_whisper"
+    title = "WER, Whisper's normaliser"
     says = "as wer after Whisper's normaliser (English for language en, which joins spoken digits; basic otherwise)"
 
-    def text(self, parts: Sequence[Part], language: str | None) -> str:
-        return scorers.whisper_normalized(answer_text(parts), language)
+    def units(self, text: str, language: str | None) -> list[str] | None:
+        made = whisper_normalized(text, language)
+        return None if made is None else made.split()
+
+    def missing(self, pairs: Sequence[Pair]) -> str | None:
+        return no_whisper_figure([self.tally(p) is None for p in pairs])
 
 
 class WordTime(TallyMetric):
@@ -154,8 +182,7 @@ class WordTimeCoverage(WordTime):
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
         """That of the constant transcript, since `WordTime.constant` gives its words away."""
-        units = [" ".join(w.text for w in answer_words(p.expected)) for p in pairs]
-        _, answer = constants.best_transcript(units, [None] * len(units))
+        _, answer = constants.best_transcript([[w.text for w in answer_words(p.expected)] for p in pairs])
         words = [Word(w, 0, 0) for w in answer.split()]
         return pooled([scorers.word_times(answer_words(p.expected), words).coverage for p in pairs]).value, answer
 
@@ -207,7 +234,7 @@ class Exact(TallyMetric):
         return pair.task not in written and not answer_boxes(pair.expected) and not answer_words(pair.expected)
 
     def tally(self, pair: Pair) -> Tally:
-        return scorers.exact(answer_text(pair.expected), answer_text(pair.given))
+        return scorers.exact(answer_text(pair.expected), answer_text(pair.given), pair.language)
 
     def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
         return constants.best_exact([answer_text(p.expected) for p in pairs])
@@ -266,6 +293,8 @@ METRICS: dict[str, Metric] = {
     for m in (
         WordErrorRate(),
         NormalizedWordErrorRate(),
+        NormalizedCharacterErrorRate(),
+        WhisperWordErrorRate(),
         WordTime(),
         WordTimeCoverage(),
         BoxAccuracy(),
@@ -294,12 +323,13 @@ class Figures:
     constants: dict[str, dict[str, object]]  # the constant answer behind each baseline figure
     counts: dict[str, dict[str, int]]  # samples behind each figure
     samples: list[dict[str, float | None]]
+    notes: list[str]  # why a figure is missing
 
 
-def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None) -> Figures:
+def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None, *, baseline: bool = True) -> Figures:
     """Every metric on the samples it applies to, by task, beside the best constant answer."""
     metrics = metrics or list(METRICS.values())
-    figures = Figures({}, {}, {}, {}, [{} for _ in pairs])
+    figures = Figures({}, {}, {}, {}, [{} for _ in pairs], [])
     for task in sorted({p.task for p in pairs}):
         table = figures.metrics.setdefault(task, {})
         for metric in metrics:
@@ -309,9 +339,12 @@ def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None) -> Fig
             group = [pairs[i] for i in where]
             table[metric.name] = metric.corpus(group)
             figures.counts.setdefault(task, {})[metric.name] = len(group)
-            value, answer = metric.constant(group)
-            figures.baseline.setdefault(task, {})[metric.name] = value
-            figures.constants.setdefault(task, {})[metric.name] = answer
+            if note := metric.missing(group):
+                figures.notes.append(note)
+            if baseline:
+                value, answer = metric.constant(group)
+                figures.baseline.setdefault(task, {})[metric.name] = value
+                figures.constants.setdefault(task, {})[metric.name] = answer
             for i, one in zip(where, metric.each(group), strict=True):
                 figures.samples[i][metric.name] = one
     return figures

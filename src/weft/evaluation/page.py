@@ -18,7 +18,7 @@ import soundfile
 
 from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
 from weft.evaluation.report import beats, described, notes, shown
-from weft.evaluation.scorers import word_units
+from weft.evaluation.text import units
 from weft.files import whole_file
 from weft.media import audio_samples, load_audio, load_image
 
@@ -115,9 +115,7 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
         "error": sample["error"],
     }
     if "wer" in sample["scores"] and made["given"] is not None:
-        task = next((m.task for m in reversed(conversation.messages) if m.role == "user"), None)
-        language = None if task is None else task.get("to") or task.get("language")
-        made["diff"] = _diff(made["expected"]["text"], made["given"]["text"], language)
+        made["diff"] = _diff(made["expected"]["text"], made["given"]["text"])
     return made
 
 
@@ -166,13 +164,12 @@ def _answer(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"text": " ".join(t.strip() for t in texts if t.strip()), "boxes": boxes, "words": words}
 
 
-def _diff(expected: str, given: str, language: str | None) -> list[list[str]]:
+def _diff(expected: str, given: str) -> list[list[str]]:
     """``[kind, expected words, given words]`` along jiwer's alignment."""
-    expected, given = word_units(expected, language), word_units(given, language)
-    if not expected:
+    left, right = units(expected), units(given)
+    if not left:
         return [["insert", "", given]] if given else []
-    result = jiwer.process_words(expected, given)
-    left, right = expected.split(), given.split()
+    result = jiwer.process_words(" ".join(left), " ".join(right))
     return [
         [c.type, " ".join(left[c.ref_start_idx : c.ref_end_idx]), " ".join(right[c.hyp_start_idx : c.hyp_end_idx])]
         for c in result.alignments[0]

@@ -17,6 +17,7 @@ from weft.conversation.writing import dump_parts
 from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
 from weft.evaluation.page import write_page
 from weft.evaluation.report import write_json
+from weft.evaluation.text import NORMALISERS
 from weft.generation import Options, Reply
 from weft.media import image_size
 
@@ -155,7 +156,7 @@ def evaluate(
     if unread:
         lines = "1 sample" if len(unread) == 1 else f"{len(unread)} samples"
         report["signature"]["unread"] = unread
-        report["notes"] = [f"{lines} could not be read and are in no figure; the first: {unread[0]}"]
+        report.setdefault("notes", []).append(f"{lines} could not be read and are in no figure; the first: {unread[0]}")
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,16 +215,17 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
             }
         )
     figures = outcome.figures
+    remarks = {"notes": list(figures.notes)} if figures.notes else {}
     used = sorted({name for table in figures.metrics.values() for name in table}, key=list(METRICS).index)
     return {
         "metrics": figures.metrics,
         "baseline": figures.baseline,
         "samples": samples,
+        **remarks,
         "signature": {
             "scorer": "weft",
             "weft": versions(["weft"])["weft"],
-            "normaliser": "wer_normalized: Whisper's (English for en, basic otherwise); exact: NFKC, case, "
-            "spaces, outer punctuation; others: none",
+            "normaliser": NORMALISERS,
             "metrics": {name: METRICS[name].says for name in used},
             "packages": versions(("jiwer", "sacrebleu", "whisper-normalizer")),
             "constants": figures.constants,

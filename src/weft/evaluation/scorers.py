@@ -9,9 +9,6 @@ bottom)`` and words with times in seconds.
 from __future__ import annotations
 
 import math
-import re
-import string
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -20,15 +17,11 @@ from typing import NamedTuple
 import jiwer
 import numpy as np
 import sacrebleu
-from whisper_normalizer.basic import BasicTextNormalizer
-from whisper_normalizer.english import EnglishTextNormalizer
 
 from weft.conversation import Word
+from weft.evaluation.text import UNSPACED, canonical, normalized, primary, units
 
 IOU_THRESHOLD = 0.5
-
-# Written without spaces between words: scored by the character, as Whisper's paper does (arXiv 2212.04356, appendix C).
-UNSPACED = frozenset({"zh", "yue", "zh_tr", "ja", "th", "lo", "my", "km"})
 
 BoxTuple = tuple[float, float, float, float]
 
@@ -52,55 +45,27 @@ def pooled(tallies: Sequence[Tally]) -> Tally:
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def word_units(text: str, language: str | None = None) -> str:
-    """Text as space-separated scoring units: words, or characters for languages written without spaces."""
-    if language in UNSPACED:
-        return " ".join(c for c in text if not c.isspace())
-    return " ".join(text.split())
+def word_errors(expected: str, given: str) -> Tally:
+    """Substitutions, deletions and insertions over expected `units` (jiwer). Case and punctuation count."""
+    return unit_errors(units(expected), units(given))
 
 
-@cache
-def _normalizer(kind: str) -> BasicTextNormalizer | EnglishTextNormalizer:
-    if kind == "english":
-        return EnglishTextNormalizer()
-    return BasicTextNormalizer(split_letters=kind == "letters")
-
-
-def whisper_normalized(text: str, language: str | None = None) -> str:
-    """Whisper's normaliser: the English one for ``en``, the basic one otherwise (letters apart where unspaced).
-
-    The English one writes numbers as digits and joins them: "two two eight" becomes "228", one word.
-    """
-    kind = "english" if language == "en" else "letters" if language in UNSPACED else "basic"
-    return " ".join(_normalizer(kind)(text).split())
-
-
-def word_errors(expected: str, given: str, language: str | None = None) -> Tally:
-    """Substitutions, deletions and insertions over expected words (jiwer). Case and punctuation count."""
-    expected, given = word_units(expected, language), word_units(given, language)
+def unit_errors(expected: Sequence[str], given: Sequence[str]) -> Tally:
     if not expected:
-        # jiwer divides by zero here; insertions still count in the pooled figure.
-        return Tally(len(given.split()), 0)
-    result = jiwer.process_words(expected, given)
-    return Tally(
-        result.substitutions + result.deletions + result.insertions,
-        result.hits + result.substitutions + result.deletions,
-    )
+        # jiwer's rate would be a count of words here; insertions still count in the pooled figure.
+        return Tally(len(given), 0)
+    result = jiwer.process_words(" ".join(expected), " ".join(given))
+    return Tally(result.substitutions + result.deletions + result.insertions, len(expected))
 
 
-def canonical(text: str) -> str:
-    """Text for exact match: NFKC, casefolded, spaces collapsed, punctuation at both ends removed."""
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return text.strip(string.punctuation + string.whitespace + "。、，！？“”‘’「」")
-
-
-def exact(expected: str, given: str) -> Tally:
-    return Tally(float(canonical(expected) == canonical(given)), 1)
+def exact(expected: str, given: str, language: str | None = None) -> Tally:
+    return Tally(float(canonical(expected, language) == canonical(given, language)), 1)
 
 
 def bleu_tokenizer(language: str | None) -> str:
     """sacrebleu's tokenizer: its default for spaced languages, characters for the others (no extra dictionary)."""
-    return "zh" if language in ("zh", "yue", "zh_tr") else "char" if language in UNSPACED else "13a"
+    code = primary(language)
+    return "zh" if code in ("zh", "yue") else "char" if code in UNSPACED else "13a"
 
 
 def bleu(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None] | None = None) -> float:
@@ -138,8 +103,8 @@ def cider(expected: Sequence[str], given: Sequence[str], languages: Sequence[str
     only where it is fed the same tokens. One sample alone scores 0: no n-gram is rare in one document.
     """
     languages = languages or [None] * len(expected)
-    refs = [_ngrams(_caption_tokens(t, lang)) for t, lang in zip(expected, languages, strict=True)]
-    hyps = [_ngrams(_caption_tokens(t, lang)) for t, lang in zip(given, languages, strict=True)]
+    refs = [_ngrams(units(normalized(t, lang))) for t, lang in zip(expected, languages, strict=True)]
+    hyps = [_ngrams(units(normalized(t, lang))) for t, lang in zip(given, languages, strict=True)]
     frequency: Counter[tuple[str, ...]] = Counter(gram for ref in refs for gram in ref)
     log_documents = math.log(max(len(refs), 1))
 
@@ -158,10 +123,6 @@ def cider(expected: Sequence[str], given: Sequence[str], languages: Sequence[str
     return scores
 
 
-def _caption_tokens(text: str, language: str | None) -> list[str]:
-    return re.findall(r"[\w']+", word_units(text.casefold(), language))
-
-
 def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
     return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
 
@@ -177,7 +138,7 @@ class TimeScore(NamedTuple):
 
 
 def match_words(expected: Sequence[Word], given: Sequence[Word]) -> list[tuple[int, int]]:
-    """Index pairs of equal words in the minimum-edit alignment (jiwer). Case and punctuation are ignored here."""
+    """Index pairs of words that are equal by weft's normaliser, in the minimum-edit alignment (jiwer)."""
     if not expected or not given:
         return []
     result = jiwer.process_words(" ".join(map(_key, expected)), " ".join(map(_key, given)))
@@ -205,7 +166,7 @@ def word_times(expected: Sequence[Word], given: Sequence[Word]) -> TimeScore:
 
 def _key(word: Word) -> str:
     """One alignment token: never empty and without spaces inside, so that indices stay those of the words."""
-    return canonical(word.text).replace(" ", "_") or word.text.strip().replace(" ", "_") or "_"
+    return normalized(word.text).replace(" ", "_") or "_".join(word.text.split()) or "_"
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from weft.evaluation.published.rows import Row, Scores, mean
-from weft.evaluation.scorers import word_units
+from weft.evaluation.text import normalized, units
 
 Gram = tuple[str, ...]
 SIGMA = 6.0
@@ -40,8 +40,8 @@ _CLITIC = re.compile(r"(.+?)(n't|'(?:s|m|d|ll|re|ve))$")
 
 
 def words(text: str, language: str | None = None) -> list[str]:
-    """Lower-cased words without punctuation; characters for languages without spaces. What ``weft evaluate`` uses."""
-    return re.findall(r"[\w']+", word_units(text.casefold(), language))
+    """What weft's normaliser makes of it, as ``weft evaluate`` does."""
+    return units(normalized(text, language))
 
 
 def ptb_like(text: str, language: str | None = None) -> list[str]:

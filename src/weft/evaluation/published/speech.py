@@ -18,10 +18,14 @@ from typing import NamedTuple
 
 import jiwer
 
-from weft.conversation import Word
+from weft.conversation import Text, Word
 from weft.evaluation import scorers
+from weft.evaluation.metrics import METRICS, Pair, score
 from weft.evaluation.published.rows import Row, Scores
 from weft.evaluation.scorers import Tally, pooled
+from weft.evaluation.text import NORMALISERS
+
+RATES = ("wer", "wer_normalized", "cer_normalized", "wer_whisper")
 
 _TAG = re.compile(r"<\|.*?\|>")
 _STAMP = re.compile(r"<\|\d{1,2}\.\d+\|>")
@@ -52,32 +56,22 @@ def without_tags(text: str) -> str:
     return " ".join(_TAG.sub(" ", text).split())
 
 
-def _word_figures(rows: Sequence[Row], language: str | None) -> tuple[dict[str, Tally], list[dict[str, Tally]]]:
-    each = []
-    for row in rows:
-        code = row.language(language)
-        expected = row.reference.string("text", "answer")
-        plain, given = without_tags(expected), without_tags(row.prediction)
-        normal = [scorers.whisper_normalized(text, code) for text in (plain, given)]
-        each.append(
-            {
-                "wer": scorers.word_errors(plain, given, code),
-                "wer_normalized": scorers.word_errors(normal[0], normal[1], code),
-                "qwen_audio_wer": original_errors(expected, row.prediction, code),
-            }
-        )
-    return {name: pooled([one[name] for one in each]) for name in each[0]}, each
-
-
 def score_wer(rows: Sequence[Row], language: str | None = None) -> Scores:
-    """References: ``text``, and ``language`` (or one given for all): characters for those without spaces."""
-    total, each = _word_figures(rows, language)
+    """References: ``text``, and ``language`` (or one given for all)."""
+    texts = [row.reference.string("text", "answer") for row in rows]
+    pairs = [
+        Pair("transcribe", (Text(without_tags(text)),), (Text(without_tags(row.prediction)),), row.language(language))
+        for text, row in zip(texts, rows, strict=True)
+    ]
+    figures = score(pairs, [METRICS[name] for name in RATES], baseline=False)
+    originals = [original_errors(t, r.prediction, p.language) for t, r, p in zip(texts, rows, pairs, strict=True)]
     return Scores(
-        {name: tally.value for name, tally in total.items()},
-        [{name: tally.value for name, tally in one.items()} for one in each],
-        {name: SAYS[name] for name in total},
+        figures.metrics["transcribe"] | {"qwen_audio_wer": pooled(originals).value},
+        [one | {"qwen_audio_wer": tally.value} for one, tally in zip(figures.samples, originals, strict=True)],
+        {name: METRICS[name].says for name in RATES} | {"qwen_audio_wer": SAYS["qwen_audio_wer"]},
         ("jiwer", "whisper-normalizer"),
-        _settings(rows, language),
+        {"languages": sorted({p.language or "not given" for p in pairs}), "normaliser": NORMALISERS},
+        figures.notes,
     )
 
 
@@ -162,7 +156,7 @@ def spoken_words(text: str) -> list[Word]:
 
 def score_srwt(rows: Sequence[Row], language: str | None = None) -> Scores:
     """References: ``text`` with times (``<|0.19|>glad<|0.45|>``), and ``language`` (or one given for all)."""
-    total, words = _word_figures(rows, language)
+    words = score_wer(rows, language)
     texts = [row.reference.string("text", "answer") for row in rows]
     expected = [read_times(text) for text in texts]
     if not any(expected):
@@ -170,11 +164,11 @@ def score_srwt(rows: Sequence[Row], language: str | None = None) -> Scores:
     given = [read_times(row.prediction) for row in rows]
     times = [scorers.word_times(spoken_words(t), spoken_words(r.prediction)) for t, r in zip(texts, rows, strict=True)]
     each: list[dict[str, float | None]] = []
-    for one, time, x, y in zip(words, times, expected, given, strict=True):
+    for one, time, x, y in zip(words.each, times, expected, given, strict=True):
         aas = original_shift(x, y).value if x and y else None
         each.append(
             {"qwen_audio_aas_seconds": aas, "word_time_ms": time.error.value, "word_time_coverage": time.coverage.value}
-            | {name: tally.value for name, tally in one.items()}
+            | one
         )
     malformed = sum(y is None for y in given)
     figures = {
@@ -182,28 +176,17 @@ def score_srwt(rows: Sequence[Row], language: str | None = None) -> Scores:
         "word_time_ms": pooled([t.error for t in times]).value,
         "word_time_coverage": pooled([t.coverage for t in times]).value,
         "without_times": malformed / len(rows),
-    } | {name: tally.value for name, tally in total.items()}
-    notes = []
+    } | words.figures
+    notes = list(words.notes)
     if malformed:
         notes.append(
             f"{malformed} of {len(rows)} answers hold no time: the original's AAS stops where answers and references "
             "differ in that, and pairs wrong lines where the numbers agree"
         )
-    return Scores(figures, each, SAYS, ("jiwer", "whisper-normalizer"), _settings(rows, language), notes)
-
-
-def _settings(rows: Sequence[Row], language: str | None) -> dict[str, object]:
-    codes = sorted({row.language(language) or "not given" for row in rows})
-    return {
-        "languages": codes,
-        "normaliser": "wer_normalized: Whisper's (English for en, basic otherwise); qwen_audio_wer: lower case, "
-        "punctuation kept; wer: none",
-    }
+    return Scores(figures, each, SAYS | words.says, words.packages, words.settings, notes)
 
 
 SAYS = {
-    "wer": "rate: jiwer, words as written without tags (characters for languages without spaces), pooled",
-    "wer_normalized": "rate: as wer after Whisper's normaliser",
     "qwen_audio_wer": "rate: Qwen-Audio's evaluate_asr.py and evaluate_srwt.py (lower case, punctuation kept, "
     "characters for zh alone), pooled",
     "qwen_audio_aas_seconds": "seconds: Qwen-Audio's evaluate_srwt.py, start and end shift summed over aligned words",
