@@ -29,8 +29,8 @@ from weft.recipes import RECIPES, load_recipe, sizes
 from weft.recipes.datasets import play
 from weft.training.build import build_model
 from weft.training.export import save_model
-from weft.training.loop import train
 from weft.training.recipe import Evaluation, ModelSpec, PartTraining, Recipe, Stage
+from weft.training.run import train
 
 TRAIN_SEED, TEST_SEED, SAMPLES, HELD_OUT = 1, 2, 240, 12
 # A Whisper's decoder that starts from nothing hears late (another's clip gives as likely an answer until then), and at

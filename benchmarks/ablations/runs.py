@@ -17,10 +17,10 @@ from weft.data.loader import SourceSpec, TrainingData
 from weft.evaluation.run import evaluate
 from weft.generation import Options, load
 from weft.training.build import build_model
-from weft.training.loop import train
 from weft.training.optim import build_optimizer, embedding_ids
 from weft.training.parts import apply_parts
 from weft.training.recipe import PART_NAMES, Listen, Optim, PartTraining, Recipe, Source, Stage
+from weft.training.run import train
 from weft.training.update import backward
 
 # Samples of an update, alike in every arm: rows are not packed, so that shorter samples are not more samples.

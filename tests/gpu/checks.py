@@ -16,9 +16,9 @@ from tiny_model import tiny as tiny_chat
 from training_world import picture, speech, text, tiny_recipe, write
 from weft.models import attention
 from weft.models.attention import TESTED_FAMILIES
-from weft.training.loop import train
 from weft.training.ranks import Ranks
 from weft.training.recipe import Evaluation, Listen, Lora, PartTraining
+from weft.training.run import train
 
 LENGTHS = (9, 1, 14, 3)
 

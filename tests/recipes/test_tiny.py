@@ -11,8 +11,8 @@ from weft.playground import tasks
 from weft.recipes import RECIPES, load_recipe, sizes
 from weft.training.build import build_model
 from weft.training.export import save_model
-from weft.training.loop import train
 from weft.training.recipe import PART_NAMES
+from weft.training.run import train
 
 PREFIXES = {name: f"{name}." for name in PART_NAMES} | {"language": "language_model."}
 STEPS, SAMPLES = 20, 24

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from training_world import tiny_recipe, tiny_spec, write
 from weft.data.augment import Augment
-from weft.training.loop import train
+from weft.training.run import train
 
 CHILD = """
 import sys
-from weft.training.loop import train
+from weft.training.run import train
 from weft.training.recipe import Recipe
 train(Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2])
 """

@@ -19,17 +19,18 @@ from safetensors.torch import load_file
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.training.build import build_model
 from weft.training.export import save_model
-from weft.training.loop import train
 from weft.training.recipe import Listen, Lora, ModelSpec, Optim, PartTraining, Recipe
+from weft.training.run import train
 
 CHILD = """
 import hashlib, os, sys, torch
 from weft.conversation import WeftError
-from weft.training import loop
-from weft.training.loop import Interrupted, train
+from weft.training import run, stage
+from weft.training.endings import Interrupted
+from weft.training.run import train
 from weft.training.recipe import Recipe
 if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
-    forward, times = loop.backward, []
+    forward, times = stage.backward, []
 
     def broken(model, *args, **kwargs):
         times.append(1)
@@ -38,18 +39,18 @@ if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
                 next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
         return forward(model, *args, **kwargs)
 
-    loop.backward = broken
+    stage.backward = broken
 resume = sys.argv[1] == "resume"
-finish = loop.Run._finish
+merge = run.merge_lora
 
 
-def telling(run):
-    weights = b"".join(p.detach().float().numpy().tobytes() for p in run.model.parameters())
+def telling(model):
+    merge(model)
+    weights = b"".join(p.detach().float().numpy().tobytes() for p in model.parameters())
     print("weights", hashlib.sha256(weights).hexdigest())
-    return finish(run)
 
 
-loop.Run._finish = telling
+run.merge_lora = telling
 try:
     train(None if resume else Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2], resume=resume)
 except Interrupted as stop:

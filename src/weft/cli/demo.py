@@ -95,10 +95,11 @@ def demo_recipe(data: Path, steps: int) -> Recipe:
 
 def _train(recipe: Recipe, run: Path, model: Path) -> None:
     """Trains, or goes on with a run that was stopped."""
-    from weft.training.folder import reopen
-    from weft.training.loop import Interrupted, train
+    from weft.training.endings import Interrupted
+    from weft.training.folder import RunFolder
+    from weft.training.run import train
 
-    resume = (run / "recipe.json").exists() and reopen(run)[0] == recipe
+    resume = (run / "recipe.json").exists() and RunFolder.reopen(run).recipe == recipe
     if run.exists() and not resume:
         shutil.rmtree(run)
     try:

@@ -60,14 +60,14 @@ def train(
     """
     from weft.recipes import RECIPES, load_recipe
     from weft.recipes.bundled import model_spec
-    from weft.training.folder import reopen
+    from weft.training.folder import RunFolder
     from weft.training.overrides import override
 
     extra = _settings(changes, on_bad_sample, workers, threads)
     if resume is not None:
         if recipe is not None or size is not None or model is not None or stage or data or out is not None:
             raise WeftError("--resume takes the recipe, the data and the folder from the run; give no others")
-        chosen = override(reopen(resume)[0], extra)
+        chosen = override(RunFolder.reopen(resume).recipe, extra)
         _run(chosen, resume, resume=True)
         return
     if recipe is None:
@@ -146,8 +146,9 @@ def finetune(
 
 def _run(recipe: Recipe, run: Path, **options: Any) -> None:
     from weft.cli.terminal import err, out
-    from weft.training.loop import Interrupted, train
+    from weft.training.endings import Interrupted
     from weft.training.ranks import talks
+    from weft.training.run import train
 
     try:
         folder = train(recipe, run, evaluate=_metrics, console=err, **options)

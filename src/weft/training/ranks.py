@@ -1,15 +1,14 @@
-"""Several processes train one model: each takes its slices of the plan, and gradients are summed over all.
+"""Several processes train one model, each on its slices of the plan: who they are, and how they talk.
 
 torchrun starts them and says through the environment who each is; a process that it did not start is alone, and then
-nothing here does anything. Every rank holds the whole model and its optimizer, and makes the same update from the same
-sums, so nothing is sent but gradients and a few numbers. What is done once (writing, evaluating, telling) the first
-rank does while the others wait.
+nothing here does anything. What is done once (writing, evaluating, telling) the first rank does while the others wait.
+What they do together with gradients is in `parallel`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,12 +16,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from weft.conversation import WeftError
 
 T = TypeVar("T")
-BUCKET = 1 << 24  # gradient entries sent at once: 64 MiB
 WAIT = timedelta(days=1)  # an evaluation, or measuring a large data set, may keep the others waiting for long
 
 
@@ -58,22 +55,22 @@ class Ranks:
 
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over the ranks."""
-        return self._reduced(values, dist.ReduceOp.SUM)
+        return self.reduced(values, dist.ReduceOp.SUM)
 
     def largest(self, value: int) -> int:
         """The largest of the ranks' numbers: a signal that one of them got is all of theirs."""
-        return int(self._reduced([value], dist.ReduceOp.MAX)[0])
+        return int(self.reduced([value], dist.ReduceOp.MAX)[0])
 
     def told(self, value: float) -> float:
         """The first rank's number."""
-        return self._reduced([value if self.first else 0.0], dist.ReduceOp.SUM)[0]
+        return self.reduced([value if self.first else 0.0], dist.ReduceOp.SUM)[0]
 
     def gathered(self, items: list[Any]) -> list[Any]:
         """The items of all ranks, in the order of the ranks."""
         if self.world == 1:
             return items
         found: list[Any] = [None] * self.world
-        with _others():
+        with others():
             dist.all_gather_object(found, items)
         return [item for each in found for item in each]
 
@@ -97,28 +94,12 @@ class Ranks:
         result: Any = self.lead(work)
         return result if self.first else work()
 
-    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Every gradient becomes the sum over the ranks. One that no rank has stays None."""
-        if self.world == 1:
-            return
-        trained = list(parameters)
-        present = self._reduced([p.grad is not None for p in trained], dist.ReduceOp.MAX)
-        there = [p for p, some in zip(trained, present, strict=True) if some]
-        for p in there:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        for bucket in _buckets(there):
-            flat = torch.cat([p.grad.flatten() for p in bucket if p.grad is not None])
-            with _others():
-                dist.all_reduce(flat)
-            for p, summed in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                p.grad = summed.view_as(p)
-
-    def _reduced(self, values: Sequence[float], how: Any) -> list[float]:
+    def reduced(self, values: Sequence[float], how: Any) -> list[float]:
+        """Each number as the ranks' numbers make it."""
         if self.world == 1:
             return list(values)
         numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
-        with _others():
+        with others():
             dist.all_reduce(numbers, how)
         return numbers.tolist()
 
@@ -143,19 +124,9 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    bucket: list[nn.Parameter] = []
-    for p in parameters:
-        if bucket and sum(b.numel() for b in bucket) + p.numel() > BUCKET:
-            yield bucket
-            bucket = []
-        bucket.append(p)
-    if bucket:
-        yield bucket
-
-
 @contextmanager
-def _others() -> Iterator[None]:
+def others() -> Iterator[None]:
+    """What torch says where another rank is gone, in a sentence."""
     try:
         yield
     except RuntimeError as error:

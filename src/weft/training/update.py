@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
 
 from weft.data.loader import Batch
 from weft.models.loss import sent
@@ -119,14 +118,3 @@ def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
 def _autocast(model: Any, precision: Precision) -> torch.autocast:
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
-    """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
-    trained = [p for p in parameters if p.grad is not None]
-    if not trained:
-        return 0.0
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if limit is not None and math.isfinite(float(norm)):
-        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-    return float(norm)

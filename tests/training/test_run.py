@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import contextmanager
 from io import StringIO
 from itertools import islice
 
@@ -18,11 +19,14 @@ from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
-from weft.training import loop
+from weft.training import folder, stage
 from weft.training.build import build_model
+from weft.training.endings import Interrupted, NotFinite
 from weft.training.export import save_model
-from weft.training.loop import Interrupted, NotFinite, Run, train
+from weft.training.log import Log
+from weft.training.ranks import Ranks
 from weft.training.recipe import Evaluation, Listen, ModelSpec, Optim, PartTraining, Source, Stage
+from weft.training.run import train
 from weft.training.update import backward
 
 QUIET = Console(file=StringIO())
@@ -43,6 +47,25 @@ def dev(tmp_path_factory):
 
 def go(recipe, run, **options):
     return train(recipe, run, **{"console": QUIET, **options})
+
+
+@contextmanager
+def after_step(number, act):
+    """``act`` happens as soon as the log has that step."""
+    with pytest.MonkeyPatch.context() as patch:
+        step = Log.step
+
+        def then(self, **values):
+            step(self, **values)
+            if values["step"] == number:
+                act()
+
+        patch.setattr(Log, "step", then)
+        yield
+
+
+def stop_dead():
+    raise KeyboardInterrupt  # at once: nothing more is saved
 
 
 def weights(path):
@@ -88,16 +111,9 @@ def test_interrupted_and_resumed_is_bit_for_bit_the_same(data, tmp_path):
     recipe = tiny_recipe(data, spec, augment=AUGMENT, steps=7, accumulate=2)
     whole = go(recipe, tmp_path / "whole")
 
-    class Stopped(Run):
-        def _record(self, *args):
-            super()._record(*args)
-            if self.step == 5:
-                raise KeyboardInterrupt  # at once: nothing more is saved
-
     run = tmp_path / "cut"
-    loop.folder.create(run, recipe, run / "final", False)
-    with pytest.raises(KeyboardInterrupt):
-        Stopped(recipe, run, run / "final", False, None, QUIET).go()
+    with after_step(5, stop_dead), pytest.raises(KeyboardInterrupt):
+        go(recipe, run)
     assert ckpt.newest(run / "checkpoints").step == 4
     resumed = go(None, run, resume=True)
     assert same(weights(whole), weights(resumed))
@@ -123,21 +139,13 @@ def test_a_finished_run_resumes_to_its_model(data, tmp_path):
     assert [r["step"] for r in records(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path, monkeypatch):
+def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
     recipe = tiny_recipe(data, steps=6, recipe={"checkpoint_every": 100})
     whole = go(recipe, tmp_path / "whole")
-    record = Run._record
-
-    def kill(self, *args):
-        record(self, *args)
-        if self.step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patch:
-        patch.setattr(Run, "_record", kill)
-        with pytest.raises(Interrupted, match=r"SIGTERM and saved at step 3; go on with: weft train --resume") as stop:
-            go(recipe, tmp_path / "run")
+    said = pytest.raises(Interrupted, match=r"SIGTERM and saved at step 3; go on with: weft train --resume")
+    with after_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)), said as stop:
+        go(recipe, tmp_path / "run")
     assert stop.value.status == 143 and signal.getsignal(signal.SIGTERM) == before
     assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
 
@@ -209,7 +217,7 @@ def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(dat
         return {"loss": float("nan")} if len(calls) == 4 else calls[-1]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "backward", broken)
+        patch.setattr(stage, "backward", broken)
         said = r"step 4: the loss is not finite on .*jsonl:\d+.*lower the learning rate.*at step 3: weft train"
         with pytest.raises(NotFinite, match=said):
             go(recipe, tmp_path / "run")
@@ -261,16 +269,9 @@ def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path):
     recipe = recipe.model_copy(update={"stages": (first, second)})
     whole = go(recipe, tmp_path / "whole")
 
-    class Stopped(Run):
-        def _record(self, *args):
-            super()._record(*args)
-            if self.step == 5:
-                raise KeyboardInterrupt
-
     run = tmp_path / "run"
-    loop.folder.create(run, recipe, run / "final", False)
-    with pytest.raises(KeyboardInterrupt):
-        Stopped(recipe, run, run / "final", False, None, QUIET).go()
+    with after_step(5, stop_dead), pytest.raises(KeyboardInterrupt):
+        go(recipe, run)
     resumed = go(None, run, resume=True)
     assert same(weights(whole), weights(resumed))
     assert not any("lora" in k for k in weights(resumed))
@@ -314,9 +315,9 @@ def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data,
 def test_which_way_is_up_is_what_the_metrics_say():
     from weft.evaluation.metrics import METRICS
 
-    assert loop.lower_is_better("loss") and loop.lower_is_better("transcribe.wer_normalized")
+    assert stage.lower_is_better("loss") and stage.lower_is_better("transcribe.wer_normalized")
     for name, metric in METRICS.items():
-        assert loop.lower_is_better(f"task.{name}") == (metric.better == "lower"), name
+        assert stage.lower_is_better(f"task.{name}") == (metric.better == "lower"), name
 
 
 def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(data, tmp_path):
@@ -362,11 +363,11 @@ def test_an_unknown_metric_is_named(data, dev, tmp_path):
 
 
 def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.folder.Pace, "LAST", 4)
-    monkeypatch.setattr(loop.folder.Pace, "FIRST", 1)
-    real = loop.folder.Pace.after
+    monkeypatch.setattr(folder.Pace, "LAST", 4)
+    monkeypatch.setattr(folder.Pace, "FIRST", 1)
+    real = folder.Pace.after
     # Ten seconds an update, whatever the clock says: six to a minute.
-    monkeypatch.setattr(loop.folder.Pace, "after", lambda self, seconds: real(self, 10.0))
+    monkeypatch.setattr(folder.Pace, "after", lambda self, seconds: real(self, 10.0))
     recipe = tiny_recipe(data, steps=12, minutes=1.0)
     go(recipe, tmp_path / "run")
     planned = json.loads((tmp_path / "run" / "steps.json").read_text())["0"]["steps"]
@@ -374,10 +375,10 @@ def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
 
 
 def test_minutes_that_change_are_measured_again(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.folder.Pace, "LAST", 4)
-    monkeypatch.setattr(loop.folder.Pace, "FIRST", 1)
-    real = loop.folder.Pace.after
-    monkeypatch.setattr(loop.folder.Pace, "after", lambda self, seconds: real(self, 10.0))
+    monkeypatch.setattr(folder.Pace, "LAST", 4)
+    monkeypatch.setattr(folder.Pace, "FIRST", 1)
+    real = folder.Pace.after
+    monkeypatch.setattr(folder.Pace, "after", lambda self, seconds: real(self, 10.0))
     out = go(tiny_recipe(data, steps=3, minutes=1.0), tmp_path / "run")  # minutes count, not steps
     assert len(records(tmp_path / "run")) == 6
     for recipe, steps in ((tiny_recipe(data, steps=3, minutes=2.0), 18), (tiny_recipe(data, steps=20), 20)):
@@ -429,10 +430,10 @@ def test_a_mistake_found_at_the_start_leaves_the_place_free(data, tmp_path):
 
 @pytest.mark.parametrize("error", [NotFinite("the loss is not finite"), ckpt.DiskFull("the disk is full")])
 def test_a_run_that_its_message_speaks_of_stays(data, tmp_path, monkeypatch, error):
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(Run, "_update", fail)
+    monkeypatch.setattr(stage, "backward", fail)
     with pytest.raises(type(error), match="weft train --resume"):
         go(tiny_recipe(data, steps=1), tmp_path / "run")
     assert (tmp_path / "run" / "log.jsonl").exists()
@@ -516,7 +517,7 @@ def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_update(da
             os.kill(os.getpid(), signal.SIGTERM)  # too late for this answer
         return value
 
-    monkeypatch.setattr(loop.Ranks, "largest", largest)
+    monkeypatch.setattr(Ranks, "largest", largest)
     with pytest.raises(Interrupted):
         go(tiny_recipe(data, steps=6, recipe={"checkpoint_every": 1000}), tmp_path / "run")
     told = [i for i, value in enumerate(asked) if value]

@@ -1,0 +1,54 @@
+"""Gradients over all ranks: each holds the whole model and its optimizer, and makes the same update from one sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from weft.training.ranks import Ranks, others
+
+BUCKET = 1 << 24  # gradient entries sent at once: 64 MiB
+
+
+def add_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
+    """Every gradient becomes the sum over the ranks. One that no rank has stays None."""
+    if ranks.world == 1:
+        return
+    trained = list(parameters)
+    present = ranks.reduced([p.grad is not None for p in trained], dist.ReduceOp.MAX)
+    there = [p for p, some in zip(trained, present, strict=True) if some]
+    for p in there:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    for bucket in _buckets(there):
+        flat = torch.cat([p.grad.flatten() for p in bucket if p.grad is not None])
+        with others():
+            dist.all_reduce(flat)
+        for p, summed in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
+            p.grad = summed.view_as(p)
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    bucket: list[nn.Parameter] = []
+    for p in parameters:
+        if bucket and sum(b.numel() for b in bucket) + p.numel() > BUCKET:
+            yield bucket
+            bucket = []
+        bucket.append(p)
+    if bucket:
+        yield bucket
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
+    """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
+    trained = [p for p in parameters if p.grad is not None]
+    if not trained:
+        return 0.0
+    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+    if limit is not None and math.isfinite(float(norm)):
+        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return float(norm)

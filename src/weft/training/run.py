@@ -1,0 +1,150 @@
+"""A run: a folder is made or opened again, the recipe's stages follow each other in it, and a model is left.
+
+A run folder holds ``recipe.json`` (resolved), ``run.json`` (versions, revision, where the model goes), ``log.jsonl``,
+``progress.png``, ``checkpoints/``, ``lengths/`` and, between stages, ``stages/``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from weft.conversation import WeftError
+from weft.files import is_full
+from weft.training import checkpoint as ckpt
+from weft.training import picture
+from weft.training.build import build_model
+from weft.training.endings import Agreed, Signals, saved_at_the_end
+from weft.training.export import round_as_saved, save_adapter, save_model
+from weft.training.folder import RunFolder, located
+from weft.training.log import Log, clock, cut_log
+from weft.training.memory import give_back_large_blocks
+from weft.training.parts import merge_lora
+from weft.training.ranks import ALONE, Ranks, leave
+from weft.training.recipe import Recipe
+from weft.training.stage import Evaluate, Process, Progress, StageRun, count
+
+
+def train(
+    recipe: Recipe | None,
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    out: str | Path | None = None,
+    adapter_only: bool = False,
+    console: Console | None = None,
+) -> Path:
+    """Train a recipe in ``run_dir``; returns the folder of the final model (``out``, or ``run_dir/final``).
+
+    With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
+    ``evaluate`` scores generated answers during training where a stage names a metric. Raises `Interrupted` after
+    SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by torchrun, this is
+    one rank of several (`ranks`).
+    """
+    path, ranks = Path(run_dir), Ranks.start()
+    recipe = located(recipe) if recipe is not None else None
+    if resume:
+        folder = ranks.after_first(partial(RunFolder.reopen, path, recipe))
+        if folder.out.exists():
+            if console is not None and ranks.first:
+                console.print(f"{path} is finished; its model is there", soft_wrap=True)
+            return folder.out
+    else:
+        if recipe is None:
+            raise WeftError("give a recipe")
+        folder = RunFolder(path, recipe, Path(out) if out is not None else path / "final", adapter_only)
+        ranks.lead(folder.create)
+    one = Run(folder, ranks, evaluate, console)
+    try:
+        final = one.go()
+    except (Agreed, ckpt.DiskFull):
+        raise  # its message speaks of the folder
+    except WeftError:
+        if not resume and not one.progress.step and ranks.world == 1:
+            shutil.rmtree(path, ignore_errors=True)  # the mended command is to find the place free
+        raise
+    leave()
+    return final
+
+
+class Run:
+    """One process's work on a run folder."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        ranks: Ranks = ALONE,
+        evaluate: Evaluate | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.folder, self.ranks, self.evaluate, self.console = folder, ranks, evaluate, console
+        self.found = ckpt.newest(folder.checkpoints)
+        self.progress = Progress.of(self.found)
+        self.stage: StageRun | None = None  # the one at work
+
+    def go(self) -> Path:
+        """Every stage that is left; gives the folder of the final model."""
+        begun = time.monotonic()
+        path, recipe, ranks, at = self.folder.path, self.folder.recipe, self.ranks, self.progress
+        if recipe.threads:
+            torch.set_num_threads(recipe.threads)
+        give_back_large_blocks()
+        with (
+            Signals() as signals,
+            self._drawn_at_the_end(),
+            saved_at_the_end(path, ranks, self._save, lambda: at.saved),
+        ):
+            ranks.lead(partial(cut_log, self.folder.log, at.step))
+            telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
+            with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
+                process = Process(self.folder, ranks, log, signals, self.evaluate, at)
+                model, processor = build_model(self.folder.model_of(at.stage))
+                model.to(ranks.device)
+                log.write("start", step=at.step, parameters=count(model.parameters()))
+                found = self.found
+                for number in range(at.stage, len(recipe.stages)):
+                    self.stage = StageRun(process, model, processor, number, found)
+                    self.stage.train()
+                    self._pass_on(model, processor, number)
+                    found = None
+                log.write("end", step=at.step)
+                log.say(f"done in {clock(time.monotonic() - begun)}; the model is {self.folder.out}")
+        return self.folder.out
+
+    def _save(self) -> None:
+        if self.stage is not None and self.progress.step != self.progress.saved:
+            self.stage.save()
+
+    def _pass_on(self, model: Any, processor: Any, number: int) -> None:
+        """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
+        folder, lead = self.folder, self.ranks.lead
+        last = number == len(folder.recipe.stages) - 1
+        if last and folder.adapter_only:
+            start, stage = folder.model_of(number), folder.recipe.stages[number]
+            lead(partial(save_adapter, model, processor, folder.out, start, stage))
+            return
+        merge_lora(model)
+        lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))
+        if not last and not self.ranks.first:
+            round_as_saved(model)
+
+    @contextmanager
+    def _drawn_at_the_end(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self.ranks.first:
+                try:
+                    picture.draw(self.folder.path)
+                except OSError as error:
+                    if not is_full(error):
+                        raise  # a picture that finds no room is no reason to lose the message that says so

@@ -1,0 +1,389 @@
+"""One stage of a run: its updates, evaluations and checkpoints.
+
+What an update does is a function of (recipe, files, number of the update), so a run that was killed and resumed gives
+the same bits on a CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from weft.conversation import WeftError
+from weft.data.loader import Batch, SourceSpec, TrainingData
+from weft.training import checkpoint as ckpt
+from weft.training import picture
+from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
+from weft.training.folder import Pace, RunFolder
+from weft.training.log import Log
+from weft.training.optim import (
+    build_optimizer,
+    embedding_ids,
+    learning_rate,
+    load_optimizer_state,
+    optimizer_state,
+    set_rate,
+)
+from weft.training.parallel import add_gradients, clip_gradients
+from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
+from weft.training.ranks import Ranks, leave
+from weft.training.update import backward, batch_loss, mixed_seed
+
+# evaluate(model, processor, data file, first samples only, "fail" or "skip") -> {"task.metric": value}; None: there is
+# no value yet, such as an error of word times where no word was right
+Evaluate = Callable[[Any, Any, str, int | None, Literal["fail", "skip"]], dict[str, float | None]]
+DRAW_EVERY = 60.0  # seconds
+
+
+@dataclass
+class Progress:
+    """Where a run stands. A checkpoint holds it."""
+
+    step: int = 0  # updates done, over all stages
+    stage: int = 0
+    done: int = 0  # updates done in this stage
+    rows: int = 0  # rows of the stage's plan consumed: the position
+    skipped: int = 0  # samples left out, over all stages
+    best: float | None = None  # score in this stage
+    stale: int = 0  # evaluations since the best
+    saved: int = 0  # step of the newest checkpoint
+
+    @classmethod
+    def of(cls, found: ckpt.Checkpoint | None) -> Progress:
+        state = {**found.state, "saved": found.step} if found else {}
+        return cls(**{f.name: state[f.name] for f in fields(cls) if f.name in state})
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one process of a run works with in every stage."""
+
+    folder: RunFolder
+    ranks: Ranks
+    log: Log
+    signals: Signals
+    evaluate: Evaluate | None
+    progress: Progress
+
+
+def lower_is_better(metric: str) -> bool:
+    """Which way is up for the loss or a "task.metric"; the names are those of `weft evaluate`."""
+    name = metric.rsplit(".", 1)[-1]
+    return name == "loss" or name.startswith(("wer", "cer")) or name.endswith("_ms")
+
+
+class StageRun:
+    """One process's work on stage ``number``, from its start or from the checkpoint ``found`` in it."""
+
+    def __init__(
+        self, process: Process, model: Any, processor: Any, number: int, found: ckpt.Checkpoint | None = None
+    ) -> None:
+        self.process, self.model, self.processor, self.number = process, model, processor, number
+        self.folder, self.ranks, self.log, self.at = process.folder, process.ranks, process.log, process.progress
+        self.recipe = self.folder.recipe
+        self.stage = stage = self.recipe.stages[number]
+        self.lower = lower_is_better(stage.evaluation.metric or "loss")
+        # What a score of this stage is a score of.
+        self.measured = [number, stage.evaluation.metric or "loss", stage.evaluation.data, stage.evaluation.limit]
+        self.parts = apply_parts(
+            self.model, stage, mixed_seed(self.recipe.seed, number), dialect_tokens(self.processor)
+        )
+        spare_activations(self.model, stage.checkpoint_activations)
+        self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
+        self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
+        if found is None:
+            self.at.stage, self.at.done, self.at.rows, self.at.best, self.at.stale = number, 0, 0, None, 0
+        anchor = self._restore(found) if found is not None else None
+        need = 12 * count(self.parameters.values()) + 4 * count(self.model.parameters())
+        ckpt.check_room(self.folder.path, need, "a checkpoint and the final model")
+        self.data = self.ranks.after_first(partial(self._train_data, anchor))
+        self.steps = self.folder.read_steps()
+        self.drawn = time.monotonic()
+        self._tell_start(resumed=found is not None)
+        self.dev = self.ranks.lead(self._dev_data)
+
+    @property
+    def planned(self) -> int:
+        """Updates of this stage."""
+        return self.steps.get(self.number, self.stage.steps)
+
+    def train(self) -> None:
+        """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
+        stage, at = self.stage, self.at
+        batches = self.data.batches(workers=self.recipe.workers)
+        measure, begun = Pace(stage) if stage.minutes and self.number not in self.steps else None, at.done
+        try:
+            while (measure or at.done < self.planned) and not self._patience_is_out():
+                started = time.monotonic()
+                micro = self._fetch(batches)
+                waited = time.monotonic() - started
+                numbers = self._update(micro)
+                at.step, at.done = at.step + 1, at.done + 1
+                at.rows += stage.accumulate * stage.rows * self.ranks.world
+                self._record(micro, numbers, time.monotonic() - started, waited)
+                if measure and (planned := int(self.ranks.told(measure.after(time.monotonic() - started) or 0))):
+                    measure = None  # once: each new plan would move the end on
+                    self.steps[self.number] = fit = begun + planned
+                    self.ranks.lead(partial(self.folder.write_steps, self.steps))
+                    self.log.say(f"{stage.name}: {fit} steps fit into {stage.minutes:g} minutes at this speed")
+                self._after_update()
+        finally:
+            batches.close()  # type: ignore[attr-defined]
+        if at.step != at.saved:
+            self.save()
+        if stage.evaluation.patience or stage.evaluation.metric:
+            self._take_best()
+
+    # ------------------------------------------------------------------------------------------------- what it is on
+
+    def _train_data(self, anchor: tuple[int, int] | None) -> TrainingData:
+        stage, recipe = self.stage, self.recipe
+        specs = [SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name) for s in stage.mixture]
+        return TrainingData(
+            specs,
+            copy.deepcopy(self.processor),  # a tokenizer must not be used from two threads at once
+            row_tokens=stage.row_tokens,
+            rows=stage.rows,
+            packing=stage.packing,
+            listen=stage.listen.weight > 0,
+            guide=stage.listen.guide > 0,
+            seed=mixed_seed(recipe.seed, self.number),
+            on_bad_sample=recipe.on_bad_sample,
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            lengths_dir=self.folder.lengths,
+            first_row=self.at.rows,
+            anchor=anchor,
+            progress=self._tell_measuring,
+        )
+
+    def _dev_data(self) -> TrainingData | None:
+        evaluation, stage = self.stage.evaluation, self.stage
+        if evaluation.data is None:
+            return None
+        return TrainingData(
+            [SourceSpec(evaluation.data, name="evaluation")],
+            copy.deepcopy(self.processor),
+            row_tokens=stage.row_tokens,
+            rows=stage.rows,
+            packing=stage.packing,
+            on_bad_sample=self.recipe.on_bad_sample,
+            lengths_dir=self.folder.lengths,
+            in_order=True,
+            limit=evaluation.limit,
+            cache_bytes=1 << 28,
+        )
+
+    def _tell_measuring(self, source: str, done: int, samples: int) -> None:
+        if done and done % 20000 == 0:
+            self.log.say(f"measuring {source}: {done:,} of {samples:,} samples")
+
+    def _tell_start(self, resumed: bool) -> None:
+        problems = self.data.problems
+        for problem in () if resumed else problems:  # else log and count have them
+            self.log.write("bad_sample", step=self.at.step, problem=problem)
+            self.at.skipped += 1
+        if problems:
+            self.log.say(f"{len(problems)} bad samples are left out, listed in {self.folder.log}")
+            self.log.say(f"  the first: {problems[0]}")
+        trained = ", ".join(
+            f"{p.name} {p.training.train} {count(p.parameters.values()) / 1e6:.2f} M"
+            for p in self.parts
+            if p.parameters
+        )
+        samples = sum(len(s) for s in self.data.sources) - len(problems)
+        at = f", going on at step {self.at.step}" if self.at.step else ""
+        self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
+        listen = self.stage.listen
+        if listen.weight and listen.first >= self.stage.steps and not self.stage.minutes:
+            self.log.say(
+                f"  its {self.planned:,} updates only listen and look, and learn no answers: fewer do with "
+                f"--set stages.{self.number}.listen.first=N, {listen.first:,} now"
+            )
+
+    # ----------------------------------------------------------------------------------------------- one update
+
+    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-steps of the next update; what one rank cannot read ends all of them."""
+        micro, problem = [], []
+        try:
+            micro = [next(batches) for _ in range(self.stage.accumulate)]
+        except WeftError as error:
+            if self.ranks.world == 1:
+                raise
+            problem = [str(error)]
+        if self.ranks.largest(len(problem)):
+            raise Agreed(self.ranks.gathered(problem)[0])
+        return micro
+
+    def _update(self, micro: list[Batch]) -> dict[str, float]:
+        stage, recipe = self.stage, self.recipe
+        rate = learning_rate(self.at.done, self.planned, stage.optim)
+        losses = backward(
+            self.model,
+            micro,
+            precision=recipe.precision,
+            label_smoothing=stage.label_smoothing,
+            near=stage.near,
+            balance=stage.balance,
+            listen=stage.listen.weight,
+            guide=stage.listen.guide,
+            answer=self.at.done >= stage.listen.first,
+            seed=(recipe.seed, self.number, self.at.done),
+            ranks=self.ranks,
+        )
+        if not all(map(math.isfinite, losses.values())):
+            self._not_finite("loss", micro)
+        add_gradients(self.parameters.values(), self.ranks)
+        norm = clip_gradients(self.parameters.values(), stage.optim.clip)
+        if not math.isfinite(norm):
+            self._not_finite("gradient", micro)
+        set_rate(self.optimizer, rate)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {**losses, "grad_norm": norm, "lr": rate, "labels": self.ranks.total([sum(b.labels for b in micro)])[0]}
+
+    def _not_finite(self, what: str, micro: list[Batch]) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        samples = self.ranks.gathered([s for b in micro for s in b.samples])
+        self.log.write("not_finite", step=self.at.step, what=what, samples=samples)
+        shown = ", ".join(samples[:3]) + (f" and {len(samples) - 3} more (log.jsonl)" if len(samples) > 3 else "")
+        raise NotFinite(
+            f'stage "{self.stage.name}", step {self.at.step + 1}: the {what} is not finite on {shown}; nothing of this'
+            " step was applied. Look at these samples, lower the learning rate"
+            f" (--set stages.{self.number}.optim.lr=...) or train in float32 (--set precision=float32)"
+        )
+
+    def _record(self, micro: list[Batch], numbers: dict[str, float], seconds: float, waited: float) -> None:
+        problems = [problem for b in micro for problem in b.skipped]
+        counts = [sum(b.places for b in micro), sum(b.tokens for b in micro), len(problems)]
+        places, tokens, skipped = map(int, self.ranks.total(counts))
+        for problem in self.ranks.gathered(problems) if skipped else ():
+            self.log.write("bad_sample", step=self.at.step, problem=problem)
+        self.at.skipped += skipped
+        self.log.step(
+            stage=self.stage.name,
+            step=self.at.step,
+            last=self.at.step + self.planned - self.at.done,
+            loss=round(numbers["loss"], 6),
+            **{name: round(numbers[name], 6) for name in ("listen", "look", "guide") if name in numbers},
+            lr=float(f"{numbers['lr']:.6g}"),
+            grad_norm=round(numbers["grad_norm"], 5),
+            tokens=tokens,
+            labels=int(numbers["labels"]),
+            padding=round(1 - tokens / max(places, 1), 4),
+            seconds=round(seconds, 4),
+            waited=round(waited, 4),  # of these, for data
+            skipped=self.at.skipped,
+        )
+
+    def _after_update(self) -> None:
+        evaluation, at = self.stage.evaluation, self.at
+        score, is_best = None, False
+        if evaluation.data is not None and (at.done % evaluation.every == 0 or at.done == self.planned):
+            value = self.ranks.lead(self._evaluate)
+            told = self.ranks.told(math.nan if value is None else value)
+            score = None if math.isnan(told) else told
+            is_best = score is not None and (at.best is None or (score < at.best if self.lower else score > at.best))
+            at.stale = 0 if is_best or at.best is None else at.stale + 1
+            at.best = score if is_best else at.best
+        stop = self.ranks.largest(self.process.signals.number)  # later ones are heard of after the next update, by all
+        if stop or is_best or at.step % self.recipe.checkpoint_every == 0:
+            self.save(score)
+        if stop:
+            leave()
+            stopped = Interrupted(self.folder.path, at.step, stop)
+            raise stopped if self.ranks.first else SystemExit(stopped.status)
+        if time.monotonic() - self.drawn > DRAW_EVERY and self.ranks.first:
+            self.drawn = time.monotonic()
+            picture.draw(self.folder.path)
+
+    # ------------------------------------------------------------------------------------ evaluation and checkpoints
+
+    @torch.no_grad()
+    def _evaluate(self) -> float | None:
+        """Loss on the evaluation data, and the metric where the stage names one; returns what decides."""
+        started = time.monotonic()
+        evaluation = self.stage.evaluation
+        self.model.eval()
+        total, labels = 0.0, 0
+        assert self.dev is not None
+        for batch in self.dev.batches():
+            if batch.labels:
+                total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
+                labels += batch.labels
+        values: dict[str, float | None] = {"loss": total / max(labels, 1)}
+        if evaluation.metric:
+            evaluate = self.process.evaluate
+            if evaluate is None:
+                raise WeftError(
+                    f"evaluation.metric {evaluation.metric} needs a scorer; weft train and finetune have it"
+                )
+            assert evaluation.data is not None
+            bad = self.recipe.on_bad_sample
+            values |= evaluate(self.model, self.processor, evaluation.data, evaluation.limit, bad)
+            if evaluation.metric not in values:
+                raise WeftError(f'no metric "{evaluation.metric}" for this data; there are {", ".join(sorted(values))}')
+        set_modes(self.model, self.stage)
+        self.log.write("eval", step=self.at.step, **values, seconds=round(time.monotonic() - started, 2))
+        told = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
+        self.log.say(f"step {self.at.step}  evaluation  {told}")
+        return values[evaluation.metric or "loss"]
+
+    def _patience_is_out(self) -> bool:
+        patience = self.stage.evaluation.patience
+        if patience is None or self.at.stale < patience:
+            return False
+        self.log.say(f"{self.stage.name}: no better for {patience} evaluations; the stage ends at step {self.at.step}")
+        return True
+
+    def save(self, score: float | None = None) -> None:
+        """Writes a checkpoint of the last update, whose evaluation gave ``score``."""
+        self.ranks.lead(partial(self._write, score))
+        self.at.saved = self.at.step
+
+    def _write(self, score: float | None) -> None:
+        kept = self.folder.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.measured
+        state = asdict(self.at) | {
+            "anchor": self.data.plan.anchor(self.at.rows),
+            "score": score,
+            "measured": self.measured,
+        }
+        names = {id(p): n for n, p in self.parameters.items()}
+        ckpt.prune(*kept)
+        ckpt.save(self.folder.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, names))
+        ckpt.prune(*kept)
+
+    def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
+        """Takes weights, optimizer and position from a checkpoint; returns the plan's anchor."""
+        weights = found.weights()
+        if set(weights) != set(self.parameters):
+            raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
+        self._take(weights)
+        load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
+        if found.state.get("measured") != self.measured:  # scores from here on are of another kind
+            self.at.best, self.at.stale = None, 0
+        return tuple(found.state["anchor"]) if found.state["anchor"] else None
+
+    def _take_best(self) -> None:
+        found = ckpt.best(self.folder.checkpoints, self.lower, self.measured)
+        if found is not None and found.step != self.at.step:
+            self.log.say(f"taking the best checkpoint, step {found.step}")
+            self._take(found.weights())
+
+    @torch.no_grad()
+    def _take(self, weights: dict[str, torch.Tensor]) -> None:
+        for name, p in self.parameters.items():
+            p.copy_(weights[name])
+
+
+def count(parameters: Any) -> int:
+    """How many numbers there are in them."""
+    return sum(p.numel() for p in parameters)
