@@ -33,6 +33,7 @@ from weft.conversation import (
     parse_messages,
     parse_sample,
     read_samples,
+    within,
     write_samples,
 )
 
@@ -431,6 +432,37 @@ def test_other_spellings_of_media_are_taken_from_programs_and_not_from_files(par
     assert parse_messages(user(part), **ANY_PATH).messages[0].parts == (expected,)
     with pytest.raises(SampleError):
         parse_sample({"messages": user(part)}, **ANY_PATH)
+
+
+def test_media_of_strangers_lie_inside_one_folder(tmp_path: Path) -> None:
+    root, beside = tmp_path / "root", tmp_path / "root-2"
+    for folder in (root / "deep", beside):
+        folder.mkdir(parents=True)
+        (folder / "a.png").write_bytes(b"x")
+    (root / "link.png").symlink_to(beside / "a.png")
+    (root / "up").symlink_to(tmp_path)
+    (root / "fine.png").symlink_to(root / "deep" / "a.png")
+    (tmp_path / "alias").symlink_to(root)
+    for top in (root, str(root), tmp_path / "alias"):
+        for path in ("deep/a.png", "fine.png", "deep/../fine.png", str(root / "deep" / "a.png"), "up/root/fine.png"):
+            parse_messages(user({"type": "image", "image": path}), root=root, exists=within(top))
+        parse_messages(user({"type": "image", "image": "data:image/png;base64,AAAA"}), root=root, exists=within(top))
+        outside = [str(beside / "a.png"), "../root-2/a.png", "link.png", "up/root-2/a.png", "/etc/passwd", "..", "/"]
+        outside += ["../nothing.png", "deep/../../root-2/a.png"]
+        for path in outside:
+            for named in (path, f"file://{path}", Path(path)):
+                with pytest.raises(SampleError, match="leads outside of") as caught:
+                    parse_messages(user({"type": "image", "image": named}), root=root, exists=within(top))
+                assert caught.value.field == "messages[0].content[0].image"
+        with pytest.raises(SampleError, match="no such file"):
+            parse_messages(user({"type": "image", "image": "nothing.png"}), root=root, exists=within(top))
+    sample_file = root / "samples.jsonl"
+    sample_file.write_text(json.dumps({"messages": user({"type": "image", "image": "link.png"})}))
+    assert len(read_samples(sample_file)) == len(read_samples(sample_file, exists=within(tmp_path))) == 1
+    with pytest.raises(SampleError, match=r"samples.jsonl:1: messages\[0\].content\[0\].image: leads outside"):
+        read_samples(sample_file, exists=within(root))
+    with pytest.raises(WeftError, match="no such folder"):
+        within(tmp_path / "nowhere")
 
 
 def test_media_in_memory_stay_what_they_are() -> None:

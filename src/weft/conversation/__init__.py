@@ -1,6 +1,7 @@
 """Conversations: the types everything else reads, and the errors a user's mistake raises."""
 
 from weft.conversation.errors import SampleError, WeftError
+from weft.conversation.parts import within
 from weft.conversation.samples import (
     iter_lines,
     iter_samples,
@@ -51,5 +52,6 @@ __all__ = [
     "parse_messages",
     "parse_sample",
     "read_samples",
+    "within",
     "write_samples",
 ]
