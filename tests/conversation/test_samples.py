@@ -5,6 +5,7 @@ import copy
 import json
 import pickle
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ MISTAKES = [
     (PICTURE, "messages", [], "messages", "is empty"),
     (PICTURE, "messages", {}, "messages", "must be a list"),
     (PICTURE, "messages.0", "hello", "messages[0]", "a message is an object"),
+    (PICTURE, "messages.1.learn", 0, "messages[1].learn", "must be true or false"),
+    (PICTURE, "messages.1.lern", False, "messages[1].lern", 'did you mean "learn"'),
     (PICTURE, "messages.0.name", "x", "messages[0].name", "unknown key"),
     (PICTURE, "messages.0.content", ..., "messages[0]", '"content" is missing'),
     (PICTURE, "messages.0.content", [], "messages[0].content", "is empty"),
@@ -573,6 +576,7 @@ def conversation(draw: st.DrawFn) -> Conversation:
         messages.append(Message("assistant", tuple(answer) or (Text(""),)))
     if draw(st.booleans()):
         messages = messages[:-1]
+    messages = [replace(message, learn=draw(st.booleans())) for message in messages]
     return Conversation(tuple(messages), draw(st.none() | TEXTS))
 
 

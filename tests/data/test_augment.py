@@ -84,6 +84,19 @@ def test_joined_clips_have_both_answers_and_one_prompt():
     assert len(made.audios[0].source[0]) == sum(t.length for t in takes)
 
 
+def test_a_changed_clip_keeps_what_is_not_to_be_learned():
+    one = clip([300, 400])
+    marked = replace(one, messages=(one.messages[0], replace(one.messages[1], learn=False)))
+    assert join_key(one) != join_key(marked)
+    for plan in (
+        ClipPlan((Take(0, len(one.audios[0].source[0]), words=(0, 1)),)),
+        ClipPlan((Take(0, len(one.audios[0].source[0])),) * 2, tail=100),
+        ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True),
+    ):
+        made = make_clip(plan, RATE, [marked].__getitem__, lambda c: c.audios[0].source[0])
+        assert [m.learn for m in made.messages] == [True, False]
+
+
 def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
     one = clip([300, 400])
     plan = ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True)

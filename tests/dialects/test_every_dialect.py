@@ -1,7 +1,10 @@
 """What holds for every dialect and any conversation."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from random_conversations import conversations
 
 from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
@@ -79,6 +82,54 @@ def test_loss_is_on_answers_and_never_on_questions(name):
     pieces = get_dialect(name).render(Conversation(turns))
     assert [p.text.strip() for p in pieces if isinstance(p, Plain) and p.loss] == ["ANSWER", "ANSWER again"]
     assert sum(isinstance(p, Special) and p.loss for p in pieces) == 2  # the token that ends each answer
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100, deadline=None)
+@given(conversation=conversations(), learn=st.lists(st.booleans(), min_size=8, max_size=8))
+def test_what_is_not_to_be_learned_is_written_the_same_and_taught_nowhere(name, conversation, learn):
+    dialect = get_dialect(name)
+    marked = tuple(replace(m, learn=flag) for m, flag in zip(conversation.messages, learn, strict=False))
+    plain, muted = (rendered(dialect, c) for c in (conversation, replace(conversation, messages=marked)))
+    if plain is None:
+        assert muted is None
+        return
+    assert [untold(p) for p in joined(muted)] == [untold(p) for p in joined(plain)]
+    nothing = replace(conversation, messages=tuple(replace(m, learn=False) for m in conversation.messages))
+    assert not any(taught(p) for p in dialect.render(nothing))
+    answers = replace(
+        conversation, messages=tuple(replace(m, learn=m.role != "assistant") for m in conversation.messages)
+    )
+    assert not any(taught(p) for p in dialect.render(answers))
+
+
+def untold(piece):
+    return piece if isinstance(piece, Slot) else replace(piece, learn=True)
+
+
+def taught(piece):
+    return not isinstance(piece, Slot) and piece.loss and piece.learn
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_answer_that_says_so_is_not_learned(name):
+    turns = tuple(
+        message
+        for i, learn in enumerate((True, False, True))
+        for message in (Message("user", (Text("QUESTION"),)), Message("assistant", (Text(f"ANSWER {i}"),), learn))
+    )
+    pieces = get_dialect(name).render(Conversation(turns))
+    assert [p.text.strip() for p in pieces if isinstance(p, Plain) and taught(p)] == ["ANSWER 0", "ANSWER 2"]
+    assert sum(isinstance(p, Special) and taught(p) for p in pieces) == 2
+
+
+@pytest.mark.parametrize("turns", [("user",), ("user", "assistant", "user")])
+def test_the_tags_of_a_question_are_learned_with_its_answer_alone(turns):
+    asked = Message("user", (Audio("a.wav"), Task("transcribe", {"language": "en"})))
+    messages = [asked if role == "user" else Message(role, (Text("hello"),)) for role in turns]
+    pieces = get_dialect("qwen_audio").render(Conversation(tuple(messages)))
+    tags = [taught(p) for p in pieces if isinstance(p, Special) and p.token == "<|transcribe|>"]
+    assert tags == [True, False][-len(tags) :]
 
 
 def test_unknown_names_are_named():

@@ -173,6 +173,12 @@ def test_score_is_the_sum_of_log_probabilities(model):
     assert model.score_batch([answer, answer]) == [model.score(answer)] * 2
     with pytest.raises(WeftError, match="no answer"):
         model.score(question)
+    unlearned = [*question, {**answer[-1], "learn": False}]
+    with pytest.raises(WeftError, match='every answer says "learn": false'):
+        model.score(unlearned)
+    more = [*unlearned, {"role": "user", "content": "and now?"}, {"role": "assistant", "content": "blue"}]
+    both = [*answer, *more[-2:]]
+    assert model.score(more) == pytest.approx(model.score(both) - model.score(answer), abs=1e-4)
 
 
 def test_a_long_clip_is_transcribed_window_by_window(model, monkeypatch):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,24 @@ def test_a_training_sample_begins_with_the_prompt(processor, conversation):
     answer = sample.input_ids[len(prompt) :]
     assert sample.loss_mask[len(prompt) :].tolist() == [True] * (len(answer) - 1) + [False]  # the last is a newline
     assert processor.tokenizer.decode(answer) == "<|item_1|><|t0.1|><|f0|>hiss<|t0.2|><|f0|><|im_end|>\n"
+
+
+@pytest.mark.parametrize("dialect", ["chatml", "llasm", "qwen_audio"])
+def test_an_answer_that_is_not_to_be_learned_has_the_same_ids_and_no_loss_flag(dialect, media):
+    processor = build(dialect, vision=None)
+    hear = Message("user", (Audio(str(media / "0.wav")), Text("what?")))
+    turns = [hear, Message("assistant", (Text(" bad "),)), hear, Message("assistant", (Text("good"),))]
+    plain = processor.encode(Conversation(tuple(turns)))
+    turns[1] = replace(turns[1], learn=False)
+    marked = processor.encode(Conversation(tuple(turns)))
+    assert marked.input_ids.tolist() == plain.input_ids.tolist()
+    first = processor.length(Conversation(tuple(turns[:2])))
+    assert not marked.loss_mask[:first].any() and plain.loss_mask[:first].any()
+    assert marked.loss_mask[first:].tolist() == plain.loss_mask[first:].tolist()
+    mask = processor.apply_chat_template(
+        Conversation(tuple(turns)), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
+    )["assistant_masks"][0]
+    assert mask == marked.loss_mask.astype(int).tolist()
 
 
 def test_spans_hold_one_token_for_each_embedding(processor, conversation):

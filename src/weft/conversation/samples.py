@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar, cast
 
 from weft.conversation.checks import Mistake, key_name, kind_of, listed, show, string, unknown_key
@@ -220,7 +221,7 @@ def _conversation(
     shown: list[tuple[int, int]] = []  # images and clips shown up to each message, itself included
     for m, message in enumerate(messages):
         try:
-            role, parts, units = _message(message, m, parsed, folder, exists, lenient)
+            role, parts, units, learn = _message(message, m, parsed, folder, exists, lenient)
             task, text, box = -1, False, False
             for i, part in enumerate(parts):
                 kind = type(part)
@@ -243,7 +244,7 @@ def _conversation(
                     raise Mistake(problem, f"content[{task}].task")
         except Mistake as e:
             raise e.inside(f"messages[{m}]") from None
-        parsed.append(Message(role, tuple(parts)))
+        parsed.append(Message(role, tuple(parts), learn))
         shown.append((len(images), clips))
     for m, i, unit in loose:
         try:
@@ -253,23 +254,26 @@ def _conversation(
         if part is not parsed[m].parts[i]:
             parts = list(parsed[m].parts)
             parts[i] = part
-            parsed[m] = Message(parsed[m].role, tuple(parts))
+            parsed[m] = replace(parsed[m], parts=tuple(parts))
     return Conversation(tuple(parsed), name)
 
 
 def _message(
     message: Any, index: int, before: list[Message], folder: str, exists: Exists, lenient: bool
-) -> tuple[Role, list[Part], dict[int, str]]:
-    """Role, parts, and the unit of each box part by its place."""
+) -> tuple[Role, list[Part], dict[int, str], bool]:
+    """Role, parts, the unit of each box part by its place, and whether the message is learned."""
     if lenient and isinstance(message, Message):
-        message = {"role": message.role, "content": message.parts}
+        message = {"role": message.role, "content": message.parts, "learn": message.learn}
     if not isinstance(message, dict):
         raise Mistake(f'a message is an object {{"role": ..., "content": ...}}, this is {kind_of(message)}')
     if message.keys() != {"role", "content"}:
-        unknown_key(message, ("role", "content"), "a message")
-        missing = next(k for k in ("role", "content") if k not in message)
-        raise Mistake(f'a message has "role" and "content", "{missing}" is missing')
-    role, content = message["role"], message["content"]
+        unknown_key(message, ("role", "content", "learn"), "a message")
+        for key in ("role", "content"):
+            if key not in message:
+                raise Mistake(f'a message has "role" and "content", "{key}" is missing')
+    role, content, learn = message["role"], message["content"], message.get("learn", True)
+    if not isinstance(learn, bool):
+        raise Mistake(f"must be true or false, this is {show(learn)}", "learn")
     if role not in ROLES:
         hint = guess(role, ROLES) if isinstance(role, str) else ""
         raise Mistake(f"{show(role)} is no role: {hint}roles are system, user and assistant", "role")
@@ -300,7 +304,7 @@ def _message(
         parts.append(part)
     if empty and role != "assistant":
         raise Mistake("holds no text: only an answer may be empty", "content")
-    return role, parts, units
+    return role, parts, units, learn
 
 
 def _check_turn(role: Role, index: int, before: list[Message]) -> None:

@@ -79,8 +79,11 @@ Part = Text | Image | Audio | Task | Box | Words
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """``learn`` false: the message is written as any other, and training learns no token of it."""
+
     role: Role
     parts: tuple[Part, ...]
+    learn: bool = True
 
     @property
     def task(self) -> Task | None:
@@ -115,6 +118,11 @@ class Conversation:
         if self.messages and self.messages[-1].role == "assistant":
             return Conversation(self.messages[:-1], self.id)
         return self
+
+    @property
+    def learned(self) -> tuple[Message, ...]:
+        """What training learns: the answers that do not say otherwise."""
+        return tuple(m for m in self.messages if m.role == "assistant" and m.learn)
 
     @property
     def answer(self) -> Message | None:

@@ -28,7 +28,8 @@ def dump_sample(conversation: Conversation, *, root: str | os.PathLike[str] | No
     for message in conversation.messages:
         only = message.parts[0] if len(message.parts) == 1 else None
         content = only.text if isinstance(only, Text) else dump_parts(message.parts, root=root)
-        messages.append({"role": message.role, "content": content})
+        written = {"role": message.role, "content": content}
+        messages.append(written if message.learn else written | {"learn": False})
     return {"messages": messages} if conversation.id is None else {"id": conversation.id, "messages": messages}
 
 

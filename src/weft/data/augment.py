@@ -24,7 +24,7 @@ from PIL import Image as PILImage
 from PIL import ImageEnhance
 from pydantic import BaseModel, ConfigDict, Field
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
+from weft.conversation import Audio, Box, Conversation, Image, Part, Task, Text, Word, Words
 
 SPEECH = ("transcribe", "translate")
 SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sentences are joined without a space
@@ -80,12 +80,12 @@ def spoken_part(conversation: Conversation) -> Words | Text | None:
 
 
 def join_key(conversation: Conversation) -> str | None:
-    """What two samples must share to become one: the whole prompt but the clip, and the kind of answer."""
+    """What two samples must share to become one: the whole prompt but the clip, the kind of answer, what is learned."""
     part, answer = spoken_part(conversation), conversation.answer
     if part is None or answer is None or len(answer.parts) != 1:
         return None
-    prompt = [(m.role, [_key(p) for p in m.parts]) for m in conversation.prompt().messages]
-    return json.dumps([prompt, type(part).__name__], sort_keys=True, default=str)
+    prompt = [(m.role, m.learn, [_key(p) for p in m.parts]) for m in conversation.prompt().messages]
+    return json.dumps([prompt, type(part).__name__, answer.learn], sort_keys=True, default=str)
 
 
 def _key(part: Part) -> Any:
@@ -417,8 +417,8 @@ def _space(conversation: Conversation) -> str:
 
 
 def _map_parts(conversation: Conversation, change: Callable[[Part], Part]) -> Conversation:
-    messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
-    return Conversation(messages, conversation.id)
+    messages = tuple(replace(m, parts=tuple(change(p) for p in m.parts)) for m in conversation.messages)
+    return replace(conversation, messages=messages)
 
 
 def _ask_without_times(conversation: Conversation) -> Conversation:

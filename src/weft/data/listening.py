@@ -76,7 +76,7 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
     """
     spans = [s for s in encoded.spans if s.modality == "audio"]
     words: dict[int, list[Word]] = {}
-    for part in conversation.parts():
+    for part in (part for message in conversation.learned for part in message.parts):
         if isinstance(part, Words):
             words.setdefault(part.audio or 0, []).extend(part.words)
     scales = len(processor.dialect.place_tokens("audio"))
@@ -111,7 +111,7 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
     question = None
     for message in conversation.messages:
         question = message if message.role == "user" else question
-        for part in message.parts:
+        for part in message.parts if message.learn else ():
             label = (part.label or asked_label(question)) if isinstance(part, Box) else None
             if isinstance(part, Box) and label:
                 boxes.setdefault(part.image or 0, []).extend((label, box) for box in part.boxes or (None,))

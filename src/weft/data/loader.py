@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from weft.conversation import Audio, Conversation, Image, Message, WeftError
+from weft.conversation import Audio, Conversation, Image, WeftError
 from weft.data.augment import (
     Augment,
     ClipPlan,
@@ -294,7 +294,7 @@ class TrainingData:
                 return Audio((color_sound(wave, augment, rng), self.rate))
             return Image(self._load_image(part.source)) if isinstance(part, Image) else part
 
-        messages = tuple(Message(m.role, tuple(change(p) for p in m.parts)) for m in conversation.messages)
+        messages = tuple(replace(m, parts=tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
     def encode(self, position: int) -> Sensed:

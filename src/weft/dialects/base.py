@@ -7,8 +7,8 @@ flag. Nothing a user wrote can become a special token, because plain text is tok
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -35,6 +35,8 @@ class Spot:
 class Plain:
     """Text that is tokenised as text. Neighbours with the same loss flag are joined before tokenising.
 
+    ``loss``: an answer's, which the model is to write; ``learn`` false: of a message that is not to be learned, so that
+    its tokens have no loss flag, and are the same tokens.
     ``apart=True`` keeps a piece from being joined with the one before it (systems that tokenise parts separately).
     ``about`` is the spot in a medium that a piece tells of, for training (`data.gaze`); no token depends on it.
     """
@@ -43,6 +45,7 @@ class Plain:
     loss: bool = False
     apart: bool = False
     about: Spot | None = field(default=None, compare=False)
+    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Special:
     token: str
     loss: bool = False
     about: Spot | None = field(default=None, compare=False)  # as in `Plain`
+    learn: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +128,25 @@ class Dialect(ABC):
         return []
 
     @abstractmethod
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
+        """The pieces of each message in turn, what stands before it included; last, where the model is to go on, those
+        that ask for an answer (none, or a list of their own).
+
+        Loss flags are set on answers (and on tags that the model may have to write itself), learned or not.
+        """
+
     def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
         """The pieces of a conversation, in order.
 
         With ``generate`` the pieces end where the model is to go on (the conversation ends with a user message);
         without it they are a training sample, in which the loss flags mark what the model learns to write.
         """
+        check(self, conversation)
+        pieces: list[Piece] = []
+        learned = [*_learned(conversation.messages, generate), False]
+        for written, learn in zip(self.write(conversation, generate), learned, strict=False):
+            pieces += [p if learn or isinstance(p, Slot) or not p.loss else replace(p, learn=False) for p in written]
+        return pieces
 
     @abstractmethod
     def parse(self, text: str, conversation: Conversation) -> list[Part]:
@@ -143,6 +160,18 @@ class Dialect(ABC):
     def malformed(self, text: str, conversation: Conversation) -> list[str]:
         """What in a generated answer looks like boxes or times and is none: its fragments, as they were written."""
         return []
+
+
+def _learned(messages: Sequence[Message], answer: bool) -> list[bool]:
+    """Of each message whether it is learned. What a question has to learn, its tags, is learned with its answer.
+
+    ``answer``: whether one follows the last message.
+    """
+    learned: list[bool] = []
+    for message in reversed(messages):
+        learned.append(message.learn and (answer or message.role != "user"))
+        answer = message.learn and message.role == "assistant"
+    return learned[::-1]
 
 
 def cannot(

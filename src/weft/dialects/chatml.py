@@ -35,7 +35,6 @@ from weft.dialects.base import (
     asked,
     asked_label,
     cannot,
-    check,
     join_words,
 )
 
@@ -133,11 +132,8 @@ class ChatML(Dialect):
 
     # Writing.
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
-        check(self, conversation)
-        pieces: list[Piece] = []
-        if self.switches.bos is not None:
-            pieces.append(Special(self.switches.bos))
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
+        pieces: list[Piece] = [] if self.switches.bos is None else [Special(self.switches.bos)]
         messages = conversation.messages
         if self.switches.system is not None and not (messages and messages[0].role == "system"):
             pieces += _turn("system", [Plain(self.switches.system)])
@@ -149,10 +145,10 @@ class ChatML(Dialect):
                 question = message
             else:
                 content = self._answer(message, question, seen)
-            pieces += _turn(message.role, content)
+            yield [*pieces, *_turn(message.role, content)]
+            pieces = []
         if generate:
-            pieces += [Special("<|im_start|>"), Plain("assistant\n")]
-        return pieces
+            yield [Special("<|im_start|>"), Plain("assistant\n")]
 
     def _request(self, message: Message, seen: dict[Modality, int]) -> list[Piece]:
         """A user's message: its parts in their order, the task's wording around the words and boxes."""

@@ -10,13 +10,14 @@ that is spoken: it needs no words beside it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
-from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, check, join_words
+from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, join_words
 
 SYSTEM = (
     "You are a helpful language and speech assistant. You are able to understand the speech content that the user "
@@ -59,47 +60,34 @@ class LLaSM(Dialect):
 
     # Writing.
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
-        check(self, conversation)
-        messages = list(conversation.messages)
-        system = SYSTEM
-        if messages and messages[0].role == "system":
-            system = messages.pop(0).text
-        pieces = (
-            self._baichuan(messages, system) if self.switches.family == "baichuan" else self._llama(messages, system)
-        )
-        return _stripped(pieces) if self.switches.strip_around_clips else pieces
-
-    def _llama(self, messages: list[Message], system: str) -> list[Piece]:
-        block = f"<<SYS>>\n{system}\n<</SYS>>\n\n"
-        plain = self.switches.template == "plain"
-        pieces: list[Piece] = [] if plain else [Plain(block)]
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
+        messages = conversation.messages
+        system = messages[0].text if messages and messages[0].role == "system" else SYSTEM
+        baichuan, plain = self.switches.family == "baichuan", self.switches.template == "plain"
+        block = "" if baichuan else f"<<SYS>>\n{system}\n<</SYS>>\n\n"  # in the first turn only
+        begin: list[Piece] = [Special("<s>"), Plain(system)] if baichuan else [] if plain else [Plain(block)]
         clips = 0
         for message in messages:
+            pieces, begin = begin, []
             if message.role == "assistant":
-                pieces += [Plain(f"{self._answer(message)} ", loss=True, apart=True), Special("</s>", loss=True)]
-                continue
-            opening = ("[INST]" if plain else "[INST] ") + block if block else "[INST] "
-            block = ""  # in the first turn only
-            content = self._content(message, clips, "\n" if plain else " ")
-            closing = "\n[/INST]\n" if plain else " [/INST] "
-            pieces += [Special("<s>"), Plain(opening), *content, Plain(closing)]
-            clips += sum(isinstance(part, Audio) for part in message.parts)
-        return pieces
+                answer = self._answer(message) + ("" if baichuan else " ")
+                pieces += [Plain(answer, loss=True, apart=True), Special("</s>", loss=True)]
+            elif message.role == "user":
+                content = self._content(message, clips, "\n" if plain and not baichuan else " ")
+                pieces += self._asked(content, block)
+                clips += sum(isinstance(part, Audio) for part in message.parts)
+                block = ""
+            yield _stripped(pieces) if self.switches.strip_around_clips else pieces
 
-    def _baichuan(self, messages: list[Message], system: str) -> list[Piece]:
-        pieces: list[Piece] = [Special("<s>"), Plain(system)]
-        clips = 0
-        for message in messages:
-            if message.role == "assistant":
-                pieces += [Plain(self._answer(message), loss=True, apart=True), Special("</s>", loss=True)]
-                continue
-            content = self._content(message, clips, " ")
+    def _asked(self, content: list[Piece], block: str) -> list[Piece]:
+        """A question's turn around its content, the system block in the first one."""
+        if self.switches.family == "baichuan":
             if content and isinstance(content[0], Plain):
                 content[0] = replace(content[0], apart=True)
-            pieces += [Plain("USER:", apart=True), *content, Plain("ASSISTANT:", apart=True)]
-            clips += sum(isinstance(part, Audio) for part in message.parts)
-        return pieces
+            return [Plain("USER:", apart=True), *content, Plain("ASSISTANT:", apart=True)]
+        plain = self.switches.template == "plain"
+        opening = "[INST]" + block if plain and block else "[INST] " + block
+        return [Special("<s>"), Plain(opening), *content, Plain("\n[/INST]\n" if plain else " [/INST] ")]
 
     def _content(self, message: Message, clips: int, gap: str) -> list[Piece]:
         """Clips and words in their order; ``gap`` sets an instruction of ours apart from the clip."""

@@ -10,10 +10,11 @@ an answer is that prefix.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Text, Words
-from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, check
+from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -47,8 +48,7 @@ class LLaVA(Dialect):
 
     # Writing.
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
-        check(self, conversation)
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
         pieces: list[Piece] = [Special("<s>")]
         messages = conversation.messages
         if self.switches.template == "vicuna_v1" and not any(m.role == "system" for m in messages):
@@ -64,7 +64,10 @@ class LLaVA(Dialect):
                 pieces += [Plain(ROLES["assistant"]), Plain(self._answer(message), loss=True, apart=True)]
                 if self.switches.template == "vicuna_v1" or number == len(messages):
                     pieces.append(Special("</s>", loss=True))
-        return [*pieces, Plain(ROLES["assistant"])] if generate else pieces
+            yield pieces
+            pieces = []
+        if generate:
+            yield [Plain(ROLES["assistant"])]
 
     def _request(self, message: Message, shown: int) -> list[Piece]:
         pieces: list[Piece] = [Plain(f"{ROLES['user']} ")]

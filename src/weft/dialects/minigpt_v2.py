@@ -10,6 +10,7 @@ each segment begins with its dummy prefix. Box coordinates are whole percents, c
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import ClassVar
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
@@ -24,7 +25,6 @@ from weft.dialects.base import (
     asked,
     asked_label,
     cannot,
-    check,
 )
 
 # Identifiers are plain text of three to five tokens.
@@ -74,31 +74,26 @@ class MiniGPTv2(Dialect):
 
     # Writing.
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
-        check(self, conversation)
-        pieces: list[Piece] = [Special("<s>")]
-        if generate and self.switches.doubled_bos:
-            pieces.append(Special("<s>"))
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
+        begin: list[Piece] = [Special("<s>")] * (2 if generate and self.switches.doubled_bos else 1)
         question: Message | None = None
         shown = 0
-        fresh = True  # nothing after <s> yet
         for message in conversation.messages:
             if message.role == "system":
                 # The released templates have an empty system text, put between the two <s>.
-                pieces[1:1] = [Plain(message.text)]
+                yield [begin[0], Plain(message.text), *begin[1:]]
+                begin = []
                 continue
             if message.role == "assistant":
-                pieces += self._answer(message, question, shown, forget=generate and self.switches.forget_answers)
-                fresh = False
-                continue
-            if not fresh:
-                pieces.append(Special("<s>"))
-            space = " " if self.switches.training_space and not generate else ""
-            content = self._request(message, shown)
-            pieces += [Plain("[INST] "), *content, Plain(f"{space} [/INST]")]
-            shown += sum(isinstance(part, Image) for part in message.parts)
-            question, fresh = message, False
-        return pieces
+                forget = generate and self.switches.forget_answers
+                yield [*begin, *self._answer(message, question, shown, forget=forget)]
+            else:
+                space = " " if self.switches.training_space and not generate else ""
+                content = self._request(message, shown)
+                yield [*begin, Plain("[INST] "), *content, Plain(f"{space} [/INST]")]
+                shown += sum(isinstance(part, Image) for part in message.parts)
+                question = message
+            begin = [] if message.role == "user" else [Special("<s>")]
 
     def _request(self, message: Message, shown: int) -> list[Piece]:
         """The parts of a user's message, with the identifier after the images it begins with."""

@@ -22,7 +22,7 @@ are put together here from the released vocabulary.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import ClassVar
@@ -39,7 +39,6 @@ from weft.dialects.base import (
     Switches,
     asked,
     cannot,
-    check,
     join_words,
 )
 
@@ -165,34 +164,32 @@ class QwenAudio(Dialect):
 
     # Writing.
 
-    def render(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
-        check(self, conversation)
-        pieces: list[Piece] = []
+    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
         system = self.switches.system  # still to be written
         question: Message | None = None
         clips = 0
         for i, message in enumerate(conversation.messages):
             last = generate and i == len(conversation.messages) - 1
+            pieces: list[Piece] = []
+            if message.role == "user":
+                question = message
+            task = question.task if question is not None else None
             if message.role == "system":
-                pieces += _turn("system", [Plain(message.text, apart=True)])
-                system = None
-                continue
-            by_task = (message if message.role == "user" else question or message).task is not None
-            if not by_task and system is not None:
+                system = message.text
+            if system is not None and (message.role == "system" or task is None):
                 pieces += _turn("system", [Plain(system, apart=True)])
                 system = None
             if message.role == "assistant":
-                pieces += self._answer(message, question.task if question else None)
-                continue
-            question = message
-            if message.task is None:
-                pieces += _turn("user", self._chat(message, clips))
-                if last:
-                    pieces += [Special("<|im_start|>"), Plain("assistant"), Plain("\n", apart=True)]
-            else:
-                pieces += self._tagged(message, message.task, clips, generate=last)
-            clips += sum(isinstance(part, Audio) for part in message.parts)
-        return pieces
+                pieces += self._answer(message, task)
+            elif message.role == "user":
+                if task is not None:
+                    pieces += self._tagged(message, task, clips, generate=last)
+                else:
+                    pieces += _turn("user", self._chat(message, clips))
+                clips += sum(isinstance(part, Audio) for part in message.parts)
+            yield pieces
+        if generate and (question is None or question.task is None):
+            yield [Special("<|im_start|>"), Plain("assistant"), Plain("\n", apart=True)]
 
     def _chat(self, message: Message, clips: int) -> list[Piece]:
         content: list[Piece] = []

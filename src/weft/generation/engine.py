@@ -145,7 +145,8 @@ class Model:
     def score(self, messages: Asked) -> float:
         """The log-probability (natural, summed) of all that the assistant says, given what comes before it.
 
-        That is every token with a loss flag in training: the assistant's messages, their end tokens included.
+        That is every token with a loss flag in training: the assistant's messages, their end tokens included, but for
+        those that say ``"learn": false``, which are context as a question is.
         `score_batch` takes many conversations.
         """
         conversation = _conversation(messages)
@@ -155,7 +156,9 @@ class Model:
         flagged = torch.as_tensor(encoded.loss_mask).nonzero()[:, 0]
         flagged = flagged[flagged > 0]
         if not len(flagged):
-            raise WeftError("there is no answer to score: the conversation has no assistant message")
+            answered = any(m.role == "assistant" for m in conversation.messages)
+            why = 'every answer says "learn": false' if answered else "the conversation has no assistant message"
+            raise WeftError(f"there is no answer to score: {why}")
         first = int(flagged[0])
         length = inputs["input_ids"].shape[1]
         with torch.inference_mode():

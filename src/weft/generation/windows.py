@@ -6,11 +6,11 @@ are trained on clips of one window, so each window is asked on its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from weft.conversation import Audio, Conversation, Message, Part, Text, Word, Words
+from weft.conversation import Audio, Conversation, Part, Text, Word, Words
 from weft.dialects.base import join_words
 from weft.generation.reply import Reply
 from weft.media import audio_samples, load_audio
@@ -47,7 +47,7 @@ def split_transcription(conversation: Conversation, rate: int, window_seconds: f
     for start, end in quiet_windows(wave, size, rate):
         parts = list(message.parts)
         parts[clips[0]] = Audio((wave[start:end], rate))
-        last = Message(message.role, tuple(parts))
+        last = replace(message, parts=tuple(parts))
         windows.append(Window(Conversation((*conversation.messages[:-1], last), conversation.id), start / rate))
     return windows
 

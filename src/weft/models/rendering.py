@@ -90,9 +90,9 @@ class Renderer:
             if isinstance(piece, Slot):
                 ids, loss = self._slot(piece, sizes, out), False
             elif isinstance(piece, Special):
-                ids, loss = [self.token_id(piece.token)], piece.loss
+                ids, loss = [self.token_id(piece.token)], piece.loss and piece.learn
             else:
-                ids, loss = self.encode_text(piece.text), piece.loss
+                ids, loss = self.encode_text(piece.text), piece.loss and piece.learn
             out.ids += ids
             out.loss += [loss] * len(ids)
             out.source += [index] * len(ids)
