@@ -176,6 +176,29 @@ def test_a_sample_without_an_answer_is_named_or_left_out(files, processor, tmp_p
     with pytest.raises(WeftError, match=r"asked\.jsonl:2: there is no answer"):
         data([path], processor)
     assert len(data([path], processor, on_bad_sample="skip").problems) == 1
+    answered["messages"][1]["learn"] = False
+    path.write_text(json.dumps(answered) + "\n")
+    with pytest.raises(WeftError, match=r'asked\.jsonl:1: there is nothing to learn: every answer says "learn": false'):
+        data([path], processor)
+
+
+@pytest.mark.parametrize("augment", [Augment(), AUGMENT, Augment(converse=1.0, flip=True)])
+def test_an_answer_that_is_not_to_be_learned_is_learned_in_no_batch(processor, tmp_path, augment):
+    """Every second answer is marked, and has words that no other sample holds."""
+    path = asked_twice(tmp_path / "pictures")
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for i, line in enumerate(lines):
+        answer = line["messages"][1]
+        if i % 2:
+            line["messages"] += [line["messages"][0] | {"content": "again"}, {"role": "assistant", "content": "yes"}]
+            answer |= {"content": "zzz", "learn": False}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    learned = ""
+    for batch in islice(data([path], processor, augment).batches(), 8):
+        labels = batch.inputs["labels"]
+        assert "zzz" in processor.tokenizer.decode(batch.inputs["input_ids"][0])
+        learned += processor.tokenizer.decode(labels[labels >= 0])
+    assert "yes" in learned and "z" not in learned
 
 
 def test_words_that_end_after_their_clip_are_named(files, processor, tmp_path):
@@ -235,6 +258,15 @@ def test_words_in_several_parts_of_an_answer_all_sound(processor, files):
     split = replace(whole, messages=(whole.messages[0], Message("assistant", halves)))
     one, other = (listening_labels(c, processor.encode(c), processor) for c in (whole, split))
     assert (one.heard == other.heard).all() and (one.sides == other.sides).all()
+
+
+def test_media_teach_nothing_of_an_answer_that_is_not_to_be_learned(processor, files):
+    for file, labels, told in ((files[0], listening_labels, "heard"), (files[1], looking_labels, "seen")):
+        plain = data([file], processor, augment=Augment())
+        for conversation in map(plain.conversation, range(8)):
+            answer = replace(conversation.answer, learn=False)
+            marked = replace(conversation, messages=(*conversation.messages[:-1], answer))
+            assert (getattr(labels(marked, processor.encode(marked), processor), told) == -100).all()
 
 
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):

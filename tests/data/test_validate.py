@@ -58,7 +58,7 @@ def test_what_is_in_the_files_is_counted(folder: Path) -> None:
     second = write(folder / "b.jsonl", transcribe("a.wav", language=None), request)
     s, mistakes = check(first, second)
     assert not mistakes
-    assert (s.samples, s.messages, s.turns, s.without_answer, s.repeated_ids) == (5, 10, 4, 1, 1)
+    assert (s.samples, s.messages, s.turns, s.repeated_ids) == (5, 10, 4, 1)
     assert (s.images, s.image_files, s.clips, s.clip_files) == (2, 1, 2, 1)
     assert (s.box_answers, s.boxes, s.word_answers, s.words) == (2, 3, 2, 2)
     assert s.tasks == {"refer": 2, "transcribe": 2, "": 1}

@@ -93,6 +93,9 @@ def stats(
     else:
         out.print(_measures(found))
         out.print()
+        if learnable := found.learnable.rows():
+            out.print(facts([(name, number(count), remark) for name, count, remark in learnable]))
+            out.print()
         out.print(_counts("task", {name or "none": n for name, n in found.tasks.most_common()}))
         if len(found.languages) > 1:
             out.print()
@@ -194,8 +197,7 @@ def _summary(s: Summary) -> Table:
     if s.languages:
         rows.append(("languages", number(len(s.languages)), share(s.languages, "")))
     rows.append(("size", size(s.bytes), f"and {size(s.media_bytes)} of media"))
-    if s.without_answer:
-        rows.append(("without answer", number(s.without_answer), "requests, which training has no use for"))
+    rows += [(name, number(count), remark) for name, count, remark in s.learnable.rows()]
     if s.repeated_ids:
         rows.append(("repeated ids", number(s.repeated_ids), "allowed, but answers are harder to tell apart"))
     return facts(rows)

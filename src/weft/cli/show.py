@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from weft.cli.terminal import number, out, plural, size
+from weft.cli.terminal import facts, number, out, plural, size
 from weft.conversation import Conversation, WeftError, iter_samples
 
 if TYPE_CHECKING:
@@ -52,11 +52,7 @@ def show(
     if sample is not None:
         if processor is None:
             raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
-        rows = [token for segment in _segments(processor, sample, prompt) for token in segment]
-        if as_json:
-            print(json.dumps(rows, ensure_ascii=False))
-        else:
-            _print_tokens(rows)
+        _show_samples(processor, _chosen(sample), prompt, as_json)
         return
     from weft.training.sizes import model_size, stage_size
 
@@ -118,7 +114,7 @@ def _folder(name: str) -> tuple[WeftConfig, WeftProcessor | None]:
 # Samples.
 
 
-def _segments(processor: WeftProcessor, sample: str, prompt: bool) -> list[list[dict[str, Any]]]:
+def _chosen(sample: str) -> list[Conversation]:
     from weft.media import image_size
 
     path, first, last = _place(sample)
@@ -126,10 +122,23 @@ def _segments(processor: WeftProcessor, sample: str, prompt: bool) -> list[list[
     if len(chosen) < last - first + 1:
         there = sum(1 for _ in iter_samples(path, probe=image_size))
         raise WeftError(f"{path} has {plural(there, 'sample')}, so there is no sample {last}")
-    return [
-        sample_tokens(processor, conversation.prompt() if prompt else conversation, segment, generate=prompt)
-        for segment, conversation in enumerate(chosen)
-    ]
+    return chosen
+
+
+def _show_samples(processor: WeftProcessor, chosen: list[Conversation], prompt: bool, as_json: bool) -> None:
+    from weft.data.learnable import Learnable
+
+    rows, learnable = [], Learnable()
+    for segment, conversation in enumerate(chosen):
+        asked = conversation.prompt() if prompt else conversation
+        rows += sample_tokens(processor, asked, segment, generate=prompt)
+        learnable.add(conversation)
+    if as_json:
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    _print_tokens(rows)
+    if not prompt and (said := learnable.rows()):
+        out.print(facts([(name, number(count), remark) for name, count, remark in said]))
 
 
 def _place(sample: str) -> tuple[str, int, int]:
@@ -165,6 +174,7 @@ def sample_tokens(
             "text": token_text(processor.tokenizer, index),
             "role": roles[i],
             "loss": rendered.loss[i],
+            **({} if getattr(rendered.pieces[rendered.source[i]], "learn", True) else {"learn": False}),
             **({"media": media[i]} if i in media else {}),
         }
         for i, index in enumerate(rendered.ids)
@@ -218,7 +228,8 @@ def _print_tokens(tokens: list[dict[str, Any]]) -> None:
         text = Text(f"<{token['media']} ×{count}>", "magenta") if "media" in token else _quoted(token["text"], style)
         cells: list[Any] = [str(token["segment"])] if packed else []
         cells += [position, str(token["id"]), Text(token["role"] if here != last else "", style)]
-        table.add_row(*cells, Text("learn" if token["loss"] else "", "bold"), text)
+        loss = Text("learn", "bold") if token["loss"] else Text("unlearned" if "learn" in token else "", "quiet")
+        table.add_row(*cells, loss, text)
         last = here
     out.print(table)
     learned = sum(token["loss"] for token in tokens)

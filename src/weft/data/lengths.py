@@ -16,6 +16,7 @@ import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.data.augment import asked_picture, join_key, spoken_part
+from weft.data.learnable import nothing_to_learn
 from weft.data.source import JsonlSource
 from weft.data.validate import end_problem
 from weft.dialects import Modality
@@ -118,8 +119,8 @@ def _measure(
             progress(i, n)
         try:
             conversation = source[i]
-            if not any(m.role == "assistant" for m in conversation.messages):
-                raise WeftError("there is no answer (an assistant message) to learn from")
+            if problem := nothing_to_learn(conversation):
+                raise WeftError(problem)
             tokens[i] = processor.length(conversation)
             if len(conversation.audios) == 1:
                 spoken = spoken_part(conversation)

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, Text, WeftError, Words
 from weft.conversation.samples import iter_lines, parse_line
+from weft.data.learnable import Learnable
 from weft.media import audio_samples, image_size
 
 # A word is a run of letters between spaces; scripts written without spaces count by the character.
@@ -44,6 +45,7 @@ class Stats:
     words: list[int] = field(default_factory=list)  # timed words of each answer that has any
     tasks: Counter[str] = field(default_factory=Counter)  # "" counts questions without a task
     languages: Counter[str] = field(default_factory=Counter)
+    learnable: Learnable = field(default_factory=Learnable)  # what training learns of them
 
     def rows(self) -> list[tuple[str, npt.NDArray[np.float64]]]:
         """The measures that have entries, by the name a person reads."""
@@ -66,7 +68,8 @@ class Stats:
         """Quantiles of every measure, and the counts, as JSON-ready data."""
         measures = {name.replace(" ", "_"): summarise(values) for name, values in self.rows()}
         counts = {"tasks": dict(self.tasks.most_common()), "languages": dict(self.languages.most_common())}
-        return {"files": self.files, "samples": self.samples, **counts, "measures": measures}
+        learnable = asdict(self.learnable)
+        return {"files": self.files, "samples": self.samples, **counts, "learnable": learnable, "measures": measures}
 
 
 def summarise(values: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -140,6 +143,7 @@ def _add(
     size: Callable[[Any], tuple[int, int]],
 ) -> None:
     stats.samples += 1
+    stats.learnable.add(conversation)
     total = answers = 0
     for m, message in enumerate(conversation.messages):
         words = sum(_words_of(part) for part in message.parts)

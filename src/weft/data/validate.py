@@ -17,6 +17,7 @@ from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, WeftError, Words
 from weft.conversation.samples import is_foreign, iter_lines, parse_line
+from weft.data.learnable import Learnable
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -42,7 +43,7 @@ class Summary:
     boxes: int = 0
     word_answers: int = 0
     words: int = 0
-    without_answer: int = 0  # samples that end with the user: requests, not training data
+    learnable: Learnable = field(default_factory=Learnable)  # what training learns of them
     repeated_ids: int = 0
     bytes: int = 0  # of the sample files
     media_bytes: int = 0  # of the different media files
@@ -174,7 +175,7 @@ class _Check:
                 s.turns += 1
             elif message.role == "user":
                 self.tasks[task] += 1
-        s.without_answer += conversation.answer is None
+        s.learnable.add(conversation)
 
     def _count_media(self, part: Image | Audio, file: str, line: int) -> None:
         if isinstance(part, Image):
