@@ -83,7 +83,36 @@ def test_wer_of_the_original_beside_the_normalised_one():
     assert hindi.figures["wer_normalized"] == 1 and hindi.figures["wer_whisper"] is None and len(hindi.notes) == 1
     assert speech.score_wer(rows(("你好吗", {"text": "你好", "language": "zh"}))).figures["qwen_audio_wer"] == 0.5
     assert speech.score_wer(rows(("", {"text": "a b"}), ("c", {"text": "c d"}))).figures["qwen_audio_wer"] == 0.75
-    assert speech.score_wer(rows(("a", {"text": ""}))).figures["qwen_audio_wer"] is None
+
+
+def test_silence_is_apart_in_every_set_of_words():
+    pairs = rows(("a b", {"text": "a b"}), ("x y", {"text": "", "seconds": 4}), ("", {"text": "...", "seconds": 4}))
+    for scorer, rate, right in ((speech.score_wer, "wer", 0), (translation.score, "bleu", None)):
+        scores = scorer(pairs, "en")
+        assert scores.figures["hallucinated_words_per_minute"] == 15 and scores.notes == []
+        assert [one.get("hallucinated_words_per_minute") for one in scores.each] == [None, 30.0, 0.0]
+        assert right is None or scores.figures[rate] == right
+        assert [rate in one for one in scores.each] == [True, False, False]
+        assert "hallucinated_words_per_minute" in scores.says
+    assert speech.score_wer(pairs[:1]).figures["wer"] == 0
+    unknown = rows(("x y", {"text": "", "seconds": 4}), ("", {"text": ""}))
+    assert speech.score_wer(unknown).figures["hallucinated_words_per_minute"] is None
+    assert speech.score_wer(unknown[1:]).figures["hallucinated_words_per_minute"] == 0
+    alone = speech.score_wer(rows(("a", {"text": ""})))
+    assert (
+        alone.figures["wer"]
+        is alone.figures["hallucinated_words_per_minute"]
+        is alone.figures["qwen_audio_wer"]
+        is None
+    )
+    assert len(alone.notes) == 1 and '"seconds"' in alone.notes[0]
+
+
+def test_a_timed_transcript_of_silence_is_apart_too():
+    reference = {"text": "<|0.10|>a<|0.50|>", "language": "en"}
+    silent = {"text": "<|0.00|><|sil|><|2.00|>", "language": "en", "seconds": 2}
+    scores = speech.score_srwt(rows(("<|0.10|>a<|0.50|>", reference), ("<|0.10|>you<|0.50|>", silent)))
+    assert scores.figures["wer"] == 0 and scores.figures["hallucinated_words_per_minute"] == 30
 
 
 # --- word times -------------------------------------------------------------------------------------------------------

@@ -118,6 +118,46 @@ def test_wrong_and_malformed_answers_are_scored_and_said(data):
     assert report["signature"]["unfinished"] == 1
 
 
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_silence_enters_no_rate_and_is_scored_by_the_minute(tmp_path, task):
+    """Clips of 2 and 4 s where nothing is said, and one of words: 3 words in 6 s of silence are 30 a minute."""
+    lines = []
+    for i, (seconds, said) in enumerate(((2, ""), (4, "..."), (1, "one two three four"))):
+        soundfile.write(tmp_path / f"{i}.wav", np.zeros(seconds * 16000), 16000)
+        asked = [{"type": "audio", "audio": f"{i}.wav"}, {"type": "task", "task": task}]
+        lines.append({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]})
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    answers = [[Text("Thank you, bye!")], [Text("")], [Text("one two three")]]
+    report = evaluate(Canned(answers), tmp_path / "t.jsonl", tmp_path / "out")
+    figures = report["metrics"][task]
+    assert figures.pop("hallucinated_words_per_minute") == pytest.approx(30)
+    if task == "transcribe":
+        assert figures == {
+            "wer": 0.25,
+            "wer_normalized": 0.25,
+            "cer_normalized": pytest.approx(4 / 15),
+            "wer_whisper": 0.25,
+        }
+    else:
+        assert figures == score([Pair(task, (Text("one two three four"),), tuple(answers[2]))]).metrics[task]
+    counts = report["signature"]["counts"][task]
+    assert counts.pop("hallucinated_words_per_minute") == 2 and set(counts.values()) == {1}
+    samples = report["samples"]
+    assert [s["scores"] for s in samples[:2]] == [{"hallucinated_words_per_minute": x} for x in (90.0, 0.0)]
+    assert [s["right"] for s in samples[:2]] == [False, True]
+
+
+def test_a_set_of_nothing_but_silence_has_no_rate():
+    silent = [Pair("transcribe", (Text(""),), (Text(said),), "en", 30.0) for said in ("", "you")]
+    assert score(silent).metrics == {"transcribe": {"hallucinated_words_per_minute": 1.0}}
+    assert score(silent[:1]).metrics == {"transcribe": {"hallucinated_words_per_minute": 0.0}}
+    # "um" is a word as written, and nothing by Whisper's normaliser: no rate of that one, and none in its mean.
+    um, word = (Pair("transcribe", (Text(x),), (Text(y),), "en") for x, y in (("um", "one two"), ("one", "one")))
+    figures = score([um, word])
+    assert figures.metrics["transcribe"]["wer_whisper"] == 0 and figures.samples[0]["wer_whisper"] is None
+    assert figures.metrics["transcribe"]["wer"] == 1
+
+
 def test_a_sample_that_cannot_be_asked_fails_or_is_counted(data):
     answers = [*right(data)[:4], WeftError("broken picture"), right(data)[5]]
     with pytest.raises(WeftError, match="broken picture"):

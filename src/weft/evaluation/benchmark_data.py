@@ -21,6 +21,7 @@ from weft.conversation.samples import iter_lines, parse_line
 from weft.dialects import Plain, Special, get_dialect
 from weft.dialects.base import plain_text
 from weft.evaluation.benchmarks import Benchmark
+from weft.evaluation.metrics import clip_seconds
 from weft.evaluation.published.rows import Line
 from weft.media import image_size
 
@@ -76,6 +77,8 @@ def read_benchmark(benchmark: Benchmark, data: str | os.PathLike[str], limit: in
             found[key].reference.fields[name] += question.reference.fields[name]
         elif limit is None or len(found) < limit:
             found[key] = question
+            if question.reference.fields.get("text") == "" and (seconds := clip_seconds(question.conversation)):
+                question.reference.fields.setdefault("seconds", seconds)
     if not found:
         raise SampleError("nothing in it: write one JSON object a line", file=file)
     least = SEVERAL.get(benchmark.metric, 1)

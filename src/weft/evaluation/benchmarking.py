@@ -182,7 +182,7 @@ def _report(
             **{"normaliser": "none", **scores.settings},
             "metrics": {figure: scores.says[figure] for figure in scores.figures},
             "constants": {benchmark.name: constants},
-            "counts": {benchmark.name: dict.fromkeys(scores.figures, len(rows))},
+            "counts": {benchmark.name: {f: sum(f in one for one in scores.each) or len(rows) for f in scores.figures}},
             "samples": len(questions),
             "not_asked": sum(error is not None for error in errors),
             "unfinished": sum(reply is not None and not reply.finished for reply in replies),

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from weft.conversation import Box, Conversation, Part, Text, WeftError, Word, Words
 from weft.evaluation import constants, scorers
 from weft.evaluation.scorers import BoxTuple, Tally, pooled
 from weft.evaluation.text import letters, no_whisper_figure, normalized, units, whisper_normalized
+from weft.media import audio_samples
 
 CHAT = "chat"  # the task key of samples that name none
 CAPTIONS = frozenset({"caption", "grounded_caption"})
+SPOKEN = frozenset({"transcribe", "translate"})
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An expected answer beside the given one. ``task`` is the name in the report."""
+    """An expected answer beside the given one. ``task`` is the name in the report; ``seconds``: how long the clips are,
+    known where nobody speaks in them."""
 
     task: str
     expected: tuple[Part, ...]
     given: tuple[Part, ...]
     language: str | None = None
+    seconds: float | None = None
 
     @classmethod
     def of(cls, conversation: Conversation, given: tuple[Part, ...]) -> Pair:
@@ -35,7 +39,26 @@ class Pair:
         assert conversation.answer is not None
         task = next((m.task for m in reversed(conversation.messages) if m.role == "user"), None)
         language = None if task is None else task.get("to") or task.get("language")
-        return cls(task.name if task else CHAT, conversation.answer.parts, given, language)
+        pair = cls(task.name if task else CHAT, conversation.answer.parts, given, language)
+        return replace(pair, seconds=clip_seconds(conversation)) if pair.silent else pair
+
+    @property
+    def wordless(self) -> bool:
+        """Whether no word is expected: no rate over expected words can be had, nor may one enter a mean."""
+        return not normalized(answer_text(self.expected), self.language)
+
+    @property
+    def silent(self) -> bool:
+        """Whether words were asked for where nobody speaks."""
+        return self.task in SPOKEN and self.wordless
+
+
+def clip_seconds(conversation: Conversation) -> float | None:
+    """How long all clips of a conversation are; None where there is none, or one cannot be read."""
+    try:
+        return sum(audio_samples(clip.source) for clip in conversation.audios) / 16000 or None
+    except WeftError:
+        return None
 
 
 def answer_text(parts: Sequence[Part]) -> str:
@@ -105,7 +128,7 @@ class TallyMetric(Metric):
 
 
 class WordErrorRate(TallyMetric):
-    name, better, nothing = "wer", "lower", 0.0
+    name, better = "wer", "lower"
     title = "WER"
     says = "jiwer, words as written (letters where a script has no spaces), pooled over the corpus"
 
@@ -113,7 +136,7 @@ class WordErrorRate(TallyMetric):
         return units(text)
 
     def applies(self, pair: Pair) -> bool:
-        return pair.task == "transcribe" or bool(answer_words(pair.expected))
+        return (pair.task == "transcribe" or bool(answer_words(pair.expected))) and not pair.wordless
 
     def tally(self, pair: Pair) -> Tally | None:
         expected, given = (self.units(answer_text(p), pair.language) for p in (pair.expected, pair.given))
@@ -153,6 +176,36 @@ class WhisperWordErrorRate(WordErrorRate):
 
     def missing(self, pairs: Sequence[Pair]) -> str | None:
         return no_whisper_figure([self.tally(p) is None for p in pairs])
+
+
+class HallucinatedWords(TallyMetric):
+    name, better, unit, nothing = "hallucinated_words_per_minute", "lower", "per_minute", 0.0
+    title = "hallucinated words"
+    says = (
+        "words (by weft's normaliser) given in a minute of the clips where nothing is said, which enter no error rate"
+    )
+
+    def applies(self, pair: Pair) -> bool:
+        return pair.silent
+
+    def tally(self, pair: Pair) -> Tally | None:
+        words = len(units(normalized(answer_text(pair.given), pair.language)))
+        return Tally(60.0 * words, pair.seconds or 0) if pair.seconds or not words else None
+
+    def missing(self, pairs: Sequence[Pair]) -> str | None:
+        unknown = sum(not p.seconds for p in pairs)
+        if not unknown or not any(normalized(answer_text(p.given)) for p in pairs):
+            return None
+        return (
+            f"{self.name} has no figure: the length of {unknown} of {len(pairs)} clips without speech is not known; "
+            'write "seconds" beside their references.'
+        )
+
+    def corpus(self, pairs: Sequence[Pair]) -> float | None:
+        return None if self.missing(pairs) else super().corpus(pairs) or 0.0
+
+    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
+        return 0.0, ""
 
 
 class WordTime(TallyMetric):
@@ -249,7 +302,7 @@ class Bleu(Metric):
         return f"sacrebleu {scorers.bleu_signature()} (zh: tok:zh; ja, th, lo, my, km: tok:char), over 100"
 
     def applies(self, pair: Pair) -> bool:
-        return pair.task == "translate" or pair.task in CAPTIONS
+        return pair.task in CAPTIONS | {"translate"} and not pair.silent
 
     def each(self, pairs: Sequence[Pair]) -> list[float | None]:
         return [scorers.sentence_bleu(answer_text(p.expected), answer_text(p.given), p.language) for p in pairs]
@@ -295,6 +348,7 @@ METRICS: dict[str, Metric] = {
         NormalizedWordErrorRate(),
         NormalizedCharacterErrorRate(),
         WhisperWordErrorRate(),
+        HallucinatedWords(),
         WordTime(),
         WordTimeCoverage(),
         BoxAccuracy(),
@@ -351,7 +405,13 @@ def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None, *, bas
 
 
 # Metrics that say of one sample whether it is right, with the figure it must reach; the first that applies decides.
-RIGHT: dict[str, float] = {"wer": 0.0, "box_accuracy_50": 1.0, "box_f1_50": 1.0, "exact": 1.0}
+RIGHT: dict[str, float] = {
+    "wer": 0.0,
+    "hallucinated_words_per_minute": 0.0,
+    "box_accuracy_50": 1.0,
+    "box_f1_50": 1.0,
+    "exact": 1.0,
+}
 
 
 def is_right(scores: dict[str, float | None]) -> bool | None:

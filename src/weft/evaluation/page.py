@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
+from weft.evaluation.metrics import METRICS
 from weft.evaluation.report import beats, described, notes, shown
 from weft.evaluation.text import units
 from weft.files import whole_file
@@ -114,17 +115,17 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
         "problems": sample["problems"],
         "error": sample["error"],
     }
-    if "wer" in sample["scores"] and made["given"] is not None:
+    if sample["scores"].keys() & {"wer", "hallucinated_words_per_minute"} and made["given"] is not None:
         made["diff"] = _diff(made["expected"]["text"], made["given"]["text"])
     return made
 
 
 def quality(scores: dict[str, float | None]) -> float:
     """How good an answer is in 0..1, for sorting: its deciding metric, times breaking ties."""
-    for name in ("wer", "box_accuracy_50", "box_f1_50", "exact", "bleu"):
+    for name in ("wer", "hallucinated_words_per_minute", "box_accuracy_50", "box_f1_50", "exact", "bleu"):
         value = scores.get(name)
         if value is not None:
-            grade = 1 - min(1.0, value) if name == "wer" else value
+            grade = 1 - min(1.0, value) if METRICS[name].better == "lower" else value
             break
     else:
         grade = 0.0

@@ -22,7 +22,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Described:
-    """How a figure is read. ``unit``: rate (0..1), percent (0..100), ms, s or score."""
+    """How a figure is read. ``unit``: rate (0..1), percent (0..100), ms, s, per_minute or score."""
 
     title: str
     better: str
@@ -55,14 +55,16 @@ def shown(name: str, value: float | None) -> str:
             return f"{value:.1f} %"
         case "ms":
             return f"{value:.0f} ms"
+        case "per_minute":
+            return f"{value:.1f} / min"
         case "s":
             return f"{value:.3f} s"
     return f"{value:.2f}"
 
 
 def beats(name: str, value: float | None, baseline: float | None) -> bool | None:
-    """Whether a figure is better than the constant answer's; None where one of them is missing."""
-    if value is None or baseline is None:
+    """Whether a figure is better than the constant answer's; None where one is missing, and where both are perfect."""
+    if value is None or baseline is None or value == baseline == 0 and described(name).better == "lower":
         return None
     return value < baseline if described(name).better == "lower" else value > baseline
 

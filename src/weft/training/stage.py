@@ -76,7 +76,7 @@ class Process:
 def lower_is_better(metric: str) -> bool:
     """Which way is up for the loss or a "task.metric"; the names are those of `weft evaluate`."""
     name = metric.rsplit(".", 1)[-1]
-    return name == "loss" or name.startswith(("wer", "cer")) or name.endswith("_ms")
+    return name == "loss" or name.startswith(("wer", "cer")) or name.endswith(("_ms", "_per_minute"))
 
 
 class StageRun:

@@ -36,11 +36,13 @@ METRICS: dict[str, PublishedMetric] = {
     "chair": PublishedMetric(
         "hallucinated objects in captions", "objects, captions (optional)", hallucination.score, ("synonyms",)
     ),
-    "wer": PublishedMetric("word error rate", "text, language", speech.score_wer, ("language",)),
+    "wer": PublishedMetric(
+        "word error rate", "text, language; seconds of silent clips", speech.score_wer, ("language",)
+    ),
     "srwt": PublishedMetric(
         "word times and word error rate", "text with times, language", speech.score_srwt, ("language",)
     ),
-    "bleu": PublishedMetric("translation", "text, language", translation.score, ("language",)),
+    "bleu": PublishedMetric("translation", "text, language; seconds of silent clips", translation.score, ("language",)),
     "cider": PublishedMetric("captions", "answers, or captions", captions.score, ("language",)),
     "accuracy": PublishedMetric("equal strings (Qwen-Audio's sets)", "answer", choices.accuracy),
     "nsynth": PublishedMetric("musical notes: mAP, pitch, instrument", "text", notes.score),

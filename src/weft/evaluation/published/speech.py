@@ -25,7 +25,7 @@ from weft.evaluation.published.rows import Row, Scores
 from weft.evaluation.scorers import Tally, pooled
 from weft.evaluation.text import NORMALISERS
 
-RATES = ("wer", "wer_normalized", "cer_normalized", "wer_whisper")
+RATES = ("wer", "wer_normalized", "cer_normalized", "wer_whisper", "hallucinated_words_per_minute")
 
 _TAG = re.compile(r"<\|.*?\|>")
 _STAMP = re.compile(r"<\|\d{1,2}\.\d+\|>")
@@ -56,19 +56,25 @@ def without_tags(text: str) -> str:
     return " ".join(_TAG.sub(" ", text).split())
 
 
+def spoken(row: Row, language: str | None) -> tuple[str | None, float | None]:
+    """The language of a reference, and how long its clip is where it says so."""
+    return row.language(language), row.reference.number("seconds") if "seconds" in row.reference.fields else None
+
+
 def score_wer(rows: Sequence[Row], language: str | None = None) -> Scores:
-    """References: ``text``, and ``language`` (or one given for all)."""
+    """References: ``text``, ``language`` (or one given for all), and ``seconds`` of clips where nothing is said."""
     texts = [row.reference.string("text", "answer") for row in rows]
     pairs = [
-        Pair("transcribe", (Text(without_tags(text)),), (Text(without_tags(row.prediction)),), row.language(language))
+        Pair("transcribe", (Text(without_tags(text)),), (Text(without_tags(row.prediction)),), *spoken(row, language))
         for text, row in zip(texts, rows, strict=True)
     ]
     figures = score(pairs, [METRICS[name] for name in RATES], baseline=False)
+    table = dict.fromkeys(RATES[:-1]) | figures.metrics["transcribe"]
     originals = [original_errors(t, r.prediction, p.language) for t, r, p in zip(texts, rows, pairs, strict=True)]
     return Scores(
-        figures.metrics["transcribe"] | {"qwen_audio_wer": pooled(originals).value},
+        table | {"qwen_audio_wer": pooled(originals).value},
         [one | {"qwen_audio_wer": tally.value} for one, tally in zip(figures.samples, originals, strict=True)],
-        {name: METRICS[name].says for name in RATES} | {"qwen_audio_wer": SAYS["qwen_audio_wer"]},
+        {name: METRICS[name].says for name in table} | {"qwen_audio_wer": SAYS["qwen_audio_wer"]},
         ("jiwer", "whisper-normalizer"),
         {"languages": sorted({p.language or "not given" for p in pairs}), "normaliser": NORMALISERS},
         figures.notes,

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 
 import sacrebleu
 
+from weft.conversation import Text
 from weft.evaluation import scorers
+from weft.evaluation.metrics import METRICS, Pair
+from weft.evaluation.metrics import score as score_pairs
+from weft.evaluation.published import speech
 from weft.evaluation.published.rows import Row, Scores
 
 ORIGINAL_TOKENIZERS = {"zh": "zh", "ja": "ja-mecab"}
@@ -32,11 +36,14 @@ def score(rows: Sequence[Row], language: str | None = None) -> Scores:
     """References: ``text``, and ``language``, that of the translation (or one given for all)."""
     expected = [row.reference.string("text", "answer") for row in rows]
     given = [row.prediction.strip() for row in rows]
-    codes = [row.language(language) for row in rows]
-    figures: dict[str, float | None] = {"bleu": scorers.bleu(expected, given, codes)}
-    says = {"bleu": SAYS["bleu"]}
+    spoken = [speech.spoken(row, language) for row in rows]
+    codes = [code for code, _ in spoken]
+    pairs = [Pair("translate", (Text(x),), (Text(y),), *z) for x, y, z in zip(expected, given, spoken, strict=True)]
+    sound = score_pairs(pairs, [METRICS["bleu"], METRICS["hallucinated_words_per_minute"]], baseline=False)
+    figures: dict[str, float | None] = {"bleu": None, **sound.metrics["translate"]}
+    says = {name: METRICS[name].says for name in figures}
     kinds = sorted({code or "" for code in codes})
-    notes = []
+    notes = sound.notes
     for kind in kinds:
         where = [i for i, code in enumerate(codes) if (code or "") == kind]
         name = "qwen_audio_bleu" if len(kinds) == 1 else f"qwen_audio_bleu_{kind or 'unnamed'}"
@@ -44,19 +51,14 @@ def score(rows: Sequence[Row], language: str | None = None) -> Scores:
         says[name] = SAYS["qwen_audio_bleu"]
         if figures[name] is None:
             notes.append(f"{name} needs the Japanese dictionary of sacrebleu: pip install 'sacrebleu[ja]'")
-    each: list[dict[str, float | None]] = [
-        {"bleu": scorers.sentence_bleu(x, y, code)} for x, y, code in zip(expected, given, codes, strict=True)
-    ]
     settings = {
         "languages": [kind or "not given" for kind in kinds],
         "normaliser": "none",
         "sacrebleu": {kind or "not given": scorers.bleu_signature(kind or None) for kind in kinds},
     }
-    return Scores(figures, each, says, ("sacrebleu",), settings, notes)
+    return Scores(figures, sound.samples, says, ("sacrebleu",), settings, notes)
 
 
 SAYS = {
-    "bleu": "0..1: sacrebleu, zh: tok:zh, other languages without spaces: tok:char, else tok:13a; exponential "
-    "smoothing; a sample alone: with effective order",
     "qwen_audio_bleu": "0..100: sacrebleu's corpus_bleu with 13a, zh or ja-mecab, as Qwen-Audio's evaluate_st.py",
 }
