@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -33,6 +34,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...; default: a GPU
 Switch = Annotated[
     list[str] | None,
     typer.Option("--switch", metavar="NAME=VALUE", help="Change a switch of the model's dialect. Repeatable."),
+]
+MediaRoot = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Refuse media outside of DIR, links followed: for files by others.")
 ]
 BatchSize = Annotated[int, typer.Option(help="Conversations answered together.")]
 OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from weft.cli.asking import MediaRoot
 from weft.cli.data_convert import HELP as CONVERT_HELP
 from weft.cli.data_convert import convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
@@ -33,6 +34,7 @@ def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every picture and recording.")] = False,
     max_errors: Annotated[int, typer.Option(min=0, metavar="N", help="List this many mistakes; 0 lists all.")] = 50,
+    media_root: MediaRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary and mistakes as JSON.")] = False,
 ) -> None:
     """Check sample files: every mistake with file, line and field, and a summary. Status 2 where there are mistakes."""
@@ -50,7 +52,7 @@ def validate(
     started = time.perf_counter()
     total = sum(os.path.getsize(f) for f in files if f.is_file())
     with _progress("checking", total, hide=as_json) as advance:
-        summary = check(files, deep=deep, on_mistake=on_mistake, on_progress=advance)
+        summary = check(files, deep=deep, on_mistake=on_mistake, on_progress=advance, media_root=media_root)
     seconds = time.perf_counter() - started
     if as_json:
         mistakes = [{"file": m.file, "line": m.line, "field": m.field, "problem": m.problem} for m in listed]
@@ -79,6 +81,7 @@ def stats(
         Path | None, typer.Option("--out", "-o", metavar="PICTURE", help="Also draw it: .png, .svg or .pdf.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")] = None,
+    media_root: MediaRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure sample files: lengths, tokens, tasks, durations, picture sizes, boxes; a table, and a picture."""
@@ -87,7 +90,7 @@ def stats(
     length = _length_of(model) if model is not None else None
     total = sum(os.path.getsize(f) for f in files if f.is_file())
     with _progress("measuring", total, hide=as_json) as advance:
-        found = measure(files, length=length, limit=limit, on_progress=advance)
+        found = measure(files, length=length, limit=limit, on_progress=advance, media_root=media_root)
     if as_json:
         print(json.dumps(found.as_dict(), ensure_ascii=False))
     else:

@@ -60,6 +60,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="The first samples only.")] = None,
     batch_size: asking.BatchSize = 16,
     on_bad_sample: asking.OnBadSample = "fail",
+    media_root: asking.MediaRoot = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help="Longest answer, in tokens; default 256, or the benchmark's.", show_default=False)
     ] = None,
@@ -93,7 +94,9 @@ def evaluate(
         if names:
             raise WeftError(f"--metrics and --benchmark exclude each other: {benchmark} has its own metrics")
         decoding = get_benchmark(benchmark).options()
-        read_benchmark(get_benchmark(benchmark), data, limit)  # what is wrong with it is said before a model is loaded
+        read_benchmark(
+            get_benchmark(benchmark), data, limit, media_root
+        )  # what is wrong with it is said before a model is loaded
     elif synonyms is not None:
         raise WeftError("--synonyms is for --benchmark chair")
     options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))
@@ -105,6 +108,7 @@ def evaluate(
             "options": options,
             "batch_size": batch_size,
             "on_bad_sample": policy,
+            "media_root": media_root,
             "progress": progress,
         }
         if benchmark:

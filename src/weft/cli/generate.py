@@ -16,6 +16,7 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of answers; where it exists, it is gone on with.")],
     batch_size: asking.BatchSize = 16,
     on_bad_sample: asking.OnBadSample = "fail",
+    media_root: asking.MediaRoot = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the answers that are there.")] = False,
     max_new_tokens: asking.MaxNewTokens = 256,
     sample: asking.Sample = False,
@@ -50,6 +51,7 @@ def generate(
             batch_size=batch_size,
             on_bad_sample=policy,
             restart=restart,
+            media_root=media_root,
             progress=progress,
         )
     before = f", {summary.before:,} of them by an earlier run" if summary.before else ""

@@ -12,8 +12,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from weft.cli.asking import MediaRoot
 from weft.cli.terminal import facts, number, out, plural, size
-from weft.conversation import Conversation, WeftError, iter_samples
+from weft.conversation import Conversation, WeftError, iter_samples, within
 
 if TYPE_CHECKING:
     from weft.models.config import WeftConfig
@@ -33,6 +34,7 @@ def show(
         typer.Option(metavar="FILE[:N[-M]]", help="Every token of sample N; of several, as one packed row."),
     ] = None,
     prompt: Annotated[bool, typer.Option("--prompt", help="The sample as it is asked, not as it is learned.")] = False,
+    media_root: MediaRoot = None,
     size_name: Annotated[
         str | None, typer.Option("--size", metavar="SIZE", help="The size of a built-in recipe, such as tiny.")
     ] = None,
@@ -52,7 +54,7 @@ def show(
     if sample is not None:
         if processor is None:
             raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
-        _show_samples(processor, _chosen(sample), prompt, as_json)
+        _show_samples(processor, _chosen(sample, media_root), prompt, as_json)
         return
     from weft.training.sizes import model_size, stage_size
 
@@ -114,13 +116,14 @@ def _folder(name: str) -> tuple[WeftConfig, WeftProcessor | None]:
 # Samples.
 
 
-def _chosen(sample: str) -> list[Conversation]:
+def _chosen(sample: str, media_root: Path | None) -> list[Conversation]:
     from weft.media import image_size
 
     path, first, last = _place(sample)
-    chosen = list(islice(iter_samples(path, probe=image_size), first - 1, last))
+    exists = within(media_root)
+    chosen = list(islice(iter_samples(path, probe=image_size, exists=exists), first - 1, last))
     if len(chosen) < last - first + 1:
-        there = sum(1 for _ in iter_samples(path, probe=image_size))
+        there = sum(1 for _ in iter_samples(path, probe=image_size, exists=exists))
         raise WeftError(f"{path} has {plural(there, 'sample')}, so there is no sample {last}")
     return chosen
 

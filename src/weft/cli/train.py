@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from weft.cli.asking import MediaRoot
 from weft.conversation import WeftError
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="Folder of the run.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with a run that stopped.")] = None,
     on_bad_sample: OnBad = None,
+    media_root: MediaRoot = None,
     workers: Workers = None,
     threads: Threads = None,
 ) -> None:
@@ -63,7 +66,7 @@ def train(
     from weft.training.folder import RunFolder
     from weft.training.overrides import override
 
-    extra = _settings(changes, on_bad_sample, workers, threads)
+    extra = _settings(changes, on_bad_sample, media_root, workers, threads)
     if resume is not None:
         if recipe is not None or size is not None or model is not None or stage or data or out is not None:
             raise WeftError("--resume takes the recipe, the data and the folder from the run; give no others")
@@ -103,6 +106,7 @@ def finetune(
     ] = None,
     changes: Set = None,
     on_bad_sample: OnBad = None,
+    media_root: MediaRoot = None,
     workers: Workers = None,
     threads: Threads = None,
 ) -> None:
@@ -130,8 +134,9 @@ def finetune(
         steps=steps,
         minutes=minutes,
         lr=lr,
+        media_root=str(media_root) if media_root else None,
     )
-    extra = _settings(changes, on_bad_sample, workers, threads)
+    extra = _settings(changes, on_bad_sample, media_root, workers, threads)
     if metric:
         extra = [f"stages.0.evaluation.metric={metric}", *extra]
     recipe = override(recipe, extra)
@@ -151,7 +156,7 @@ def _run(recipe: Recipe, run: Path, **options: Any) -> None:
     from weft.training.run import train
 
     try:
-        folder = train(recipe, run, evaluate=_metrics, console=err, **options)
+        folder = train(recipe, run, evaluate=partial(_metrics, media_root=recipe.media_root), console=err, **options)
     except Interrupted as stop:
         err.print(str(stop), style="warn", soft_wrap=True)
         raise typer.Exit(stop.status) from None
@@ -160,13 +165,18 @@ def _run(recipe: Recipe, run: Path, **options: Any) -> None:
 
 
 def _metrics(
-    model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"]
+    model: Any,
+    processor: Any,
+    data: str,
+    limit: int | None,
+    on_bad_sample: Literal["fail", "skip"],
+    media_root: str | None,
 ) -> dict[str, float | None]:
     """``{"task.metric": value}`` of generated answers."""
     from weft.evaluation.run import evaluate
     from weft.generation import Model
 
-    report = evaluate(Model(model, processor), data, limit=limit, on_bad_sample=on_bad_sample)
+    report = evaluate(Model(model, processor), data, limit=limit, on_bad_sample=on_bad_sample, media_root=media_root)
     return {
         f"{task}.{name}": value
         for task, values in report["metrics"].items()
@@ -176,10 +186,16 @@ def _metrics(
 
 
 def _settings(
-    changes: list[str] | None, on_bad_sample: str | None, workers: int | None, threads: int | None
+    changes: list[str] | None,
+    on_bad_sample: str | None,
+    media_root: Path | None,
+    workers: int | None,
+    threads: int | None,
 ) -> list[str]:
     """Options that are names for values of the recipe, and then what --set says."""
     given = {"on_bad_sample": on_bad_sample, "workers": workers, "threads": threads}
+    if media_root is not None:
+        given["media_root"] = str(media_root.absolute())
     return [*(f"{name}={value}" for name, value in given.items() if value is not None), *(changes or [])]
 
 

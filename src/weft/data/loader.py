@@ -136,6 +136,7 @@ class SourceSpec:
     weight: float = 1.0
     augment: Augment = Augment()
     name: str | None = None
+    media_root: str | None = None  # the folder that media lie in, links followed; None: anywhere
 
 
 class TrainingData:
@@ -175,7 +176,7 @@ class TrainingData:
         self.processor, self.row_tokens, self.rows, self.packing = processor, row_tokens, rows, packing
         self.seed, self.on_bad_sample, self.rank, self.world = seed, on_bad_sample, rank, world
         self.specs = list(specs)
-        self.sources = [JsonlSource(s.path, s.name) for s in specs]
+        self.sources = [JsonlSource(s.path, s.name, s.media_root) for s in specs]
         self.lengths: list[Lengths] = [
             measure(
                 s,

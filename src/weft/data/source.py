@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.conversation import Conversation, WeftError
+from weft.conversation import Conversation, WeftError, within
 from weft.conversation.samples import BOM, parse_line
 from weft.media import image_size
 
@@ -23,11 +23,12 @@ class JsonlSource:
     """The samples of ``path`` in file order; ``source[i]`` is a `Conversation` whose media paths are resolved.
 
     Blank lines are not samples. A line that is not a sample raises `SampleError` with file, line and field when it is
-    read. Instances are cheap to send to another process and safe to read from several threads.
+    read; so does one that names a medium outside of ``media_root``, where that is given. Instances are cheap to send to
+    another process and safe to read from several threads.
     """
 
-    def __init__(self, path: str | Path, name: str | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, name: str | None = None, media_root: str | None = None) -> None:
+        self.path, self.media_root = Path(path), media_root
         self.name = name or self.path.stem
         self._file: int | None = None
         try:
@@ -42,7 +43,9 @@ class JsonlSource:
 
     def __getitem__(self, index: int) -> Conversation:
         line = int(self._lines[index])
-        return parse_line(self.raw(index), where=str(self.path), line=line, root=self.path.parent, probe=image_size)
+        folder, exists = self.path.parent, within(self.media_root)
+        raw = self.raw(index)
+        return parse_line(raw, where=str(self.path), line=line, root=folder, probe=image_size, exists=exists)
 
     def raw(self, index: int) -> bytes:
         """The line of one sample as it stands in the file."""

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, Text, WeftError, Words
+from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, Text, WeftError, Words, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.learnable import Learnable
 from weft.media import audio_samples, image_size
@@ -105,13 +105,15 @@ def measure(
     length: Callable[[Conversation], int] | None = None,
     limit: int | None = None,
     on_progress: Callable[[int], None] | None = None,
+    media_root: str | os.PathLike[str] | None = None,
 ) -> Stats:
     """Measures the samples of files. ``length``: tokens of a conversation (`WeftProcessor.length`); None: not counted.
 
-    ``limit``: only so many samples. ``on_progress`` is called with numbers of bytes read. The first mistake raises
+    ``limit``: only so many samples. ``on_progress`` is called with numbers of bytes read. ``media_root``:
+    media lie inside this folder (`weft.conversation.within`). The first mistake raises
     `SampleError`: `weft.data.validate` is what lists them all.
     """
-    stats = Stats()
+    stats, exists = Stats(), within(media_root)
     duration = lru_cache(maxsize=None)(lambda source: audio_samples(source, RATE) / RATE)
     size = lru_cache(maxsize=None)(image_size)
     for path in paths:
@@ -122,7 +124,7 @@ def measure(
                 return stats
             if on_progress is not None:
                 on_progress(len(raw))
-            conversation = parse_line(raw, where=file, line=number, root=root, probe=size)
+            conversation = parse_line(raw, where=file, line=number, root=root, probe=size, exists=exists)
             _add(stats, conversation, file, number, duration, size)
             if length is not None:
                 try:

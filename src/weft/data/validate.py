@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, WeftError, Words
+from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, WeftError, Words, within
 from weft.conversation.samples import is_foreign, iter_lines, parse_line
 from weft.data.learnable import Learnable
 
@@ -85,14 +85,16 @@ def validate(
     on_mistake: Callable[[SampleError], None] | None = None,
     on_progress: Callable[[int], None] | None = None,
     threads: int | None = None,
+    media_root: str | os.PathLike[str] | None = None,
 ) -> Summary:
     """Checks sample files and says what is in them.
 
     ``on_mistake`` is called for each sample that breaks the format (its first mistake), in file order, and for each
     media file that is empty or, with ``deep``, cannot be decoded. ``on_progress`` is called with numbers of bytes read.
     A file that cannot be opened, or holds no samples, is a mistake too. ``threads``: how many decode (None: all cores).
+    ``media_root``: a medium outside of this folder is a mistake (`weft.conversation.within`).
     """
-    check = _Check(deep, on_mistake or (lambda _: None), threads)
+    check = _Check(deep, on_mistake or (lambda _: None), threads, within(media_root, Folders()))
     try:
         for path in paths:
             check.file(os.fspath(path), on_progress or (lambda _: None))
@@ -102,14 +104,16 @@ def validate(
 
 
 class _Check:
-    def __init__(self, deep: bool, on_mistake: Callable[[SampleError], None], threads: int | None) -> None:
+    def __init__(
+        self, deep: bool, on_mistake: Callable[[SampleError], None], threads: int | None, exists: Callable[[str], bool]
+    ) -> None:
         self.summary = Summary()
         self.tasks: Counter[str] = Counter()
         self.languages: Counter[str] = Counter()
         self.ids: set[str] = set()
         self.media: dict[tuple[str, str], tuple[str, int]] = {}  # (kind, path) -> file and line that first name it
         self.report = on_mistake
-        self.exists = Folders()
+        self.exists = exists
         self.probe = lru_cache(maxsize=1 << 16)(_image_size)
         self.deep = _Decoder(self._say, threads) if deep else None
 

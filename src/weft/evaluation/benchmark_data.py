@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, SampleError, Text, Words, parse_messages
+from weft.conversation import Audio, Box, Conversation, Image, Message, SampleError, Text, Words, parse_messages, within
+from weft.conversation.parts import Exists
 from weft.conversation.samples import iter_lines, parse_line
 from weft.dialects import Plain, Special, get_dialect
 from weft.dialects.base import plain_text
@@ -51,9 +52,17 @@ class Question:
         return ""
 
 
-def read_benchmark(benchmark: Benchmark, data: str | os.PathLike[str], limit: int | None = None) -> list[Question]:
-    """The questions of a file, in its order. A mistake is a `SampleError` with file, line and field."""
-    file = os.fspath(data)
+def read_benchmark(
+    benchmark: Benchmark,
+    data: str | os.PathLike[str],
+    limit: int | None = None,
+    media_root: str | os.PathLike[str] | None = None,
+) -> list[Question]:
+    """The questions of a file, in its order. A mistake is a `SampleError` with file, line and field.
+
+    ``media_root``: media lie inside this folder (`weft.conversation.within`).
+    """
+    file, exists = os.fspath(data), within(media_root)
     found: dict[Any, Question] = {}
     for number, raw in iter_lines(data):
         try:
@@ -63,9 +72,9 @@ def read_benchmark(benchmark: Benchmark, data: str | os.PathLike[str], limit: in
         if not isinstance(fields, dict):
             raise SampleError("must be an object", file=file, line=number)
         if "messages" in fields:
-            key, question = _sample(benchmark, raw, file, number)
+            key, question = _sample(benchmark, raw, file, number, exists)
         else:
-            question = _line(benchmark, Line(fields, file, number))
+            question = _line(benchmark, Line(fields, file, number), exists)
             key = question.id
             if key in found:
                 question.reference.wrong("id", f"{key!r} stands in line {found[key].reference.line} already")
@@ -108,15 +117,14 @@ def written_answer(system: str, conversation: Conversation) -> str:
     return out
 
 
-def _line(benchmark: Benchmark, line: Line) -> Question:
+def _line(benchmark: Benchmark, line: Line, exists: Exists) -> Question:
     for needed in (benchmark.media, *benchmark.fields):
         if needed not in line.fields:
             line.wrong(needed, f'missing: a question of {benchmark.name} needs a "{needed}"')
     source = line.string(benchmark.media)
     values = {name: line.string(name) for name in benchmark.fields}
-    conversation = parse_messages(
-        benchmark.messages(source, **values), where=line.file, line=line.line, root=Path(line.file).parent
-    )
+    asked = benchmark.messages(source, **values)
+    conversation = parse_messages(asked, where=line.file, line=line.line, root=Path(line.file).parent, exists=exists)
     name = line.fields.get("id", line.line)
     if isinstance(name, bool) or not isinstance(name, str | int):
         line.wrong("id", "must be a string or a whole number")
@@ -128,9 +136,9 @@ def _line(benchmark: Benchmark, line: Line) -> Question:
     return Question(str(name), conversation, _with_language(benchmark, line), choices)
 
 
-def _sample(benchmark: Benchmark, raw: bytes, file: str, number: int) -> tuple[Any, Question]:
+def _sample(benchmark: Benchmark, raw: bytes, file: str, number: int, exists: Exists) -> tuple[Any, Question]:
     line = Line({}, file, number)
-    sample = parse_line(raw, where=file, line=number, root=os.path.dirname(file), probe=image_size)
+    sample = parse_line(raw, where=file, line=number, root=os.path.dirname(file), probe=image_size, exists=exists)
     if benchmark.choices or benchmark.metric == "chair":
         wanted = "choices" if benchmark.choices else "objects"
         line.wrong(

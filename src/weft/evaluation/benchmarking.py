@@ -44,6 +44,7 @@ def evaluate_benchmark(
     batch_size: int = 16,
     on_bad_sample: Literal["fail", "skip"] = "fail",
     synonyms: Path | None = None,
+    media_root: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Scores a model on a benchmark's file and gives the report, in the shape of `weft.evaluation.evaluate`'s.
@@ -53,7 +54,7 @@ def evaluate_benchmark(
     start = time.monotonic()
     entry = get_benchmark(benchmark)
     options = options or Options(**entry.options())
-    questions = read_benchmark(entry, data, limit)
+    questions = read_benchmark(entry, data, limit, media_root)
     prompts = [question.conversation for question in questions]
     settings = {"synonyms": synonyms} if synonyms is not None else {}
     if entry.choices:

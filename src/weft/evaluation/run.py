@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from weft.conversation import Conversation, SampleError, WeftError, Words
+from weft.conversation import Conversation, SampleError, WeftError, Words, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.conversation.writing import dump_parts
 from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
@@ -131,17 +131,20 @@ def evaluate(
     options: Options | None = None,
     batch_size: int = 16,
     on_bad_sample: Literal["fail", "skip"] = "fail",
+    media_root: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Scores a model on a sample file and gives the report; ``report.json`` and ``index.html`` are written to ``out``.
 
-    ``limit`` takes the first samples only. ``name`` is what the report calls the model.
+    ``limit`` takes the first samples only. ``name`` is what the report calls the model. ``media_root``: the folder that
+    media lie in, links followed (`weft.conversation.within`).
     """
     options = options or Options()
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise WeftError(f"{out} is a file; name a folder for the report")
     unread: list[str] = []
-    conversations = read_questions(data, limit, unread=unread if on_bad_sample == "skip" else None)
+    skipped = unread if on_bad_sample == "skip" else None
+    conversations = read_questions(data, limit, unread=skipped, media_root=media_root)
     outcome = evaluate_samples(
         model,
         conversations,
@@ -166,19 +169,23 @@ def evaluate(
 
 
 def read_questions(
-    data: str | os.PathLike[str], limit: int | None = None, *, unread: list[str] | None = None
+    data: str | os.PathLike[str],
+    limit: int | None = None,
+    *,
+    unread: list[str] | None = None,
+    media_root: str | os.PathLike[str] | None = None,
 ) -> list[Conversation]:
     """The samples of a file, each checked to end with an expected answer.
 
     What is wrong with a sample raises, or is added to ``unread`` where that is given.
     """
     conversations: list[Conversation] = []
-    file, root = os.fspath(data), os.path.dirname(os.fspath(data))
+    file, root, exists = os.fspath(data), os.path.dirname(os.fspath(data)), within(media_root)
     for line, raw in iter_lines(data):
         if limit is not None and len(conversations) >= limit:
             break
         try:
-            conversation = parse_line(raw, where=file, line=line, root=root, probe=image_size)
+            conversation = parse_line(raw, where=file, line=line, root=root, probe=image_size, exists=exists)
             if conversation.answer is None:
                 named = f"sample {conversation.id!r} " if conversation.id else ""
                 raise SampleError(f"{named}has no final assistant message to compare with", file=file, line=line)

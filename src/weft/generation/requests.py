@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import torch
 
-from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation import Conversation, SampleError, WeftError, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.files import whole_file
 from weft.generation.engine import Model
@@ -50,19 +50,20 @@ def answer_file(
     batch_size: int = 16,
     on_bad_sample: Literal["fail", "skip"] = "fail",
     restart: bool = False,
+    media_root: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Answers every request that has none yet.
 
     ``on_bad_sample``: "fail" stops at the first request that cannot be asked (answers so far stay), "skip" records its
-    error as its answer. ``restart`` begins anew. Raises WeftError where the answers belong to another model, other
-    options or other requests.
+    error as its answer. ``restart`` begins anew. ``media_root``: the folder that media lie in, links followed.
+    Raises WeftError where the answers belong to another model, other options or other requests.
     """
     options = options or Options()
     if Path(answers).exists() and Path(answers).samefile(requests):
         raise WeftError(f"{answers} holds the requests themselves; give another -o for the answers")
     run = _fingerprint(model, options)
-    asked = _Requests(Path(requests), on_bad_sample)
+    asked = _Requests(Path(requests), on_bad_sample, within(media_root))
     with _AnswerFile(Path(answers), run, restart) as file:
         before = file.done(dict(zip(asked.ids, asked.marks, strict=True)), Path(requests))
         todo = [i for i, name in enumerate(asked.ids) if name not in before]
@@ -122,8 +123,8 @@ def _digits(value: Any) -> str:
 class _Requests:
     """Request lines by place; only ids are kept, a conversation is read again when its turn comes."""
 
-    def __init__(self, path: Path, on_bad_sample: Literal["fail", "skip"]) -> None:
-        self._path = path
+    def __init__(self, path: Path, on_bad_sample: Literal["fail", "skip"], exists: Callable[[str], bool]) -> None:
+        self._path, self._exists = path, exists
         self._lines: list[tuple[int, bytes]] = list(iter_lines(path))
         if not self._lines:
             raise SampleError("no requests in it: write one JSON object a line", file=str(path))
@@ -151,7 +152,9 @@ class _Requests:
 
     def _read(self, i: int) -> Conversation:
         number, raw = self._lines[i]
-        conversation = parse_line(raw, where=str(self._path), line=number, root=self._path.parent, probe=image_size)
+        conversation = parse_line(
+            raw, where=str(self._path), line=number, root=self._path.parent, probe=image_size, exists=self._exists
+        )
         return Conversation(conversation.prompt().messages, self.ids[i])
 
     @staticmethod

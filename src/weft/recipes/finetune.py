@@ -68,10 +68,11 @@ def finetune_recipe(
     steps: int | None = None,
     minutes: float | None = None,
     lr: float | None = None,
+    media_root: str | None = None,
 ) -> Recipe:
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
-    sources = [JsonlSource(s.path) for s in data]
+    sources = [JsonlSource(s.path, media_root=media_root) for s in data]
     heads = [_readable(source) for source in sources]
     for file, head in zip(data, heads, strict=True):
         check_senses(spec, model, file.path, head)

@@ -130,6 +130,7 @@ class Recipe(Frozen):
     workers: int = 0  # processes that decode samples
     threads: int | None = None
     on_bad_sample: Literal["fail", "skip"] = "fail"
+    media_root: str | None = None  # the folder that media of samples lie in, links followed; None: anywhere
     checkpoint_every: int = Field(500, ge=1)  # steps
     keep_last: int = Field(2, ge=1)
     keep_best: int = Field(1, ge=1)

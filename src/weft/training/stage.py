@@ -145,7 +145,9 @@ class StageRun:
 
     def _train_data(self, anchor: tuple[int, int] | None) -> TrainingData:
         stage, recipe = self.stage, self.recipe
-        specs = [SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name) for s in stage.mixture]
+        specs = [
+            SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name, recipe.media_root) for s in stage.mixture
+        ]
         return TrainingData(
             specs,
             copy.deepcopy(self.processor),  # a tokenizer must not be used from two threads at once
@@ -169,7 +171,7 @@ class StageRun:
         if evaluation.data is None:
             return None
         return TrainingData(
-            [SourceSpec(evaluation.data, name="evaluation")],
+            [SourceSpec(evaluation.data, name="evaluation", media_root=self.recipe.media_root)],
             copy.deepcopy(self.processor),
             row_tokens=stage.row_tokens,
             rows=stage.rows,
