@@ -115,11 +115,12 @@ def _show(questions: list[Conversation], replies: list[Reply], pictures: Path) -
 
     from weft.cli.session import save_drawing
     from weft.conversation import WeftError
-    from weft.evaluation.metrics import Pair, is_right, score
+    from weft.evaluation.metrics import Pair
+    from weft.evaluation.right import is_right
 
     for i, (asked, reply) in enumerate(zip(questions, replies, strict=False)):
         pair = Pair.of(asked, reply.parts)
-        right = is_right(score([pair]).samples[0])
+        right = is_right(pair)
         mark = Text("✓ ", "good") if right else Text("✗ ", "bad")
         what = "picture" if asked.images else "clip"
         message = asked.messages[0]

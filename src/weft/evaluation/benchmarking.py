@@ -14,10 +14,12 @@ from weft.conversation.writing import dump_parts
 from weft.dialects import DialectError
 from weft.evaluation.benchmark_data import NOTATION, Question, read_benchmark, shown_answer, written_answer
 from weft.evaluation.benchmarks import Benchmark, get_benchmark
+from weft.evaluation.metrics import HALLUCINATED
 from weft.evaluation.page import write_page
 from weft.evaluation.published.metrics import score_rows
 from weft.evaluation.published.rows import Row, Scores
 from weft.evaluation.report import described, write_json
+from weft.evaluation.right import GRADED
 from weft.evaluation.run import Answers, Progress, answered, ask, made_with, versions
 from weft.generation import Options, Reply
 
@@ -182,6 +184,7 @@ def _report(
             "packages": versions(scores.packages),
             **{"normaliser": "none", **scores.settings},
             "metrics": {figure: scores.says[figure] for figure in scores.figures},
+            "right": {benchmark.name: _rule(benchmark)},
             "constants": {benchmark.name: constants},
             "counts": {benchmark.name: {f: sum(f in one for one in scores.each) or len(rows) for f in scores.figures}},
             "samples": len(questions),
@@ -192,8 +195,18 @@ def _report(
     }
 
 
+def _rule(benchmark: Benchmark) -> str:
+    kind = described(benchmark.figure)
+    if kind.unit not in ("rate", "percent"):
+        return GRADED
+    full, none = ("0", "above 0") if kind.better == "lower" else ("full marks", "0; between, it is only graded")
+    return f"right where {benchmark.figure} of the sample is {full}, wrong where it is {none}"
+
+
 def _right(benchmark: Benchmark, scores: dict[str, float | None]) -> bool | None:
     """By the published figure where that says right or wrong of one sample."""
+    if HALLUCINATED in scores:
+        return scores[HALLUCINATED] == 0
     value, kind = scores.get(benchmark.figure), described(benchmark.figure)
     if value is None or kind.unit not in ("rate", "percent"):
         return None

@@ -19,6 +19,7 @@ from weft.media import audio_samples
 
 CHAT = "chat"  # the task key of samples that name none
 CAPTIONS = frozenset({"caption", "grounded_caption"})
+HALLUCINATED = "hallucinated_words_per_minute"
 SPOKEN = frozenset({"transcribe", "translate"})
 
 
@@ -179,7 +180,7 @@ class WhisperWordErrorRate(WordErrorRate):
 
 
 class HallucinatedWords(TallyMetric):
-    name, better, unit, nothing = "hallucinated_words_per_minute", "lower", "per_minute", 0.0
+    name, better, unit, nothing = HALLUCINATED, "lower", "per_minute", 0.0
     title = "hallucinated words"
     says = (
         "words (by weft's normaliser) given in a minute of the clips where nothing is said, which enter no error rate"
@@ -402,19 +403,3 @@ def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None, *, bas
             for i, one in zip(where, metric.each(group), strict=True):
                 figures.samples[i][metric.name] = one
     return figures
-
-
-# Metrics that say of one sample whether it is right, with the figure it must reach; the first that applies decides.
-RIGHT: dict[str, float] = {
-    "wer": 0.0,
-    "hallucinated_words_per_minute": 0.0,
-    "box_accuracy_50": 1.0,
-    "box_f1_50": 1.0,
-    "exact": 1.0,
-}
-
-
-def is_right(scores: dict[str, float | None]) -> bool | None:
-    """Whether a sample is right by the first deciding metric; None for those that are only graded (BLEU, CIDEr)."""
-    name = next((n for n in RIGHT if n in scores), None)
-    return None if name is None else scores[name] == RIGHT[name]

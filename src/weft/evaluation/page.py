@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,10 @@ IMAGE_SIDE = 448  # pixels of the longer side of a picture in the page
 CLIP_SECONDS = 120  # longer clips are drawn but not playable
 MEDIA_BYTES = 24 << 20  # of all media in the page; samples beyond it are listed without
 RATE = 16000
-PEAKS = 240  # columns of a drawn waveform
+PEAKS = 240  # columns of a drawn waveform, at least; in long clips
+PEAKS_SECOND = 4  # of them to a second,
+PEAKS_MOST = 4000  # up to this many
+PAST_END = 0.02  # seconds beyond the clip's end that are rounding (times are written in steps of 10 or 20 ms)
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -48,7 +53,7 @@ def page_data(report: dict[str, Any], conversations: Sequence[Conversation]) -> 
     samples = [_sample(s, c, media) for s, c in zip(report["samples"], conversations, strict=True)]
     remarks = notes(report)
     if media.left_out:
-        remarks.append(f"{media.left_out} pictures and clips are not inside this page, which would grow too large.")
+        remarks.append(f"Not inside this page, which would grow too large: {media.left_out} of its pictures and clips.")
     signature = report["signature"]
     return {
         "model": signature.get("model", ""),
@@ -89,7 +94,7 @@ def _task(task: str, table: dict[str, float | None], report: dict[str, Any]) -> 
                 "constant": _constant(report["signature"]["constants"][task].get(name, "")),
             }
         )
-    return {"name": task, "metrics": rows}
+    return {"name": task, "metrics": rows, "rule": report["signature"]["right"][task]}
 
 
 def _constant(answer: object) -> str:
@@ -104,7 +109,7 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
         "id": sample["id"],
         "task": sample["task"],
         "right": sample["right"],
-        "quality": quality(sample["scores"]),
+        "quality": quality(sample["scores"], sample["right"]),
         "scores": [[described(name).title, shown(name, v)] for name, v in sample["scores"].items() if name != "exact"],
         "turns": [_turn(message.role, message.parts) for message in conversation.prompt().messages],
         "images": images,
@@ -112,7 +117,7 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
         "expected": _answer(sample["expected"]),
         "given": None if sample["answer"] is None else _answer(sample["answer"]),
         "raw": sample["raw"],
-        "problems": sample["problems"],
+        "problems": [*sample["problems"], *_outside(sample["answer"] or [], [media.items[i] for i in clips])],
         "error": sample["error"],
     }
     if sample["scores"].keys() & {"wer", "hallucinated_words_per_minute"} and made["given"] is not None:
@@ -120,8 +125,24 @@ def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -
     return made
 
 
-def quality(scores: dict[str, float | None]) -> float:
-    """How good an answer is in 0..1, for sorting: its deciding metric, times breaking ties."""
+def _outside(answer: list[dict[str, Any]], clips: list[dict[str, Any]]) -> list[str]:
+    """What lies where there is no clip and no picture, in words; the page draws such things at its edge."""
+    found = []
+    late, out, flat = Counter[float](), 0, 0
+    for part in answer:
+        if part["type"] == "words" and (part.get("audio") or 0) < len(clips):
+            end = clips[part.get("audio") or 0].get("seconds", math.inf)
+            late[end] += sum(word["end"] > end + PAST_END for word in part["words"])
+        elif part["type"] == "box":
+            out += sum(min(box) < 0 or max(box) > 1 for box in part["boxes"])
+            flat += sum(right <= left or b <= t for left, t, right, b in part["boxes"])
+    found += [f"{n} word{'s' * (n > 1)} past the end of the clip ({end:.2f} s)" for end, n in late.items() if n]
+    boxes = ((out, "partly or wholly outside the picture"), (flat, "without area"))
+    return found + [f"{n} box{'es' * (n > 1)} {what}" for n, what in boxes if n]
+
+
+def quality(scores: dict[str, float | None], right: bool | None) -> float:
+    """How good an answer is in 0..1, for sorting: right ones first, then by the first figure here, then by times."""
     for name in ("wer", "hallucinated_words_per_minute", "box_accuracy_50", "box_f1_50", "exact", "bleu"):
         value = scores.get(name)
         if value is not None:
@@ -129,8 +150,8 @@ def quality(scores: dict[str, float | None]) -> float:
             break
     else:
         grade = 0.0
-    late = scores.get("word_time_ms")
-    return round(grade - (min(late, 10_000) * 1e-8 if late is not None else 0), 9)
+    late = min(scores.get("word_time_ms") or 0.0, 10_000.0)
+    return round((1.0 if right else min(grade, 0.99)) - late * 1e-7, 9)
 
 
 def _turn(role: str, parts: Sequence[Any]) -> dict[str, Any]:
@@ -227,7 +248,8 @@ class _Media:
             self.left_out += 1
             return {"seconds": audio_samples(source, RATE) / RATE, "peaks": [], "src": None}
         wave = load_audio(source, RATE)
-        edges = np.linspace(0, len(wave), min(PEAKS, len(wave)) + 1).astype(int)[:-1]
+        columns = min(max(PEAKS, PEAKS_SECOND * len(wave) // RATE), PEAKS_MOST, len(wave))
+        edges = np.linspace(0, len(wave), columns + 1).astype(int)[:-1]
         peaks = np.maximum.reduceat(np.abs(wave), edges) if len(wave) else np.zeros(1)
         level = max(float(peaks.max()), 1e-6)
         item: dict[str, Any] = {"seconds": len(wave) / RATE, "peaks": [round(float(p) / level * 99) for p in peaks]}

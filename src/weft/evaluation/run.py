@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 from weft.conversation import Conversation, SampleError, WeftError, Words, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.conversation.writing import dump_parts
-from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, is_right, score
+from weft.evaluation.metrics import METRICS, Figures, Pair, answer_boxes, chosen, score
 from weft.evaluation.page import write_page
 from weft.evaluation.report import write_json
+from weft.evaluation.right import is_right, rule
 from weft.evaluation.text import NORMALISERS
 from weft.generation import Options, Reply
 from weft.media import image_size
@@ -206,9 +207,11 @@ def read_questions(
 def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
     """The report as JSON-ready data (DESIGN: metrics, baseline, samples, signature)."""
     samples = []
+    pairs: dict[str, list[Pair]] = {}
     for i, conversation in enumerate(outcome.conversations):
         reply, scores = outcome.replies[i], outcome.scores[i]
         pair = Pair.of(conversation, reply.parts if reply else ())
+        pairs.setdefault(pair.task, []).append(pair)
         samples.append(
             {
                 "id": conversation.id if conversation.id is not None else str(i),
@@ -216,7 +219,7 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
                 "expected": dump_parts(pair.expected),
                 **answered(reply),
                 "scores": scores,
-                "right": is_right(scores) if reply else None,
+                "right": is_right(pair) if reply else None,
                 "problems": problems(pair, reply),
                 "error": outcome.errors[i],
             }
@@ -235,6 +238,7 @@ def build_report(outcome: Outcome, root: Path | None = None) -> dict[str, Any]:
             "normaliser": NORMALISERS,
             "metrics": {name: METRICS[name].says for name in used},
             "packages": versions(("jiwer", "sacrebleu", "whisper-normalizer")),
+            "right": {task: rule(group) for task, group in sorted(pairs.items())},
             "constants": figures.constants,
             "counts": figures.counts,
             "samples": len(samples),

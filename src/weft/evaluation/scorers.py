@@ -188,18 +188,19 @@ def box_accuracy(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> Tal
 
 
 def match_boxes(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> list[tuple[int, int]]:
-    """Index pairs of a largest one-to-one matching at IoU >= 0.5 (optimal in the number of pairs, not greedy).
-
-    Augmenting paths; better overlaps are tried first.
-    """
+    """Index pairs of a largest one-to-one matching at IoU >= 0.5 (optimal in the number of pairs, not greedy)."""
     if not expected or not given:
         return []
-    overlap = iou(expected, given)
-    order = [[int(j) for j in np.argsort(-row) if row[j] >= IOU_THRESHOLD] for row in overlap]
+    # Better overlaps are tried first.
+    return one_to_one([[int(j) for j in np.argsort(-row) if row[j] >= IOU_THRESHOLD] for row in iou(expected, given)])
+
+
+def one_to_one(allowed: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Index pairs of a largest matching (augmenting paths), where ``allowed[i]`` are the partners that i may have."""
     owner: dict[int, int] = {}
 
     def place(i: int, seen: set[int]) -> bool:
-        for j in order[i]:
+        for j in allowed[i]:
             if j not in seen:
                 seen.add(j)
                 if j not in owner or place(owner[j], seen):
@@ -207,7 +208,7 @@ def match_boxes(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> list
                     return True
         return False
 
-    for i in range(len(expected)):
+    for i in range(len(allowed)):
         place(i, set())
     return sorted((i, j) for j, i in owner.items())
 

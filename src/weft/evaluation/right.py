@@ -1,0 +1,116 @@
+"""When a sample is right: when what its task asks for is right, and not only its words.
+
+What is asked for follows from the task and from what the expected answer holds; `RULES` says it for the report.
+Captions and translations have no one right answer: they are graded, and neither right nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from weft.conversation import Box, Part, Text, Word, Words
+from weft.evaluation.metrics import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
+from weft.evaluation.scorers import BoxTuple, exact, match_boxes, one_to_one, word_errors
+from weft.evaluation.text import normalized
+
+TIME_TOLERANCE = 0.150  # seconds that a word's start and end may each be off: beyond it a listener hears another word
+PLACES = frozenset({"refer", "detection"})  # asked for boxes; words beside them are not asked for
+
+RULES = {
+    "silence": "nothing is said where nothing is expected",
+    "words": "no word differs as written (wer 0)",
+    "times": f"every word or sound with times is there once, start and end within {1000 * TIME_TOLERANCE:.0f} ms",
+    "boxes": "every expected region is found at IoU >= 0.5, under its name where there are several, and no other",
+    "text": "the text is equal but for case and outer punctuation (exact)",
+}
+GRADED = "graded only: wording has no one right form"
+
+
+def demands(pair: Pair) -> list[str]:
+    """Those of `RULES` that a sample must meet; none where it is only graded."""
+    if pair.silent:
+        return ["silence"]
+    timed = bool(answer_words(pair.expected))
+    written = any(isinstance(part, Text) and part.text.strip() for part in pair.expected)
+    places = pair.task in PLACES or bool(answer_boxes(pair.expected))
+    found = ["words"] if pair.task == "transcribe" else []
+    found += ["times"] * timed + ["boxes"] * places
+    if pair.task in CAPTIONS | PLACES | {"transcribe", "translate"}:
+        return found
+    return [*found, "text"] if written or not found else found
+
+
+def is_right(pair: Pair) -> bool | None:
+    """Whether all that is asked for is right; None where a sample is only graded."""
+    asked = demands(pair)
+    return all(_MET[name](pair) for name in asked) if asked else None
+
+
+def rule(pairs: Sequence[Pair]) -> str:
+    """By what rule the samples of a task are right, as a sentence."""
+    asked = {name for pair in pairs for name in demands(pair)}
+    return "; ".join(said for name, said in RULES.items() if name in asked) or GRADED
+
+
+def _words(pair: Pair) -> bool:
+    return word_errors(answer_text(pair.expected), answer_text(pair.given)).amount == 0
+
+
+def _times(pair: Pair) -> bool:
+    """In any order: two sounds may begin together."""
+
+    def groups(parts: Sequence[Part]) -> dict[object, list[Word]]:
+        found: dict[object, list[Word]] = defaultdict(list)
+        for part in parts:
+            if isinstance(part, Words):
+                for word in part.words:
+                    found[part.audio or 0, normalized(word.text, pair.language) or word.text].append(word)
+        return found
+
+    def near(x: Word, y: Word) -> bool:
+        return max(abs(x.start - y.start), abs(x.end - y.end)) <= TIME_TOLERANCE + 1e-9
+
+    return _one_for_one(
+        groups(pair.expected),
+        groups(pair.given),
+        lambda a, b: one_to_one([[j for j, y in enumerate(b) if near(x, y)] for x in a]),
+    )
+
+
+def _boxes(pair: Pair) -> bool:
+    """Names count where the expected ones differ, but in captions, whose wording is graded."""
+    labels = {normalized(part.label or "") for part in pair.expected if isinstance(part, Box)}
+    named = len(labels) > 1 and pair.task not in CAPTIONS
+
+    def groups(parts: Sequence[Part]) -> dict[object, list[BoxTuple]]:
+        found: dict[object, list[BoxTuple]] = defaultdict(list)
+        for part in parts:
+            if isinstance(part, Box):
+                found[part.image or 0, normalized(part.label or "") if named else ""] += part.boxes
+        return found
+
+    return _one_for_one(groups(pair.expected), groups(pair.given), match_boxes)
+
+
+def _one_for_one(expected: dict, given: dict, matched: Callable[[list, list], list]) -> bool:
+    """Whether each thing expected has its own in what is given, and nothing is over."""
+    return all(
+        len(matched(expected[key], given[key])) == len(expected[key]) == len(given[key]) for key in [*expected, *given]
+    )
+
+
+def _text(pair: Pair) -> bool:
+    """The text parts alone where boxes or times are expected beside them, else all that is said."""
+    expected, given = (
+        [part for part in parts if isinstance(part, Text)] if demands(pair) != ["text"] else parts
+        for parts in (pair.expected, pair.given)
+    )
+    return exact(answer_text(expected), answer_text(given), pair.language).amount == 1
+
+
+def _silence(pair: Pair) -> bool:
+    return not normalized(answer_text(pair.given), pair.language)
+
+
+_MET = {"silence": _silence, "words": _words, "times": _times, "boxes": _boxes, "text": _text}
