@@ -1,14 +1,18 @@
-"""Whatever happens while a file or folder is written, it is whole or as it was before."""
+"""Whatever happens while a file or folder is written, it is whole or as it was before; and who holds a lock."""
 
 import errno
+import fcntl
 import os
 import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import weft
-from weft.files import ASIDE, remove_folder, whole_file, whole_folder
+from weft.files import ASIDE, lock, remove_folder, whole_file, whole_folder
 
 WORDS = RuntimeError("I/O error: No space left on device (os error 28)")  # as safetensors says it
 
@@ -89,3 +93,45 @@ def test_nothing_else_in_weft_writes_aside_on_its_own():
     source = Path(weft.__file__).parent
     found = [p.relative_to(source).as_posix() for p in source.rglob("*.py") if own.search(p.read_text())]
     assert found == ["files.py"]
+
+
+def test_a_lock_keeps_others_out_and_says_who_holds_it(tmp_path):
+    with lock(tmp_path / "it", RuntimeError):
+        holder = f"process {os.getpid()} on {re.escape(socket.gethostname())}"
+        with pytest.raises(RuntimeError, match=holder), lock(tmp_path / "it", RuntimeError):
+            pass
+    assert os.listdir(tmp_path) == []
+    with lock(tmp_path / "it", RuntimeError):
+        pass
+
+
+HOLDS = """
+import fcntl, os, sys, time
+handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(handle, fcntl.LOCK_EX)
+os.write(handle, b"process 1 on elsewhere")
+print(flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_that_is_killed_holds_nothing(tmp_path):
+    child = subprocess.Popen([sys.executable, "-I", "-c", HOLDS, tmp_path / "it"], stdout=subprocess.PIPE)
+    child.stdout.readline()
+    with pytest.raises(RuntimeError, match="process 1 on elsewhere"), lock(tmp_path / "it", RuntimeError):
+        pass
+    child.kill()
+    child.wait()
+    with lock(tmp_path / "it", RuntimeError):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_file_system_without_locks_is_said_and_gone_on_with(tmp_path, monkeypatch, caplog, number):
+    def none(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with lock(tmp_path / "it", RuntimeError):
+        assert "has no locks" in caplog.text and os.strerror(number) in caplog.text
+    assert os.listdir(tmp_path) == []

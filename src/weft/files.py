@@ -1,4 +1,4 @@
-"""One writer of files and folders: each is whole or is not there.
+"""One writer of files and folders: each is whole or is not there. And one lock that keeps a second process away.
 
 What is written goes beside its place under another name, is brought to the disk, and only then gets its own: a kill, a
 full disk or a power cut at any moment leaves what was there before.
@@ -7,13 +7,20 @@ full disk or a power cut at any moment leaves what was there before.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 ASIDE = ".writing-"  # how the name of a folder begins while it is written
@@ -73,6 +80,45 @@ def remove_folder(path: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
     path.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextmanager
+def lock(path: Path, taken: Callable[[str], Exception]) -> Iterator[None]:
+    """Holds the file ``path`` meanwhile, against every other process; it is gone afterwards.
+
+    Where another one holds it, raises at once what ``taken("process 12 on host")`` gives. A process that dies, however
+    it dies, holds nothing. Where the file system has no locks, that is said, and there is none.
+    """
+    handle = _locked(path, taken)
+    try:
+        with suppress(OSError):  # a full disk is no reason: the name is for people
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path, taken: Callable[[str], Exception]) -> int:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if fcntl is None:
+                raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip()
+            os.close(handle)
+            raise taken(holder or "another process") from None
+        except OSError as error:
+            said = f"{path.parent}: this file system has no locks ({error.strerror}); see that no second process comes"
+            logging.getLogger("weft").warning(said)
+            return handle
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        os.close(handle)  # whoever held it took the file away meanwhile
 
 
 def is_full(error: BaseException) -> bool:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from weft.conversation import WeftError
+from weft.files import lock
 from weft.generation import Options, load
 from weft.generation.requests import answer_file
 
@@ -168,13 +169,11 @@ def test_twice_the_same_id_is_an_error(model, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="locks are POSIX's here")
 def test_two_runs_do_not_write_one_file(model, tmp_path):
-    import fcntl
-
     asked, answers = requests(tmp_path, 2), tmp_path / "answers.jsonl"
-    with open(answers, "w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(WeftError, match="another run"):
-            answer_file(model, asked, answers, SHORT)
+    (tmp_path / "link.jsonl").symlink_to(answers)
+    for out in (answers, tmp_path / "link.jsonl"):
+        with lock(tmp_path / ".answers.jsonl.lock", RuntimeError), pytest.raises(WeftError, match=r"process \d+ on"):
+            answer_file(model, asked, out, SHORT)
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -19,7 +19,7 @@ from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
-from weft.training import folder, stage
+from weft.training import pace, stage
 from weft.training.build import build_model
 from weft.training.endings import Interrupted, NotFinite
 from weft.training.export import save_model
@@ -363,11 +363,11 @@ def test_an_unknown_metric_is_named(data, dev, tmp_path):
 
 
 def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder.Pace, "LAST", 4)
-    monkeypatch.setattr(folder.Pace, "FIRST", 1)
-    real = folder.Pace.after
+    monkeypatch.setattr(pace.Pace, "LAST", 4)
+    monkeypatch.setattr(pace.Pace, "FIRST", 1)
+    real = pace.Pace.after
     # Ten seconds an update, whatever the clock says: six to a minute.
-    monkeypatch.setattr(folder.Pace, "after", lambda self, seconds: real(self, 10.0))
+    monkeypatch.setattr(pace.Pace, "after", lambda self, seconds: real(self, 10.0))
     recipe = tiny_recipe(data, steps=12, minutes=1.0)
     go(recipe, tmp_path / "run")
     planned = json.loads((tmp_path / "run" / "steps.json").read_text())["0"]["steps"]
@@ -375,10 +375,10 @@ def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
 
 
 def test_minutes_that_change_are_measured_again(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(folder.Pace, "LAST", 4)
-    monkeypatch.setattr(folder.Pace, "FIRST", 1)
-    real = folder.Pace.after
-    monkeypatch.setattr(folder.Pace, "after", lambda self, seconds: real(self, 10.0))
+    monkeypatch.setattr(pace.Pace, "LAST", 4)
+    monkeypatch.setattr(pace.Pace, "FIRST", 1)
+    real = pace.Pace.after
+    monkeypatch.setattr(pace.Pace, "after", lambda self, seconds: real(self, 10.0))
     out = go(tiny_recipe(data, steps=3, minutes=1.0), tmp_path / "run")  # minutes count, not steps
     assert len(records(tmp_path / "run")) == 6
     for recipe, steps in ((tiny_recipe(data, steps=3, minutes=2.0), 18), (tiny_recipe(data, steps=20), 20)):

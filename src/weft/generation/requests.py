@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ import torch
 
 from weft.conversation import Conversation, SampleError, WeftError, within
 from weft.conversation.samples import iter_lines, parse_line
-from weft.files import whole_file
+from weft.files import lock, whole_file
 from weft.generation.engine import Model
 from weft.generation.reply import Options, Reply
 from weft.media import image_size
@@ -188,19 +189,21 @@ class _AnswerFile:
 
     def __enter__(self) -> _AnswerFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            self._lock()
+        place = Path(os.path.realpath(self._path))
+        with ExitStack() as held:
+            said = "is writing it; wait for it or give another -o"
+            taken = lock(place.with_name(f".{place.name}.lock"), lambda who: WeftError(f"{self._path}: {who} {said}"))
+            held.enter_context(taken)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            held.callback(os.close, self._file)
             if self._restart:
                 self._check_answers()
                 os.ftruncate(self._file, 0)
-        except BaseException:
-            os.close(self._file)
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        os.close(self._file)  # gives the lock back
+        self._held.close()
 
     def _check_answers(self) -> None:
         """Nothing but answers may be overwritten."""
@@ -211,16 +214,6 @@ class _AnswerFile:
         except (ValueError, KeyError, TypeError):
             said = "is no answer of weft, so --restart leaves it alone; give another -o"
             raise SampleError(said, file=str(self._path), line=1) from None
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows, which locks files that are being written anyway
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise WeftError(f"{self._path} is being written by another run; wait for it or give another -o") from None
 
     def done(self, marks: dict[str, str], requests: Path) -> dict[str, bool]:
         """Answered ids, each with whether its answer is an error. A last line that was cut is dropped.

@@ -51,11 +51,12 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage) -> None:
+def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage, inside: bool = False) -> None:
     """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
 
     The base is named where it is a checkpoint (``start.base``; a folder by its whole path, for the adapter may be used
-    from anywhere), and else written beside the adapter as ``base/``, so that the folder is whole in itself.
+    from anywhere), and else, or where ``inside`` says so, written beside the adapter as ``base/``, so that the folder
+    is whole in itself.
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
     if not layers:
@@ -88,9 +89,9 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
         or ("trainable_tokens_delta" in name and name.split(".token_adapter.")[0] in rows)
         or any(name.startswith(f"{m}.") for m in modules)
     }
-    inside = start.base is None
+    inside = inside or start.base is None
     named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
-    config.base_model_name_or_path = named or "base"
+    config.base_model_name_or_path = "base" if inside else named
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(path) as folder:
         config.save_pretrained(str(folder))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,20 +20,29 @@ import torch
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
-from weft.files import whole_file
-from weft.training.recipe import ModelSpec, Recipe, Stage
+from weft.files import lock, whole_file
+from weft.training.overrides import first_mistake
+from weft.training.recipe import ModelSpec, Recipe
 
 PATHS = ("base", "source", "tokenizer", "path", "data")  # fields of a recipe that name a file, a folder or a hub name
+LOCK = ".lock"
+ANEW = "copy it from a backup, or start a new run"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where a run is, what it is to do, and where its final model goes."""
+    """Where a run is, what it is to do, and where its final model goes.
+
+    The files in it name what lies in it from there, so that it can be moved and copied. A model that is to go elsewhere
+    is for the run alone that was begun so: one that finds itself in another place than where it was begun, be it moved
+    or a copy, leaves its model in ``final``, unless it is told otherwise.
+    """
 
     path: Path
     recipe: Recipe
     out: Path
     adapter_only: bool = False
+    begun: Path | None = None  # where it was begun, if that is elsewhere and its model was to go beside it
 
     @property
     def checkpoints(self) -> Path:
@@ -53,18 +65,22 @@ class RunFolder:
         """What a stage starts from."""
         return self.recipe.model if number == 0 else ModelSpec(base=str(self.stage(number - 1)))
 
-    def create(self) -> None:
-        """Make the folder and write down what is run. Raises `WeftError` where a run or the model is there already."""
+    def check_free(self) -> None:
+        """Raises `WeftError` where a run or the model is there already, or the run could not end as it is meant."""
         run = self.path
         _check(self.recipe, self.adapter_only)
         if (run / "recipe.json").exists():
             raise WeftError(
                 f"{run}: holds a run already; go on with it (weft train --resume {run}) or name another folder"
             )
-        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        if run.exists() and (not run.is_dir() or {p.name for p in run.iterdir()} - {LOCK}):
             raise WeftError(f"{run}: is there already and holds other things; name a new folder")
         if self.out.exists():
             raise WeftError(f"{self.out}: is there already, and nothing is overwritten; name a new folder")
+
+    def create(self) -> None:
+        """Write down what is run, where `check_free` has nothing to say. What there is no room for leaves nothing."""
+        self.check_free()
         facts = {
             "started": time.time(),
             "command": sys.argv,
@@ -74,31 +90,66 @@ class RunFolder:
             "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
             "threads": self.recipe.threads or torch.get_num_threads(),
             **{name: metadata.version(name) for name in ("torch", "transformers", "peft", "grain", "numpy")},
-            "out": str(self.out.absolute()),
             "adapter_only": self.adapter_only,
         }
-        _write(run / "run.json", facts)
-        _write(run / "recipe.json", self.recipe.model_dump(mode="json"))  # last: with it the folder is a run
+        try:
+            self._write_facts(facts)
+            self._write_recipe()  # last: with it the folder is a run
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def _write_facts(self, facts: dict[str, Any]) -> None:
+        named = {"folder": str(self.path.resolve()), "out": self.inside(str(self.out.absolute()))}
+        _write(self.path / "run.json", facts | named)
+
+    def _write_recipe(self) -> None:
+        _write(self.path / "recipe.json", _renamed(self.recipe.model_dump(mode="json"), self.inside))
+
+    def inside(self, name: str) -> str:
+        """A path in the run folder as its files name it (``./final``); any other name as it is."""
+        here, there = self.path.resolve(), Path(os.path.realpath(name))
+        return f"./{there.relative_to(here).as_posix()}" if there.is_relative_to(here) else name
 
     @classmethod
-    def reopen(cls, run: Path, recipe: Recipe | None = None) -> RunFolder:
-        """The run that is there; a ``recipe`` given replaces the saved one."""
+    def read(cls, run: Path) -> RunFolder:
+        """The run that is there. Raises `WeftError` where none is, or its files are damaged."""
+        facts, saved = _read(run, "run.json"), _read(run, "recipe.json")
+        here = run.resolve()
         try:
-            facts = json.loads((run / "run.json").read_text())
-            saved = Recipe.model_validate_json((run / "recipe.json").read_text())
-        except OSError:
-            raise WeftError(f"{run}: is not the folder of a run (no recipe.json); start one without --resume") from None
-        except (ValueError, ValidationError) as error:
-            raise WeftError(f"{run}: its recipe.json cannot be read ({error}); start a new run") from None
-        out = Path(facts["out"])
-        if recipe is not None and recipe != saved:
-            if out.exists():
+            recipe = Recipe.model_validate(_renamed(saved, lambda name: _from(run, name)))
+            out = Path(_from(run, facts["out"]))
+            begun = Path(facts.get("folder") or _folder_of(out))
+            adapter_only = bool(facts["adapter_only"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            said = first_mistake(error) if isinstance(error, ValidationError) else repr(error)
+            raise WeftError(f"{run}: its run.json and recipe.json do not say what is run ({said}); {ANEW}") from None
+        if begun == here or out.is_relative_to(run):
+            return cls(run, recipe, out, adapter_only)
+        if out.is_relative_to(begun):  # as 0.1.0 wrote it
+            return cls(run, recipe, run / out.relative_to(begun), adapter_only)
+        return cls(run, recipe, run / "final", adapter_only, begun)
+
+    @classmethod
+    def reopen(cls, run: Path, recipe: Recipe | None = None, out: Path | None = None) -> RunFolder:
+        """The run that is there, with a ``recipe`` in place of the saved one or another place for the model, if given.
+
+        What is new is written down.
+        """
+        found = cls.read(run)
+        now = replace(found, recipe=recipe or found.recipe, out=out or found.out, begun=None if out else found.begun)
+        if now.recipe != found.recipe:
+            if now.out.exists():
                 raise WeftError(
                     f"{run}: is finished, so no value of its recipe can change; to train on with others, move its "
-                    f"model ({out}) away"
+                    f"model ({now.out}) away"
                 )
-            _write(run / "recipe.json", recipe.model_dump(mode="json"))
-        return cls(run, recipe or saved, out, bool(facts["adapter_only"]))
+            now._write_recipe()
+        facts = _read(run, "run.json")
+        moved = facts.get("folder") not in (None, str(run.resolve()))
+        if moved or now.out != found.out or "folder" not in facts:
+            now._write_facts({**facts, "moved": time.time()} if moved else facts)
+        return now
 
     def read_steps(self) -> dict[int, int]:
         """Steps of the stages that are given in minutes, once their speed is known; not where the minutes changed."""
@@ -110,6 +161,13 @@ class RunFolder:
     def write_steps(self, steps: dict[int, int]) -> None:
         stages = self.recipe.stages
         _write(self.path / "steps.json", {i: {"minutes": stages[i].minutes, "steps": n} for i, n in steps.items()})
+
+
+def alone_in(run: Path) -> AbstractContextManager[None]:
+    """Keeps every other process out of the run folder meanwhile. Raises `WeftError` where one is at work on it."""
+    run.mkdir(parents=True, exist_ok=True)
+    advice = "wait for it, stop it, or name another folder"
+    return lock(run / LOCK, lambda holder: WeftError(f"{run}: {holder} is at work on it; {advice}"))
 
 
 def _check(recipe: Recipe, adapter_only: bool) -> None:
@@ -125,36 +183,37 @@ def _check(recipe: Recipe, adapter_only: bool) -> None:
 def located(recipe: Recipe) -> Recipe:
     """The recipe with local paths made absolute, so that the run can be gone on with from anywhere."""
 
-    def whole(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: _absolute(v) if k in PATHS else whole(v) for k, v in value.items()}
-        return [whole(v) for v in value] if isinstance(value, list) else value
+    def absolute(name: str) -> str:
+        return str(Path(name).absolute()) if Path(name).exists() else name
 
-    return Recipe.model_validate_json(json.dumps(whole(recipe.model_dump(mode="json"))))
+    return Recipe.model_validate(_renamed(recipe.model_dump(mode="json"), absolute))
 
 
-def _absolute(value: Any) -> Any:
-    return str(Path(value).absolute()) if isinstance(value, str) and Path(value).exists() else value
+def _renamed(value: Any, change: Callable[[str], str]) -> Any:
+    """A recipe as plain data with every name of a file, folder or hub model changed."""
+    if isinstance(value, dict):
+        return {k: change(v) if k in PATHS and isinstance(v, str) else _renamed(v, change) for k, v in value.items()}
+    return [_renamed(v, change) for v in value] if isinstance(value, list) else value
 
 
-class Pace:
-    """Turns a stage's minutes into steps: the median of the first updates' times, the very first ones aside."""
+def _from(run: Path, name: str) -> str:
+    """The reverse of `RunFolder.inside`."""
+    return str(run / name) if name.startswith("./") else name
 
-    FIRST, LAST = 3, 20
 
-    def __init__(self, stage: Stage) -> None:
-        assert stage.minutes is not None
-        self.seconds = 60 * stage.minutes
-        self.times: list[float] = []
+def _folder_of(out: Path) -> Path:
+    """Where a run was begun whose model goes to ``out``: 0.1.0 did not write it down."""
+    return out.parent if out.name == "final" else out.with_name(f"{out.name}.run")
 
-    def after(self, seconds: float) -> int | None:
-        """The stage's steps, once enough updates have been timed."""
-        self.times.append(seconds)
-        usual = sorted(self.times[self.FIRST :])
-        if not usual or (len(self.times) < self.LAST and sum(self.times) < self.seconds / 10):
-            return None
-        left = self.seconds - sum(self.times)
-        return max(len(self.times) + int(left / usual[len(usual) // 2]), len(self.times) + 1)
+
+def _read(run: Path, name: str) -> Any:
+    file = run / name
+    try:
+        return json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise WeftError(f"{run}: is not the folder of a run (no {name}); start one without --resume") from None
+    except (OSError, ValueError) as error:
+        raise WeftError(f"{file}: cannot be read ({error}); {ANEW}") from None
 
 
 def revision() -> str | None:

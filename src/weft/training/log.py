@@ -159,8 +159,9 @@ class _wandb:
             import wandb
         except ImportError:
             raise WeftError('the wandb logger needs: pip install "weft[wandb]"') from None
-        started = json.loads((run / "run.json").read_text())["started"]  # another run of that name is another run
-        mark = f"{run.resolve().name}-{started:.0f}"
+        facts = json.loads((run / "run.json").read_text())
+        # Another run of that name is another run, and so is a copy that goes on elsewhere.
+        mark = f"{run.resolve().name}-{facts.get('moved', facts['started']):.0f}"
         self.run = wandb.init(project="weft", name=name, dir=str(run), resume="allow", id=mark)
 
     def add(self, step: int, values: dict[str, float]) -> None:

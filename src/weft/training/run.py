@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from weft.training import picture
 from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
 from weft.training.export import round_as_saved, save_adapter, save_model
-from weft.training.folder import RunFolder, located
+from weft.training.folder import RunFolder, alone_in, located
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import give_back_large_blocks
 from weft.training.parts import merge_lora
@@ -52,26 +52,38 @@ def train(
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
-    if resume:
-        folder = ranks.after_first(partial(RunFolder.reopen, path, recipe))
-        if folder.out.exists():
-            if console is not None and ranks.first:
-                console.print(f"{path} is finished; its model is there", soft_wrap=True)
-            return folder.out
-    else:
-        if recipe is None:
-            raise WeftError("give a recipe")
-        folder = RunFolder(path, recipe, Path(out) if out is not None else path / "final", adapter_only)
-        ranks.lead(folder.create)
-    one = Run(folder, ranks, evaluate, console)
-    try:
-        final = one.go()
-    except (Agreed, ckpt.DiskFull):
-        raise  # its message speaks of the folder
-    except WeftError:
-        if not resume and not one.progress.step and ranks.world == 1:
-            shutil.rmtree(path, ignore_errors=True)  # the mended command is to find the place free
-        raise
+    out = Path(out) if out is not None else None
+    with ExitStack() as held:
+        if resume:
+            ranks.lead(partial(RunFolder.read, path))
+            ranks.lead(partial(held.enter_context, alone_in(path)))
+            folder = ranks.after_first(partial(RunFolder.reopen, path, recipe, out))
+            if folder.out.exists():
+                if console is not None and ranks.first:
+                    console.print(f"{path} is finished; its model is there", soft_wrap=True)
+                return folder.out
+            if folder.begun is not None and console is not None and ranks.first:
+                console.print(
+                    f"{path} was begun as {folder.begun}, which may still be there with a model of its own: this one "
+                    f"leaves its model in {folder.out}",
+                    soft_wrap=True,
+                )
+        else:
+            if recipe is None:
+                raise WeftError("give a recipe")
+            folder = RunFolder(path, recipe, out or path / "final", adapter_only)
+            ranks.lead(folder.check_free)
+            ranks.lead(partial(held.enter_context, alone_in(path)))
+            ranks.lead(folder.create)
+        one = Run(folder, ranks, evaluate, console)
+        try:
+            final = one.go()
+        except (Agreed, ckpt.DiskFull):
+            raise  # its message speaks of the folder
+        except WeftError:
+            if not resume and not one.progress.step and ranks.world == 1:
+                shutil.rmtree(path, ignore_errors=True)  # the mended command is to find the place free
+            raise
     leave()
     return final
 
@@ -130,7 +142,7 @@ class Run:
         last = number == len(folder.recipe.stages) - 1
         if last and folder.adapter_only:
             start, stage = folder.model_of(number), folder.recipe.stages[number]
-            lead(partial(save_adapter, model, processor, folder.out, start, stage))
+            lead(partial(save_adapter, model, processor, folder.out, start, stage, inside=number > 0))
             return
         merge_lora(model)
         lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))

@@ -21,7 +21,7 @@ from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
 from weft.training import picture
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
-from weft.training.folder import Pace, RunFolder
+from weft.training.folder import RunFolder
 from weft.training.log import Log
 from weft.training.optim import (
     build_optimizer,
@@ -31,6 +31,7 @@ from weft.training.optim import (
     optimizer_state,
     set_rate,
 )
+from weft.training.pace import Pace
 from weft.training.parallel import add_gradients, clip_gradients
 from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
@@ -90,8 +91,9 @@ class StageRun:
         self.recipe = self.folder.recipe
         self.stage = stage = self.recipe.stages[number]
         self.lower = lower_is_better(stage.evaluation.metric or "loss")
+        judged = stage.evaluation.data and self.folder.inside(stage.evaluation.data)
         # What a score of this stage is a score of.
-        self.measured = [number, stage.evaluation.metric or "loss", stage.evaluation.data, stage.evaluation.limit]
+        self.measured = [number, stage.evaluation.metric or "loss", judged, stage.evaluation.limit]
         self.parts = apply_parts(
             self.model, stage, mixed_seed(self.recipe.seed, number), dialect_tokens(self.processor)
         )

@@ -1,0 +1,145 @@
+"""A run folder: moved, copied, shared, damaged."""
+
+import json
+import shutil
+import sys
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from training_world import tiny_recipe, tiny_spec, write
+from weft.conversation import WeftError
+from weft.training import log
+from weft.training.folder import RunFolder, alone_in
+from weft.training.recipe import Evaluation, PartTraining
+from weft.training.run import train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("samples"), 12)
+
+
+def go(recipe, run, **options):
+    """A run, and what it says."""
+    console = Console(file=StringIO(), width=10_000)
+    out = train(recipe, run, console=console, **options)
+    return out, console.file.getvalue()
+
+
+def named(folder):
+    """All that the JSON files of a run say."""
+    return "".join(p.read_text() for p in folder.rglob("*.json"))
+
+
+@pytest.fixture(scope="module")
+def ended(data, tmp_path_factory):
+    """A run whose model lies in it, and one whose model lies beside it."""
+    place = tmp_path_factory.mktemp("runs")
+    go(tiny_recipe(data, steps=2), place / "run")
+    go(tiny_recipe(data, steps=2), place / "tuned.run", out=place / "tuned")
+    return place
+
+
+def test_a_moved_run_goes_on_in_its_new_place(ended, tmp_path):
+    shutil.copytree(ended / "run", tmp_path / "first")
+    RunFolder.reopen(tmp_path / "first")  # it lives here now
+    (tmp_path / "first").rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "final")
+    out, said = go(None, tmp_path / "moved", resume=True)
+    assert out == tmp_path / "moved" / "final" and out.is_dir() and "begun" not in said
+    assert not (tmp_path / "first").exists() and str(tmp_path / "first") not in named(tmp_path / "moved")
+
+
+def test_a_copy_of_a_run_leaves_the_model_of_the_original_alone(ended, tmp_path):
+    """Finished or not, it is another run: its model is its own."""
+    shutil.copytree(ended, tmp_path / "place")
+    place = tmp_path / "place"
+    RunFolder.reopen(place / "tuned.run", out=place / "tuned")
+    shutil.copytree(place / "tuned.run", tmp_path / "copy")
+    (place / "tuned" / "model.safetensors").write_bytes(b"the original's")
+    out, said = go(None, tmp_path / "copy", resume=True)
+    assert out == tmp_path / "copy" / "final" and (out / "model.safetensors").stat().st_size > 100
+    assert f"was begun as {place / 'tuned.run'}" in said and f"leaves its model in {out}" in said
+    assert (place / "tuned" / "model.safetensors").read_bytes() == b"the original's"
+    assert go(None, tmp_path / "copy", resume=True) == (out, f"{tmp_path / 'copy'} is finished; its model is there\n")
+
+    shutil.rmtree(place / "tuned")
+    assert go(None, place / "tuned.run", resume=True)[0] == place / "tuned"  # the original goes on as before
+
+
+def test_a_copy_of_a_finished_run_is_not_taken_for_it(ended, tmp_path):
+    shutil.copytree(ended / "run", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "final")
+    assert go(None, tmp_path / "copy", resume=True)[0] == tmp_path / "copy" / "final"
+
+
+def test_who_goes_on_may_say_where_the_model_goes(ended, tmp_path):
+    shutil.copytree(ended / "tuned.run", tmp_path / "run")
+    out, said = go(None, tmp_path / "run", resume=True, out=tmp_path / "model")
+    assert out == tmp_path / "model" and out.is_dir() and "begun" not in said
+    assert RunFolder.read(tmp_path / "run").out == out
+
+
+@pytest.mark.parametrize(("run", "out"), [("run", "run/final"), ("tuned.run", "tuned")])
+def test_a_moved_run_of_0_1_0_goes_on_in_its_new_place(ended, tmp_path, run, out):
+    """It wrote whole paths, and not where it was begun."""
+    shutil.copytree(ended / run, tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "final", ignore_errors=True)
+    facts = json.loads((tmp_path / "moved" / "run.json").read_text())
+    del facts["folder"]
+    (tmp_path / "moved" / "run.json").write_text(json.dumps(facts | {"out": f"/elsewhere/{out}"}))
+    assert go(None, tmp_path / "moved", resume=True)[0] == tmp_path / "moved" / "final"
+
+
+def test_data_in_the_run_folder_move_along(data, ended, tmp_path):
+    shutil.copytree(ended / "run", tmp_path / "first")
+    shutil.rmtree(tmp_path / "first" / "final")
+    shutil.copytree(data.parent, tmp_path / "first" / "data")
+    inside = tmp_path / "first" / "data" / data.name
+    recipe = tiny_recipe(inside, steps=3, evaluation=Evaluation(data=str(inside), every=2))
+    go(recipe, tmp_path / "first", resume=True)
+    assert f'"./data/{data.name}"' in named(tmp_path / "first") and str(inside) not in named(tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "final")
+    shutil.rmtree(tmp_path / "moved" / "checkpoints" / "step-00000003")
+    go(None, tmp_path / "moved", resume=True)
+    assert RunFolder.read(tmp_path / "moved").recipe.stages[0].mixture[0].path == str(
+        tmp_path / "moved" / "data" / data.name
+    )
+
+
+def test_an_adapter_of_a_later_stage_holds_its_base(data, tmp_path):
+    from weft.generation.loading import load_parts
+
+    whole = tiny_recipe(data, tiny_spec(), steps=1)
+    lora = whole.stages[0].model_copy(update={"parts": {"language": PartTraining(train="lora")}})
+    out, _ = go(whole.model_copy(update={"stages": (whole.stages[0], lora)}), tmp_path / "run", adapter_only=True)
+    shutil.move(out, tmp_path / "adapter")
+    shutil.rmtree(tmp_path / "run")
+    load_parts(tmp_path / "adapter")
+
+
+def test_a_copy_is_another_run_for_wandb(ended, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **options: begun.append(options["id"])))
+    for place in ("a", "b"):
+        shutil.copytree(ended / "run", tmp_path / place / "run")
+        RunFolder.reopen(tmp_path / place / "run")
+        facts = json.loads((tmp_path / place / "run" / "run.json").read_text())
+        (tmp_path / place / "run" / "run.json").write_text(json.dumps(facts | {"moved": facts["moved"] + len(begun)}))
+        log.Log(tmp_path / place / "run", loggers=["wandb"])
+    log.Log(tmp_path / "b" / "run", loggers=["wandb"])
+    assert begun[0] != begun[1] == begun[2]
+
+
+def test_one_process_at_a_time_is_at_work_on_a_run(ended, data, tmp_path):
+    shutil.copytree(ended / "run", tmp_path / "run")
+    said = r": process \d+ on .* is at work on it; wait for it"
+    with alone_in(tmp_path / "run"), pytest.raises(WeftError, match=said):
+        go(None, tmp_path / "run", resume=True)
+    with alone_in(tmp_path / "new"), pytest.raises(WeftError, match=said):
+        go(tiny_recipe(data, steps=1), tmp_path / "new")
+    go(tiny_recipe(data, steps=1), tmp_path / "new")
