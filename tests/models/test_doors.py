@@ -180,6 +180,7 @@ def test_an_encoder_part_brings_weights_and_no_code(tmp_path, mark):
     for part in ("clip", "whisper"):
         edit(armed(tmp_path / part, mark) / "config.json", auto_map=MAP)
         edit(tmp_path / part / "preprocessor_config.json", auto_map=MAP)
+    edit(tmp_path / "clip" / "preprocessor_config.json", do_normalize=False, resample=3)
     model, _ = compose(str(tmp_path / "clip"), str(tmp_path / "whisper"), LANGUAGE)
     assert model.vision is not None and model.audio is not None
 

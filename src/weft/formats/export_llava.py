@@ -14,8 +14,8 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from weft.dialects.llava import SYSTEM, LLaVA
 from weft.formats.checkpoints import Output
 from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, with_template
-from weft.models.compose import RESAMPLE
 from weft.models.config import VisionSection
+from weft.models.preparation import RESAMPLE
 
 # The class's names -> (names on disk, names in weft)
 NAMES = {

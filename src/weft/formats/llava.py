@@ -21,8 +21,8 @@ from weft.formats.checkpoints import CheckpointError, Claims, Output, Tensors, c
 from weft.formats.folder import Imported, write_folder
 from weft.formats.llama import llama_config, llama_tokenizer, stored_dtype
 from weft.formats.tokenizers import add_specials
-from weft.models.compose import RESAMPLE
 from weft.models.config import Connector, DialectSection, VisionSection, WeftConfig
+from weft.models.preparation import pictures, prepared
 
 IMAGE, SPECIALS = "<image>", ("<s>", "</s>")
 PUBLISHED_TOWER = "clip-vit-large-patch14-336"  # what LlavaConfig describes by default
@@ -164,15 +164,12 @@ def _converted_vision(config: Any, folder: Path) -> VisionSection:
     for key, (got, want) in odd.items():
         if got != want:
             raise CheckpointError(f"{folder / 'config.json'}: {key} is {got!r}, and LLaVA-1.5 has {want!r}")
-    asked: dict[str, Any] = {}
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if not asked and (folder / name).exists():
-            raw = read_json(folder / name)
-            asked = raw if name.startswith("pre") else raw.get("image_processor") or {}
+    asked = prepared(str(folder), "image_processor")
     return _section(
         config.vision_config.to_dict(),
         layer,
         asked,
+        folder,
         "pad" if asked.get("do_pad") else "crop" if asked.get("do_center_crop", True) else "stretch",
         drop_cls=config.vision_feature_select_strategy == "default",
         bias=config.multimodal_projector_bias,
@@ -199,21 +196,21 @@ def _released_vision(raw: dict[str, Any], folder: Path, vision: Path | None) -> 
     tower = tower.get("vision_config", tower) if tower.get("model_type") == "clip" else tower
     if tower.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise CheckpointError(f"{vision}: model_type is {tower['model_type']!r}, expected 'clip' (LLaVA-1.5's encoder)")
-    file = vision / "preprocessor_config.json" if vision is not None else None
-    asked = read_json(file) if file is not None and file.exists() else {}
-    fit = "pad" if aspect == "pad" else "crop"
-    return _section(tower, raw.get("mm_vision_select_layer", -2), asked, fit, drop_cls=feature == "patch", bias=True)
+    asked = prepared(str(vision), "image_processor") if vision is not None else {}
+    fit, layer = "pad" if aspect == "pad" else "crop", raw.get("mm_vision_select_layer", -2)
+    return _section(tower, layer, asked, vision or folder, fit, drop_cls=feature == "patch", bias=True)
 
 
 def _section(
-    tower: dict[str, Any], layer: int, asked: dict[str, Any], fit: str, *, drop_cls: bool, bias: bool
+    tower: dict[str, Any], layer: int, asked: dict[str, Any], folder: Path, fit: str, *, drop_cls: bool, bias: bool
 ) -> VisionSection:
     side = tower.get("image_size", 224)
     fields: dict[str, Any] = {"size": (side, side)}
-    if "image_mean" in asked:
-        fields |= {"mean": tuple(asked["image_mean"]), "std": tuple(asked["image_std"])}
-    if asked.get("resample") in RESAMPLE:
-        fields["resample"] = RESAMPLE[asked["resample"]]
+    if asked:  # padding is what ``fit`` says, and comes before the other steps
+        usual = {"image_processor_type": "CLIPImageProcessor", "do_center_crop": fit != "stretch"}
+        fields |= pictures({**usual, **asked, "do_pad": False}, str(folder), cropped=True)
+        if (size := fields["size"]) != (side, side):
+            raise CheckpointError(f"{folder}: its pictures are of {size}, and its encoder takes {side}x{side}")
     connector = Connector(kind="mlp", bias=bias)
     return VisionSection(
         kind="clip", config=tower, layer=layer, fit=fit, drop_cls=drop_cls, connector=connector, **fields

@@ -28,6 +28,7 @@ from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoders.images import TOWERS
 from weft.models.modeling import WeftForConditionalGeneration, own_attention
+from weft.models.preparation import check_sound, pictures, prepared
 from weft.models.processing import WeftProcessor
 
 # model_type of a source -> (kind, the section of its config.json that holds the tower)
@@ -42,7 +43,6 @@ VISION_TYPES = {
     "blip_2_vision_model": ("eva", None),
 }
 AUDIO_TYPES = {"whisper": "whisper", "wav2vec2": "wav2vec2"}
-RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 
 Source = str | Mapping[str, Any] | Any
 
@@ -175,40 +175,13 @@ def _vision_section(asked: dict[str, Any]) -> VisionSection | None:
                 f"it knows {', '.join(sorted(VISION_TYPES))}"
             )
         fields |= {"kind": kind, "config": raw.get(inner, {}) if inner else raw}
-        fields |= _preprocessing(_prepared(source, "image_processor"))
+        fields |= pictures(prepared(source, "image_processor"), source, asked.get("options", ()))
     else:
         fields |= {"kind": asked.get("kind", "conv"), "config": asked["config"]}
     if "size" not in fields and fields["kind"] in TOWERS:
         size = fields["config"].get("image_size", TOWERS[fields["kind"]][0]().image_size)
         fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
     return _section(VisionSection, fields, asked, "vision")
-
-
-def _prepared(source: str, part: str) -> dict[str, Any]:
-    """How a source's media are prepared: its own file, or its section of processor_config.json (transformers 5)."""
-    own = doors.read_json(source, "preprocessor_config.json", optional=True)
-    return own or doors.read_json(source, "processor_config.json", optional=True).get(part) or {}
-
-
-def _preprocessing(raw: dict[str, Any]) -> dict[str, Any]:
-    """Size, mean, standard deviation and resampling of a preprocessor_config.json.
-
-    Images are resized to the size that reaches the encoder, whole: where the source crops the middle out (CLIP,
-    DINOv2), the crop's size is taken, so that nothing at the sides is lost.
-    """
-    fields: dict[str, Any] = {}
-    size = raw.get("crop_size") if raw.get("do_center_crop") else None
-    size = size or raw.get("size")
-    if isinstance(size, dict):
-        edge = size.get("shortest_edge")
-        size = (edge, edge) if edge else (size["height"], size["width"])
-    if size:
-        fields["size"] = (size, size) if isinstance(size, int) else tuple(size)
-    if raw.get("do_normalize", True) and "image_mean" in raw:
-        fields |= {"mean": tuple(raw["image_mean"]), "std": tuple(raw["image_std"])}
-    if raw.get("resample") in RESAMPLE:
-        fields["resample"] = RESAMPLE[raw["resample"]]
-    return fields
 
 
 def _audio_section(asked: dict[str, Any]) -> AudioSection | None:
@@ -226,10 +199,11 @@ def _audio_section(asked: dict[str, Any]) -> AudioSection | None:
             )
         kind = asked.get("kind") or kind
         fields |= {"kind": kind, "config": raw}
-        prepared = _prepared(source, "feature_extractor")
+        extractor = prepared(source, "feature_extractor")
+        check_sound(extractor, raw, source, asked.get("options", ()))
         if kind == "wav2vec2":
-            fields |= {"normalize": bool(prepared.get("do_normalize", True))}
-            fields |= {"sample_rate": prepared.get("sampling_rate", 16000)}
+            fields |= {"normalize": bool(extractor.get("do_normalize", True))}
+            fields |= {"sample_rate": extractor.get("sampling_rate", 16000)}
         else:  # published Whisper weights have only seen clips padded to the whole window
             fields |= {"pad_to_window": True, "window_seconds": raw.get("max_source_positions", 1500) / 50}
     else:
