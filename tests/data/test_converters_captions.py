@@ -38,7 +38,7 @@ def test_coco_captions_as_minigpt4_lists_them(tmp_path: Path) -> None:
     assert len({c.id for c in found}) == 3
     save(file, [entry, {**entry, "caption": " "}])
     report = convert("coco-captions", file, tmp_path / "o.jsonl", on_bad="skip")
-    assert report.samples == 1 and dict(report.left_out) == {"no caption": 1}
+    assert report.samples == 1 and dict(report.left_out) == {"no answer": 1}
 
 
 def test_textcaps_captions_and_its_test_file(tmp_path: Path) -> None:
@@ -72,7 +72,8 @@ def test_ocrvqa_questions_of_one_split(tmp_path: Path) -> None:
         ("0761183272-0", "Who wrote this book?", "Sandra Boynton"),
         ("0761183272-1", "What is the title?", "Mom's Calendar"),
     ]
-    assert convert("ocrvqa", file, tmp_path / "o.jsonl", split="train").notes == {"covers of other splits": 1}
+    notes = {"covers of other splits": 1, 'key "title" is not used': 1}
+    assert convert("ocrvqa", file, tmp_path / "o.jsonl", split="train").notes == notes
     with pytest.raises(BadEntry, match="0761183273.image: no such file: '0761183273.jpg'"):
         convert("ocrvqa", file, tmp_path / "o.jsonl")
     with pytest.raises(WeftError, match="--split dev: OCR-VQA has train, val, test"):

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from weft.conversation import Conversation, SampleError, WeftError, parse_sample, write_samples
+from weft.conversation import Conversation, SampleError, Text, WeftError, parse_sample, write_samples
 from weft.conversation.tasks import guess
-from weft.data.converters.base import BadEntry, Found, Job, Read
+from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
 from weft.data.converters.chats import llama_factory, llava
 from weft.data.converters.flickr import flickr30k
@@ -31,6 +31,7 @@ from weft.data.converters.vision import minigpt_refcoco, refcoco, visual_genome
 from weft.data.converters.voices import llasm, qwen_audio
 
 EXAMPLES = 5  # bad entries a report keeps
+BAD_BOXES = {"outside its image": "box outside its picture", "has no area": "box without area"}
 
 
 class Converter(NamedTuple):
@@ -222,13 +223,20 @@ def _job(name: str, converter: Converter, path: Path, out: Path, media: Path | N
 
 
 def _checked(job: Job, found: Found) -> Conversation | BadEntry:
-    """The sample as the sample format has it: what `weft data validate` would say is said here, of the entry."""
+    """The sample as the sample format has it: what `weft data validate` would say is said here, of the entry.
+
+    An answer without words is a missing cell: the format takes it for silence, which no layout writes so.
+    """
     try:
-        return parse_sample(found.sample, exists=job.exists, probe=job.size)
+        made = parse_sample(found.sample, exists=job.exists, probe=job.size)
     except SampleError as e:
         gives = f"gives {e.field}: " if e.field else ""
-        reason = "box outside its picture" if "outside its image" in e.problem else "does not fit the sample format"
+        reason = next((r for said, r in BAD_BOXES.items() if said in e.problem), "does not fit the sample format")
         return BadEntry(gives + e.problem, reason=reason, entry=found.entry)
+    for number, message in enumerate(made.messages):
+        if message.role == "assistant" and not any(not isinstance(p, Text) or p.text.strip() for p in message.parts):
+            return BadEntry(f"gives messages[{number}]: {NO_ANSWER}", reason="no answer", entry=found.entry)
+    return made
 
 
 __all__ = ["CONVERTERS", "BadEntry", "Converter", "Job", "Report", "convert"]

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from weft.conversation import SampleError, WeftError
-from weft.data.converters.jsonfile import Entry
+from weft.data.converters.jsonfile import Entry, unread
 from weft.data.validate import Folders
 
 Sample = dict[str, Any]
 Part = dict[str, Any]
 T = TypeVar("T")
 
+NO_ANSWER = "is empty, so there is no answer"
 ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains
 
 
@@ -129,39 +130,45 @@ class Job:
             self.notes["boxes cut at the edge of their picture"] += 1
         return cut
 
-    def ignored(self, entry: dict[str, Any], known: Iterable[str]) -> None:
-        """Counts the keys of an entry that a reader has no use for."""
-        for key in entry.keys() - set(known):
-            self.notes[f'key "{key}" is not used'] += 1
+    def unused(self, entry: Entry) -> None:
+        """Counts the keys of an entry, at any depth, that its reader had no use for."""
+        for path in unread(entry.value, entry.inside):
+            self.notes[f'key "{path}" is not used'] += 1
 
+    def each(self, found: Iterable[Entry], make: Callable[[Entry], Iterable[Sample]]) -> Read:
+        """``make(entry)`` of every entry; what it raises becomes a `BadEntry` with the place."""
+        for entry in found:
+            if isinstance(entry.value, SampleError):
+                reason = getattr(entry.value, "reason", "is not JSON")
+                yield BadEntry(entry.value.problem, reason=reason, entry=entry)
+                continue
+            made, bad = list[Found](), None
+            try:
+                for sample in make(entry):
+                    made.append(Found(sample, entry))
+            except BadEntry as e:
+                bad = e.at(entry)
+            except SampleError as e:
+                bad = BadEntry(e.problem, entry=entry, field=e.field)
+            except WeftError as e:
+                bad = BadEntry(str(e), reason="media file cannot be read", entry=entry)
+            if made:
+                self.unused(entry)
+            yield from made
+            if bad is not None:
+                yield bad
 
-def each(found: Iterable[Entry], make: Callable[[Entry], Iterable[Sample]]) -> Read:
-    """``make(entry)`` of every entry; what it raises becomes a `BadEntry` with the place."""
-    for entry in found:
-        if isinstance(entry.value, SampleError):
-            yield BadEntry(entry.value.problem, reason="is not JSON", entry=entry)
-            continue
-        try:
-            for sample in make(entry):
-                yield Found(sample, entry)
-        except BadEntry as e:
-            yield e.at(entry)
-        except SampleError as e:
-            yield BadEntry(e.problem, entry=entry, field=e.field)
-        except WeftError as e:
-            yield BadEntry(str(e), reason="media file cannot be read", entry=entry)
-
-
-def table(found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
-    """What a second file holds, by id; a mistake in it ends the conversion, as no sample can be trusted without it."""
-    held: dict[str, T] = {}
-    for entry in found:
-        try:
-            key, value = make(entry.value)
-        except BadEntry as e:
-            raise e.at(entry) from None
-        held[key] = value
-    return held
+    def table(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
+        """What a second file holds, by id; a mistake in it ends the conversion: no sample can be trusted without it."""
+        held: dict[str, T] = {}
+        for entry in found:
+            try:
+                key, value = make(entry.value)
+            except BadEntry as e:
+                raise e.at(entry) from None
+            held[key] = value
+            self.unused(entry)
+        return held
 
 
 # ------------------------------------------------------------------------------------------------ fields of entries
@@ -178,6 +185,14 @@ def get(entry: Any, key: str, kind: type | tuple[type, ...] = str) -> Any:
         wanted = " or ".join(_NAMES.get(k, k.__name__) for k in (kind if isinstance(kind, tuple) else (kind,)))
         raise BadEntry(f"must be {wanted}, this is {_kind(value)}", field=key)
     return value
+
+
+def answer(entry: Any, key: str) -> str:
+    """What a question is answered with; an empty cell is no answer."""
+    if isinstance(entry, dict) and key in entry and entry[key] in (None, ""):
+        raise BadEntry(NO_ANSWER, reason="no answer", field=key)
+    found: str = get(entry, key)
+    return found
 
 
 def identity(entry: Any, key: str) -> str:

@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, blip_caption, each, get
+from weft.data.converters.base import BadEntry, Job, Read, Sample, answer, blip_caption, get
 from weft.data.converters.jsonfile import Entry, entries
-from weft.data.converters.tags import Media, conversation, listed, refuse, turns
+from weft.data.converters.tags import Media, Turn, conversation, listed, refuse, turns
+
+TAGS = {"<image>": "image", "<audio>": "audio"}
 
 _IMAGE_LINE = re.compile(r"<image>\n|\n?<image>")
 
@@ -28,25 +30,21 @@ def llava(job: Job) -> Read:
 
     def make(e: Entry) -> Iterator[Sample]:
         entry = e.value
-        said = turns(get(entry, "conversations", list), "conversations", "from", "value")
-        refuse(entry, "video", "videos")
-        job.ignored(entry, ("id", "image", "conversations"))
-        media = Media(job, {"<image>": "image"}, {"image": listed(entry, "image")})
-        made: list[tuple[str, str | list[Part]]] = []
+        lists = {"image": listed(entry, "image")}
+        said = turns(job, get(entry, "conversations", list), "conversations", lists, "from", "value")
+        refuse(entry)
         asked = 0
-        for role, words in said:
-            if role != "user":
-                made.append((role, words))
+        for i, turn in enumerate(said):
+            if turn.role != "user":
                 continue
-            words = _IMAGE_LINE.sub("<image>", words)
+            words = _IMAGE_LINE.sub("<image>", turn.words)
             if job.clean and not asked:
-                words = _cleaned(words, alone=sum(r == "user" for r, _ in said) == 1)
+                words = _cleaned(words, alone=sum(t.role == "user" for t in said) == 1)
+            said[i] = turn._replace(words=words)
             asked += 1
-            made.append((role, media.split(words)))
-        media.finish()
-        yield conversation(entry.get("id"), made)
+        yield conversation(Media(job, {"<image>": "image"}, lists), entry.get("id"), said, plain_answers=True)
 
-    yield from each(entries(job.path), make)
+    yield from job.each(entries(job.path), make)
 
 
 def _cleaned(words: str, alone: bool) -> str:
@@ -69,68 +67,48 @@ def llama_factory(job: Job) -> Read:
         entry = e.value
         if not isinstance(entry, dict):
             raise BadEntry("an entry is an object")
-        refuse(entry, "videos", "tools", "rejected", "kto_tag")
-        said = _said(entry)
-        if any("<video>" in words for role, words in said if role == "user"):
-            raise BadEntry("holds video, which weft does not take", reason="video")
-        job.ignored(entry, _LLAMA_KEYS)
+        refuse(entry)
         lists = {"image": listed(entry, "images", "image"), "audio": listed(entry, "audios", "audio")}
-        media = Media(job, {"<image>": "image", "<audio>": "audio"}, lists)
-        yield answered(media, entry.get("id"), said)
+        said = chat(job, entry, lists)
+        yield conversation(Media(job, TAGS, lists), entry.get("id"), said)
 
-    yield from each(entries(job.path), make)
-
-
-_LLAMA_KEYS = (
-    *("id", "system", "tools", "images", "image", "audios", "audio", "videos", "rejected", "kto_tag"),
-    *("conversations", "messages", "instruction", "input", "output", "history"),
-)
+    yield from job.each(entries(job.path), make)
 
 
-def _said(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def chat(job: Job, entry: dict[str, Any], lists: dict[str, list[Any]], said: list[Turn] | None = None) -> list[Turn]:
+    """What is said in an entry, in whichever of the common forms: messages, sharegpt or alpaca, with ``system``.
+
+    ``said``: what was read in another form, for entries that are in none of these.
+    """
     system = entry.get("system")
-    head = [("system", system)] if isinstance(system, str) and system else []
-    if "conversations" in entry:
-        said = turns(entry["conversations"], "conversations", "from", "value")
-    elif "messages" in entry:
-        said = turns(entry["messages"], "messages")
+    head = [Turn("system", system)] if isinstance(system, str) and system else []
+    if "messages" in entry:
+        said = turns(job, entry["messages"], "messages", lists)
+    elif "conversations" in entry:
+        said = turns(job, entry["conversations"], "conversations", lists, "from", "value")
     elif "instruction" in entry:
-        return head + alpaca(entry)
-    else:
-        raise BadEntry("has neither conversations, messages nor instruction")
-    return said if said[0][0] == "system" else head + said  # a system turn stands for the key, as data/README.md says
+        said = alpaca(entry)
+    elif not said:
+        raise BadEntry("has no messages, conversations or instruction")
+    if any("<video>" in turn.words for turn in said if turn.role == "user"):
+        raise BadEntry("holds video, which weft does not take", reason="video")
+    return said if said[0].role == "system" else head + said  # a system turn stands for the key in both tools
 
 
-def alpaca(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def alpaca(entry: dict[str, Any]) -> list[Turn]:
     """``instruction`` and ``input`` on two lines, ``output``; earlier rounds in ``history``."""
     asked = get(entry, "instruction")
     more = entry.get("input")
     if isinstance(more, str) and more:
         asked = f"{asked}\n{more}" if asked else more
-    return [*rounds(entry), ("user", asked), ("assistant", get(entry, "output"))]
+    return [*rounds(entry), Turn("user", asked), Turn("assistant", answer(entry, "output"))]
 
 
-def rounds(entry: dict[str, Any]) -> list[tuple[str, str]]:
+def rounds(entry: dict[str, Any]) -> list[Turn]:
     """``history``: a list of question and answer pairs."""
     said = []
     for i, pair in enumerate(entry.get("history") or []):
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) for x in pair)):
             raise BadEntry("must be a question and an answer", field=f"history[{i}]")
-        said += [("user", pair[0]), ("assistant", pair[1])]
+        said += [Turn("user", pair[0]), Turn("assistant", pair[1])]
     return said
-
-
-def answered(media: Media, name: Any, said: list[tuple[str, str]]) -> Sample:
-    """A conversation whose tags are read in the user's messages. A tag in an answer would be media to be made."""
-    made: list[tuple[str, str | list[Part]]] = []
-    for i, (role, words) in enumerate(said):
-        if role == "user":
-            made.append((role, media.split(words)))
-            continue
-        if role == "assistant" and any(media.lists[kind] for tag, kind in media.tags.items() if tag in words):
-            raise BadEntry("an answer holds a media tag, and weft's answers are text", reason="media in an answer")
-        if role == "system" and i:
-            raise BadEntry("the system message comes first", field=f"messages[{i}]")
-        made.append((role, words))
-    media.finish()
-    return conversation(name, made)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, boxes, each, image, sample, task, text
+from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, boxes, image, sample, task, text
 from weft.data.converters.jsonfile import Entry
 
 _PHRASE = re.compile(r"\[/EN#(\d+)(?:/\S+)* ([^\]]*)\]")
@@ -69,7 +69,7 @@ def flickr30k(job: Job) -> Read:
         for i, part in enumerate(p for p in parts if p["type"] == "box"):
             yield sample(f"{name}#{e.line}-{i}", [image(path), task("detection"), text(part["label"])], [part])
 
-    yield from each(captions(), make)
+    yield from job.each(captions(), make)
 
 
 def _grounded(line: str, found: dict[str, list[list[float]]]) -> list[Part]:

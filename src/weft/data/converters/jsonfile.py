@@ -7,7 +7,7 @@ ten times its size.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
@@ -17,13 +17,47 @@ CHUNK = 1 << 20  # characters read at a time
 NEAR = 16  # a mistake this close to the end of what was read may only be unfinished
 
 
+class Noted(dict[str, Any]):
+    """An object that notes which of its keys were read, so that those a reader has no use for can be counted."""
+
+    def __init__(self, pairs: Iterable[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+
+def unread(value: Any, where: str = "") -> Iterator[str]:
+    """The paths (``messages[].weight``) of all keys in a value, at any depth, that were not read."""
+    if isinstance(value, Noted):
+        for key, inner in value.items():
+            path = f"{where}.{key}" if where else key
+            if key in value.read:
+                yield from unread(inner, path)
+            else:
+                yield path
+    elif isinstance(value, list):
+        for inner in value:
+            yield from unread(inner, f"{where}[]")
+
+
 class Entry(NamedTuple):
-    """A value and where it stands: ``line`` in JSON Lines and tables, ``name`` (``[3]``, a key) in other files."""
+    """A value and where it stands: ``line`` in JSON Lines and tables, ``name`` (``[3]``, a key) in other files.
+
+    ``inside``: what holds it and its like (``annotations[]``), for the paths of its keys.
+    """
 
     value: Any
     file: str
     line: int | None = None
     name: str | None = None
+    inside: str = ""
 
 
 def entries(path: Path) -> Iterator[Entry]:
@@ -95,7 +129,7 @@ def _lines(path: Path) -> Iterator[Entry]:
                     continue
                 value: Any
                 try:
-                    value = json.loads(raw.decode("utf-8"))
+                    value = json.loads(raw.decode("utf-8"), object_pairs_hook=Noted)
                 except UnicodeDecodeError:
                     value = SampleError("is not UTF-8: save the file as UTF-8")
                 except json.JSONDecodeError as e:
@@ -118,7 +152,7 @@ class _Stream:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.buffer, self.place, self.line, self.ended = "", 0, 1, False
-        self.decoder = json.JSONDecoder()
+        self.decoder = json.JSONDecoder(object_pairs_hook=Noted)
 
     def __enter__(self) -> _Stream:
         try:
@@ -179,7 +213,7 @@ class _Stream:
             return
         number = 0
         while True:
-            yield Entry(self.value(), str(self.path), name=f"{name}[{number}]")
+            yield Entry(self.value(), str(self.path), name=f"{name}[{number}]", inside=f"{name}[]" if name else "")
             number += 1
             if self.take(",]") == "]":
                 return

@@ -23,12 +23,10 @@ from weft.data.converters.base import (
     Read,
     Sample,
     blip_caption,
-    each,
     get,
     identity,
     image,
     sample,
-    table,
     task,
     text,
 )
@@ -48,18 +46,19 @@ def vqa(job: Job) -> Read:
     "question_id"}``, as MiniGPT-4 trains on, is read too.
     """
     if begins_with(job.path) == "[":
-        yield from each(entries(job.path), lambda e: _flat(job, e.value))
+        yield from job.each(entries(job.path), lambda e: _flat(job, e.value))
         return
 
-    def given(entry: Any) -> tuple[str, list[str]]:
+    def given(entry: Any) -> tuple[str, list[Any]]:
         chosen = entry.get("multiple_choice_answer") if isinstance(entry, dict) else None
         if job.answers == "majority" and isinstance(chosen, str):
             return identity(entry, "question_id"), [chosen]  # what the authors say is the most frequent one
-        return identity(entry, "question_id"), [get(a, "answer") for a in get(entry, "answers", list)]
+        given = [a.get("answer") if isinstance(a, dict) else a for a in get(entry, "answers", list)]
+        return identity(entry, "question_id"), given
 
-    answers: dict[str, list[str]] = {}
+    answers: dict[str, list[Any]] = {}
     if job.annotations is not None:
-        answers = table(items(job.annotations, "annotations"), given)
+        answers = job.table(items(job.annotations, "annotations"), given)
 
     def make(e: Entry) -> Iterator[Sample]:
         entry = e.value
@@ -69,18 +68,13 @@ def vqa(job: Job) -> Read:
         path = _coco(job, get(entry, "image_id", int), COCO)
         yield from _asked(job, name, path, get(entry, "question"), answers.get(name))
 
-    yield from each(items(job.path, "questions"), make)
+    yield from job.each(items(job.path, "questions"), make)
 
 
-def _flat(job: Job, entry: Any) -> Iterator[Sample]:
+def _flat(job: Job, entry: Any, key: str = "answer") -> Iterator[Sample]:
     picture = get(entry, "image")
     path = job.find(picture, picture.split("/")[-1], what="image")
-    given = entry.get("answer")
-    if isinstance(given, str):
-        given = [given]
-    if given is not None and not (isinstance(given, list) and all(isinstance(a, str) for a in given)):
-        raise BadEntry("must be a list of strings", field="answer")
-    yield from _asked(job, identity(entry, "question_id"), path, get(entry, "question"), given)
+    yield from _asked(job, identity(entry, "question_id"), path, get(entry, "question"), _given(entry, key))
 
 
 def aokvqa(job: Job) -> Read:
@@ -94,17 +88,16 @@ def aokvqa(job: Job) -> Read:
     def make(e: Entry) -> Iterator[Sample]:
         entry = e.value
         if isinstance(entry, dict) and "image" in entry:
-            given = entry.get("direct_answers", entry.get("answer"))
-            yield from _flat(job, {**entry, "answer": given})
+            yield from _flat(job, entry, "direct_answers" if "direct_answers" in entry else "answer")
             return
         if job.split is not None and get(entry, "split") != job.split:
             job.notes["questions of other splits"] += 1
             return
         path = _coco(job, get(entry, "image_id", int), COCO_2017)
-        given = get(entry, "direct_answers", list) if "direct_answers" in entry else None
+        given = _given(entry, "direct_answers")
         yield from _asked(job, identity(entry, "question_id"), path, get(entry, "question"), given)
 
-    yield from each(entries(job.path), make)
+    yield from job.each(entries(job.path), make)
 
 
 def gqa(job: Job) -> Read:
@@ -115,17 +108,17 @@ def gqa(job: Job) -> Read:
     too.
     """
     if begins_with(job.path) == "[":
-        yield from each(entries(job.path), lambda e: _flat(job, e.value))
+        yield from job.each(entries(job.path), lambda e: _flat(job, e.value))
         return
     key = "fullAnswer" if job.answers == "full" else "answer"
 
     def make(e: Entry) -> Iterator[Sample]:
         entry, number = e.value, identity(e.value, "imageId")
         path = job.find(f"{number}.jpg", f"images/{number}.jpg", what="image")
-        given = [get(entry, key)] if "answer" in entry else None
+        given = _given(entry, key if "answer" in entry else "answer")
         yield from _asked(job, e.name or number, path, get(entry, "question"), given)
 
-    yield from each(members(job.path), make)
+    yield from job.each(members(job.path), make)
 
 
 def ocrvqa(job: Job) -> Read:
@@ -151,12 +144,11 @@ def ocrvqa(job: Job) -> Read:
         name = number + splitext(get(entry, "imageURL"))[1]
         path = job.find(name, f"images/{name}", what="image")
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            for key, said in (("questions", question), ("answers", answer)):
-                if not isinstance(said, str):
-                    raise BadEntry("must be a list of strings", field=key)
+            if not isinstance(question, str):
+                raise BadEntry("must be a list of strings", field="questions")
             yield from _asked(job, f"{number}-{i}", path, question, [answer])
 
-    yield from each(members(job.path), make)
+    yield from job.each(members(job.path), make)
 
 
 def _coco(job: Job, number: int, splits: tuple[str, ...]) -> str:
@@ -167,16 +159,23 @@ def _coco(job: Job, number: int, splits: tuple[str, ...]) -> str:
     return job.find(*dict.fromkeys((*plain, *inside)), *(() if new else (f"{number:012}.jpg",)), what="image")
 
 
-def _asked(job: Job, name: str, path: str, question: str, answers: list[str] | None) -> Iterator[Sample]:
-    if answers is not None and not answers:
-        raise BadEntry("is empty: a question has an answer", reason="no answer", field="answers")
-    if job.clean:
-        question = blip_caption(question)
-        answers = answers and [blip_caption(a) for a in answers]
-    asked = [image(path), task("vqa"), text(question)]
-    if answers is None:
+def _given(entry: dict[str, Any], key: str) -> list[Any] | None:
+    """The answers that an entry has: one or a list; None: it has none, being a request."""
+    given = entry.get(key)
+    return given if isinstance(given, list) else [given] if key in entry else None
+
+
+def _asked(job: Job, name: str, path: str, question: str, given: list[Any] | None) -> Iterator[Sample]:
+    asked = [image(path), task("vqa"), text(blip_caption(question) if job.clean else question)]
+    if given is None:
         yield sample(name, asked, None)
-    elif job.answers == "every":
+        return
+    answers = ["" if a is None else a for a in given] or [""]  # nothing said: named where samples are checked
+    if not all(isinstance(a, str) for a in answers):
+        raise BadEntry("must be a string or a list of strings", field="answers")
+    if job.clean:
+        answers = [blip_caption(a) for a in answers]
+    if job.answers == "every":
         for i, answer in enumerate(answers):
             yield sample(f"{name}-{i}", asked, answer)
     else:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, each, sample, table, task
-from weft.data.converters.jsonfile import Entry
+from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task
+from weft.data.converters.jsonfile import Entry, Noted
 
 _BLANKS = re.compile(r"\s+")
 
@@ -32,7 +32,7 @@ def librispeech(job: Job) -> Read:
         yield _transcript(name, job.find(str(inside / f"{name}.flac"), what="audio"), said, job.language or "en")
 
     for file in _files(job.path, "*.trans.txt"):
-        yield from each(_lines(file), make)
+        yield from job.each(_lines(file), make)
 
 
 def aishell(job: Job) -> Read:
@@ -61,7 +61,7 @@ def aishell(job: Job) -> Read:
         clip = str(root / (job.split or found[0]) / name[6:11] / f"{name}.wav")
         yield _transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
 
-    yield from each(_lines(file), make)
+    yield from job.each(_lines(file), make)
 
 
 def covost(job: Job) -> Read:
@@ -80,7 +80,7 @@ def covost(job: Job) -> Read:
     sentences: dict[str, str] = {}
     wanted = job.task or "translate"
     if wanted == "transcribe" and job.annotations is not None:
-        sentences = table(_table(job.annotations), lambda row: (_cell(row, "path"), _cell(row, "sentence")))
+        sentences = job.table(_table(job.annotations), lambda row: (_cell(row, "path"), _cell(row, "sentence")))
 
     def make(e: Entry) -> Iterator[Sample]:
         row = e.value
@@ -100,7 +100,7 @@ def covost(job: Job) -> Read:
             asked = [audio(clip), task("translate", language=source, to=target)]
             yield sample(Path(name).stem, asked, _cell(row, "translation"))
 
-    yield from each(_table(job.path), make)
+    yield from job.each(_table(job.path), make)
 
 
 def clotho(job: Job) -> Read:
@@ -120,7 +120,7 @@ def clotho(job: Job) -> Read:
             asked = [audio(clip), task("caption", language="en", style="clotho")]
             yield sample(f"{name}#{key.removeprefix('caption_')}", asked, _cell(e.value, key))
 
-    yield from each(_table(job.path, separator=","), make)
+    yield from job.each(_table(job.path, separator=","), make)
 
 
 def _transcript(name: str, clip: str, said: str, language: str) -> Sample:
@@ -147,9 +147,7 @@ def _lines(file: Path) -> Iterator[Entry]:
 
 
 def _halves(line: str) -> tuple[str, str]:
-    name, _, said = line.partition(" ")
-    if not said.strip():
-        raise BadEntry("a line is an id, a blank and the text", field="text")
+    name, _, said = line.partition(" ")  # without a text it has no answer, which is said where samples are checked
     return name, said
 
 
@@ -163,7 +161,7 @@ def _table(file: Path, separator: str = "\t") -> Iterator[Entry]:
             rows = csv.reader(lines, **options)
             head = next(rows, [])
             for row in rows:
-                value: Any = dict(zip(head, row, strict=False))
+                value: Any = Noted(zip(head, row, strict=False))
                 if len(row) != len(head):
                     value = BadEntry(f"has {len(row)} columns, the first line names {len(head)}")
                 if row:

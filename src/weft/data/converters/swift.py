@@ -10,41 +10,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, boxes, each, get, numbers, text
-from weft.data.converters.chats import alpaca, rounds
+from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, answer, boxes, get, numbers, text
+from weft.data.converters.chats import TAGS, chat, rounds
 from weft.data.converters.jsonfile import Entry, entries
-from weft.data.converters.tags import Media, conversation, listed, refuse, turns
+from weft.data.converters.tags import Media, Turn, conversation, learned, listed, refuse
 
-TAGS = {"<image>": "image", "<audio>": "audio"}
 _INLINE = {"image": re.compile(r"<img>(.+?)</img>"), "audio": re.compile(r"<audio>(.+?)</audio>")}
 _GROUND = re.compile(r"<ref-object>|<bbox>")
-_KEYS = (
-    *(
-        "id",
-        "messages",
-        "conversation",
-        "conversations",
-        "system",
-        "query",
-        "response",
-        "history",
-        "instruction",
-        "input",
-    ),
-    *(
-        "output",
-        "images",
-        "image",
-        "audios",
-        "audio",
-        "videos",
-        "video",
-        "objects",
-        "tools",
-        "rejected_response",
-        "label",
-    ),
-)
 
 
 def ms_swift(job: Job) -> Read:
@@ -62,78 +34,54 @@ def ms_swift(job: Job) -> Read:
         entry = e.value
         if not isinstance(entry, dict):
             raise BadEntry("an entry is an object")
-        refuse(entry, "videos", "video", "tools", "rejected_response", "label")
-        said = _said(entry)
-        if any("<video>" in words for role, words in said if role == "user"):
-            raise BadEntry("holds video, which weft does not take", reason="video")
-        job.ignored(entry, _KEYS)
+        refuse(entry)
         lists = {"image": listed(entry, "images", "image"), "audio": listed(entry, "audios", "audio")}
-        said = _inline(said, lists)
+        said = _inline(_said(job, entry, lists), lists)
         media = Media(job, TAGS, lists)
-        said = _untagged(media, said)
         objects = _Objects(job, entry.get("objects"), lists["image"])
-        made: list[tuple[str, str | list[Part]]] = []
-        for role, words in said:
-            if role == "assistant" and any(lists[kind] and tag in words for tag, kind in TAGS.items()):
-                raise BadEntry("an answer holds a media tag, and weft's answers are text", reason="media in an answer")
-            parts: list[Part] = media.split(words) if role == "user" else [text(words)]
-            if objects.given and role != "system":
-                parts = [
-                    p for part in parts for p in (objects.split(part["text"]) if part["type"] == "text" else [part])
-                ]
-            made.append((role, parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts))
-        media.finish()
+        made = conversation(media, entry.get("id"), _untagged(media, said), objects.split if objects.given else None)
         objects.finish()
-        yield conversation(entry.get("id"), made)
+        yield made
 
-    yield from each(entries(job.path), make)
+    yield from job.each(entries(job.path), make)
 
 
-def _said(entry: dict[str, Any]) -> list[tuple[str, str]]:
-    system = entry.get("system")
-    head = [("system", system)] if isinstance(system, str) and system else []
-    if "messages" in entry:
-        said = turns(entry["messages"], "messages")
-        return said if said[0][0] == "system" else head + said  # the system turn of the data comes first
-    if "conversations" in entry:
-        return head + turns(entry["conversations"], "conversations", "from", "value")
+def _said(job: Job, entry: dict[str, Any], lists: dict[str, list[Any]]) -> list[Turn]:
+    said: list[Turn] = []
     if "conversation" in entry:
-        said = []
-        for turn in get(entry, "conversation", list):
-            said += [("user", get(turn, "human")), ("assistant", get(turn, "assistant"))]
-        return head + said
-    if "instruction" in entry:
-        return head + alpaca(entry)
-    if "query" in entry:
-        said = [*rounds(entry), ("user", get(entry, "query"))]
-        response = entry.get("response")
-        return head + said + ([("assistant", response)] if isinstance(response, str) else [])
-    raise BadEntry("has none of messages, conversation, instruction and query")
+        for i, turn in enumerate(get(entry, "conversation", list)):
+            learn = learned(job, turn, "assistant", f"conversation[{i}]") is not False
+            said += [Turn("user", get(turn, "human")), Turn("assistant", answer(turn, "assistant"), learn)]
+    elif "query" in entry:
+        said = [*rounds(entry), Turn("user", get(entry, "query"))]
+        if "response" in entry:
+            said.append(Turn("assistant", answer(entry, "response")))
+    return chat(job, entry, lists, said)
 
 
-def _inline(said: list[tuple[str, str]], lists: dict[str, list[Any]]) -> list[tuple[str, str]]:
+def _inline(said: list[Turn], lists: dict[str, list[Any]]) -> list[Turn]:
     """Paths written into the user's text (``<img>path</img>``) moved to the lists, where those are empty."""
     for kind, pattern in _INLINE.items():
         if lists[kind]:
             continue
-        for i, (role, words) in enumerate(said):
-            if role == "user":
-                lists[kind] += pattern.findall(words)
-                said[i] = role, pattern.sub(f"<{kind}>", words)
+        for i, turn in enumerate(said):
+            if turn.role == "user":
+                lists[kind] += pattern.findall(turn.words)
+                said[i] = turn._replace(words=pattern.sub(f"<{kind}>", turn.words))
     return said
 
 
-def _untagged(media: Media, said: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _untagged(media: Media, said: list[Turn]) -> list[Turn]:
     """What has no tag is shown before the first question: ``_add_default_tags`` of ms-swift's template."""
-    first = next((i for i, (role, _) in enumerate(said) if role == "user"), None)
+    first = next((i for i, turn in enumerate(said) if turn.role == "user"), None)
     if first is None:
         return said
     front = ""
     for kind in ("image", "audio"):
-        front += f"<{kind}>" * (len(media.lists[kind]) - media.count(kind, [words for _, words in said]))
+        front += f"<{kind}>" * (len(media.lists[kind]) - media.count(kind, [turn.words for turn in said]))
     if front:
         media.job.notes["entries with media that have no tag, shown before the first question"] += 1
-    return [*said[:first], ("user", front + said[first][1]), *said[first + 1 :]]
+    return [*said[:first], said[first]._replace(words=front + said[first].words), *said[first + 1 :]]
 
 
 class _Objects:

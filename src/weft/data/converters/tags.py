@@ -7,10 +7,11 @@ text and stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from math import isfinite
+from typing import Any, NamedTuple
 
-from weft.data.converters.base import BadEntry, Job, Part, Sample, audio, image, text
+from weft.data.converters.base import NO_ANSWER, BadEntry, Job, Part, Sample, audio, image, text
 
 ROLES = {
     "user": "user",
@@ -19,7 +20,31 @@ ROLES = {
     "gpt": "assistant",
     "system": "system",
 }
-VIDEO = "video"
+IN_PART = "to be learned in part"
+EMPTY: tuple[Any, ...] = (None, "", [], {}, "[]")
+_VIDEO = "video", "holds video, which weft does not take"
+_PAIR = "preference data", "is a preference pair, not training data for answers"
+_SEARCH = "retrieval data", "is a pair for retrieval, not training data for answers"
+# Keys that an entry would mean something else without (``rejected_``: all that begin so): counted as what, and why.
+REFUSED = {
+    **dict.fromkeys(("video", "videos"), _VIDEO),
+    **dict.fromkeys(("chosen", "chosen_", "rejected", "rejected_", "margin"), _PAIR),
+    **dict.fromkeys(("positive_", "negative_"), _SEARCH),
+    "tools": ("tools", "offers tools, which weft conversations have no place for"),
+    "kto_tag": ("preference data", "is marked as a good or bad answer: not training data for answers"),
+    "label": ("label", "has a label in place of an answer, or one that judges it"),
+}
+# What marks a message (or a part of one) as learned or not: ms-swift and XTuner have loss, ms-swift loss_scale,
+# LLaMA-Factory loss_weight, OpenAI and mistral-finetune weight, axolotl train and training.
+MARKS = ("loss", "loss_scale", "loss_weight", "weight", "train", "training")
+
+
+class Turn(NamedTuple):
+    """What one side says: words with tags where media stand. ``learn`` false: marked as not to be learned."""
+
+    role: str
+    words: str
+    learn: bool = True
 
 
 class Media:
@@ -95,40 +120,129 @@ def listed(entry: dict[str, Any], *keys: str) -> list[Any]:
     return []
 
 
-def refuse(entry: dict[str, Any], *keys: str) -> None:
-    """Entries that would mean something else without what these keys hold."""
-    why = {
-        "videos": "holds video, which weft does not take",
-        "video": "holds video, which weft does not take",
-        "tools": "offers tools, which weft conversations have no place for",
-        "rejected_response": "is a preference pair, which is not training data for answers",
-        "rejected": "is a preference pair, which is not training data for answers",
-        "kto_tag": "is marked as a good or bad answer, which is not training data for answers",
-        "label": "has a label in place of an answer, or one that judges it",
-    }
-    reasons = {"videos": "video", "video": "video", "tools": "tools", "label": "label"}
-    for key in keys:
-        if entry.get(key) not in (None, "", [], "[]"):
-            raise BadEntry(why[key], reason=reasons.get(key, "preference data"), field=key)
+def refuse(entry: dict[str, Any]) -> None:
+    """Entries that would mean something else without what some of their keys hold."""
+    for key in entry:
+        refused = REFUSED.get(key) or REFUSED.get(key.partition("_")[0] + "_")
+        if refused and entry.get(key) not in EMPTY:
+            raise BadEntry(refused[1], reason=refused[0], field=key)
 
 
-def turns(raw: Any, field: str, role: str = "role", content: str = "content") -> list[tuple[str, str]]:
-    """``(role, text)`` of a list of messages; roles that weft has not (tools, functions) are refused."""
+def turns(
+    job: Job, raw: Any, field: str, lists: dict[str, list[Any]], role: str = "role", content: str = "content"
+) -> list[Turn]:
+    """The turns of a list of messages; roles that weft has not (tools, functions) are refused.
+
+    Content may be a list of parts, as OpenAI's API writes it. Media named in them are added to ``lists``, which must
+    be empty of that kind (ms-swift's rule), and get a tag in the words.
+    """
     if not isinstance(raw, list) or not raw:
         raise BadEntry("must be a list of messages", field=field)
     found = []
+    given = {kind for kind, paths in lists.items() if paths}
     for i, message in enumerate(raw):
         where = f"{field}[{i}]"
         if not isinstance(message, dict) or not isinstance(message.get(role), str):
             raise BadEntry(f'a message is an object with "{role}" and "{content}"', field=where)
-        if message[role] not in ROLES:
+        speaker = ROLES.get(message[role])
+        if speaker is None:
             raise BadEntry(f'weft has no role "{message[role]}"', reason="tools", field=f"{where}.{role}")
-        if not isinstance(message.get(content), str):
-            raise BadEntry("must be a string", field=f"{where}.{content}")
-        found.append((ROLES[message[role]], message[content]))
+        if "tool_calls" in message and message["tool_calls"] not in EMPTY:
+            raise BadEntry("calls tools, which weft conversations have no place for", reason="tools", field=where)
+        said, mark = message.get(content), learned(job, message, speaker, where)
+        if said is None and speaker == "assistant":
+            raise BadEntry(NO_ANSWER, reason="no answer", field=f"{where}.{content}")
+        if isinstance(said, list):
+            marks = []
+            words = ""
+            for k, part in enumerate(said):
+                place = f"{where}.{content}[{k}]"
+                if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+                    raise BadEntry('a part is an object with a "type"', field=place)
+                words += _words(part, lists, given, place)
+                marks.append(learned(job, part, speaker, place))
+            told = {(mark if part is None else part) is not False for part in marks} or {mark is not False}
+            if len(told) > 1:
+                raise BadEntry("is to be learned in part: weft learns whole turns", reason=IN_PART, field=where)
+            mark = told.pop()
+        elif isinstance(said, str):
+            words = said
+        else:
+            raise BadEntry("must be a string or a list of parts", field=f"{where}.{content}")
+        found.append(Turn(speaker, words, mark is not False))
     return found
 
 
-def conversation(name: Any, messages: Sequence[tuple[str, str | list[Part]]]) -> Sample:
-    made = [{"role": role, "content": content} for role, content in messages]
-    return {"messages": made} if name is None else {"id": str(name), "messages": made}
+def learned(job: Job, message: dict[str, Any], role: str, where: str) -> bool | None:
+    """What a message is marked as: to be learned or not; None: it says nothing."""
+    learn: bool | None = None
+    for key in MARKS:
+        if key not in message or (value := message[key]) is None:
+            continue
+        if not isinstance(value, bool | int | float) or not (isfinite(value) and value >= 0):
+            raise BadEntry(f"must be true, false or a weight from 0, this is {str(value)[:60]}", field=f"{where}.{key}")
+        if role != "assistant":
+            if value:
+                job.notes[f'"{key}" asks to learn a turn of the {role}, and weft learns answers alone'] += 1
+            continue
+        if value not in (0, 1):
+            job.notes[f'"{key}" is neither 0 nor 1: learned as with 1'] += 1
+        learn = bool(value) and learn is not False
+    for key in ("train_detail", "training_detail"):  # axolotl: which characters of a turn are learned
+        if key in message and message[key] not in EMPTY:
+            raise BadEntry("marks characters: weft learns whole turns", reason=IN_PART, field=f"{where}.{key}")
+    return learn
+
+
+def _words(part: dict[str, Any], lists: dict[str, list[Any]], given: set[str], where: str) -> str:
+    """A part of a message as words, a medium as its tag; the medium goes to its list."""
+    kind = part["type"].removeprefix("input_").removesuffix("_url")
+    if kind == "text":
+        words = part["text"] if "text" in part else part.get("value")
+        if not isinstance(words, str):
+            raise BadEntry("a text part has its words as a string", field=where)
+        return words
+    if kind not in lists:
+        reason = kind if kind == "video" else "parts that weft does not take"
+        raise BadEntry(f'holds a part "{part["type"]}", which weft does not take', reason=reason, field=where)
+    source = next((part[key] for key in (part["type"], kind, "value", "url", "path", "source") if key in part), None)
+    if isinstance(source, dict):
+        data = source.get("data")
+        if isinstance(data, str):
+            form = source.get("media_type", f"{kind}/{source.get('format', '*')}")
+            source = data if data.startswith("data:") else f"data:{form};base64,{data}"
+        else:
+            source = source.get("url")
+    if source is not None:
+        if kind in given:
+            raise BadEntry(f"names media in its parts, and in a list of {kind}s too", field=where)
+        lists[kind].append(source)
+    return f"<{kind}>"
+
+
+def conversation(
+    media: Media,
+    name: Any,
+    said: Sequence[Turn],
+    parts: Callable[[str], list[Part]] | None = None,
+    plain_answers: bool = False,
+) -> Sample:
+    """A conversation whose tags are read in the user's messages.
+
+    A tag in an answer would be media to be made, or with ``plain_answers`` is text. ``parts``: what the words of user
+    and assistant become, where it is more than text.
+    """
+    messages: list[dict[str, Any]] = []
+    for i, (role, words, learn) in enumerate(said):
+        drawn = role == "assistant" and not plain_answers
+        if drawn and any(media.lists[kind] for tag, kind in media.tags.items() if tag in words):
+            raise BadEntry("an answer holds a media tag, and weft's answers are text", reason="media in an answer")
+        if role == "system" and i:
+            raise BadEntry("the system message comes first", field=f"messages[{i}]")
+        made = media.split(words) if role == "user" else [text(words)]
+        if parts is not None and role != "system":
+            made = [p for part in made for p in (parts(part["text"]) if part["type"] == "text" else [part])]
+        content = made[0]["text"] if len(made) == 1 and made[0]["type"] == "text" else made
+        messages.append({"role": role, "content": content} | ({} if learn else {"learn": False}))
+    media.finish()
+    return {"messages": messages} if name is None else {"id": str(name), "messages": messages}

@@ -20,13 +20,11 @@ from weft.data.converters.base import (
     blip_caption,
     boxes,
     corners,
-    each,
     get,
     identity,
     image,
     numbers,
     sample,
-    table,
     task,
     text,
 )
@@ -52,7 +50,7 @@ def minigpt_refcoco(job: Job) -> Read:
         for i, phrase in enumerate([phrases] if isinstance(phrases, str) else phrases):
             yield from _region(job, f"{name}{place}" + (f"-{i}" if i else ""), path, phrase, box)
 
-    yield from each(entries(job.path), make)
+    yield from job.each(entries(job.path), make)
 
 
 def refcoco(job: Job) -> Read:
@@ -63,8 +61,8 @@ def refcoco(job: Job) -> Read:
     tables are held in memory. The phrase is ``raw``, as in MiniGPT-4. One sample for each sentence.
     """
     refs, instances = _refs(job)
-    pictures = table(items(instances, "images"), lambda v: (identity(v, "id"), (get(v, "file_name"), _measured(v))))
-    found = table(items(instances, "annotations"), lambda v: (identity(v, "id"), get(v, "bbox", list)))
+    pictures = job.table(items(instances, "images"), lambda v: (identity(v, "id"), (get(v, "file_name"), _measured(v))))
+    found = job.table(items(instances, "annotations"), lambda v: (identity(v, "id"), get(v, "bbox", list)))
 
     def make(e: Entry) -> Iterator[Sample]:
         ref = e.value
@@ -83,7 +81,7 @@ def refcoco(job: Job) -> Read:
             phrase = get(sentence, "raw" if "raw" in sentence else "sent")
             yield from _region(job, f"{identity(ref, 'ref_id')}-{i}", path, phrase, box)
 
-    yield from each(entries(refs), make)
+    yield from job.each(entries(refs), make)
 
 
 def _measured(picture: Any) -> tuple[float, float]:
@@ -138,7 +136,7 @@ def visual_genome(job: Job) -> Read:
     data = job.annotations or path.parent / "image_data.json"
     pictures: dict[str, tuple[str, tuple[float, float]]] = {}
     if job.annotations or data.is_file():
-        pictures = table(
+        pictures = job.table(
             items(data),
             lambda v: (identity(v, "image_id"), ("/".join(get(v, "url").split("/")[-2:]), _measured(v))),
         )
@@ -146,15 +144,16 @@ def visual_genome(job: Job) -> Read:
     def regions() -> Iterator[Entry]:
         """Every region is an entry of its own, so that one bad box costs one region."""
         for e in items(path):
-            inner = e.value.get("regions") if isinstance(e.value, dict) else None
+            inner = e.value.pop("regions", None) if isinstance(e.value, dict) else None
             if not isinstance(inner, list):
                 yield e._replace(value={})  # fails below, with its place
                 continue
             number = e.value.get("id", e.value.get("image_id"))
             for i, region in enumerate(inner):
                 if isinstance(region, dict):
-                    region = {"image_id": number, **region}
-                yield e._replace(value=region, name=f"{e.name}.regions[{i}]")
+                    region.setdefault("image_id", number)
+                yield e._replace(value=region, name=f"{e.name}.regions[{i}]", inside="regions[]")
+            job.unused(e)
 
     def make(e: Entry) -> Iterator[Sample]:
         region = e.value
@@ -173,4 +172,4 @@ def visual_genome(job: Job) -> Read:
         fractions = job.fractions(box, size, found)
         yield from _region(job, identity(region, "region_id"), found, get(region, "phrase"), fractions)
 
-    yield from each(regions(), make)
+    yield from job.each(regions(), make)

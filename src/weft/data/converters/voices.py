@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from weft.conversation import Text, dump_parts, parse_messages
-from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, audio, each, get, text
+from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, audio, get, text
 from weft.data.converters.jsonfile import Entry, entries
 from weft.data.converters.speech import _lines
-from weft.data.converters.tags import Media, conversation, listed, turns
+from weft.data.converters.tags import Media, Turn, conversation, listed, refuse, turns
 
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 # "Audio 1: " before a clip and the line break after it are the form's, and the dialect writes them again.
@@ -36,7 +36,7 @@ def qwen_audio(job: Job) -> Read:
 
     def make(e: Entry) -> Iterator[Sample]:
         whole = e.value.replace("\\n", "\n")
-        end, made = 0, list[tuple[str, str | list[Part]]]()
+        end, made = 0, list[dict[str, Any]]()
         for match in _TURN.finditer(whole):
             if whole[end : match.start()].strip():
                 raise BadEntry(f"text outside of a turn: {whole[end : match.start()][:60]!r}")
@@ -44,17 +44,17 @@ def qwen_audio(job: Job) -> Read:
             role, words = match.groups()
             if role not in ("system", "user", "assistant"):
                 raise BadEntry(f"there is no role {role!r}: system, user and assistant")
+            content: str | list[Part] = words
             if role == "user":
-                made.append((role, _heard(job, words)))
+                content = _heard(job, words)
             elif role == "assistant" and _STAMP.search(words):
-                made.append((role, _timed(dialect, made, words)))
-            else:
-                made.append((role, words))
+                content = _timed(dialect, made, words)
+            made.append({"role": role, "content": content})
         if whole[end:].strip() or not made:
             raise BadEntry(f"is no ChatML: {whole[end:][:60]!r} begins no turn (<|im_start|>user)")
-        yield conversation(None, made)
+        yield {"messages": made}
 
-    yield from each(_lines(job.path), make)
+    yield from job.each(_lines(job.path), make)
 
 
 def _heard(job: Job, words: str) -> list[Part]:
@@ -70,9 +70,9 @@ def _heard(job: Job, words: str) -> list[Part]:
     return parts
 
 
-def _timed(dialect: Any, before: list[tuple[str, str | list[Part]]], words: str) -> list[Part]:
+def _timed(dialect: Any, before: list[dict[str, Any]], words: str) -> list[Part]:
     """An answer with time tokens as text and words parts, read as the dialect reads a model's answer."""
-    asked = parse_messages([{"role": role, "content": content} for role, content in before], exists=lambda _: True)
+    asked = parse_messages(before, exists=lambda _: True)
     parts = dialect.parse(words, asked)
     if any(isinstance(part, Text) and _STAMP.search(part.text) for part in parts):
         raise BadEntry("has times in a form weft does not read", reason="times in another form")
@@ -90,18 +90,15 @@ def llasm(job: Job) -> Read:
 
     def make(e: Entry) -> Iterator[Sample]:
         entry = e.value
-        said = turns(get(entry, "conversations", list), "conversations", "from", "value")
-        job.ignored(entry, ("id", "conversations", "instruction", "audio", "audios"))
-        media = Media(job, {"<audio>": "audio"}, {"audio": listed(entry, "audios", "audio")})
+        lists = {"audio": listed(entry, "audios", "audio")}
+        said = turns(job, get(entry, "conversations", list), "conversations", lists, "from", "value")
+        refuse(entry)
+        said = [t._replace(words=_SPAN.sub("<audio>", t.words)) if t.role == "user" else t for t in said]
+        if said[-1].role == "assistant" and not said[-1].words:
+            said.pop()
         system = entry.get("instruction")
-        made: list[tuple[str, str | list[Part]]] = []
         if isinstance(system, str) and system:
-            made.append(("system", system))
-        for i, (role, words) in enumerate(said):
-            if role == "assistant" and not words and i == len(said) - 1:
-                break
-            made.append((role, media.split(_SPAN.sub("<audio>", words)) if role == "user" else words))
-        media.finish()
-        yield conversation(entry.get("id"), made)
+            said.insert(0, Turn("system", system))
+        yield conversation(Media(job, {"<audio>": "audio"}, lists), entry.get("id"), said, plain_answers=True)
 
-    yield from each(entries(job.path), make)
+    yield from job.each(entries(job.path), make)

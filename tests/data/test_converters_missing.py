@@ -1,0 +1,172 @@
+"""A cell without an answer, and a region without area, are bad entries of every layout."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from converter_files import clip, lines, picture, save
+from weft.conversation import read_samples
+from weft.data.converters import CONVERTERS, convert
+from weft.media import image_size
+
+Layout = Callable[[Path, list[Any]], tuple[Path, dict[str, Any]]]
+
+
+def columns(head: str, row: str, name: str) -> Layout:
+    def write(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+        clip(folder / "a.wav")
+        file = folder / name
+        file.write_text("\n".join([head, *(row.format("" if a is None else a) for a in answers)]) + "\n")
+        return file, {}
+
+    return write
+
+
+def listed(entry: Callable[[Any], dict[str, Any]], name: str = "in.jsonl", **options: Any) -> Layout:
+    def write(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+        picture(folder / "a.jpg")
+        picture(folder / "000000000007.jpg")
+        clip(folder / "a.wav")
+        return lines(folder / name, *map(entry, answers)), options
+
+    return write
+
+
+def vqa(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    picture(folder / "COCO_train2014_000000000007.jpg")
+    rows = [{"question_id": i, "answers": [{"answer": a}] * 3} for i, a in enumerate(answers)]
+    questions = [{"question_id": i, "image_id": 7, "question": "?"} for i in range(len(answers))]
+    source = save(folder / "q.json", {"questions": questions})
+    return source, {"annotations": save(folder / "a.json", {"annotations": rows})}
+
+
+def coco(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    picture(folder / "a.jpg")
+    rows = [{"id": i, "image_id": 1, "caption": a} for i, a in enumerate(answers)]
+    return save(folder / "c.json", {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": rows}), {}
+
+
+def textcaps(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    picture(folder / "a.jpg")
+    return save(folder / "t.json", {"data": [{"image_id": "a", "caption_str": a} for a in answers]}), {}
+
+
+def members(entry: Callable[[Any], dict[str, Any]]) -> Layout:
+    def write(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+        for i in range(len(answers)):
+            picture(folder / f"{i}.jpg")
+        return save(folder / "m.json", {str(i): entry(a) | {"imageId": str(i)} for i, a in enumerate(answers)}), {}
+
+    return write
+
+
+def speech(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    clip(folder / "a.flac")
+    (folder / "a.trans.txt").write_text("".join(f"a {a or ''}\n" for a in answers))
+    return folder, {}
+
+
+def aishell(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    clip(folder / "wav" / "train" / "S0002" / "BAC009S0002W0122.wav")
+    (folder / "transcript").mkdir()
+    text = "".join(f"BAC009S0002W0122 {a or ''}\n" for a in answers)
+    (folder / "transcript" / "aishell_transcript_v0.8.txt").write_text(text)
+    return folder, {}
+
+
+def shard(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    raw = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(raw, "JPEG")
+    with tarfile.open(folder / "s.tar", "w") as tar:
+        for i, answer in enumerate(answers):
+            for name, data in ((f"{i}.jpg", raw.getvalue()), (f"{i}.json", json.dumps({"caption": answer}).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return folder / "s.tar", {}
+
+
+def chatml(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    turn = "<|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\n"
+    (folder / "in.txt").write_text("".join(f"{turn}{a or ''}<|im_end|>\n" for a in answers))
+    return folder / "in.txt", {}
+
+
+def said(where: str, role: str, content: str, sides: tuple[str, str]) -> Callable[[Any], dict[str, Any]]:
+    more = [{role: sides[0], content: "and?"}, {role: sides[1], content: "so"}]
+    return lambda a: {where: [{role: sides[0], content: "hi"}, {role: sides[1], content: a}, *more]}
+
+
+# For each layout what writes a file in it with these answers: words, or nothing in its several forms.
+LAYOUTS: dict[str, Layout] = {
+    "covost": columns("path\tsentence\ttranslation", "a.wav\ths\t{}", "covost_v2.en_de.tsv"),
+    "clotho": columns("file_name,caption_1", "a.wav,{}", "c.csv"),
+    "librispeech": speech,
+    "aishell": aishell,
+    "vqav2": vqa,
+    "okvqa": vqa,
+    "aokvqa": listed(lambda a: {"question_id": "q", "image_id": 7, "question": "?", "direct_answers": [a]}),
+    "gqa": members(lambda a: {"question": "?", "answer": a}),
+    "ocrvqa": members(lambda a: {"imageURL": "x.jpg", "split": 1, "questions": ["?"], "answers": [a]}),
+    "coco-captions": coco,
+    "textcaps": textcaps,
+    "llava": listed(said("conversations", "from", "value", ("human", "gpt"))),
+    "llasm": listed(said("conversations", "from", "value", ("human", "gpt"))),
+    "llama-factory": listed(said("messages", "role", "content", ("user", "assistant"))),
+    "ms-swift": listed(said("messages", "role", "content", ("user", "assistant"))),
+    "webdataset": shard,
+    "qwen-audio": chatml,
+}
+# Where an answer is a box, words with times, or text that an annotation file cannot leave out.
+GROUNDED = {"minigpt-refcoco", "refcoco", "visual-genome", "flickr30k", "mfa"}
+
+
+def test_every_layout_is_tried() -> None:
+    assert set(LAYOUTS) | GROUNDED == set(CONVERTERS)
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_missing_answer_is_a_bad_entry(name: str, tmp_path: Path) -> None:
+    source, options = LAYOUTS[name](tmp_path, ["yes", "", None, " ", "no"])
+    if name not in ("aishell", "webdataset"):
+        options["media"] = tmp_path
+    report = convert(name, source, tmp_path / "o" / "s.jsonl", on_bad="skip", **options)
+    assert (report.samples, dict(report.left_out)) == (2, {"no answer": 3})
+    assert all(c.answer is not None for c in read_samples(tmp_path / "o" / "s.jsonl", probe=image_size))
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("llama-factory", lambda a: {"instruction": "hi", "output": a}),
+        ("ms-swift", lambda a: {"instruction": "hi", "output": a}),
+        ("aokvqa", lambda a: {"image": "a.jpg", "question": "?", "question_id": 1, "direct_answers": a}),
+        ("vqav2", lambda a: {"image": "a.jpg", "question": "?", "question_id": 1, "answer": a}),
+        ("gqa", lambda a: {"image": "a.jpg", "question": "?", "question_id": 1, "answer": a}),
+    ],
+)
+def test_so_it_is_in_the_other_forms_of_a_layout(name: str, entry: Any, tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    source = save(tmp_path / "in.json", [entry(a) for a in ("yes", "", None, "\t")])
+    report = convert(name, source, tmp_path / "o.jsonl", on_bad="skip")
+    assert (report.samples, dict(report.left_out)) == (1, {"no answer": 3})
+
+
+def test_one_empty_answer_among_several_costs_that_one(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    entry = {"image": "a.jpg", "question": "?", "question_id": 1, "answer": ["yes", "", "yes", None, "no"]}
+    source = save(tmp_path / "in.json", [entry, {**entry, "answer": ["", "no", ""]}])
+    report = convert("vqav2", source, tmp_path / "o.jsonl", on_bad="skip")
+    assert (report.samples, dict(report.left_out)) == (1, {"no answer": 1})  # the majority said yes, and nothing
+    report = convert("vqav2", source, tmp_path / "o.jsonl", on_bad="skip", answers="every")
+    assert (report.samples, dict(report.left_out)) == (4, {"no answer": 4})
+    report = (
+        convert("vqav2", save(tmp_path / "in.json", [entry | {"answer": [5]}]), tmp_path / "o.jsonl") if False else None
+    )
+    assert report is None
