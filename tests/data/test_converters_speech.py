@@ -45,6 +45,8 @@ def test_covost_tables_of_both_kinds(tmp_path: Path) -> None:
     )
     (one,) = made("covost", split, tmp_path / "o.jsonl", media=tmp_path / "clips")
     assert one.messages[1].text == 'Says "yes' and one.messages[0].task.fields == {"language": "fr", "to": "en"}
+    notes = convert("covost", split, tmp_path / "o.jsonl", media=tmp_path / "clips").notes
+    assert dict(notes) == {'key "sentence" is not used': 1, 'key "client_id" is not used': 1}
     (one,) = made("covost", split, tmp_path / "o.jsonl", media=tmp_path / "clips", task="transcribe")
     assert one.messages[1].text == 'Dit "oui' and one.messages[0].task.fields == {"language": "fr"}
     released = tmp_path / "covost_v2.zh-CN_en.tsv"
@@ -160,7 +162,20 @@ def test_textgrids_give_word_times(tmp_path: Path, encoding: str) -> None:
     assert isinstance(words, Words)
     assert [(w.text, w.start, w.end) for w in words.words] == [("hello", 0.31, 0.62), ('say "hi" 3', 0.62, 1.5)]
     assert [(w.text, w.start, w.end) for w in two.messages[1].parts[0].words] == [("a", 0, 0.5), ("b", 1, 2)]
+    notes = convert("mfa", tmp_path / "aligned", tmp_path / "o.jsonl", **options).notes
+    assert dict(notes) == {'tier "phones" is not used': 1, 'tier "marks" is not used': 1}
     assert [(t.name, len(t.spans)) for t in read_textgrid(aligned / "one.TextGrid")] == [("words", 4), ("phones", 1)]
+
+
+def test_only_an_empty_label_and_eps_are_silence_among_words(tmp_path: Path) -> None:
+    spans = ["", "sil", "sp", "SIL", "<eps>", "spa"]
+    rows = "".join(f'{i}\n{i + 1}\n"{label}"\n' for i, label in enumerate(spans))
+    head = 'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0\n6\n<exists>\n1\n"IntervalTier"\n"words"\n0\n6\n'
+    (tmp_path / "a.TextGrid").write_text(f"{head}{len(spans)}\n{rows}")
+    clip(tmp_path / "a.wav", 6)
+    (one,) = made("mfa", tmp_path, tmp_path / "o.jsonl")
+    found = [(w.text, w.start) for w in one.messages[1].parts[0].words]
+    assert found == [("sil", 1), ("sp", 2), ("SIL", 3), ("spa", 5)]
 
 
 def test_textgrids_that_are_not_whole_are_left_out(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_shards_are_unpacked_beside_the_output(tmp_path: Path) -> None:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     report = convert("webdataset", tmp_path, tmp_path / "out" / "s.jsonl", on_bad="skip")
-    assert dict(report.left_out) == {"no picture": 1, "no caption": 1}
+    assert dict(report.left_out) == {"no picture": 1, "no answer": 1}
     found = read(tmp_path / "out" / "s.jsonl")
     assert [c.messages[1].text for c in found] == ["A Cat.", "A dog"]
     first = json.loads((tmp_path / "out" / "s.jsonl").read_text().splitlines()[0])
@@ -233,3 +233,94 @@ def test_llama_factory_alpaca_and_mismatches(tmp_path: Path) -> None:
         ("user", "Look.\nWhat?"),
         ("assistant", "A dot."),
     ]
+
+
+def shard(path: Path, *files: tuple[str, bytes | tuple[int, int, int]]) -> Path:
+    """A tar file; a picture is given by its colour."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            raw = io.BytesIO(data) if isinstance(data, bytes) else io.BytesIO()
+            if not isinstance(data, bytes):
+                Image.new("RGB", (4, 4), data).save(raw, "PNG")
+            info = tarfile.TarInfo(name)
+            info.size = raw.seek(0, 2)
+            raw.seek(0)
+            tar.addfile(info, raw)
+    return path
+
+
+RED, BLUE, GREEN = (255, 0, 0), (0, 0, 255), (0, 255, 0)
+
+
+def test_a_name_that_comes_again_in_a_shard_is_a_sample_with_a_picture_of_its_own(tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    shard(
+        shards / "0.tar",
+        *[
+            ("a.png", RED),
+            ("a.txt", b"red"),
+            ("b.png", GREEN),
+            ("b.txt", b"green"),
+            ("a.png", BLUE),
+            ("a.txt", b"blue"),
+        ],
+        *[("a-2.png", GREEN), ("a-2.txt", b"green"), ("../a.png", RED), ("../a.txt", b"red")],
+    )
+    shard(shards / "1.tar", ("a.png", GREEN), ("a.txt", b"green"))
+    found = made("webdataset", shards, tmp_path / "o" / "s.jsonl")
+    assert len({c.images[0].source for c in found}) == len(found) == 6
+    assert len({c.id for c in found}) == 5  # one name in two shards is two samples, as in webdataset
+    for conversation in found:
+        colour = Image.open(conversation.images[0].source).getpixel((0, 0))
+        assert {RED: "red", BLUE: "blue", GREEN: "green"}[colour] == conversation.messages[1].text
+
+
+def test_a_name_twice_in_a_row_is_a_bad_entry(tmp_path: Path) -> None:
+    files = [
+        ("a.png", RED),
+        ("a.txt", b"red"),
+        ("a.png", BLUE),
+        ("a.txt", b"blue"),
+        ("b.png", GREEN),
+        ("b.txt", b"green"),
+    ]
+    report = convert("webdataset", shard(tmp_path / "0.tar", *files), tmp_path / "o.jsonl", on_bad="skip")
+    assert report.samples == 1 and dict(report.left_out) == {"name twice in a row": 1}
+    assert read(tmp_path / "o.jsonl")[0].messages[1].text == "green"
+    with pytest.raises(BadEntry, match=r"0\.tar: a: holds two files \.txt, .* name ends at its first dot"):
+        convert("webdataset", tmp_path / "0.tar", tmp_path / "o.jsonl")
+
+
+def test_names_with_dots_are_one_name_up_to_the_first(tmp_path: Path) -> None:
+    files = [("cat.1.png", RED), ("cat.1.txt", b"red"), ("cat.2.png", BLUE), ("cat.2.txt", b"blue")]
+    said = r"cat: holds no picture .* but \.1\.png, \.1\.txt, \.2\.png, \.2\.txt: a sample's name ends at its first dot"
+    with pytest.raises(BadEntry, match=said):
+        convert("webdataset", shard(tmp_path / "0.tar", *files), tmp_path / "o.jsonl")
+
+
+def test_what_a_shard_holds_beside_picture_and_caption_is_counted(tmp_path: Path) -> None:
+    meta = json.dumps({"caption": "blue", "url": "x", "size": {"w": 4}}).encode()
+    files = [("a.png", RED), ("a.txt", b"red"), ("a.json", meta), ("a.cls", b"1"), ("b.png", BLUE), ("b.json", meta)]
+    report = convert("webdataset", shard(tmp_path / "0.tar", *files), tmp_path / "o.jsonl")
+    keys = ("json", "cls", "json.url", "json.size")
+    assert dict(report.notes) == {f'key "{key}" is not used': 1 for key in keys}
+
+
+def test_keys_of_annotations_and_tables_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg", 100, 50)
+    images = [{"id": 9, "file_name": "a.jpg", "width": 100, "height": 50, "license": 3}]
+    found = [{"id": 7, "image_id": 9, "bbox": [0, 0, 50, 25], "segmentation": [{"x": 1}], "area": 5}]
+    instances = save(tmp_path / "instances.json", {"images": images, "annotations": found})
+    ref = {"ref_id": 1, "ann_id": 7, "image_id": 9, "split": "train", "sentences": [{"raw": "it", "tokens": ["it"]}]}
+    report = convert("refcoco", save(tmp_path / "refs.json", [ref]), tmp_path / "o.jsonl", annotations=instances)
+    paths = ("images[].license", "annotations[].image_id", "annotations[].segmentation", "annotations[].area")
+    assert set(report.notes) == {f'key "{p}" is not used' for p in (*paths, "split", "sentences[].tokens")}
+    captions = {"images": images, "annotations": [{"id": 1, "image_id": 9, "caption": "it", "score": 1}]}
+    report = convert("coco-captions", save(tmp_path / "c.json", captions), tmp_path / "o.jsonl")
+    unused = [f"images[].{key}" for key in ("width", "height", "license")] + ["annotations[].score"]
+    assert set(report.notes) == {f'key "{p}" is not used' for p in unused}
+    region = {"region_id": 1, "phrase": "it", "x": 0, "y": 0, "width": 9, "height": 9, "synsets": []}
+    regions = save(tmp_path / "region_descriptions.json", [{"id": "a", "url": "x", "regions": [region, region]}])
+    report = convert("visual-genome", regions, tmp_path / "o.jsonl")
+    assert dict(report.notes) == {'key "regions[].synsets" is not used': 2, 'key "url" is not used': 1}

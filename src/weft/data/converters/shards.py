@@ -12,12 +12,14 @@ import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Read, Sample, blip_caption, each, image, sample, task
-from weft.data.converters.jsonfile import Entry
+from weft.data.converters.base import BadEntry, Job, Read, Sample, blip_caption, image, sample, task
+from weft.data.converters.jsonfile import Entry, Noted
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
+DOT = "a sample's name ends at its first dot, and names differ before it"
 
 
 def webdataset(job: Job) -> Read:
@@ -32,37 +34,49 @@ def webdataset(job: Job) -> Read:
         raise WeftError(f"{job.path}: holds no .tar file: name a shard or a folder of shards")
     media = job.out.parent / f"{job.out.stem}_media"
 
+    taken: set[str] = set()
+
     def make(e: Entry) -> Iterator[Sample]:
-        name, files = e.value
+        files, name, number = e.value, e.name or "", 1
         kind = next((k for k in PICTURES if k in files), None)
         if kind is None:
-            raise BadEntry(f"holds no picture (.{', .'.join(PICTURES)})", reason="no picture")
+            there = ", ".join(f".{ending}" for ending in files)
+            raise BadEntry(f"holds no picture (.{', .'.join(PICTURES)}) but {there}: {DOT}", reason="no picture")
         said = _caption(files)
+        while name in taken:  # a name that comes again later in a shard is another sample, and gets another file
+            number += 1
+            name = f"{e.name}-{number}"
+        taken.add(name)
         place = media / Path(e.file).stem / f"{name}.{kind}"
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(files[kind])
         yield sample(name, [image(str(place)), task("caption")], blip_caption(said) if job.clean else said)
 
     for shard in shards:
-        yield from each(_samples(shard), make)
+        taken.clear()
+        yield from job.each(_samples(shard), make)
 
 
-def _caption(files: dict[str, bytes]) -> str:
+def _caption(files: dict[str, Any]) -> str:
     try:
         if "txt" in files:
-            return files["txt"].decode("utf-8").removesuffix("\n")
-        held = json.loads(files["json"].decode("utf-8")) if "json" in files else None
+            said = files["txt"].decode("utf-8").removesuffix("\n")
+        elif "json" in files:
+            files["json"] = held = json.loads(files["json"].decode("utf-8"), object_pairs_hook=Noted)
+            said = held.get("caption") if isinstance(held, dict) else None
+        else:
+            said = None
     except ValueError as e:
         raise BadEntry(f"is damaged ({e})", field="txt" if "txt" in files else "json") from None
-    said = held.get("caption") if isinstance(held, dict) else None
     if not isinstance(said, str):
-        raise BadEntry("holds no caption (a .txt, or caption in the .json)", reason="no caption")
+        raise BadEntry("holds no caption (a .txt, or caption in the .json)", reason="no answer")
     return said
 
 
 def _samples(shard: Path) -> Iterator[Entry]:
-    """The files of each sample by their ending: ``(name, {"jpg": ..., "txt": ...})``."""
-    name, files = "", dict[str, bytes]()
+    """The files of each sample by their ending: ``{"jpg": ..., "txt": ...}``."""
+    name, files = "", Noted(())
+    twice: str | None = None  # an ending that comes twice in the sample at hand
     try:
         with tarfile.open(shard, "r|*") as tar:
             for member in tar:
@@ -74,12 +88,20 @@ def _samples(shard: Path) -> Iterator[Entry]:
                 if here.startswith(("..", "/")):
                     here = stem  # no name in an archive leads out of the folder
                 if here != name:
-                    if files:
-                        yield Entry((name, files), str(shard), name=name)
-                    name, files = here, {}
+                    yield from _whole(files, twice, shard, name)
+                    name, files, twice = here, Noted(()), None
+                ending = ending.lower()
+                twice = ending if ending in files else twice
                 stream = tar.extractfile(member)
-                files[ending.lower()] = stream.read() if stream else b""
+                files[ending] = stream.read() if stream else b""
     except (tarfile.TarError, OSError, EOFError) as e:
         yield Entry(BadEntry(f"cannot be read further as a tar file ({e}): download it again"), str(shard))
-    if files:
-        yield Entry((name, files), str(shard), name=name)
+    yield from _whole(files, twice, shard, name)
+
+
+def _whole(files: Noted, twice: str | None, shard: Path, name: str) -> Iterator[Entry]:
+    if twice is not None:
+        problem = f"holds two files .{twice}, one after the other, so which belongs to which is not known: {DOT}"
+        yield Entry(BadEntry(problem, reason="name twice in a row"), str(shard), name=name)
+    elif files:
+        yield Entry(files, str(shard), name=name)

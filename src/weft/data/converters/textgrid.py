@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, each, sample, task
+from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task
 from weft.data.converters.jsonfile import Entry
 
 SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
-SILENCE = ("", "<eps>", "sil", "sp", "<sil>")
+SILENCE = ("", "<eps>")  # "sil" and "sp", which older aligners wrote in the tier of phones, are words here
 UNKNOWN = ("<unk>", "spn", "<spn>")  # something was said that the aligner had no word for
 
 _TOKEN = re.compile(r'(?<!\S)("(?:[^"]|"")*"|-?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|<exists>|<absent>)(?=\s|$)')
@@ -47,7 +47,7 @@ def mfa(job: Job) -> Read:
         file: Path = e.value
         inside = file.relative_to(root).with_suffix("")
         words: list[dict[str, object]] = []
-        for start, end, label in sorted(_words(file)):
+        for start, end, label in sorted(_words(job, file)):
             if label in UNKNOWN:
                 raise BadEntry(f"{label} at {start:g} s: the aligner had no word for it", reason="word without text")
             words.append({"text": label, "start": start, "end": end})
@@ -56,16 +56,20 @@ def mfa(job: Job) -> Read:
         asked = [audio(clip), task("transcribe", **fields, timestamps=True)]
         yield sample(str(inside), asked, [{"type": "words", "words": words}])
 
-    yield from each((Entry(file, str(file)) for file in files), make)
+    yield from job.each((Entry(file, str(file)) for file in files), make)
 
 
-def _words(file: Path) -> Iterator[tuple[float, float, str]]:
-    tiers = [tier for tier in read_textgrid(file) if tier.name == "words" or tier.name.endswith(" - words")]
-    if not tiers:
+def _words(job: Job, file: Path) -> Iterator[tuple[float, float, str]]:
+    tiers: dict[str, list[Tier]] = {}
+    for tier in read_textgrid(file):
+        tiers.setdefault(tier.name.rpartition(" - ")[2], []).append(tier)
+    if "words" not in tiers:
         raise BadEntry('has no tier "words"', reason="no word tier")
-    for tier in tiers:
+    for name in tiers.keys() - {"words"}:
+        job.notes[f'tier "{name}" is not used'] += len(tiers[name])
+    for tier in tiers["words"]:
         for start, end, label in tier.spans:
-            if label.strip().lower() not in SILENCE:
+            if label.strip() not in SILENCE:
                 yield start, end, label.strip()
 
 
