@@ -38,7 +38,7 @@ def pictures(model: Any, data: TrainingData, samples: int) -> float:
     for position in range(samples):
         sensed = data.encode(position)
         encoded, looking = sensed.encoded, sensed.seen
-        views_XW = model.embed_images(torch.from_numpy(np.stack(encoded.images)))
+        views_XW = model.embed_images(torch.from_numpy(np.concatenate(encoded.images)))
         names_CK = torch.from_numpy(looking.names)
         used_CK1 = (names_CK >= 0)[..., None].float()
         names_CW = (table_VW[names_CK.clamp(min=0)] * used_CK1).sum(1) / used_CK1.sum(1)
@@ -76,7 +76,7 @@ def answers(model: Any, data: TrainingData, samples: int, other: bool) -> list[f
         shown = encoded[(k + samples // 2) % samples] if other else sample
         ids_L = torch.from_numpy(sample.input_ids)
         log_LV = (
-            model(input_ids=ids_L[None], pixel_values=torch.from_numpy(np.stack(shown.images)))
+            model(input_ids=ids_L[None], pixel_values=torch.from_numpy(np.concatenate(shown.images)))
             .logits[0]
             .log_softmax(-1)
         )

@@ -12,7 +12,6 @@ from weft.conversation import Conversation, Message, Text, WeftError, Words
 from weft.data.augment import Augment
 from weft.data.listening import Looking, listening_labels, looking_labels
 from weft.data.loader import SourceSpec, TrainingData
-from weft.models.layout import merged_grid
 from weft.training.build import build_model
 
 AUGMENT = Augment(
@@ -272,7 +271,7 @@ def test_media_teach_nothing_of_an_answer_that_is_not_to_be_learned(processor, f
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
     conversation = data(files[1:2], processor, Augment()).conversation(0)
     looking = looking_labels(conversation, processor.encode(conversation), processor)
-    rows, columns = merged_grid(processor.vision)
+    rows, columns = processor.images.token_grid
     ((left, top, right, bottom),) = conversation.answer.parts[0].boxes
     label = processor.renderer.encode_text("the red box")
     assert [n[n >= 0].tolist() for n in looking.names] == [[processor.token_ids["image_token_id"]], label]

@@ -124,7 +124,7 @@ def test_a_clip_is_64_tokens_and_a_longer_one_is_heard_in_windows(kit: Kit, seco
     wave = torch.zeros(seconds * 16000).numpy()
     asked = parse_messages([{"role": "user", "content": [{"type": "audio", "audio": wave}]}])
     encoded = kit.processor.encode(asked, generate=True)
-    assert encoded.windows == spans
+    assert len(encoded.features) == spans
     assert (encoded.input_ids == kit.model.config.audio_token_id).sum() == 64 * spans
 
 

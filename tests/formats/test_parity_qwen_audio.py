@@ -20,7 +20,7 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 import weft  # noqa: F401  registers with transformers
 from weft.formats.qwen_audio import import_qwen_audio
 from weft.media import load_audio, log_mel
-from weft.models.layout import audio_windows
+from weft.models.encoders import sound_kind
 from weft.models.modeling import WeftForConditionalGeneration
 
 
@@ -44,7 +44,7 @@ class Small:
         section = (self.compat if compat else self.model).config.audio_section
         features = []
         for clip in clips:
-            (window,) = audio_windows(section, len(clip))
+            (window,) = sound_kind(section).windows(len(clip))
             features.append(torch.from_numpy(log_mel(clip, pad_to=window.padded)[: window.frames]))
         return {
             "input_features": torch.nn.utils.rnn.pad_sequence(features, batch_first=True),

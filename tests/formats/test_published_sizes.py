@@ -28,7 +28,7 @@ from weft.formats.llava import _converted_vision, _outputs, _released_vision
 from weft.formats.minigpt_v2 import _lora, _projector, _tower
 from weft.formats.qwen_audio import BUFFERS, _audio, _language, _text_config
 from weft.models.config import DialectSection, WeftConfig
-from weft.models.layout import audio_windows, image_tokens
+from weft.models.encoders import image_kind, sound_kind
 
 
 def shapes_only(shapes: dict[str, tuple[int, ...]]) -> Claims:
@@ -75,7 +75,7 @@ def test_minigpt_v2_has_39_blocks_and_128_adapter_tensors() -> None:
     outputs += _projector(adapter, section, 4096) + llama_outputs(language, text, lora=lora)
     adapter.settle()
     language.settle()
-    assert section.size == (448, 448) and image_tokens(section) == 256
+    assert section.size == (448, 448) and image_kind(section).view_tokens == 256
     config = section.config
     assert (config["num_hidden_layers"], config["num_attention_heads"], config["intermediate_size"]) == (39, 16, 6144)
     check_layout(WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="minigpt_v2")), outputs)
@@ -124,8 +124,8 @@ def test_qwen_audio_has_8_4_billion_values() -> None:
     section, sound = _audio(claims, raw)
     claims.surplus(*BUFFERS)
     claims.settle()
-    assert [w.tokens for w in audio_windows(section, 16000)] == [25]
-    assert [w.tokens for w in audio_windows(section, 31 * 16000)] == [750, 25]
+    assert [w.tokens for w in sound_kind(section).windows(16000)] == [25]
+    assert [w.tokens for w in sound_kind(section).windows(31 * 16000)] == [750, 25]
     ids = {"audio_start_id": 155163, "audio_end_id": 155164}
     config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"), **ids)
     check_layout(config, [*outputs, *sound])
@@ -173,7 +173,7 @@ def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
     weights = shapes_only(disk).tensors
     config = WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="llava"), image_token_id=32000)
     outputs = _outputs(config, weights, tower)
-    assert image_tokens(section) == 576 and section.fit == ("crop" if converted else "pad")
+    assert image_kind(section).view_tokens == 576 and section.fit == ("crop" if converted else "pad")
     held = (tower or weights).surplus
     assert {n.rpartition("vision_model.")[2].split(".")[0] for n in held if "vision_model" in n} == {
         "encoder",
@@ -210,5 +210,5 @@ def test_llasm_has_a_whole_whisper_and_one_linear_layer(tmp_path: Path) -> None:
         outputs.append(copy(language.tensors, name, f"audio_connector.proj.{part}"))
     outputs += llama_outputs(language, text)
     language.settle()
-    assert [w.tokens for w in audio_windows(section, 16000)] == [64]
+    assert [w.tokens for w in sound_kind(section).windows(16000)] == [64]
     check_layout(WeftConfig(text_config=text, audio=section, dialect=DialectSection(name="llasm")), outputs)

@@ -6,16 +6,14 @@ import torch
 from transformers import Wav2Vec2Model, WhisperModel
 
 from weft.models.config import AudioSection
-from weft.models.encoders import build_audio, build_vision
-from weft.models.encoders.images import TOWERS
-from weft.models.encoders.whisper import whisper_config
+from weft.models.encoders import IMAGES, image_kind, sound_kind
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva"])
 def test_image_towers_equal_transformers(kind):
     torch.manual_seed(0)
-    encoder = build_vision(tiny.vision(kind, drop_cls=False)).eval()
-    config_class, model_class = TOWERS[kind]
+    encoder = image_kind(tiny.vision(kind, drop_cls=False)).build().eval()
+    config_class, model_class = IMAGES[kind].config_class, IMAGES[kind].source_class
     reference = model_class(config_class(**tiny.VISION[kind])).eval()
     own = encoder.tower.state_dict()
     found = reference.state_dict()
@@ -28,8 +26,8 @@ def test_image_towers_equal_transformers(kind):
 @pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva"])
 def test_a_chosen_layer_without_the_last_norm_is_that_hidden_state(kind):
     torch.manual_seed(0)
-    encoder = build_vision(tiny.vision(kind, layer=-2, final_norm=False)).eval()
-    config_class, model_class = TOWERS[kind]
+    encoder = image_kind(tiny.vision(kind, layer=-2, final_norm=False)).build().eval()
+    config_class, model_class = IMAGES[kind].config_class, IMAGES[kind].source_class
     reference = model_class(config_class(**tiny.VISION[kind])).eval()
     found = reference.state_dict()
     encoder.tower.load_state_dict({k: found[k] for k in encoder.tower.state_dict()})
@@ -39,8 +37,8 @@ def test_a_chosen_layer_without_the_last_norm_is_that_hidden_state(kind):
 
 
 def test_the_extra_norm_has_its_own_eps():
-    encoder = build_vision(tiny.vision("eva", final_norm=False, extra_norm=1e-5)).eval()
-    plain = build_vision(tiny.vision("eva", final_norm=False)).eval()
+    encoder = image_kind(tiny.vision("eva", final_norm=False, extra_norm=1e-5)).build().eval()
+    plain = image_kind(tiny.vision("eva", final_norm=False)).build().eval()
     plain.load_state_dict({k: v for k, v in encoder.state_dict().items() if "extra_norm" not in k})
     pixels = torch.randn(1, 3, 24, 24)
     wanted = torch.nn.functional.layer_norm(plain(pixels), (16,), eps=1e-5)
@@ -49,15 +47,15 @@ def test_the_extra_norm_has_its_own_eps():
 
 def test_the_last_norm_can_be_left_out():
     torch.manual_seed(0)
-    without = build_vision(tiny.vision("eva", final_norm=False))
+    without = image_kind(tiny.vision("eva", final_norm=False)).build()
     assert not any("post_layernorm" in name for name in without.state_dict())
 
 
 def test_whisper_equals_transformers_over_a_whole_window():
     section = tiny.audio("whisper")
     torch.manual_seed(0)
-    encoder = build_audio(section).eval()
-    reference = WhisperModel(whisper_config(section)).eval().encoder
+    encoder = sound_kind(section).build().eval()
+    reference = WhisperModel(sound_kind(section).config).eval().encoder
     encoder.tower.load_state_dict(reference.state_dict())
     mel = torch.randn(2, 100, 8)
     features, lengths = encoder(mel, torch.tensor([100, 100]))
@@ -68,7 +66,7 @@ def test_whisper_equals_transformers_over_a_whole_window():
 def test_whisper_decoder_gives_the_states_of_its_start_tokens():
     section = tiny.audio("whisper_decoder")
     torch.manual_seed(0)
-    encoder = build_audio(section).eval()
+    encoder = sound_kind(section).build().eval()
     mel = torch.randn(1, 100, 8)
     features, lengths = encoder(mel, torch.tensor([100]))
     ids = torch.full((1, 6), 3)
@@ -87,7 +85,7 @@ def test_llasms_tower_gives_the_released_states(shared):
     expected = load_file(kit / "expected.safetensors")
     config = json.loads((kit / "whisper" / "config.json").read_text())
     section = AudioSection(kind="whisper_decoder", config=config, decoder_tokens=64, pad_to_window=True)
-    encoder = build_audio(section).eval()
+    encoder = sound_kind(section).build().eval()
     weights = torch.load(kit / "whisper" / "pytorch_model.bin", weights_only=True)
     own = encoder.tower.state_dict()
     encoder.tower.load_state_dict(
@@ -106,7 +104,7 @@ def test_llasms_tower_gives_the_released_states(shared):
 def test_wav2vec2_equals_transformers(norm):
     section = tiny.audio("wav2vec2", config={"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer"})
     torch.manual_seed(0)
-    encoder = build_audio(section).eval()
+    encoder = sound_kind(section).build().eval()
     assert isinstance(encoder.tower, Wav2Vec2Model)
     wave = torch.randn(1, 900)
     features, lengths = encoder(wave, torch.tensor([900]))
@@ -153,7 +151,7 @@ def test_gradients_of_a_batch_are_those_of_its_clips():
 
 def test_qwen_audio_pools_before_its_last_norm():
     section = tiny.audio("qwen_audio")
-    encoder = build_audio(section).eval()
+    encoder = sound_kind(section).build().eval()
     mel, lengths = torch.randn(1, 20, 8), torch.tensor([20])
     hidden, _ = encoder.encode(mel, lengths)
     pooled = hidden.unflatten(1, (5, 2)).mean(2)
@@ -162,7 +160,7 @@ def test_qwen_audio_pools_before_its_last_norm():
 
 def test_leaking_changes_only_short_clips_of_a_batch():
     section = tiny.audio("qwen_audio", batch_leak=True)
-    encoder = build_audio(section).eval()
+    encoder = sound_kind(section).build().eval()
     clips = [tiny.clip(section, n, seed=n)[0] for n in (12000, 3333)]
     features, lengths = tiny.pad(clips)
     together, _ = encoder(features, lengths)

@@ -7,8 +7,7 @@ import torch
 from weft.conversation import WeftError
 from weft.models.compose import compose
 from weft.models.config import AudioSection, Connector, VisionSection
-from weft.models.encoders import build_audio
-from weft.models.layout import audio_windows, merged_grid, token_seconds
+from weft.models.encoders import image_kind, sound_kind
 
 LANGUAGE = {
     "config": {
@@ -69,15 +68,19 @@ def test_places_need_tokens_that_name_them() -> None:
 
 
 def test_places_need_embeddings_that_lie_on_a_grid() -> None:
-    with pytest.raises(WeftError, match="places"):
-        token_seconds(AudioSection(kind="conv", config={}, connector=Connector(kind="queries")))
-    with pytest.raises(WeftError, match="places"):
-        merged_grid(VisionSection(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4)))
+    with pytest.raises(WeftError, match="do not follow the sound"):
+        _ = sound_kind(AudioSection(kind="conv", config={}, connector=Connector(kind="queries"))).token_seconds
+    with pytest.raises(WeftError, match="places need whole rows"):
+        _ = image_kind(VisionSection(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4))).token_grid
+    with pytest.raises(WeftError, match="lies on no grid"):
+        _ = image_kind(VisionSection(kind="conv", config={}, connector=Connector(kind="queries"))).token_grid
+    with pytest.raises(WeftError, match="set drop_cls"):
+        _ = image_kind(VisionSection(kind="eva", config={}, drop_cls=False)).token_grid
 
 
 def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
     section = AudioSection(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
-    tower = build_audio(section).eval()
+    tower = sound_kind(section).build().eval()
     mel, lengths = torch.randn(3, 101, 80), torch.tensor([101, 37, 4])
     with torch.no_grad():
         together, counts = tower(mel, lengths)
@@ -90,9 +93,9 @@ def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:
 
 def test_the_sound_tower_gives_as_many_embeddings_as_the_layout_says() -> None:
     section = AudioSection(kind="conv", config=SOUND["config"], connector=Connector(merge=2))
-    tower = build_audio(section).eval()
+    tower = sound_kind(section).build().eval()
     for samples in np.random.default_rng(0).integers(160, 480_000, 12):
-        window = audio_windows(section, int(samples))[0]
+        window = sound_kind(section).windows(int(samples))[0]
         _, count = tower(torch.zeros(1, window.frames, 80), torch.tensor([window.frames]))
         assert -(-int(count[0]) // 2) == window.tokens
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from weft.models.config import AudioSection, Connector, VisionSection, WeftConfig
-from weft.models.layout import audio_windows, image_tokens
+from weft.models.encoders import image_kind, sound_kind
 from weft.models.modeling import WeftForConditionalGeneration
 
 IMAGE, AUDIO, START, END, VOCABULARY = 300, 301, 302, 303, 320
@@ -133,12 +133,12 @@ def words(n: int, seed: int = 0) -> list[int]:
 
 
 def image_ids(vision: VisionSection) -> list[int]:
-    return [IMAGE] * image_tokens(vision)
+    return [IMAGE] * image_kind(vision).view_tokens
 
 
 def clip(audio: AudioSection, n_samples: int, seed: int = 0) -> tuple[torch.Tensor, list[int], list[int]]:
     """Features of one clip [T, M] or [S], their length, and the ids of its span; the clip fits one window."""
-    (window,) = audio_windows(audio, n_samples)
+    (window,) = sound_kind(audio).windows(n_samples)
     generator = torch.Generator().manual_seed(seed)
     shape = (window.frames,) if audio.kind == "wav2vec2" else (window.frames, WHISPER["num_mel_bins"])
     span = [AUDIO] * window.tokens

@@ -16,15 +16,12 @@ from vllm.multimodal.parse import MultiModalDataParser
 
 from weft.dialects import Slot
 from weft.media import load_audio
-from weft.models.connectors import build_connector
-from weft.models.encoders import build_audio, build_vision
-from weft.models.layout import audio_windows, image_grid, image_tokens, window_samples
-from weft.models.modeling import WeftForConditionalGeneration as Weft
+from weft.models.senses import Senses
 
 
 def media_ids(config):
     """Ids whose embeddings come from an encoder."""
-    return [token for token in (config.image_token_id, config.audio_token_id) if token is not None]
+    return [token for token in (config.image_token_id, *config.audio_ids) if token is not None]
 
 
 class Parser(MultiModalDataParser):
@@ -48,15 +45,20 @@ class Info(processing.BaseProcessingInfo):
         """Ids of one medium with its start and end tokens; ``sizes``: one number a window."""
         return self.get_hf_processor().renderer.render([Slot(modality, 0)], {(modality, 0): sizes}).ids
 
-    def widened(self, modality, samples=None):
-        """Ids of an image, or of a clip of ``samples`` samples (None: one whole window)."""
-        audio = self.get_hf_config().audio_section
+    def widened(self, modality, size):
+        """Ids of an image of that width and height, or of a clip of so many samples."""
+        processor = self.get_hf_processor()
         if modality == "image":
-            return self.slot("image", [image_tokens(self.get_hf_config().vision_section)])
-        return self.slot("audio", [w.tokens for w in audio_windows(audio, samples or window_samples(audio))])
+            return self.slot("image", [processor.images.tokens(*size)])
+        return self.slot("audio", [w.tokens for w in processor.sounds.windows(size)])
+
+    def largest(self, modality):
+        """The size of an image that gives the most tokens, or of a clip of one whole window."""
+        processor = self.get_hf_processor()
+        return processor.images.largest if modality == "image" else processor.sounds.window_samples
 
     def get_mm_max_tokens_per_item(self, seq_len, mm_counts=None):
-        return {modality: len(self.widened(modality)) for modality in self.get_supported_mm_limits()}
+        return {m: len(self.widened(m, self.largest(m))) for m in self.get_supported_mm_limits()}
 
 
 class Dummy(processing.BaseDummyInputsBuilder[Info]):
@@ -65,11 +67,12 @@ class Dummy(processing.BaseDummyInputsBuilder[Info]):
         return "".join(renderer.write([Slot(modality, 0)]) * n for modality, n in mm_counts.items())
 
     def get_dummy_mm_data(self, seq_len, mm_counts, mm_options):
-        audio, data = self.info.get_hf_config().audio_section, {}
+        data = {}
         if n := mm_counts.get("image", 0):
-            data["image"] = self._get_dummy_images(width=64, height=64, num_images=n)  # any size: weft resizes
+            width, height = self.info.largest("image")
+            data["image"] = self._get_dummy_images(width=width, height=height, num_images=n)
         if n := mm_counts.get("audio", 0):
-            data["audio"] = self._get_dummy_audios(length=window_samples(audio), num_audios=n)
+            data["audio"] = self._get_dummy_audios(length=self.info.largest("audio"), num_audios=n)
         return data
 
 
@@ -79,7 +82,7 @@ class Processor(processing.BaseMultiModalProcessor[Info]):
         if images := hf_data.get("images"):
             out["pixel_values"] = [torch.from_numpy(processor.pixels_of(image)) for image in images]
         for wave in hf_data.get("audio", ()):  # one item a clip: its windows [n, T, M], filled up with zeros
-            windows = audio_windows(processor.audio, len(wave))
+            windows = processor.sounds.windows(len(wave))
             mels = [torch.from_numpy(processor.features_of(wave[w.start : w.end], w)) for w in windows]
             out.setdefault("input_features", []).append(nn.utils.rnn.pad_sequence(mels, batch_first=True))
             out.setdefault("feature_lengths", []).append(torch.tensor([len(mel) for mel in mels]))
@@ -93,28 +96,20 @@ class Processor(processing.BaseMultiModalProcessor[Info]):
         ids = media_ids(self.info.get_hf_config())
 
         def wide(modality, item):
-            samples = mm_items["audio"].get_audio_length(item) if modality == "audio" else None
-            return processing.PromptUpdateDetails.select_token_ids(self.info.widened(modality, samples), ids)
+            items = mm_items[modality]
+            size = items.get_audio_length(item) if modality == "audio" else items.get_image_size(item)
+            return processing.PromptUpdateDetails.select_token_ids(self.info.widened(modality, size), ids)
 
         targets = {modality: self.info.slot(modality, [1]) for modality in mm_items}
         return [processing.PromptReplacement(m, target, partial(wide, m)) for m, target in targets.items()]
 
 
 @MULTIMODAL_REGISTRY.register_processor(Processor, info=Info, dummy_inputs=Dummy)
-class WeftForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
+class WeftForConditionalGeneration(Senses, nn.Module, SupportsMultiModal, SupportsPP):
     def __init__(self, *, vllm_config, prefix=""):
         super().__init__()
         config = self.config = vllm_config.model_config.hf_config
-        width, vision, audio = config.text_config.hidden_size, config.vision_section, config.audio_section
-        if vision is not None:
-            with self._mark_tower_model(vllm_config, "image"):
-                self.vision = build_vision(vision)
-                grid = image_grid(vision) if vision.drop_cls or vision.kind in ("siglip", "conv") else None
-                self.vision_connector = build_connector(vision.connector, self.vision.width, width, grid)
-        if audio is not None:
-            with self._mark_tower_model(vllm_config, "audio"):
-                self.audio = build_audio(audio)
-                self.audio_connector = build_connector(audio.connector, self.audio.width, width)
+        self.build_senses(config, partial(self._mark_tower_model, vllm_config))
         with self._mark_language_model(vllm_config):
             name, text = maybe_prefix(prefix, "language_model"), config.text_config
             self.language_model = init_vllm_registered_model(vllm_config=vllm_config, hf_config=text, prefix=name)
@@ -125,21 +120,16 @@ class WeftForConditionalGeneration(nn.Module, SupportsMultiModal, SupportsPP):
     def get_placeholder_str(cls, modality, i):
         return f"<|{modality}_start|><|{modality}|><|{modality}_end|>"
 
-    # weft's own way from features to embeddings; it reads the language model's table where a connector has `places`.
-    embed_images, embed_audio, image_places = Weft.embed_images, Weft.embed_audio, Weft.image_places
-    audio_places, _place = Weft.audio_places, Weft._place
-    device = property(lambda self: next(self.language_model.parameters()).device)
-
     def get_input_embeddings(self):
         return self.language_model.embed_input_ids
 
     def embed_multimodal(self, **kwargs):
         """One tensor [tokens, W] an item, in the order of the items; vLLM asks for one modality at a time."""
         out = []
-        if "pixel_values" in kwargs:
-            out += self.embed_images(kwargs["pixel_values"]).split(image_tokens(self.config.vision_section))
+        for views in kwargs.get("pixel_values", ()):
+            out.append(self.embed_images(views))
         for clip, lengths in zip(kwargs.get("input_features", ()), kwargs.get("feature_lengths", ()), strict=True):
-            out.append(self.embed_audio(clip, lengths))
+            out.append(self.embed_audio(clip, lengths, ends=True))
         return out
 
     def forward(self, input_ids, positions, intermediate_tensors=None, inputs_embeds=None, **kwargs):

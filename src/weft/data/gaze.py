@@ -16,7 +16,6 @@ import numpy as np
 from weft.conversation import Conversation
 from weft.data.listening import moments_of, places_in
 from weft.dialects import Slot, Spot
-from weft.models.layout import merged_grid
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def _shown(spot: Spot, conversation: Conversation, encoded: Any, processor: Any)
         if (span.modality, span.item) != (spot.modality, spot.index):
             continue
         if spot.modality == "image":
-            here[:] = places_in(spot.extent, merged_grid(processor.vision))
+            here[:] = places_in(spot.extent, processor.images.token_grid)
         else:
             moments = moments_of(conversation, span, processor)
             start, end = spot.extent

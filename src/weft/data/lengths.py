@@ -22,7 +22,6 @@ from weft.data.validate import end_problem
 from weft.dialects import Modality
 from weft.files import whole_file
 from weft.media import audio_samples
-from weft.models.layout import audio_windows, image_tokens
 
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
@@ -56,7 +55,7 @@ class Lengths:
 
 def clip_tokens(processor: Any, samples: int) -> int:
     """Tokens that a clip of ``samples`` takes, boundaries included."""
-    return sum(slot_tokens(processor, "audio", w.tokens) for w in audio_windows(processor.audio, samples))
+    return sum(slot_tokens(processor, "audio", w.tokens) for w in processor.sounds.windows(samples))
 
 
 def slot_tokens(processor: Any, modality: Modality, embeddings: int) -> int:
@@ -129,7 +128,7 @@ def _measure(
                 _check_times(conversation, int(clips[i]) / processor.audio.sample_rate)
             if (file := asked_picture(conversation)) is not None:
                 picture[i] = pictures.setdefault(file, len(pictures) + 1)
-                picture_tokens[i] = slot_tokens(processor, "image", image_tokens(processor.vision))
+                picture_tokens[i] = slot_tokens(processor, "image", processor.image_tokens(file))
         except WeftError as error:
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
             if on_bad_sample == "fail":

@@ -17,7 +17,6 @@ import numpy as np
 
 from weft.conversation import Box, Conversation, Word, Words
 from weft.dialects.base import asked_label
-from weft.models.layout import audio_windows, merged_grid, token_seconds
 from weft.models.rendering import Span
 
 IGNORED = -100
@@ -124,7 +123,7 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
     among = [np.zeros((span.length, len(tokens)), bool) for span in spans]
     sides = [np.full((span.length, 4, scales), IGNORED, np.int64) for span in spans]
     for here, asked, around, span in zip(seen, among, sides, spans, strict=True):
-        if span.item not in boxes or span.length != np.prod(grid := merged_grid(processor.vision)):
+        if span.item not in boxes or span.length != np.prod(grid := processor.images.token_grid):
             continue
         here[:] = 0
         asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
@@ -142,7 +141,7 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
 def window_extent(conversation: Conversation, span: Span, processor: Any) -> tuple[float, float]:
     """Where in its clip the window of ``span`` begins, and how long it is as it is fed, in seconds."""
     section, (wave, rate) = processor.audio, conversation.audios[span.item].source
-    window = audio_windows(section, len(wave))[span.window]
+    window = processor.sounds.windows(len(wave))[span.window]
     return window.start / rate, (window.padded if section.pad_to_window else window.end - window.start) / rate
 
 
@@ -152,7 +151,7 @@ def moments_of(conversation: Conversation, span: Span, processor: Any) -> np.nda
     Raises `WeftError` where embeddings do not follow the sound.
     """
     first, _ = window_extent(conversation, span, processor)
-    return first + (np.arange(span.length) + 0.5) * token_seconds(processor.audio)
+    return first + (np.arange(span.length) + 0.5) * processor.sounds.token_seconds
 
 
 def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:

@@ -53,9 +53,9 @@ TEMPLATE = """\
 def llava_layout(model: Exporting) -> Layout:
     """The model in LLaVA's class, for `export`. Raises `ExportError` where it does not fit."""
     vision = _fitting(model)
-    from weft.models.encoders.images import tower_config  # brings in transformers' towers
+    from weft.models.encoders.images import Clip  # brings in transformers' towers
 
-    tower = tower_config(vision)
+    tower = Clip(vision).config
     side = vision.size[0]
     text = model.config.text_config.to_dict() | {"vocab_size": rows_needed(model)}
     text.pop("architectures", None)

@@ -50,7 +50,7 @@ class Connector(Section):
 class VisionSection(Section):
     """An image encoder: pixels to features [T, D]."""
 
-    kind: Literal["clip", "siglip", "dinov2", "eva", "conv"]
+    kind: str  # one of encoders.IMAGES
     config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv.ConvTowerConfig)
     size: tuple[int, int] = (224, 224)  # height, width every image is brought to
     # How: stretched (all is seen, the aspect is not kept), padded to a square first (LLaVA), or its middle (CLIP).
@@ -78,7 +78,7 @@ class VisionSection(Section):
 class AudioSection(Section):
     """A sound encoder: log-mel or waveform to features [T, D]."""
 
-    kind: Literal["whisper", "whisper_decoder", "qwen_audio", "wav2vec2", "conv"]
+    kind: str  # one of encoders.SOUNDS
     config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv_sound.ConvSoundConfig)
     sample_rate: int = 16000
     window_seconds: float = 30.0  # longer clips are split into windows of this length
@@ -89,14 +89,6 @@ class AudioSection(Section):
     batch_leak: bool = False  # compatibility: let batch padding leak into short clips as Qwen-Audio's code does
     last_clip_only: bool = False  # compatibility: splice only a row's last clip (or window) as LLaSM's code does
     connector: Connector = Connector()
-
-    @model_validator(mode="after")
-    def _fits(self) -> AudioSection:
-        if self.batch_leak and self.kind != "qwen_audio":
-            raise ValueError(
-                f"batch_leak is a quirk of qwen_audio's encoder, and the kind is {self.kind}; leave it out"
-            )
-        return self
 
 
 class DialectSection(Section):
@@ -176,6 +168,11 @@ class WeftConfig(PretrainedConfig):
     @property
     def audio_section(self) -> AudioSection | None:
         return AudioSection.model_validate(self.audio) if self.audio else None
+
+    @property
+    def audio_ids(self) -> tuple[int | None, int | None, int | None]:
+        """Ids whose embeddings come from the audio encoder."""
+        return self.audio_token_id, self.audio_start_id, self.audio_end_id
 
     @property
     def dialect_section(self) -> DialectSection:

@@ -1,10 +1,12 @@
 """Connectors: encoder features [N, T, D] to embeddings of the language model [N, t, W].
 
 Every connector is called with features and, for sound, the length of each item; it gives embeddings and their lengths
-(None for images, which are all alike). `layout.connector_tokens` says t. Features beyond an item's length are zero.
+(None for images, which are all alike). `connector_tokens` says t. Features beyond an item's length are zero.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -13,7 +15,6 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.models import config
 from weft.models.attention import attend
-from weft.models.layout import grid_side
 
 Lengths = torch.Tensor | None
 Grid = tuple[int, int] | None
@@ -33,6 +34,43 @@ def build_connector(section: config.Connector, width: int, language_width: int, 
     if section.kind == "pool":
         return Pool(section, width, language_width, grid)
     return (Linear if section.kind == "linear" else MLP)(section, width, language_width, grid)
+
+
+def connector_tokens(section: config.Connector, features: int, grid: Grid = None) -> int:
+    """Embeddings that so many features give; ``grid`` is that of an image's patches, where there is nothing else."""
+    if section.kind == "queries":
+        return section.queries
+    if section.kind == "none":
+        return features
+    if section.grid and grid is not None:
+        rows, columns = merged_grid(section, grid)
+        return rows * columns
+    return -(-features // section.merge)
+
+
+def merged_grid(section: config.Connector, grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the embeddings of an image with that grid of patches; an error where they lie on none."""
+    rows, columns = grid
+    if section.kind == "queries":
+        raise WeftError("vision.connector: what queries give lies on no grid, so none of it has a place; take another")
+    if section.grid:
+        side = grid_side(section)
+        return -(-rows // side), -(-columns // side)
+    if columns % section.merge:
+        raise WeftError(
+            f"vision.connector: places need whole rows, and merge {section.merge} does not divide a row of {columns} "
+            "patches; set grid"
+        )
+    return rows, columns // section.merge
+
+
+def grid_side(section: config.Connector) -> int:
+    side = math.isqrt(section.merge)
+    if side * side != section.merge:
+        raise WeftError(
+            f"connector: with grid=true, merge must be a square number, and {section.merge} is not; take 4 or 9"
+        )
+    return side
 
 
 def merged_lengths(lengths_N: Lengths, merge: int) -> Lengths:

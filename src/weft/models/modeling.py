@@ -15,10 +15,9 @@ model's width (of embeddings), T frames, M bands, X embeddings in a row of their
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -37,12 +36,8 @@ from weft.conversation import WeftError
 from weft.models import attention, cache, doors, qwen_text  # noqa: F401  qwen_text registers its model
 from weft.models.adapters import adapter_base, check_applied, putting_on
 from weft.models.config import WeftConfig
-from weft.models.connectors import build_connector
-from weft.models.encoders import build_audio, build_vision
-from weft.models.encoders.conv import ConvTower
-from weft.models.layout import image_grid, mel_bands, merged_grid, token_seconds
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
-from weft.models.splice import before_last_run, splice, splice_boundaries
+from weft.models.senses import Senses
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
 
@@ -55,7 +50,7 @@ class WeftOutput(CausalLMOutputWithPast):
     loss_count: torch.Tensor | None = None
 
 
-class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
+class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     config_class = WeftConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
@@ -78,26 +73,7 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model: Any = language_model or doors.language_model(
             config.text_config, **own_attention(config.text_config)
         )
-        width = config.text_config.hidden_size
-        vision, audio = config.vision_section, config.audio_section
-        self.vision: Any = None
-        self.vision_connector: Any = None
-        self.audio: Any = None
-        self.audio_connector: Any = None
-        if vision is not None:
-            self.vision = build_vision(vision)
-            grid = image_grid(vision) if vision.drop_cls or vision.kind in ("siglip", "conv") else None
-            self.vision_connector = build_connector(vision.connector, self.vision.width, width, grid)
-        if audio is not None:
-            self.audio = build_audio(audio)
-            if audio.boundaries:
-                if config.audio_start_id is None or config.audio_end_id is None:
-                    raise WeftError(
-                        "audio.boundaries needs audio_start_id and audio_end_id; take a dialect that has both"
-                    )
-                self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
-            self.audio_connector = build_connector(audio.connector, self.audio.width, width)
-        self.always_encode: Sequence[str] = ()
+        self.build_senses(config)
         self.post_init()
 
     @classmethod
@@ -154,121 +130,10 @@ class WeftForConditionalGeneration(PreTrainedModel, GenerationMixin):
             init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own start: scaled by the number of inputs
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, ConvTower):
-            init.copy_(module.positions, module.initial_positions())
+        elif (initial := getattr(module, "initial_positions", None)) is not None:
+            init.copy_(module.positions, cast(Any, initial)())
         else:
             super()._init_weights(module)
-
-    # -- media to embeddings -------------------------------------------------------------------------------------------
-
-    def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """Embeddings [X, W] of images, one after the other; X = N * layout.image_tokens."""
-        if self.vision is None or self.vision_connector is None:
-            raise WeftError("this model has no image encoder; give text or audio only")
-        height, width = self.config.vision["size"]
-        if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
-            shape = "x".join(map(str, pixels_NCHW.shape[1:]))
-            raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
-        embedded_NtW = self.vision_connector(self.vision(pixels_NCHW))[0]
-        if self.config.image_place_ids is not None:
-            embedded_NtW = embedded_NtW + self.image_places()
-        return embedded_NtW.flatten(0, 1)
-
-    def image_places(self) -> torch.Tensor:
-        """[t, W]: for each embedding of an image, those of the tokens of its column and its row.
-
-        Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
-        down would be 70 across and 20 down.
-        """
-        scales = self.config.image_place_ids
-        rows, columns = (
-            self._place((torch.arange(n, device=self.device) + 0.5) / n * scales[0][1], scales)
-            for n in merged_grid(self.config.vision_section)
-        )
-        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
-
-    def audio_places(self, tokens: int) -> torch.Tensor:
-        """[t, W]: for each embedding of a window, those of the tokens of its moment."""
-        scales, section = self.config.audio_place_ids, self.config.audio_section
-        moments_t = (torch.arange(tokens, device=self.device) + 0.5) * token_seconds(section)
-        return self._place(moments_t / section.window_seconds * (scales[0][1] - 1), scales)
-
-    def _place(self, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
-        named_tW: Any = 0.0
-        rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
-        for level, (first, count) in enumerate(scales):
-            if level:
-                rest_t = (rest_t - rest_t.floor()) * count
-            named_tW = named_tW + self.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
-        return named_tW
-
-    def embed_audio(self, features: torch.Tensor, lengths_N: torch.Tensor | None = None) -> torch.Tensor:
-        """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths."""
-        if self.audio is None or self.audio_connector is None:
-            raise WeftError("this model has no audio encoder; give text or images only")
-        if lengths_N is None:
-            lengths_N = torch.full((len(features),), features.shape[1])
-        lengths_N = lengths_N.to(features.device)
-        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N))
-        if self.config.audio_place_ids is not None:
-            embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1])
-        return embedded_NtW[torch.arange(embedded_NtW.shape[1], device=tokens_N.device) < tokens_N[:, None]]
-
-    def embed(
-        self,
-        input_ids: torch.Tensor,
-        pixel_values: torch.Tensor | None = None,
-        input_features: torch.Tensor | None = None,
-        feature_lengths: torch.Tensor | None = None,
-        segment_lengths: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Text embeddings with the media's at their placeholders, [B, L, W]."""
-        config = self.config
-        # A placeholder may lie beyond the table: an imported model's rows are all of real words.
-        beyond_BL = torch.zeros_like(input_ids, dtype=torch.bool)
-        for token in (config.image_token_id, config.audio_token_id):
-            if token is not None and token >= config.text_config.vocab_size:
-                beyond_BL |= input_ids == token
-        text_BLW = mixed_BLW = self.get_input_embeddings()(input_ids.masked_fill(beyond_BL, 0))
-        images_XW = self.embed_images(pixel_values) if pixel_values is not None and len(pixel_values) else None
-        sounds_XW = None
-        if input_features is not None and len(input_features):
-            sounds_XW = self.embed_audio(input_features, feature_lengths)
-        for modality, token, media in (
-            ("image", config.image_token_id, images_XW),
-            ("audio", config.audio_token_id, sounds_XW),
-        ):
-            if getattr(self, "vision" if modality == "image" else "audio") is not None:
-                mixed_BLW = splice(mixed_BLW, input_ids, token, media, modality)
-        if sounds_XW is not None and config.audio.get("last_clip_only"):
-            unheard_BL = before_last_run(input_ids == config.audio_token_id, segment_lengths)
-            mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
-        if images_XW is None and "vision" in self.always_encode and self.vision is not None:
-            mixed_BLW = mixed_BLW + 0.0 * self.embed_images(self._blank_image()).sum().to(mixed_BLW.dtype)
-        boundaries = getattr(self.audio, "boundaries", None)
-        if sounds_XW is None and "audio" in self.always_encode and self.audio is not None:
-            nothing = self.embed_audio(*self._blank_audio()).sum()
-            if boundaries is not None:
-                nothing = nothing + boundaries.weight.sum()
-            mixed_BLW = mixed_BLW + 0.0 * nothing.to(mixed_BLW.dtype)
-        if boundaries is not None and sounds_XW is not None:
-            mixed_BLW = splice_boundaries(
-                mixed_BLW, input_ids, config.audio_start_id, config.audio_end_id, boundaries.weight
-            )
-        return mixed_BLW
-
-    def _blank_image(self) -> torch.Tensor:
-        return torch.zeros(1, 3, *self.config.vision["size"], device=self.device)
-
-    def _blank_audio(self) -> tuple[torch.Tensor, torch.Tensor]:
-        section = self.config.audio_section
-        bands = mel_bands(section)
-        size = 16 if bands else section.sample_rate  # enough for one token of any encoder
-        if section.kind == "whisper_decoder":
-            size = round(section.window_seconds * 100)
-        shape = (1, size, bands) if bands else (1, size)
-        return torch.zeros(shape, device=self.device), torch.tensor([size], device=self.device)
 
     # -- forward -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from weft.models.encoders.images import TOWERS
+from weft.models.encoders import SOUNDS
 
 
 class PublishedText(NamedTuple):
@@ -160,21 +160,15 @@ def outline_vision(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("source") not in VISION:
         return asked
     kind, config = VISION[asked["source"]]
-    assert kind in TOWERS
     return {**_rest(asked), "kind": kind, "config": config}
 
 
 def outline_audio(asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("source") not in AUDIO:
         return asked
-    # As `compose` does: published Whisper weights have only seen clips padded to the whole window.
-    options = {"pad_to_window": True, "window_seconds": 30.0, **asked.get("options", {})}
-    return {
-        **_rest(asked),
-        "kind": asked.get("kind") or "whisper",
-        "config": AUDIO[asked["source"]],
-        "options": options,
-    }
+    kind, config = asked.get("kind") or "whisper", AUDIO[asked["source"]]
+    options = {**SOUNDS[kind].published(config, {}), **asked.get("options", {})}
+    return {**_rest(asked), "kind": kind, "config": config, "options": options}
 
 
 def outline_language(asked: dict[str, Any], wanted: Iterable[str]) -> dict[str, Any]:

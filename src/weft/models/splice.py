@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from weft.conversation import WeftError
+from weft.dialects import Modality
+
+
+def among(ids_BL: torch.Tensor, tokens: Iterable[int | None]) -> torch.Tensor:
+    """[B, L] True where an id is one of ``tokens``."""
+    found_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
+    for token in tokens:
+        if token is not None:
+            found_BL |= ids_BL == token
+    return found_BL
 
 
 def splice(
-    text_BLW: torch.Tensor, ids_BL: torch.Tensor, token_id: int | None, media_XW: torch.Tensor | None, modality: str
+    text_BLW: torch.Tensor, slots_BL: torch.Tensor, media_XW: torch.Tensor | None, modality: Modality
 ) -> torch.Tensor:
-    """``text_BLW`` with the embeddings ``media_XW`` at the positions whose id is ``token_id``.
+    """``text_BLW`` with the embeddings ``media_XW`` at the positions where ``slots_BL`` is True.
 
     Embeddings are taken in order, positions in order of appearance over the rows, so any number of items in any row
     works. Placeholders and embeddings must be equally many.
     """
-    slots_BL = ids_BL == token_id if token_id is not None else torch.zeros_like(ids_BL, dtype=torch.bool)
     n_slots, n_media = int(slots_BL.sum()), 0 if media_XW is None else len(media_XW)
     if n_slots != n_media:
         raise WeftError(
@@ -34,16 +45,3 @@ def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | No
     starts_BL = slots_BL & ~torch.nn.functional.pad(slots_BL, (1, -1))
     run_BL = starts_BL.cumsum(-1)
     return slots_BL & (run_BL < run_BL[:, -1:])
-
-
-def splice_boundaries(
-    text_BLW: torch.Tensor, ids_BL: torch.Tensor, start_id: int, end_id: int, boundaries_2W: torch.Tensor
-) -> torch.Tensor:
-    """``text_BLW`` with learned embeddings at the start and end tokens of clips; the tokens' own are not used."""
-    start_BL, end_BL = ids_BL == start_id, ids_BL == end_id
-    n_start, n_end = int(start_BL.sum()), int(end_BL.sum())
-    if n_start != n_end:
-        raise WeftError(f"the text has {n_start} start tokens of clips and {n_end} end tokens; each clip needs both")
-    boundaries_2W = boundaries_2W.to(text_BLW.dtype)
-    text_BLW = torch.where(start_BL[..., None], boundaries_2W[0], text_BLW)
-    return torch.where(end_BL[..., None], boundaries_2W[1], text_BLW)

@@ -25,7 +25,7 @@ from weft.dialects import get_dialect
 from weft.generation.loading import load_config, load_processor
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
-from weft.models.layout import audio_windows, image_tokens
+from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import CHUNK
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
@@ -133,13 +133,13 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None) -> ModelSize
     vision, audio = config.vision_section, config.audio_section
     image = {}
     if vision is not None:
-        image = {"size": list(vision.size), "tokens": image_tokens(vision) + _around(processor, "image")}
+        image = {"size": list(vision.size), "tokens": image_kind(vision).view_tokens + _around(processor, "image")}
     sound: dict[str, Any] = {}
     if audio is not None:
-        edges = _around(processor, "audio")
+        edges, heard = _around(processor, "audio"), sound_kind(audio)
 
         def tokens(seconds: float) -> int:
-            return sum(w.tokens + edges for w in audio_windows(audio, round(seconds * audio.sample_rate)))
+            return sum(w.tokens + edges for w in heard.windows(round(seconds * audio.sample_rate)))
 
         sound = {
             "window_seconds": audio.window_seconds,
@@ -206,10 +206,17 @@ def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict
     kept = layers * 4 * width + full if stage.checkpoint_activations else layers * full
     found = tokens * kept
     found += min(tokens * text.vocab_size, CHUNK) * (10 if half else 8)  # logits as computed, in float32, and gradients
-    for part, section in (("vision", config.vision_section), ("audio", config.audio_section)):
-        if part in trained and section is not None:
-            found += _encoder_activations(section, tokens, half, stage.checkpoint_activations)
+    for part, kind in _kinds(config).items():
+        if part in trained:
+            found += _encoder_activations(kind, tokens, half, stage.checkpoint_activations)
     return found
+
+
+def _kinds(config: WeftConfig) -> dict[str, ImageKind | SoundKind]:
+    """The kinds of the model's encoders by the part they are."""
+    vision, audio = config.vision_section, config.audio_section
+    seen = {"vision": image_kind(vision)} if vision is not None else {}
+    return {**seen, **({"audio": sound_kind(audio)} if audio is not None else {})}
 
 
 def layer_bytes(width: int, keys: int, inner: int, *, learned: bool, half: bool) -> int:
@@ -224,18 +231,15 @@ def layer_bytes(width: int, keys: int, inner: int, *, learned: bool, half: bool)
     return kept + (8 * width + c * ((5 if half else 2) * width + inner) if learned else 0)
 
 
-def _encoder_activations(section: Any, tokens: int, half: bool, again: bool) -> int:
+def _encoder_activations(kind: ImageKind | SoundKind, tokens: int, half: bool, again: bool) -> int:
     """As if every row were full of this medium. Encoders of other shapes than a transformer count nothing."""
-    fields = section.config
-    width = fields.get("d_model") or fields.get("hidden_size")
-    layers = fields.get("encoder_layers") or fields.get("num_hidden_layers")
-    if not width or not layers:
+    if kind.shape is None:
         return 0
-    inner = fields.get("encoder_ffn_dim") or fields.get("intermediate_size") or 4 * width
+    width, layers, inner = kind.shape
     c = 2 if half else 4
     layer = 12 * width + c * (5 * width + 2 * inner)
-    merge = section.connector.merge if section.connector.kind != "queries" else 1
-    merge *= 2 if section.kind == "qwen_audio" else 1  # which halves its frames behind its layers
+    connector = kind.section.connector
+    merge = kind.pooled * (connector.merge if connector.kind != "queries" else 1)
     return tokens * merge * (4 * width * layers + layer if again else layers * layer)
 
 
@@ -248,16 +252,11 @@ def _around(processor: WeftProcessor | None, modality: Any) -> int:
 
 def _what(name: str, config: WeftConfig) -> str:
     """A part in a few words."""
-    section = config.vision_section if name.startswith("vision") else config.audio_section
     if name == "language":
         text = config.text_config
         return f"{text.model_type}, {text.hidden_size} wide, {text.num_hidden_layers} layers"
-    assert section is not None
+    kind = _kinds(config)[name.removesuffix("_connector")]
     if name.endswith("connector"):
-        c = section.connector
+        c = kind.section.connector
         return f"{c.queries} queries" if c.kind == "queries" else f"{c.kind}, {c.merge} into one"
-    fields = section.config
-    width = fields.get("d_model") or fields.get("hidden_size")
-    layers = fields.get("encoder_layers") or fields.get("num_hidden_layers")
-    sizes = [f"{width} wide"] * bool(width) + [f"{layers} layers"] * bool(layers)
-    return ", ".join([section.kind, *sizes])
+    return kind.section.kind + ("" if kind.shape is None else f", {kind.shape[0]} wide, {kind.shape[1]} layers")

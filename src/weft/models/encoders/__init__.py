@@ -1,38 +1,46 @@
-"""Encoders: pixels, log-mel or waveform to features [N, T, D]. Each file is one kind.
+"""Encoders: pixels, log-mel or waveform to features [N, T, D]. Each file is one kind, or a family of them.
 
-An image encoder is called with pixels [N, 3, H, W] and gives features [N, T, D]. A sound encoder is called with
-features [N, T, M] (or samples [N, S]) and the length of each item [N] and gives ``(features [N, T', D], lengths [N])``;
-what lies beyond an item's own length is zero, and never reaches the item itself. Both tell their ``width`` D.
+A kind knows all that is true of it (`base`): how many tokens an item gives, how items are prepared, what published
+models call it, and how its tower is built. A further one is a file and a line here.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import TypeVar
 
+from weft.conversation import WeftError
 from weft.models.config import AudioSection, VisionSection
+from weft.models.encoders.base import ImageKind, SoundKind, Window
+from weft.models.encoders.conv import Conv
+from weft.models.encoders.conv_sound import ConvSound
+from weft.models.encoders.images import Clip, Dinov2, Eva, Siglip
+from weft.models.encoders.wav2vec2 import Waveform
+from weft.models.encoders.whisper import QwenAudio, Whisper, WhisperDecoder
+
+Kind = TypeVar("Kind", ImageKind, SoundKind)
+IMAGES: dict[str, type[ImageKind]] = {"clip": Clip, "siglip": Siglip, "dinov2": Dinov2, "eva": Eva, "conv": Conv}
+SOUNDS: dict[str, type[SoundKind]] = {
+    "whisper": Whisper,
+    "whisper_decoder": WhisperDecoder,
+    "qwen_audio": QwenAudio,
+    "wav2vec2": Waveform,
+    "conv": ConvSound,
+}
 
 
-def build_vision(section: VisionSection) -> nn.Module:
-    if section.kind == "conv":
-        from weft.models.encoders.conv import ConvTower
-
-        return ConvTower(section)
-    from weft.models.encoders.images import ImageTower
-
-    return ImageTower(section)
+def image_kind(section: VisionSection) -> ImageKind:
+    return known(IMAGES, section.kind, "vision")(section)
 
 
-def build_audio(section: AudioSection) -> nn.Module:
-    if section.kind == "wav2vec2":
-        from weft.models.encoders.wav2vec2 import WaveformTower
+def sound_kind(section: AudioSection) -> SoundKind:
+    return known(SOUNDS, section.kind, "audio")(section)
 
-        return WaveformTower(section)
-    if section.kind == "conv":
-        from weft.models.encoders.conv_sound import ConvSoundTower
 
-        return ConvSoundTower(section)
-    from weft.models.encoders.whisper import QwenAudioTower, WhisperDecoderTower, WhisperTower
+def known(kinds: Mapping[str, type[Kind]], name: str, part: str) -> type[Kind]:
+    if name not in kinds:
+        raise WeftError(f"{part}: kind {name!r} is none that weft knows; it knows {', '.join(kinds)}")
+    return kinds[name]
 
-    if section.kind == "qwen_audio":
-        return QwenAudioTower(section)
-    return WhisperDecoderTower(section) if section.kind == "whisper_decoder" else WhisperTower(section)
+
+__all__ = ["IMAGES", "SOUNDS", "ImageKind", "SoundKind", "Window", "image_kind", "known", "sound_kind"]

@@ -7,6 +7,7 @@ vector per 2^n x 2^n pixels, 2-D positions are added, and a few pre-norm transfo
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 from pydantic import Field
@@ -15,14 +16,14 @@ from torch.nn import functional as F
 
 from weft.conversation import WeftError
 from weft.models.attention import attend
-from weft.models.config import Section, VisionSection
-from weft.models.layout import CONV_CHANNELS, image_grid
+from weft.models.config import Section
+from weft.models.encoders.base import ImageKind, halved
 
 
 class ConvTowerConfig(Section):
     """``channels``: width of each stride-2 convolution; the last is the tower's width. Head size is width / heads."""
 
-    channels: tuple[int, ...] = Field(CONV_CHANNELS, min_length=1)
+    channels: tuple[int, ...] = Field((24, 48, 96, 192), min_length=1)
     layers: int = Field(4, ge=0)
     heads: int = Field(3, ge=1)
     mlp_ratio: float = 4.0
@@ -50,15 +51,14 @@ class Block(nn.Module):
 class ConvTower(nn.Module):
     """pixels [N, 3, H, W] -> features [N, T, D], T = rows * columns in raster order."""
 
-    def __init__(self, section: VisionSection) -> None:
+    def __init__(self, kind: Conv) -> None:
         super().__init__()
-        config = ConvTowerConfig.model_validate(section.config)
+        config, section, self.grid = kind.config, kind.section, kind.grid
         self.width = width = config.channels[-1]
         if width % config.heads or width % 4:
             raise WeftError(
                 f"vision.config: the last of channels, {width}, must be a multiple of 4 and of heads, {config.heads}"
             )
-        self.grid = image_grid(section)
         if section.layer != -1:
             raise WeftError(
                 f"vision.layer {section.layer}: the conv encoder gives its last layer only; use fewer layers"
@@ -100,3 +100,14 @@ class ConvTower(nn.Module):
             x_NTD = block(x_NTD)
         x_NTD = self.norm(x_NTD)
         return self.extra_norm(x_NTD) if self.extra_norm is not None else x_NTD
+
+
+class Conv(ImageKind):
+    tower, config_class, fixed = ConvTower, ConvTowerConfig, {}
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        height, width = self.section.size
+        for _ in self.config.channels:
+            height, width = halved(height), halved(width)
+        return height, width

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from weft.conversation import WeftError
+from weft.media.mel import HOP
 from weft.models.attention import attend
-from weft.models.config import AudioSection, Section
-from weft.models.layout import SOUND_CHANNELS, conv_length
+from weft.models.config import Section
+from weft.models.encoders.base import SoundKind, halved
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
 
@@ -29,7 +30,7 @@ class ConvSoundConfig(Section):
     """``channels``: width of each 3x3 convolution, which halves time and bands; ``width``: the features'."""
 
     num_mel_bins: int = 80
-    channels: tuple[int, ...] = Field(SOUND_CHANNELS, min_length=1)
+    channels: tuple[int, ...] = Field((32, 64), min_length=1)
     width: int = Field(192, multiple_of=2)
     conv_layers: int = Field(3, ge=0)
     kernel: int = 9  # positions along time that a convolutional block sees; odd
@@ -73,9 +74,9 @@ class AttentionBlock(nn.Module):
 class ConvSoundTower(nn.Module):
     """log-mel [N, T, M] and lengths [N] -> features [N, T', D], T halved (rounded up) by each of ``channels``."""
 
-    def __init__(self, section: AudioSection) -> None:
+    def __init__(self, kind: ConvSound) -> None:
         super().__init__()
-        config = ConvSoundConfig.model_validate(section.config)
+        config = kind.config
         if config.width % config.heads or config.kernel % 2 == 0:
             raise WeftError(
                 f"audio.config: width {config.width} must be a multiple of heads {config.heads}, and kernel "
@@ -88,7 +89,7 @@ class ConvSoundTower(nn.Module):
         )
         bands = config.num_mel_bins
         for _ in config.channels:
-            bands = conv_length(bands)
+            bands = halved(bands)
         self.project = nn.Linear(config.channels[-1] * bands, config.width)
         self.stem_norm = nn.LayerNorm(config.width)
         hidden = int(config.width * config.mlp_ratio)
@@ -102,7 +103,7 @@ class ConvSoundTower(nn.Module):
         maps_NCTM = mel_NTM.to(self.project.weight.dtype)[:, None]
         for convolution in self.stem:
             maps_NCTM = F.gelu(convolution(maps_NCTM * _inside(lengths_N, maps_NCTM)[:, None]))
-            lengths_N = conv_length(lengths_N)
+            lengths_N = halved(lengths_N)
         x_NTD = self.stem_norm(self.project(maps_NCTM.permute(0, 2, 1, 3).flatten(2)))
         x_NTD = x_NTD + POSITION_SCALE * sinusoids(x_NTD.shape[1], self.width, x_NTD)
         inside_NT1 = _inside(lengths_N, x_NTD[:, None])
@@ -122,3 +123,19 @@ def sinusoids(length: int, width: int, like: torch.Tensor) -> torch.Tensor:
     rates = torch.exp(-math.log(10000.0) * torch.arange(width // 2, device=like.device) / (width // 2 - 1))
     angles = torch.arange(length, device=like.device)[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], 1).to(like.dtype)
+
+
+class ConvSound(SoundKind):
+    tower, config_class, fixed = ConvSoundTower, ConvSoundConfig, {}
+    # A CPU's kernels are made anew for each shape: few shapes made an update of spoken digits a fifth faster, more
+    # frames and all, and kept a GB of kernels out of memory.
+    batch_frames = 128
+
+    @property
+    def seconds(self) -> float:
+        return HOP / self.section.sample_rate * 2 ** len(self.config.channels)
+
+    def features(self, frames: int) -> int:
+        for _ in self.config.channels:
+            frames = halved(frames)
+        return frames

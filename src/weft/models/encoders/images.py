@@ -6,7 +6,9 @@ are never run (behind ``layer``), pooling heads and unused norms are not built.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -22,68 +24,98 @@ from transformers import (
 )
 
 from weft.conversation import WeftError
-from weft.models import attention
-from weft.models.config import VisionSection
-from weft.models.layout import image_grid
-
-TOWERS: dict[str, tuple[type, type]] = {
-    "clip": (CLIPVisionConfig, CLIPVisionModel),
-    "siglip": (SiglipVisionConfig, SiglipVisionModel),
-    "dinov2": (Dinov2Config, Dinov2Model),
-    "eva": (Blip2VisionConfig, Blip2VisionModel),
-}
-LAST_NORM = {"siglip": "post_layernorm", "dinov2": "layernorm", "eva": "post_layernorm"}
-
-
-def tower_config(section: VisionSection) -> Any:
-    """The tower's transformers configuration, with only the layers that are used.
-
-    ``layer`` counts hidden states: -1 is the last block's output, -2 the one before it (LLaVA), 0 the embeddings'.
-    """
-    fields = {
-        k: v for k, v in section.config.items() if k not in ("dtype", "torch_dtype", "model_type", "architectures")
-    }
-    config = TOWERS[section.kind][0](**fields)
-    total = config.num_hidden_layers
-    used = section.layer if section.layer >= 0 else total + 1 + section.layer
-    if not 0 <= used <= total:
-        raise WeftError(
-            f"vision.layer {section.layer} does not exist: the encoder has {total} layers; take -1 for the last"
-        )
-    config.num_hidden_layers = used
-    config._attn_implementation = attention.NAME
-    if section.kind == "siglip":
-        config.vision_use_head = False
-    if section.kind == "dinov2":
-        config.use_mask_token = False
-    return config
+from weft.models.encoders.base import ImageKind
 
 
 class ImageTower(nn.Module):
     """pixels [N, 3, H, W] -> features [N, T, D]; T patches in raster order (with a leading CLS where it is kept)."""
 
-    def __init__(self, section: VisionSection) -> None:
+    def __init__(self, kind: TransformersKind) -> None:
         super().__init__()
-        config = tower_config(section)
-        self.width: int = config.hidden_size
-        self.grid = image_grid(section)
-        self.tower = TOWERS[section.kind][1](config)
-        if section.kind == "clip":
-            self.tower.post_layernorm = nn.Identity()  # only the pooled token, which is not used, passes it
-        elif not section.final_norm:
-            setattr(self.tower, LAST_NORM[section.kind], nn.Identity())
+        section, self.width = kind.section, kind.config.hidden_size
+        self.tower = kind.source_class(kind.config)
+        if not (section.final_norm and kind.norms_patches):
+            setattr(self.tower, kind.last_norm, nn.Identity())
         self.extra_norm = nn.LayerNorm(self.width, eps=section.extra_norm) if section.extra_norm is not None else None
-        self.drop_cls = section.drop_cls and section.kind != "siglip"  # SigLIP has no CLS token
-        # Positions are interpolated on the fly only where an image's size is not the tower's own.
-        own = (config.image_size, config.image_size) if isinstance(config.image_size, int) else tuple(config.image_size)
-        self.arguments = {"interpolate_pos_encoding": True} if own != section.size and section.kind != "dinov2" else {}
+        self.first = int(kind.has_cls and section.drop_cls)
+        self.arguments = {} if kind.own_size(section.config) == section.size else kind.other_size
 
     def forward(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         features_NTD = self.tower(pixel_values=pixels_NCHW.to(self.dtype), **self.arguments).last_hidden_state
         if self.extra_norm is not None:
             features_NTD = self.extra_norm(features_NTD)
-        return features_NTD[:, 1:] if self.drop_cls else features_NTD
+        return features_NTD[:, self.first :]
 
     @property
     def dtype(self) -> torch.dtype:
         return next(self.tower.parameters()).dtype
+
+
+class TransformersKind(ImageKind):
+    """What image towers of `transformers` share; each below says its classes and what is its own."""
+
+    tower = ImageTower
+    has_cls = True
+    last_norm: ClassVar[str] = "post_layernorm"
+    norms_patches: ClassVar[bool] = True  # whether the last norm is over patches, not over a pooled token alone
+    # What the tower is called with where an image's size is not the one it was made for.
+    other_size: ClassVar[Mapping[str, Any]] = {"interpolate_pos_encoding": True}
+
+    @classmethod
+    def own_size(cls, config: Mapping[str, Any]) -> tuple[int, int]:
+        size = config.get("image_size", cls.config_class().image_size)
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @cached_property
+    def config(self) -> Any:
+        """With only the layers that are used: ``layer`` counts hidden states.
+
+        -1 is the last block's output, -2 the one before it (LLaVA), 0 the embeddings'.
+        """
+        config, layer = super().config, self.section.layer
+        total = config.num_hidden_layers
+        used = layer if layer >= 0 else total + 1 + layer
+        if not 0 <= used <= total:
+            raise WeftError(
+                f"vision.layer {layer} does not exist: the encoder has {total} layers; take -1 for the last"
+            )
+        config.num_hidden_layers = used
+        return config
+
+    @cached_property
+    def grid(self) -> tuple[int, int]:
+        (height, width), patch = self.section.size, self.config.patch_size
+        if height % patch or width % patch:
+            raise WeftError(
+                f"vision.size {height}x{width} is not a multiple of the encoder's patch size {patch}; "
+                "change vision.size"
+            )
+        return height // patch, width // patch
+
+
+class Clip(TransformersKind):
+    sources: ClassVar = {"clip": "vision_config", "clip_vision_model": None}
+    config_class, source_class = CLIPVisionConfig, CLIPVisionModel
+    norms_patches = False
+
+
+class Siglip(TransformersKind):
+    sources: ClassVar = {"siglip": "vision_config", "siglip_vision_model": None}
+    config_class, source_class = SiglipVisionConfig, SiglipVisionModel
+    has_cls = False
+    fixed: ClassVar = {**ImageKind.fixed, "vision_use_head": False}
+
+
+class Dinov2(TransformersKind):
+    sources: ClassVar = {"dinov2": None}
+    config_class, source_class = Dinov2Config, Dinov2Model
+    fixed: ClassVar = {**ImageKind.fixed, "use_mask_token": False}
+    last_norm = "layernorm"
+    other_size: ClassVar = {}  # it interpolates its positions by itself
+
+
+class Eva(TransformersKind):
+    sources: ClassVar = {"blip-2": "vision_config", "blip_2": "vision_config", "blip_2_vision_model": None}
+    config_class, source_class = Blip2VisionConfig, Blip2VisionModel
+    # A whole BLIP-2 holds the tower one level down, which transformers does not know of.
+    renames: ClassVar = {r"^(model\.)?vision_model\.": ""}

@@ -8,7 +8,8 @@ thus equals the clip alone.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,24 +18,11 @@ from transformers import WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from weft.conversation import WeftError
+from weft.media.mel import HOP
 from weft.models import attention
-from weft.models.config import AudioSection
-from weft.models.layout import HOP, conv_length, window_samples
+from weft.models.encoders.base import SoundKind, Window, halved
 
 SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame; after (x + 4) / 4 that is 2 below it
-
-
-def whisper_config(section: AudioSection) -> WhisperConfig:
-    drop = ("dtype", "torch_dtype", "model_type", "architectures")
-    config = WhisperConfig(**{k: v for k, v in section.config.items() if k not in drop})
-    config._attn_implementation = attention.NAME
-    frames = window_samples(section) // HOP
-    if frames > 2 * config.max_source_positions:
-        raise WeftError(
-            f"audio.window_seconds {section.window_seconds:g} makes {frames} frames, and the encoder has positions for "
-            f"{2 * config.max_source_positions}; take at most {config.max_source_positions / 50:g} seconds"
-        )
-    return config
 
 
 def within(lengths_N: torch.Tensor, size: int) -> torch.Tensor:
@@ -45,11 +33,10 @@ def within(lengths_N: torch.Tensor, size: int) -> torch.Tensor:
 class WhisperTower(nn.Module):
     """log-mel [N, T, M] and lengths [N] -> features [N, ceil(T/2), D] (one per 20 ms) and their lengths."""
 
-    def __init__(self, section: AudioSection) -> None:
+    def __init__(self, kind: Whisper) -> None:
         super().__init__()
-        config = whisper_config(section)
-        self.width: int = config.d_model
-        self.tower = self.build(config)
+        self.width: int = kind.config.d_model
+        self.tower = self.build(kind.config)
 
     def build(self, config: WhisperConfig) -> Any:
         return WhisperEncoder(config)
@@ -57,6 +44,17 @@ class WhisperTower(nn.Module):
     @property
     def encoder(self) -> Any:
         return self.tower
+
+    @torch.no_grad()
+    def start_well(self) -> None:
+        """A better random start than transformers' own (weights of a source replace it anyway).
+
+        Its own convolutions start so small that their output, 0.05 to 0.1, drowns in positions of 0.7: measured on
+        spoken digits, one word was recognised in 57 % instead of 29 % after 50 steps.
+        """
+        for conv in (self.encoder.conv1, self.encoder.conv2):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        self.encoder.embed_positions.weight.mul_(0.3)
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
@@ -68,7 +66,7 @@ class WhisperTower(nn.Module):
         mel_NTM = blank(mel_NTM.to(encoder.conv1.weight.dtype), lengths_N)
         hidden_NDT = F.gelu(encoder.conv1(mel_NTM.transpose(1, 2)))
         hidden_NDT = blank(hidden_NDT.transpose(1, 2), lengths_N).transpose(1, 2)
-        return self.blocks(F.gelu(encoder.conv2(hidden_NDT)).transpose(1, 2), conv_length(lengths_N))
+        return self.blocks(F.gelu(encoder.conv2(hidden_NDT)).transpose(1, 2), halved(lengths_N))
 
     def blocks(self, hidden_NTD: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and transformer layers over the convolutions' output."""
@@ -95,16 +93,46 @@ def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
     return x_NTD.masked_fill(~within(lengths_N, x_NTD.shape[1])[..., None], 0.0)
 
 
+class Whisper(SoundKind):
+    sources: ClassVar = {"whisper": None}
+    source_class, source_prefix, config_class = WhisperModel, "encoder.", WhisperConfig
+    tower: ClassVar[type[WhisperTower]] = WhisperTower
+
+    @staticmethod
+    def published(config: Mapping[str, Any], prepared: Mapping[str, Any] | None) -> dict[str, Any]:
+        if prepared is None:
+            positions = config.get("max_source_positions")
+            return {} if positions is None else {"window_seconds": positions / 50}
+        # Published weights have only seen clips padded to the whole window.
+        return {"pad_to_window": True, "window_seconds": config.get("max_source_positions", 1500) / 50}
+
+    @property
+    def seconds(self) -> float | None:
+        return 2 * self.pooled * HOP / self.section.sample_rate
+
+    def features(self, frames: int) -> int:
+        return halved(frames)
+
+    def build(self) -> nn.Module:
+        frames, positions = self.window_samples // HOP, self.config.max_source_positions
+        if frames > 2 * positions:
+            raise WeftError(
+                f"audio.window_seconds {self.section.window_seconds:g} makes {frames} frames, and the encoder has "
+                f"positions for {2 * positions}; take at most {positions / 50:g} seconds"
+            )
+        return super().build()
+
+
 class QwenAudioTower(WhisperTower):
     """Qwen-Audio's encoder: Whisper's, halved by averaging *before* the last norm; 25 features a second (audio.py).
 
     With ``batch_leak`` a clip next to a longer one sees one frame of the silence behind it in the first convolution, as
-    the released code does; features then come with that one extra frame (`layout`).
+    the released code does; features then come with that one extra frame.
     """
 
-    def __init__(self, section: AudioSection) -> None:
-        super().__init__(section)
-        self.batch_leak, self.whole = section.batch_leak, window_samples(section) // HOP
+    def __init__(self, kind: Whisper) -> None:
+        super().__init__(kind)
+        self.batch_leak, self.whole = kind.section.batch_leak, kind.window_samples // HOP
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.batch_leak:
@@ -129,15 +157,38 @@ class QwenAudioTower(WhisperTower):
         return self.blocks(hidden_NDT.transpose(1, 2), own_N // 2)
 
 
+class QwenAudio(Whisper):
+    sources: ClassVar = {}
+    tower = QwenAudioTower
+    leaks, pooled, shortest = True, 2, 3
+
+    def features(self, frames: int) -> int:
+        return halved(frames - frames % 2) // 2  # an odd last one is dropped, as published
+
+    def frames(self, samples: int) -> int:
+        frames = 2 * halved(max(samples // HOP, self.shortest))
+        # One frame more: what the original's first convolution sees of it in a batch.
+        return min(frames + 1, self.window_samples // HOP) if self.section.batch_leak else frames
+
+    def windows(self, samples: int) -> list[Window]:
+        if 0 < samples < self.shortest * HOP:
+            ms = 1000 * samples / self.section.sample_rate
+            raise WeftError(
+                f"the audio clip is too short for Qwen-Audio's encoder: {ms:.3g} ms gives {samples // HOP} frames of "
+                f"10 ms and it needs {self.shortest}; give a clip of at least {10 * self.shortest} ms"
+            )
+        return super().windows(samples)
+
+
 class WhisperDecoderTower(WhisperTower):
     """LLaSM's tower (llasm.py): a whole Whisper; its *decoder*, fed N start tokens, gives N states whatever the clip.
 
     Clips come padded to the whole window, as published; features are the decoder's last hidden states [N, tokens, D].
     """
 
-    def __init__(self, section: AudioSection) -> None:
-        super().__init__(section)
-        self.tokens, self.start = section.decoder_tokens, self.tower.config.decoder_start_token_id
+    def __init__(self, kind: Whisper) -> None:
+        super().__init__(kind)
+        self.tokens, self.start = kind.section.decoder_tokens, self.tower.config.decoder_start_token_id
         if self.tokens > self.tower.config.max_target_positions:
             raise WeftError(
                 f"audio.decoder_tokens {self.tokens} is more than the decoder's "
@@ -158,3 +209,19 @@ class WhisperDecoderTower(WhisperTower):
             input_ids=ids_NT, encoder_hidden_states=heard_NTD, use_cache=False
         ).last_hidden_state
         return states_NTD, torch.full_like(lengths_N, self.tokens)
+
+
+class WhisperDecoder(Whisper):
+    sources: ClassVar = {}
+    source_prefix = ""
+    tower = WhisperDecoderTower
+
+    @property
+    def seconds(self) -> None:
+        return None
+
+    def features(self, frames: int) -> int:
+        return self.section.decoder_tokens
+
+    def frames(self, samples: int) -> int:
+        return self.window_samples // HOP

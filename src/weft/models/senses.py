@@ -1,0 +1,166 @@
+"""The senses of a model: towers, connectors, and how what they give enters the text's embeddings.
+
+`Senses` is shared by the `transformers` model and by the plugin for vLLM, whose language models are of their own.
+
+Shape suffixes: B rows, L tokens, N views of images or windows of sound, C channels, H height, W width (of a picture)
+or the language model's width (of embeddings), T frames, M bands, t embeddings of an item, X embeddings in a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from weft.conversation import WeftError
+from weft.dialects import Modality
+from weft.models.config import WeftConfig
+from weft.models.connectors import build_connector
+from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
+from weft.models.splice import among, before_last_run, splice
+
+
+class Senses:
+    """Parts ``vision``, ``vision_connector``, ``audio``, ``audio_connector``; None where a model lacks the sense.
+
+    Whoever inherits has `get_input_embeddings`, which can be called with ids: a connector with ``places`` adds
+    embeddings of the language model's table.
+    """
+
+    config: Any
+    get_input_embeddings: Callable[..., Any]
+
+    def build_senses(
+        self, config: WeftConfig, around: Callable[[Modality], AbstractContextManager] = lambda _: nullcontext()
+    ) -> None:
+        """Builds the parts, those of each modality within the context that ``around`` gives for it."""
+        width, vision, audio = config.text_config.hidden_size, config.vision_section, config.audio_section
+        self.vision: Any = None
+        self.vision_connector: Any = None
+        self.audio: Any = None
+        self.audio_connector: Any = None
+        self.always_encode: Sequence[str] = ()
+        self.image_kind: ImageKind | None = None
+        self.sound_kind: SoundKind | None = None
+        if vision is not None:
+            with around("image"):
+                self.image_kind = image_kind(vision)
+                self.vision, grid = self.image_kind.build(), self.image_kind.patches
+                self.vision_connector = build_connector(vision.connector, self.vision.width, width, grid)
+        if audio is not None:
+            with around("audio"):
+                self.sound_kind = sound_kind(audio)
+                self.audio = self.sound_kind.build()
+                if audio.boundaries:
+                    if config.audio_start_id is None or config.audio_end_id is None:
+                        raise WeftError(
+                            "audio.boundaries needs audio_start_id and audio_end_id; take a dialect that has both"
+                        )
+                    self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
+                self.audio_connector = build_connector(audio.connector, self.audio.width, width)
+
+    def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        """Embeddings [X, W] of the views of images, one after the other."""
+        if self.image_kind is None:
+            raise WeftError("this model has no image encoder; give text or audio only")
+        height, width = self.image_kind.section.size
+        if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
+            shape = "x".join(map(str, pixels_NCHW.shape[1:]))
+            raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
+        embedded_NtW = self.vision_connector(self.vision(pixels_NCHW))[0]
+        if self.config.image_place_ids is not None:
+            embedded_NtW = embedded_NtW + self.image_places(embedded_NtW.device)
+        return embedded_NtW.flatten(0, 1)
+
+    def embed_audio(
+        self, features: torch.Tensor, lengths_N: torch.Tensor | None = None, ends: bool = False
+    ) -> torch.Tensor:
+        """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths.
+
+        ``ends``: with the learned start and end of each window around it, where the encoder has them.
+        """
+        if self.sound_kind is None:
+            raise WeftError("this model has no audio encoder; give text or images only")
+        if lengths_N is None:
+            lengths_N = torch.full((len(features),), features.shape[1])
+        lengths_N = lengths_N.to(features.device)
+        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N))
+        if self.config.audio_place_ids is not None:
+            embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1], embedded_NtW.device)
+        ends = ends and self.sound_kind.section.boundaries
+        if ends:
+            embedded_NtW, tokens_N = F.pad(embedded_NtW, (0, 0, 1, 1)), tokens_N + 2
+        place_t = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
+        if ends:
+            start_W, end_W = self.audio.boundaries.weight
+            embedded_NtW = torch.where((place_t == 0)[:, None], start_W, embedded_NtW)
+            embedded_NtW = torch.where((place_t == tokens_N[:, None] - 1)[..., None], end_W, embedded_NtW)
+        return embedded_NtW[place_t < tokens_N[:, None]]
+
+    def embed(
+        self,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        feature_lengths: torch.Tensor | None = None,
+        segment_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Text embeddings with the media's at their placeholders, [B, L, W]."""
+        config = self.config
+        image_BL, audio_BL = among(input_ids, (config.image_token_id,)), among(input_ids, config.audio_ids)
+        # A placeholder may lie beyond the table: an imported model's rows are all of real words.
+        beyond_BL = (image_BL | audio_BL) & (input_ids >= config.text_config.vocab_size)
+        text_BLW = self.get_input_embeddings()(input_ids.masked_fill(beyond_BL, 0))
+        images_XW = sounds_XW = None
+        if pixel_values is not None and len(pixel_values):
+            images_XW = self.embed_images(pixel_values)
+        if input_features is not None and len(input_features):
+            sounds_XW = self.embed_audio(input_features, feature_lengths, ends=True)
+        mixed_BLW = splice(text_BLW, image_BL, images_XW, "image")
+        mixed_BLW = splice(mixed_BLW, audio_BL, sounds_XW, "audio")
+        if sounds_XW is not None and config.audio_section.last_clip_only:
+            unheard_BL = before_last_run(audio_BL, segment_lengths)
+            mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
+        nothing: list[torch.Tensor] = []
+        if images_XW is None and "vision" in self.always_encode and self.image_kind is not None:
+            nothing.append(self.embed_images(self.image_kind.blank(text_BLW.device)))
+        if sounds_XW is None and "audio" in self.always_encode and self.sound_kind is not None:
+            nothing.append(self.embed_audio(*self.sound_kind.blank(text_BLW.device), ends=True))
+        for media_XW in nothing:
+            mixed_BLW = mixed_BLW + 0.0 * media_XW.sum().to(mixed_BLW.dtype)
+        return mixed_BLW
+
+    def image_places(self, device: torch.device) -> torch.Tensor:
+        """[t, W]: for each embedding of an image, those of the tokens of its column and its row.
+
+        Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
+        down would be 70 across and 20 down.
+        """
+        assert self.image_kind is not None
+        scales = self.config.image_place_ids
+        rows, columns = (
+            self._place((torch.arange(n, device=device) + 0.5) / n * scales[0][1], scales)
+            for n in self.image_kind.token_grid
+        )
+        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
+
+    def audio_places(self, tokens: int, device: torch.device) -> torch.Tensor:
+        """[t, W]: for each embedding of a window, those of the tokens of its moment."""
+        assert self.sound_kind is not None
+        scales = self.config.audio_place_ids
+        moments_t = (torch.arange(tokens, device=device) + 0.5) * self.sound_kind.token_seconds
+        return self._place(moments_t / self.sound_kind.section.window_seconds * (scales[0][1] - 1), scales)
+
+    def _place(self, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
+        """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
+        named_tW: Any = 0.0
+        rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
+        for level, (first, count) in enumerate(scales):
+            if level:
+                rest_t = (rest_t - rest_t.floor()) * count
+            named_tW = named_tW + self.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
+        return named_tW
