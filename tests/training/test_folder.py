@@ -1,6 +1,9 @@
 """A run folder: moved, copied, shared, damaged."""
 
+import errno
 import json
+import os
+import re
 import shutil
 import sys
 from io import StringIO
@@ -10,8 +13,10 @@ import pytest
 from rich.console import Console
 
 from training_world import tiny_recipe, tiny_spec, write
+from weft.cli import run as weft
 from weft.conversation import WeftError
 from weft.training import log
+from weft.training.checkpoint import newer, newest
 from weft.training.folder import RunFolder, alone_in
 from weft.training.recipe import Evaluation, PartTraining
 from weft.training.run import train
@@ -143,3 +148,112 @@ def test_one_process_at_a_time_is_at_work_on_a_run(ended, data, tmp_path):
     with alone_in(tmp_path / "new"), pytest.raises(WeftError, match=said):
         go(tiny_recipe(data, steps=1), tmp_path / "new")
     go(tiny_recipe(data, steps=1), tmp_path / "new")
+
+
+@pytest.fixture(scope="module")
+def cut(data, tmp_path_factory):
+    """A run that stopped in its second stage."""
+    run = tmp_path_factory.mktemp("cut") / "run"
+    recipe = tiny_recipe(data, steps=2, recipe={"checkpoint_every": 1, "keep_last": 3})
+    go(recipe.model_copy(update={"stages": recipe.stages * 2}), run)
+    shutil.rmtree(run / "final")
+    (run / "steps.json").write_text('{"1": {"minutes": null, "steps": 2}}')
+    return run
+
+
+def emptied(file):
+    file.write_bytes(b"")
+
+
+def halved(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def overwritten(file):
+    file.write_bytes(bytes((i * 7919 + 13) % 256 for i in range(max(50, file.stat().st_size))))
+
+
+def other_json(file):
+    file.write_bytes(b'[1, null, "x"]\n')
+
+
+def taken_away(file):
+    file.unlink()
+
+
+def made_a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damages"),
+    [
+        ("log.jsonl", (emptied, halved, overwritten, other_json, taken_away)),
+        ("steps.json", (emptied, halved, overwritten, other_json, taken_away, made_a_folder)),
+        ("lengths/*.npz", (emptied, halved, overwritten, other_json, taken_away, made_a_folder)),
+        ("progress.png", (emptied, made_a_folder)),
+        ("checkpoints/step-00000002/state.json", (other_json,)),
+    ],
+)
+def test_what_can_be_made_again_is(cut, tmp_path, name, damages):
+    for damage in damages:
+        run = tmp_path / damage.__name__
+        shutil.copytree(cut, run)
+        for file in run.glob(name):
+            damage(file)
+        assert go(None, run, resume=True)[0].is_dir()
+
+
+@pytest.mark.parametrize("damage", [emptied, halved, overwritten, taken_away, made_a_folder, other_json])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(cut, tmp_path, name, damage):
+    shutil.copytree(cut / "checkpoints", tmp_path / "checkpoints")
+    damage(tmp_path / "checkpoints" / "step-00000004" / name)
+    found = newest(tmp_path / "checkpoints")
+    assert found.step == 3
+    assert [path.name for path in newer(tmp_path / "checkpoints", found)] == ["step-00000004"]
+
+
+def test_that_a_checkpoint_was_passed_over_is_said(cut, tmp_path):
+    shutil.copytree(cut, tmp_path / "run")
+    halved(tmp_path / "run" / "checkpoints" / "step-00000004" / "weights.safetensors")
+    assert "step-00000004 is damaged and passed over" in go(None, tmp_path / "run", resume=True)[1]
+
+
+@pytest.mark.parametrize("damage", [emptied, halved, overwritten, taken_away, made_a_folder, other_json])
+@pytest.mark.parametrize("name", ["run.json", "recipe.json"])
+def test_what_cannot_be_made_again_is_named_in_a_sentence(cut, tmp_path, name, damage):
+    shutil.copytree(cut, tmp_path / "run")
+    damage(tmp_path / "run" / name)
+    with pytest.raises(WeftError, match=rf"{name}.*(start a new run|start one without --resume)"):
+        go(None, tmp_path / "run", resume=True)
+    with pytest.raises(WeftError):
+        RunFolder.read(tmp_path / "run")
+
+
+@pytest.mark.parametrize("written", range(4))
+def test_what_a_full_disk_advises_works_whenever_it_came(data, tmp_path, monkeypatch, capsys, written):
+    """The first files of a run: run.json, recipe.json, the log, the lengths of samples, the first checkpoint."""
+    (tmp_path / "mine.json").write_text(tiny_recipe(data, steps=1).model_dump_json())
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\nfrom weft.training.recipe import Recipe\n"
+        "def recipe():\n    return Recipe.model_validate_json((Path(__file__).parent / 'mine.json').read_text())\n"
+    )
+    command = ["train", str(tmp_path / "mine.py"), "-o", str(tmp_path / "run")]
+    left, fsync = [written], os.fsync
+
+    def full(handle):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert weft(command) == 2
+    said = capsys.readouterr().err
+    assert "the disk is full" in said
+    resume = re.search(r"weft (train --resume \S+)", said)
+    assert resume or "run it again" in said
+    assert weft(resume[1].split() if resume else command) == 0

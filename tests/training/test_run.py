@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from training_world import ALL, picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
@@ -255,7 +255,8 @@ def test_a_bad_sample_met_late_is_saved_before_and_named(tmp_path):
     assert any("jsonl:8" in r["problem"] for r in records(tmp_path / "skip", "bad_sample"))
 
 
-def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path):
+@pytest.mark.parametrize("language", ["lora", "full"])
+def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path, language):
     recipe = tiny_recipe(data, steps=3, recipe={"checkpoint_every": 2})
     first = recipe.stages[0].model_copy(
         update={"name": "align", "parts": {"audio_connector": PartTraining(train="full")}}
@@ -263,7 +264,7 @@ def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path):
     second = recipe.stages[0].model_copy(
         update={
             "name": "tune",
-            "parts": {"language": PartTraining(train="lora"), "audio_connector": PartTraining(train="full")},
+            "parts": {**ALL, "language": PartTraining(train=language)},
         }
     )
     recipe = recipe.model_copy(update={"stages": (first, second)})
@@ -522,3 +523,24 @@ def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_update(da
         go(tiny_recipe(data, steps=6, recipe={"checkpoint_every": 1000}), tmp_path / "run")
     told = [i for i, value in enumerate(asked) if value]
     assert told and told[0] > 3 and len(records(tmp_path / "run")) < 6
+
+
+def test_what_never_trains_stays_so_where_a_model_is_loaded(data, tmp_path):
+    """Whisper's positions are computed; 0.1.0 trained them in a model that it had loaded, and such a run goes on."""
+    model, processor = build_model(tiny_spec())
+    save_model(model, processor, tmp_path / "base")
+    loaded, _ = build_model(ModelSpec(base=str(tmp_path / "base")))
+    (name,) = loaded.constants
+    assert loaded.constants == model.constants and "embed_positions" in name
+
+    recipe = tiny_recipe(data, ModelSpec(base=str(tmp_path / "base")), steps=2)
+    go(recipe, tmp_path / "run")
+    found = ckpt.newest(tmp_path / "run" / "checkpoints")
+    assert name not in found.weights()
+    moved = loaded.get_parameter(name).detach() + 1
+    extra = {f"exp_avg/{name}": torch.ones_like(moved)}
+    ckpt.save(found.path.parent, found.state, found.weights() | {name: moved}, found.optimizer() | extra)
+    shutil.rmtree(tmp_path / "run" / "final")
+    assert torch.equal(
+        weights(go(tiny_recipe(data, recipe.model, steps=3), tmp_path / "run", resume=True))[name], moved
+    )

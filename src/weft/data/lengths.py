@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -79,7 +80,8 @@ def measure(
     if lengths is None:
         lengths = _measure(source, processor, on_bad_sample, progress)
         if file:
-            _write(file, lengths)
+            with suppress(OSError):  # else it is measured again next time
+                _write(file, lengths)
     if on_bad_sample == "fail" and lengths.problems:
         raise WeftError(f"{lengths.problems[0]}; correct it, or leave such samples out with --on-bad-sample skip")
     long = np.flatnonzero(lengths.tokens > row_tokens)
@@ -178,8 +180,8 @@ def _read(file: Path) -> Lengths | None:
         with np.load(file) as data:
             arrays = {f.name: data[f.name] for f in fields(Lengths)}
             return Lengths(**{**arrays, "problems": tuple(str(p) for p in arrays["problems"])})
-    except (OSError, ValueError, KeyError, EOFError):
-        return None  # absent or damaged: measured again
+    except Exception:  # absent or damaged, which zip, zlib and numpy say in a dozen ways: measured again
+        return None
 
 
 def _write(file: Path, lengths: Lengths) -> None:

@@ -41,5 +41,7 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
         model, processor = compose(**sources, dialect=spec.dialect, seed=spec.seed)
     whole: Any = model
     whole.saved_dtype = next(whole.parameters()).dtype
-    whole.constants = frozenset(name for name, p in whole.named_parameters() if not p.requires_grad)
+    with torch.device("meta"):  # which of them never train is lost where weights are loaded
+        made = WeftForConditionalGeneration(whole.config)
+    whole.constants = frozenset(name for name, p in made.named_parameters() if not p.requires_grad)
     return whole.to(torch.float32), processor

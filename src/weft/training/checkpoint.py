@@ -61,13 +61,13 @@ def save(
 def read(path: Path) -> Checkpoint | None:
     """The checkpoint in a folder, or None where it is not whole."""
     try:
-        state = json.loads((path / "state.json").read_text())
+        state = _state(path)
         for name, (size, checksum) in state["files"].items():
             file = path / name
             if file.stat().st_size != size or _checksum(file) != checksum:
                 return None
         return Checkpoint(path, state)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -79,6 +79,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def newer(folder: Path, found: Checkpoint | None) -> list[Path]:
+    """What `newest` has passed over."""
+    return [path for path in sorted(folder.glob("step-*")) if found is None or path.name > found.path.name]
+
+
 def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, measured: list[Any]) -> None:
     """Delete all but the last and the best by ``state["score"]``; and what an interrupted write left.
 
@@ -88,10 +93,7 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, m
     paths = sorted(folder.glob("step-*"))
     scored = []
     for path in paths:
-        try:
-            state = json.loads((path / "state.json").read_text())
-        except (OSError, ValueError):
-            continue
+        state = _state(path)
         score = state.get("score")
         if score is not None and state.get("measured") == measured:
             scored.append((score if lower_is_better else -score, path))
@@ -114,11 +116,20 @@ def check_room(folder: Path, need: int, what: str) -> None:
     """Raise `DiskFull` where ``need`` bytes do not fit below ``folder``."""
     free = shutil.disk_usage(folder).free
     if free < need:
-        raise disk_full(folder, f"{what} takes {need / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free")
+        raise disk_full(folder, f"{what} takes {need / 1e6:,.1f} MB and {free / 1e6:,.1f} MB are free")
 
 
 def disk_full(folder: Path, what: str) -> DiskFull:
     return DiskFull(f"{folder}: the disk is full: {what}; what was saved before is whole; make room, then go on")
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; nothing where that is damaged."""
+    try:
+        state = json.loads((path / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _checksum(path: Path) -> int:

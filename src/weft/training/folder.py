@@ -152,11 +152,16 @@ class RunFolder:
         return now
 
     def read_steps(self) -> dict[int, int]:
-        """Steps of the stages that are given in minutes, once their speed is known; not where the minutes changed."""
-        file, stages = self.path / "steps.json", self.recipe.stages
-        known = json.loads(file.read_text()) if file.exists() else {}
-        found = {i: known[str(i)] for i in range(len(stages)) if str(i) in known}
-        return {i: one["steps"] for i, one in found.items() if one["minutes"] == stages[i].minutes}
+        """Steps of the stages that are given in minutes, once their speed is known; not where the minutes changed.
+
+        What is damaged is measured again.
+        """
+        try:
+            known = json.loads((self.path / "steps.json").read_text())
+            found = {i: known[str(i)] for i in range(len(self.recipe.stages)) if str(i) in known}
+            return {i: int(n["steps"]) for i, n in found.items() if n["minutes"] == self.recipe.stages[i].minutes}
+        except (OSError, AttributeError, KeyError, TypeError, ValueError):
+            return {}
 
     def write_steps(self, steps: dict[int, int]) -> None:
         stages = self.recipe.stages

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,22 @@ REMEMBER = 20  # steps that the live line's speed and loss are means over
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Drop records past ``step`` (they are about to be made again) and a last line that a kill cut short."""
+    """Drop records past ``step`` (they are about to be made again) and what `read_log` leaves out."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line).get("step", 0) <= step:
-                kept.append(line)
-        except ValueError:
-            continue
+    kept = [record for record in read_log(path) if record.get("step", 0) <= step]
     with whole_file(path) as file:
-        file.writelines(line + "\n" for line in kept)
+        file.writelines(json.dumps(record) + "\n" for record in kept)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl``."""
+    """The records of a ``log.jsonl``, without lines that a kill cut short or that are damaged."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue  # cut short by a kill
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            record = json.loads(line)
+            if isinstance(record, dict) and "event" in record:
+                records.append(record)
     return records
 
 

@@ -66,8 +66,8 @@ def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> 
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], parameters: dict[str, nn.Parameter]
 ) -> None:
-    """The reverse of `optimizer_state`."""
+    """The reverse of `optimizer_state`; what is of no parameter is left out."""
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
-        p = parameters[name]
-        optimizer.state[p][kind] = value.to(p.device)  # the step too: fused AdamW keeps it there
+        if (p := parameters.get(name)) is not None:
+            optimizer.state[p][kind] = value.to(p.device)  # the step too: fused AdamW keeps it there

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import torch
 from rich.console import Console
 
 from weft.conversation import WeftError
-from weft.files import is_full
 from weft.training import checkpoint as ckpt
 from weft.training import picture
 from weft.training.build import build_model
@@ -122,6 +121,8 @@ class Run:
                 model, processor = build_model(self.folder.model_of(at.stage))
                 model.to(ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
+                for damaged in ckpt.newer(self.folder.checkpoints, self.found):
+                    log.say(f"{damaged} is damaged and passed over")
                 found = self.found
                 for number in range(at.stage, len(recipe.stages)):
                     self.stage = StageRun(process, model, processor, number, found)
@@ -155,8 +156,5 @@ class Run:
             yield
         finally:
             if self.ranks.first:
-                try:
+                with suppress(OSError):  # what has ended the run is to be told, not that there is no room for a picture
                     picture.draw(self.folder.path)
-                except OSError as error:
-                    if not is_full(error):
-                        raise  # a picture that finds no room is no reason to lose the message that says so

@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Literal
@@ -307,7 +308,8 @@ class StageRun:
             raise stopped if self.ranks.first else SystemExit(stopped.status)
         if time.monotonic() - self.drawn > DRAW_EVERY and self.ranks.first:
             self.drawn = time.monotonic()
-            picture.draw(self.folder.path)
+            with suppress(OSError):  # the log has it all
+                picture.draw(self.folder.path)
 
     # ------------------------------------------------------------------------------------ evaluation and checkpoints
 
@@ -368,7 +370,8 @@ class StageRun:
     def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
         """Takes weights, optimizer and position from a checkpoint; returns the plan's anchor."""
         weights = found.weights()
-        if set(weights) != set(self.parameters):
+        # 0.1.0 trained what is constant, where a model was loaded; a run that did so goes on with it as it is now.
+        if weights.keys() - self.model.constants != self.parameters.keys():
             raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
         self._take(weights)
         load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
@@ -384,8 +387,9 @@ class StageRun:
 
     @torch.no_grad()
     def _take(self, weights: dict[str, torch.Tensor]) -> None:
-        for name, p in self.parameters.items():
-            p.copy_(weights[name])
+        there = dict(self.model.named_parameters())
+        for name, value in weights.items():
+            there[name].copy_(value)
 
 
 def count(parameters: Any) -> int:
