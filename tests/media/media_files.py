@@ -1,6 +1,8 @@
 """Encoded pictures and sounds that the tests make for themselves."""
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -61,3 +63,39 @@ def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
     return tags
+
+
+def tiff(values: np.ndarray, tags: dict[int, int | float] | None = None, order: str = "<", body: bytes = b"") -> bytes:
+    """A TIFF of ``[H, W]`` or ``[H, W, C]`` samples as they are, in one strip; ``tags`` before those that it needs.
+
+    Floats become FLOAT, whole numbers LONG or, up to 16 bits, SHORT. ``body``: the strip, where it is none of these.
+    """
+    height, width, *channels = values.shape
+    body = body or values.astype(values.dtype.newbyteorder(order)).tobytes()
+    count = channels[0] if channels else 1
+    fields: dict[int, int | float] = {
+        256: width,
+        257: height,
+        258: 8 * values.itemsize,
+        259: 1,
+        262: 2 if channels else 1,
+    }
+    fields |= {273: 8, 277: count, 278: height, 279: len(body), 339: {"u": 1, "i": 2, "f": 3}[values.dtype.kind]}
+    fields |= tags or {}
+    entries = b""
+    for tag, value in sorted(fields.items()):
+        kind, form = (11, "f") if isinstance(value, float) else (4, "I") if value > 65535 or tag == 273 else (3, "Hxx")
+        entries += struct.pack(order + "HHI" + form, tag, kind, 1, value)
+    body += b"\0" * (len(body) % 2)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8 + len(body))
+    return head + body + struct.pack(order + "H", len(fields)) + entries + bytes(4)
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_chunk(png: bytes, kind: bytes, data: bytes, before: bytes = b"IDAT") -> bytes:
+    """A PNG with one more chunk, before the first of the kind ``before``."""
+    at = png.index(before) - 4
+    return png[:at] + png_chunk(kind, data) + png[at:]

@@ -1,10 +1,13 @@
 """All of an MP3 is heard, whatever its first frame claims."""
 
+import io
+
 import numpy as np
 import pytest
+import soundfile
 from media_files import encode_sound
 
-from weft.media import MediaError, audio_samples, load_audio
+from weft.media import MediaError, audio_notes, audio_samples, audio_seconds, load_audio
 from weft.media.mp3 import count_frames
 
 
@@ -68,3 +71,37 @@ def test_what_only_begins_like_an_mp3_is_refused():
     for data in (b"ID3", b"ID3\4\0\0\0\0\0\0", b"\xff\xfb\x90\x00" * 3, b"\xff\xfb" + bytes(5000)):
         with pytest.raises(MediaError):
             load_audio(data)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
+def test_the_length_is_known_without_decoding(rate, mode):
+    data = _mp3(rate * 2, rate, mode=mode)
+    for stream in (data, _without_tag(data), data + data, _without_tag(data) * 2):
+        assert audio_seconds(stream) == pytest.approx(len(load_audio(stream, rate)) / rate, abs=1e-6)
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100])
+def test_sound_whose_delay_nobody_states_is_late_by_as_much_as_is_said(rate):
+    """1,105 frames where nothing claims a length; 576 where a claim makes the decoder drop what it adds itself."""
+    wave = np.zeros(rate)
+    wave[rate // 2 :] = 0.5 * np.sin(np.arange(rate - rate // 2) / 5)
+
+    def mp3(mode: str) -> bytes:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, wave, rate, format="MP3", bitrate_mode=mode, compression_level=0.5)
+        return buffer.getvalue()
+
+    data = mp3("CONSTANT")
+    tag = data.index(b"Info") + 8 + 112
+    unsaid = data[:tag] + bytes(36) + data[tag + 36 :]
+    assert not audio_notes(data)
+    for stream in (unsaid, _without_tag(data), _without_tag(mp3("VARIABLE"))):
+        onset, meant = (int(np.argmax(np.abs(load_audio(s, rate)) > 0.2)) for s in (stream, data))
+        (note,) = audio_notes(stream)
+        assert f"late by {1000 * (onset - meant) / rate:.0f} ms" in note and onset - meant in range(574, 1108)
+
+
+def test_other_formats_have_nothing_before_their_sound():
+    for format, subtype in (("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("OGG", "OPUS")):
+        assert audio_notes(encode_sound(8000, format=format, subtype=subtype)) == ()

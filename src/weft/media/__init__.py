@@ -1,9 +1,9 @@
 """Pictures and sound: decode, resample, resize, log-mel, draw. Nothing is learned here, and no address is opened."""
 
 from weft.media.draw import draw_boxes
-from weft.media.images import MAX_PIXELS, image_size, load_image, resize_normalize
+from weft.media.images import MAX_PIXELS, image_notes, image_size, load_image, resize_normalize
 from weft.media.mel import log_mel, mel_filters
-from weft.media.sound import audio_samples, load_audio, resampled_length
+from weft.media.sound import audio_notes, audio_samples, audio_seconds, load_audio, resampled_length
 from weft.media.source import MediaError
 from weft.media.timeline import timeline_image, timeline_svg
 from weft.media.windows import split_windows
@@ -11,8 +11,11 @@ from weft.media.windows import split_windows
 __all__ = [
     "MAX_PIXELS",
     "MediaError",
+    "audio_notes",
     "audio_samples",
+    "audio_seconds",
     "draw_boxes",
+    "image_notes",
     "image_size",
     "load_audio",
     "load_image",

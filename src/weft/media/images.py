@@ -6,23 +6,36 @@ Shapes: ``HW`` pixels down and across, ``C`` channels (3, RGB).
 from __future__ import annotations
 
 import io
-import re
 import struct
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageCms
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import jpeg_factory
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
+from weft.media.containers import count_pictures, png_chunks
+from weft.media.pixels import bands, levels, to_rgb, unread_tiff
 from weft.media.source import MediaError, decoded_array, encoded_source, sniff
 
 MAX_PIXELS = 1 << 27
 """Largest picture that is decoded, 134 megapixels: above a telephone's 108, well below a decompression bomb's."""
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+_READERS: dict[str, Any] = {
+    "a JPEG picture": jpeg_factory,
+    "a PNG picture": PngImageFile,
+    "a WebP picture": WebPImageFile,
+    "a GIF picture": GifImageFile,
+    "a TIFF picture": TiffImageFile,
+    "a BMP picture": BmpImageFile,
+}
 _ORIENTATION = 0x0112
-_PHOTOMETRIC = 0x0106
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -49,16 +62,15 @@ def load_image(source: Any) -> Image.Image:
     ``source``: a path, a ``data:`` URL, bytes, an open binary file, a PIL image, or an array: ``[H, W]``,
     ``[H, W, 1|3|4]`` or ``[1|3|4, H, W]`` of uint8, uint16, or floats in 0..1.
 
-    Depth: 16 bits become 8 by dividing by 257. Pictures of 32-bit integers or floats have no agreed white: values
-    within 0..1 (floats), 0..255 or 0..65535 are read on that scale, others are stretched from smallest to largest;
-    pixels that are not finite are black. Raises ``MediaError`` for everything that is no such picture, is damaged, or
-    has more than ``MAX_PIXELS``.
+    Grey of more than 8 bits is read as `weft.media.pixels.levels` says; what that leaves out or guesses is in
+    ``image_notes``. Raises ``MediaError`` for everything that is no such picture, is damaged, is a TIFF whose samples
+    are not read right, or has more than ``MAX_PIXELS``.
     """
     if isinstance(source, Image.Image):
         name = "image"
         _check_size(source.size, name)
         try:
-            return _to_rgb(_upright(source))
+            return to_rgb(_upright(source))
         except Exception as error:  # whatever a decoder raises while loading lazily: see _decode
             raise MediaError(f"{name}: cannot be used ({_reason(error)}); load it again") from error
     if (array := decoded_array(source, "image")) is not None:
@@ -67,10 +79,7 @@ def load_image(source: Any) -> Image.Image:
     data = encoded.read()
     image = _open(io.BytesIO(data), encoded.name, data[:64])
     try:
-        if image.format == "PNG" and "exif" not in image.info:
-            _read_late_png_exif(image, io.BytesIO(data))
-        image.load()
-        return _to_rgb(_upright(image))
+        return to_rgb(_upright(image))
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on damaged data (OSError, SyntaxError, struct.error, ...);
         # each of them means that this file cannot be decoded.
@@ -93,11 +102,50 @@ def image_size(source: Any) -> tuple[int, int]:
             if image.format == "TIFF":  # Pillow turns a TIFF itself, and its `size` before loading varies by version
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 return _seen_size((int(tags[256]), int(tags[257])), _orientation(image))
-            if image.format == "PNG" and "exif" not in image.info:
-                _read_late_png_exif(image, file)
             return _seen_size(image.size, _orientation(image))
         except Exception as error:
             raise MediaError(f"{encoded.name}: is damaged ({_reason(error)}); save or download it again") from error
+
+
+def image_notes(source: Any) -> tuple[str, ...]:
+    """What ``load_image(source)`` leaves out or guesses, each in a sentence; empty for most pictures.
+
+    Further pages or frames, which are not read; samples of more than 8 bits whose white is nowhere said. Only pictures
+    with such samples are decoded.
+    """
+    if isinstance(source, Image.Image) or decoded_array(source, "image") is not None:
+        return ()
+    encoded, notes, reached = encoded_source(source, "image"), [], None
+    with encoded.open() as file:
+        image: Any = _open(file, encoded.name, encoded.head())
+        try:
+            if image.format == "MPO":  # a JPEG with others behind it, most of them smaller ones of the same
+                count = sum("Thumbnail" not in entry["Attribute"]["MPType"] for entry in image.mpinfo[0xB002])
+            elif image.format == "PNG":
+                count = image.n_frames
+            else:
+                count = count_pictures(encoded.read()) if image.format in ("GIF", "TIFF", "WEBP") else 1
+            if count > 1:
+                notes.append(f"{encoded.name}: holds {count:,} pictures (pages or frames), of which the first is read")
+            scale = levels(image)
+            if scale is not None and not scale.sure and scale.low < scale.high:
+                reached = f"{scale.low:g} to {scale.high:g} are read with black at {scale.black:g} and white at "
+                reached += f"{scale.white:g}"
+            elif image.mode in ("RGB", "RGBA") and _bits(image, encoded.head()) == 16:
+                high = max(int(np.asarray(band.convert("RGB")).max()) for _, band in bands(image))
+                if 0 < high < 1 << 6:
+                    reached = f"up to {256 * high + 255:,} are read with white at 65,535"
+        except Exception as error:
+            raise MediaError(f"{encoded.name}: is damaged ({_reason(error)}); save or download it again") from error
+    if reached is not None:
+        advice = "where that is wrong, save it with 8 bits, or as TIFF state their range"
+        notes.append(f"{encoded.name}: its samples from {reached}; {advice}")
+    return tuple(notes)
+
+
+def _bits(image: Any, head: bytes) -> int:
+    """Bits a sample of a PNG or TIFF."""
+    return head[24] if image.format == "PNG" else max(image.tag_v2[258]) if image.format == "TIFF" else 8
 
 
 def resize_normalize(
@@ -171,21 +219,37 @@ def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
 
 def _open(file: BinaryIO, name: str, head: bytes) -> Image.Image:
     """Read the header; refuse what is no picture of a known format, and what is too large to decode."""
+    kind = sniff(head)
+    if kind is None:
+        raise MediaError(f"{name}: is not a picture; give JPEG, PNG, WebP, GIF, TIFF or BMP")
+    if kind not in _READERS:
+        raise MediaError(f"{name}: is {kind}, which is not read; give JPEG, PNG, WebP, GIF, TIFF or BMP")
     try:
-        image = Image.open(file, formats=_FORMATS)
-    except Image.DecompressionBombError as error:
-        found = re.search(r"\((\d+) pixels\)", str(error))
-        pixels = f"{int(found[1]):,}" if found else "too many"
-        raise MediaError(f"{name}: {pixels} pixels is over the limit of {MAX_PIXELS:,}; make it smaller") from None
+        image: Image.Image = _READERS[kind](file)
+        if image.format == "PNG":
+            _read_chunks(image, file)
+        samples = unread_tiff(image, image.tag_v2) if image.format == "TIFF" else None  # type: ignore[attr-defined]
     except Exception as error:  # as in load_image: a damaged header raises many kinds of error
-        kind = sniff(head)
-        if kind is None:
-            raise MediaError(f"{name}: is not a picture; give JPEG, PNG, WebP, GIF, TIFF or BMP") from error
-        if kind.split()[1] in ("PNG", "JPEG", "GIF", "TIFF", "WebP", "BMP"):
+        samples = _tiff_samples(file) if kind == "a TIFF picture" else None
+        if samples is None:
             raise MediaError(f"{name}: is {kind} that is damaged or cut short; save or download it again") from error
-        raise MediaError(f"{name}: is {kind}, which is not read; give JPEG, PNG, WebP, GIF, TIFF or BMP") from error
+    if samples is not None:
+        raise MediaError(f"{name}: is a TIFF of {samples}, which is not read; save it as PNG")
     _check_size(image.size, name)
     return image
+
+
+def _tiff_samples(file: BinaryIO) -> str | None:
+    """The samples of a TIFF that Pillow does not open, where its first directory is whole."""
+    try:
+        file.seek(0)
+        head = file.read(8)
+        tags = ImageFileDirectory_v2(head + file.read(8) if head[2] == 43 else head)
+        file.seek(tags.next)
+        tags.load(file)
+        return unread_tiff(None, tags) if tags[256] and tags[257] and (273 in tags or 324 in tags) else None
+    except Exception:
+        return None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -242,82 +306,15 @@ def _upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def _read_late_png_exif(image: Image.Image, file: BinaryIO) -> None:
-    """Find an ``eXIf`` chunk behind the pixels, where Pillow sees it only after decoding. Reads chunk headers only."""
+def _read_chunks(image: Image.Image, file: BinaryIO) -> None:
+    """What Pillow leaves of a PNG: sBIT, and an ``eXIf`` chunk behind the pixels, which it sees after decoding."""
     place = file.tell()
-    file.seek(8)
-    while len(header := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", header)
-        if kind == b"eXIf":
+    for kind, length in png_chunks(file):
+        if kind == b"eXIf" and "exif" not in image.info:
             image.info["exif"] = b"Exif\0\0" + file.read(min(length, 1 << 16))
-        if kind in (b"eXIf", b"IEND"):
-            break
-        file.seek(length + 4, io.SEEK_CUR)
+        elif kind == b"sBIT":
+            image.info["sbit"] = file.read(1)[0]
     file.seek(place)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, with transparency laid over white."""
-    mode = image.mode
-    if mode == "RGB" and "transparency" not in image.info:
-        return image if type(image) is Image.Image else image.copy()  # not a file object that holds its data
-    if mode.startswith("I") or mode == "F":
-        grey, hidden = _deep_grey(image), image.info.get("transparency")
-        if mode.startswith("I;16") and isinstance(hidden, int):
-            grey[np.asarray(image) == hidden] = 255
-        return Image.fromarray(grey).convert("RGB")
-    if mode == "LAB":
-        return _lab_to_rgb(image)
-    if mode in ("La", "RGBa"):
-        image = image.convert("LA" if mode == "La" else "RGBA")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _deep_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
-    values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        values = values.astype(np.uint16)
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # white is 0: Pillow inverts such a TIFF of 8 bits only
-            values = 65535 - values
-        return _eight_bits(values)
-    return _unscaled_to_eight_bits(values)
-
-
-def _unscaled_to_eight_bits(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Integers or floats without an agreed white to 0..255; the rule is in ``load_image``."""
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values)
-        low = float(np.min(values, where=finite, initial=np.inf))
-        high = float(np.max(values, where=finite, initial=-np.inf))
-    else:
-        low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1 and values.dtype.kind == "f":
-        low, high = 0.0, 1.0
-    elif low >= 0 and high <= 65535:
-        low, high = 0.0, (255.0 if high <= 255 else 65535.0)
-    out = np.zeros(values.shape, dtype=np.uint8)
-    if not low <= high:  # no finite pixel at all
-        return out
-    for row in range(0, len(values), 256):  # in bands, for float64 copies of a large picture would be gigabytes
-        band = values[row : row + 256].astype(np.float64)
-        scaled = (band - low) / max(high - low, 1e-300)
-        out[row : row + 256] = np.rint(np.clip(np.nan_to_num(scaled, nan=0, posinf=0, neginf=0), 0, 1) * 255)
-    return out
-
-
-def _eight_bits(values: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
-    return np.asarray((values.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None
-    return converted
 
 
 def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -337,7 +334,7 @@ def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     array_HWC = _channels_last(array)
     if array_HWC.dtype == np.uint16:
-        array_HWC = _eight_bits(array_HWC)
+        array_HWC = ((array_HWC.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif array_HWC.dtype == np.bool_:
         array_HWC = array_HWC.astype(np.uint8) * np.uint8(255)
     elif np.issubdtype(array_HWC.dtype, np.floating):
@@ -350,7 +347,7 @@ def _from_array(array: npt.NDArray[Any]) -> Image.Image:
     elif array_HWC.dtype != np.uint8:
         raise MediaError(f"image array: has type {array_HWC.dtype}; give uint8, uint16 or floats in 0..1")
     array_HWC = np.ascontiguousarray(array_HWC)
-    return _to_rgb(Image.fromarray(array_HWC[:, :, 0] if array_HWC.shape[2] == 1 else array_HWC))
+    return to_rgb(Image.fromarray(array_HWC[:, :, 0] if array_HWC.shape[2] == 1 else array_HWC))
 
 
 def _reason(error: Exception) -> str:

@@ -103,6 +103,8 @@ class Mp3:
     samples: int
     claimed: bool
     """Whether its first frame claims the count. If not, libsndfile guesses, often rightly."""
+    delayed: bool
+    """Whether that frame also says how much the encoder put before the sound: the decoder then drops it."""
     start: int
     header: _Header
 
@@ -152,7 +154,8 @@ def count_frames(data: bytes, name: str) -> Mp3:
         if data[tag_at + 7] & 2:
             patched[tag_at + 12 : tag_at + 16] = (at - start).to_bytes(4, "big")
         data, claim = bytes(patched), frames
-    return Mp3(data, frames * header.samples, claim is not None and frames <= claim, sound, header)
+    delayed = tag in (b"Xing", b"Info") and _says_delay(data, tag_at)
+    return Mp3(data, frames * header.samples, claim is not None and frames <= claim, delayed, sound, header)
 
 
 def _claim(data: bytes, start: int, header: _Header) -> tuple[int | None, bytes, int]:
@@ -165,6 +168,13 @@ def _claim(data: bytes, start: int, header: _Header) -> tuple[int | None, bytes,
     if data[at : at + 4] == b"VBRI" and at + 18 <= len(data):
         return int.from_bytes(data[at + 14 : at + 18], "big"), b"VBRI", at
     return None, b"", 0
+
+
+def _says_delay(data: bytes, tag_at: int) -> bool:
+    """Whether LAME's part of the tag, behind the fields that the flags name, gives delay and padding (12 bits each)."""
+    flags = data[tag_at + 7]
+    at = tag_at + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1) + 21
+    return any(data[at : at + 3])
 
 
 def _info_frame(like: _Header, frames: int) -> bytes:

@@ -30,6 +30,10 @@ MIN_RATE, MAX_RATE = 1000, 1_000_000
 MAX_PEAK = 256.0
 """Full scale is 1. Floats may exceed it, but a clip that reaches hundreds holds integers in float clothing."""
 
+LAME_DELAY, DECODER_DELAY = 576, 529
+"""Frames before the sound of an MP3: what LAME puts there by default, and what decoding adds (dropped where a first
+frame claims the length)."""
+
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
@@ -75,6 +79,22 @@ def audio_samples(source: Any, rate: int = 16000) -> int:
         status = os.stat(encoded.path)
         frames, own_rate = _remembered_frames(os.path.abspath(encoded.path), status.st_mtime_ns, status.st_size)
     return resampled_length(frames, own_rate, rate)
+
+
+def audio_seconds(source: Any) -> float | None:
+    """The length of a file's sound as its header tells it; None where only decoding does (ADPCM, GSM, some FLAC)."""
+    with _opened(encoded_source(source, "audio")) as file:
+        return None if file.counted is None else file.counted / file.samplerate
+
+
+def audio_notes(source: Any) -> tuple[str, ...]:
+    """What may be wrong with times in a file, each in a sentence; empty for most. Nothing is decoded."""
+    encoded = encoded_source(source, "audio")
+    with _opened(encoded) as file:
+        if not file.late:
+            return ()
+        late = 1000 * file.late / file.samplerate
+    return (f"{encoded.name}: times may be late by {late:.0f} ms, for this MP3 does not state its encoder's delay",)
 
 
 def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
@@ -132,6 +152,10 @@ class _Stream(soundfile.SoundFile):
 
     least = 0
     """Fewer frames than these, and the file is cut short."""
+    counted: int | None = None
+    """Frames, where the header or a count of MP3 frames tells them."""
+    late = 0
+    """Frames that an encoder and the decoder may have put before the sound, and nothing takes off."""
 
     def seekable(self) -> bool:
         return False
@@ -168,7 +192,8 @@ def _opened(encoded: Encoded) -> Iterator[_Stream]:
                 file = _open_stream(raw.fileno(), name, head, stack)
             if file.format == "MP3":
                 raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
-            file.least = file.frames if _header_is_exact(file) else 0
+            if _header_is_exact(file):
+                file.least = file.counted = file.frames
         if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
             raise MediaError(f"{name}: is {file.format} ({file.subtype}), which is not read; {_ADVICE}")
         _check_rate(file.samplerate, name)
@@ -179,9 +204,12 @@ def _opened(encoded: Encoded) -> Iterator[_Stream]:
 
 def _open_mp3(mp3: Mp3, name: str, head: bytes, stack: contextlib.ExitStack) -> _Stream:
     file = _open_stream(_Memory(mp3.data), name, head, stack)
-    if not mp3.claimed and file.frames < mp3.samples:
-        file = _open_stream(_Memory(mp3.with_claim()), name, head, stack)
-    file.least = min(file.frames, mp3.samples) - 1152  # a first frame that leans on one before it is silent
+    claimed = mp3.claimed
+    if not claimed and file.frames < mp3.samples:
+        file, claimed = _open_stream(_Memory(mp3.with_claim()), name, head, stack), True
+    file.counted = min(file.frames, mp3.samples)
+    file.least = file.counted - 1152  # a first frame that leans on one before it is silent
+    file.late = 0 if mp3.delayed else LAME_DELAY + (0 if claimed else DECODER_DELAY)
     return file
 
 

@@ -196,6 +196,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF8", "a GIF picture"),
     (0, b"II*\0", "a TIFF picture"),
     (0, b"MM\0*", "a TIFF picture"),
+    (0, b"II+\0", "a TIFF picture"),
     (0, b"BM", "a BMP picture"),
     (8, b"WEBP", "a WebP picture"),
     (8, b"WAVE", "a WAV sound"),
