@@ -206,7 +206,7 @@ def test_words_that_end_after_their_clip_are_named(files, processor, tmp_path):
     wrong["messages"][1]["content"][0]["words"][-1]["end"] = 9.0
     path = files[0].with_name("late.jsonl")
     path.write_text(json.dumps(wrong) + "\n")
-    with pytest.raises(WeftError, match=r"late\.jsonl:1: a word ends at 9 s, its clip at"):
+    with pytest.raises(WeftError, match=r"late\.jsonl:1: messages\[1\]\.content\[0\]: a word ends at 9 s, its clip at"):
         data([path], processor)
 
 

@@ -51,6 +51,13 @@ def test_the_measures_are_those_of_the_samples(samples: Path) -> None:
     assert s.tasks == {"detection": 1, "transcribe": 1, "": 1} and s.languages == {"to predict": 1}
 
 
+def test_what_is_left_out_or_guessed_is_noted_once_a_file(samples: Path) -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (0, 99, 200)]
+    frames[0].save(samples.parent / "a.png", "TIFF", save_all=True, append_images=frames[1:])
+    (note,) = measure([samples, samples]).as_dict()["notes"]
+    assert "a.png: holds 3 pictures (pages or frames), of which the first is read" in note
+
+
 def test_the_limit_counts_samples(samples: Path) -> None:
     assert measure([samples, samples], limit=3).samples == 3
 

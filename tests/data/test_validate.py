@@ -58,9 +58,10 @@ def test_what_is_in_the_files_is_counted(folder: Path) -> None:
     second = write(folder / "b.jsonl", transcribe("a.wav", language=None), request)
     s, mistakes = check(first, second)
     assert not mistakes
-    assert (s.samples, s.messages, s.turns, s.repeated_ids) == (5, 10, 4, 1)
+    assert (s.samples, s.messages, s.turns, s.repeated_ids) == (5, 10, [1, 1, 1, 1, 0], 1)
     assert (s.images, s.image_files, s.clips, s.clip_files) == (2, 1, 2, 1)
-    assert (s.box_answers, s.boxes, s.word_answers, s.words) == (2, 3, 2, 2)
+    said = s.as_dict()
+    assert [said[name] for name in ("turns", "box_answers", "boxes", "word_answers", "words")] == [4, 2, 3, 2, 2]
     assert s.tasks == {"refer": 2, "transcribe": 2, "": 1}
     assert s.languages == {"en": 1, "to predict": 1}
     assert s.bytes == sum(
@@ -118,12 +119,86 @@ def test_only_the_deep_check_decodes(folder: Path) -> None:
     assert fields == [(1, "messages[0].content[0].image"), (2, "messages[0].content[0].audio")]
 
 
-def test_the_deep_check_compares_word_times_with_the_clip(folder: Path) -> None:
-    file = write(folder / "a.jsonl", transcribe("a.wav", ("x", 0, 1.04)), transcribe("a.wav", ("x", 0.9, 1.2)))
-    assert not check(file)[1]
-    _, (mistake,) = check(file, deep=True)
-    assert (mistake.line, mistake.field) == (2, "messages[1].content[0]")
-    assert "1.2 s" in mistake.problem and "1.000 s" in mistake.problem
+FORMATS = [("wav", "PCM_16"), ("wav", "ULAW"), ("flac", "PCM_16"), ("ogg", "VORBIS"), ("ogg", "OPUS"), ("mp3", None)]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize(("ending", "subtype"), FORMATS)
+def test_words_that_end_after_their_clip_are_named_from_its_header(
+    tmp_path: Path, ending: str, subtype: str | None, deep: bool
+) -> None:
+    clip = tmp_path / f"a.{ending}"
+    soundfile.write(clip, np.random.default_rng(0).normal(0, 0.1, 8000), 8000, subtype=subtype)
+    if ending == "flac" and not deep:  # the body cannot be decoded: its header is enough
+        clip.write_bytes(clip.read_bytes()[:-1000])
+    file = write(
+        tmp_path / "a.jsonl",
+        transcribe(f"a.{ending}", ("x", 0, 1.04)),
+        transcribe(f"a.{ending}", ("x", 0.9, 1.2)),
+        transcribe(f"a.{ending}", ("x", 0.9, 1), ("y", 3600, 7200)),
+    )
+    _, mistakes = check(file, deep=deep)
+    assert [(m.line, m.field, m.problem) for m in mistakes] == [
+        (2, "messages[1].content[0]", "a word ends at 1.2 s, its clip at 1.000 s"),
+        (3, "messages[1].content[0]", "a word ends at 7200 s, its clip at 1.000 s"),
+    ]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_words_are_compared_with_the_clip_that_they_name(folder: Path, deep: bool) -> None:
+    soundfile.write(folder / "long.wav", np.zeros(24000, np.float32), 8000)
+    sample = transcribe("a.wav", ("x", 0, 2.5))
+    sample["messages"][0]["content"].insert(1, {"type": "audio", "audio": "long.wav"})
+    words = sample["messages"][1]["content"][0]
+    lines = []
+    for clip, end in ((1, 2.5), (0, 2.5), (1, 3.5)):
+        words["words"][0]["end"], words["audio"] = end, clip
+        lines.append(json.dumps(sample))
+    _, mistakes = check(write(folder / "a.jsonl", *lines), deep=deep)
+    assert [(m.line, m.problem[-7:]) for m in mistakes] == [(2, "1.000 s"), (3, "3.000 s")]
+
+
+def test_a_clip_whose_header_does_not_tell_is_left_to_the_deep_check(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000, np.float32), 8000, subtype="IMA_ADPCM")
+    file = write(tmp_path / "a.jsonl", transcribe("a.wav", ("x", 0, 2)))
+    assert [len(check(file, deep=deep)[1]) for deep in (False, True)] == [0, 1]
+
+
+def test_what_is_left_out_or_guessed_is_a_warning_once_a_file(folder: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(folder / "two.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(np.full((8, 8), 4000, np.uint16)).save(folder / "flat.png")
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8)).save(folder / "dark.png")
+    file = write(
+        folder / "a.jsonl", *[refer(f, [0, 0, 1, 1]) for f in ("two.gif", "0.png", "dark.png", "two.gif", "flat.png")]
+    )
+    warnings: list[SampleError] = []
+    s, mistakes = check(file, deep=True, on_warning=warnings.append)
+    assert not mistakes and s.warnings == 2
+    assert [(m.line, m.field) for m in warnings] == [
+        (1, "messages[0].content[0].image"),
+        (3, "messages[0].content[0].image"),
+    ]
+    assert "two.gif: holds 2 pictures" in warnings[0].problem and "dark.png: its samples" in warnings[1].problem
+    assert validate([file]).warnings == 0
+
+
+def test_words_on_an_mp3_that_does_not_state_its_delay_are_a_warning(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", np.zeros(16000, np.float32), 16000)
+    data = (tmp_path / "a.mp3").read_bytes()
+    tag = data.index(b"Xing") + 8 + 112
+    (tmp_path / "b.mp3").write_bytes(data[:tag] + bytes(36) + data[tag + 36 :])
+    file = write(
+        tmp_path / "a.jsonl",
+        transcribe("b.mp3"),
+        transcribe("a.mp3", ("x", 0, 1)),
+        transcribe("b.mp3", ("x", 0, 1)),
+        transcribe("b.mp3", ("x", 0, 1)),
+    )
+    warnings: list[SampleError] = []
+    assert not check(file, deep=True, on_warning=warnings.append)[1]
+    ((line, problem),) = [(w.line, w.problem) for w in warnings]
+    assert line == 3 and "b.mp3: times may be late by 36 ms" in problem
 
 
 def test_a_data_url_needs_no_file_and_is_decoded_by_the_deep_check(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from weft.data.stats import Stats
     from weft.data.validate import Summary
 
+NOTES = 20  # remarks on media files that `stats` prints
+
 app = typer.Typer(no_args_is_help=True, help="Check, measure and convert sample files.", rich_markup_mode="rich")
 app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
 
@@ -33,7 +36,9 @@ app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
 def validate(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every picture and recording.")] = False,
-    max_errors: Annotated[int, typer.Option(min=0, metavar="N", help="List this many mistakes; 0 lists all.")] = 50,
+    max_errors: Annotated[
+        int, typer.Option(min=0, metavar="N", help="List this many mistakes and warnings; 0 lists all.")
+    ] = 50,
     media_root: MediaRoot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary and mistakes as JSON.")] = False,
 ) -> None:
@@ -41,25 +46,37 @@ def validate(
     from weft.data.validate import validate as check
 
     listed: list[SampleError] = []
+    warned: list[SampleError] = []
+
+    def say(found: SampleError, already: list[SampleError], mark: str = "") -> None:
+        if max_errors and len(already) >= max_errors:
+            return
+        already.append(found)
+        if not as_json:
+            err.print(Text(mark, style="warn").append_text(_mistake_line(found)), soft_wrap=True)
 
     def on_mistake(mistake: SampleError) -> None:
-        if max_errors and len(listed) >= max_errors:
-            return
-        listed.append(mistake)
-        if not as_json:
-            err.print(_mistake_line(mistake), soft_wrap=True)
+        say(mistake, listed)
+
+    def on_warning(warning: SampleError) -> None:
+        say(warning, warned, "warning: ")
 
     started = time.perf_counter()
     total = sum(os.path.getsize(f) for f in files if f.is_file())
     with _progress("checking", total, hide=as_json) as advance:
-        summary = check(files, deep=deep, on_mistake=on_mistake, on_progress=advance, media_root=media_root)
+        summary = check(
+            files, deep=deep, on_mistake=on_mistake, on_warning=on_warning, on_progress=advance, media_root=media_root
+        )
     seconds = time.perf_counter() - started
     if as_json:
-        mistakes = [{"file": m.file, "line": m.line, "field": m.field, "problem": m.problem} for m in listed]
-        print(json.dumps({"ok": not summary.mistakes, **summary.as_dict(), "errors": mistakes}, ensure_ascii=False))
+        said = {
+            name: [{"file": m.file, "line": m.line, "field": m.field, "problem": m.problem} for m in found]
+            for name, found in (("errors", listed), ("notes", warned))
+        }
+        print(json.dumps({"ok": not summary.mistakes, **summary.as_dict(), **said}, ensure_ascii=False))
         raise typer.Exit(2 if summary.mistakes else 0)
-    if summary.mistakes > len(listed):
-        err.print(f"... and {summary.mistakes - len(listed):,} more (--max-errors 0 lists all)", style="quiet")
+    if more := summary.mistakes - len(listed) + summary.warnings - len(warned):
+        err.print(f"... and {more:,} more (--max-errors 0 lists all)", style="quiet")
     if summary.samples:
         out.print(_summary(summary))
     how = "every media file decoded" if deep else "media files found, not decoded (--deep does)"
@@ -68,7 +85,10 @@ def validate(
         fine = f"; {plural(summary.samples, 'sample is', 'samples are')} fine" if summary.samples else ""
         err.print(f"{found}{fine}.", style="bad")
         raise typer.Exit(2)
-    out.print(f"No mistakes: {plural(summary.samples, 'sample')} in {duration(seconds)}, {how}.", style="good")
+    warnings = f", {plural(summary.warnings, 'warning')}" if summary.warnings else ""
+    out.print(
+        f"No mistakes{warnings}: {plural(summary.samples, 'sample')} in {duration(seconds)}, {how}.", style="good"
+    )
 
 
 @app.command()
@@ -103,6 +123,10 @@ def stats(
         if len(found.languages) > 1:
             out.print()
             out.print(_counts("language", dict(found.languages.most_common())))
+        for note in found.notes[:NOTES]:
+            err.print(Text("warning: ", style="warn").append(note), soft_wrap=True)
+        if len(found.notes) > NOTES:
+            err.print(f"... and {len(found.notes) - NOTES:,} more (--json lists all)", style="quiet")
     if out_path is not None:
         drawn = draw(found, out_path)
         if not as_json:
@@ -180,23 +204,23 @@ def _mistake_line(mistake: SampleError) -> Text:
 def _summary(s: Summary) -> Table:
     """What was found, as a table of three columns."""
 
-    def share(counts: dict[str, int], empty: str) -> str:
-        shown = [f"{name or empty} {count:,}" for name, count in list(counts.items())[:8]]
+    def share(counts: Counter[str], empty: str) -> str:
+        shown = [f"{name or empty} {count:,}" for name, count in counts.most_common(8)]
         return ", ".join(shown) + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")
 
     rows = [
         ("samples", number(s.samples), ", ".join(s.files[:3]) + (" ..." if len(s.files) > 3 else "")),
-        ("messages", number(s.messages), f"{plural(s.turns, 'answer')} among them"),
+        ("messages", number(s.messages), f"{plural(sum(s.turns), 'answer')} among them"),
         ("questions", number(sum(s.tasks.values())), share(s.tasks, "without a task")),
     ]
     if s.images:
         rows.append(("images", number(s.images), plural(s.image_files, "different file")))
     if s.clips:
         rows.append(("clips", number(s.clips), plural(s.clip_files, "different file")))
-    if s.box_answers:
-        rows.append(("box answers", number(s.box_answers), f"with {plural(s.boxes, 'box', 'boxes')}"))
-    if s.word_answers:
-        rows.append(("word answers", number(s.word_answers), f"with {plural(s.words, 'word')} and their times"))
+    if s.boxes:
+        rows.append(("box answers", number(len(s.boxes)), f"with {plural(sum(s.boxes), 'box', 'boxes')}"))
+    if s.words:
+        rows.append(("word answers", number(len(s.words)), f"with {plural(sum(s.words), 'word')} and their times"))
     if s.languages:
         rows.append(("languages", number(len(s.languages)), share(s.languages, "")))
     rows.append(("size", size(s.bytes), f"and {size(s.media_bytes)} of media"))

@@ -17,9 +17,9 @@ import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.data.augment import asked_picture, join_key, spoken_part
+from weft.data.counts import end_problem, last_words
 from weft.data.learnable import nothing_to_learn
 from weft.data.source import JsonlSource
-from weft.data.validate import end_problem
 from weft.dialects import Modality
 from weft.files import whole_file
 from weft.media import audio_samples
@@ -127,7 +127,8 @@ def _measure(
                 spoken = spoken_part(conversation)
                 words[i] = len(spoken.words) if isinstance(spoken, Words) else 0
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
-                _check_times(conversation, int(clips[i]) / processor.audio.sample_rate)
+            if conversation.audios:
+                _check_times(conversation, processor.audio.sample_rate)
             if (file := asked_picture(conversation)) is not None:
                 picture[i] = pictures.setdefault(file, len(pictures) + 1)
                 picture_tokens[i] = slot_tokens(processor, "image", processor.image_tokens(file))
@@ -153,10 +154,10 @@ def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[in
     return samples, tokens, group, shared
 
 
-def _check_times(conversation: Conversation, seconds: float) -> None:
-    last = max((word.end for p in conversation.parts() if isinstance(p, Words) for word in p.words), default=0.0)
-    if problem := end_problem(last, seconds):
-        raise WeftError(problem)
+def _check_times(conversation: Conversation, rate: int) -> None:
+    for where, number, last in last_words(conversation):
+        if problem := end_problem(last, audio_samples(conversation.audios[number].source, rate) / rate):
+            raise WeftError(f"{where}: {problem}")
 
 
 def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int:

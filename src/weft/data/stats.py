@@ -1,7 +1,8 @@
 """Measures sample files: lengths, tasks, durations, picture sizes, boxes; as numbers and as one picture.
 
-Nothing is decoded: a clip's duration and a picture's size come from its header. Every figure counts what training sees,
-so a file that ten samples mention counts ten times (and is opened once).
+A clip's duration and a picture's size come from its header; only pictures of more than 8 bits a sample are decoded, to
+say whether their white is known. Every figure counts what training sees, so a file that ten samples mention counts ten
+times (and is opened once).
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weft.conversation import Audio, Box, Conversation, Image, SampleError, Task, Text, WeftError, Words, within
+from weft.conversation import Audio, Box, Conversation, Image, SampleError, Text, WeftError, Words, within
 from weft.conversation.samples import iter_lines, parse_line
-from weft.data.learnable import Learnable
-from weft.media import audio_samples, image_size
+from weft.data.counts import Counts, placed
+from weft.media import audio_samples, image_notes, image_size
 
 # A word is a run of letters between spaces; scripts written without spaces count by the character.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\s぀-ヿ㐀-鿿가-힯]+")
@@ -30,22 +31,15 @@ RATE = 16000  # durations are measured at this rate
 
 
 @dataclass
-class Stats:
-    """The measures, one entry per sample, answer, clip or picture, in file order."""
+class Stats(Counts):
+    """The measures beside the counts, one entry per sample, answer, clip or picture, in file order."""
 
-    files: list[str] = field(default_factory=list)
-    samples: int = 0
     tokens: list[int] = field(default_factory=list)  # of each sample in training form; empty without a processor
     text_words: list[int] = field(default_factory=list)  # of each sample, all messages
     answer_words: list[int] = field(default_factory=list)  # of each answer; labels and timed words included
-    turns: list[int] = field(default_factory=list)  # answers of each sample
     seconds: list[float] = field(default_factory=list)  # of each clip
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of each picture
-    boxes: list[int] = field(default_factory=list)  # of each answer that has any
-    words: list[int] = field(default_factory=list)  # timed words of each answer that has any
-    tasks: Counter[str] = field(default_factory=Counter)  # "" counts questions without a task
-    languages: Counter[str] = field(default_factory=Counter)
-    learnable: Learnable = field(default_factory=Learnable)  # what training learns of them
+    notes: list[str] = field(default_factory=list)  # what is left out or guessed in reading them, once a file
 
     def rows(self) -> list[tuple[str, npt.NDArray[np.float64]]]:
         """The measures that have entries, by the name a person reads."""
@@ -69,7 +63,8 @@ class Stats:
         measures = {name.replace(" ", "_"): summarise(values) for name, values in self.rows()}
         counts = {"tasks": dict(self.tasks.most_common()), "languages": dict(self.languages.most_common())}
         learnable = asdict(self.learnable)
-        return {"files": self.files, "samples": self.samples, **counts, "learnable": learnable, "measures": measures}
+        facts = {"files": self.files, "samples": self.samples, **counts, "learnable": learnable}
+        return {**facts, "measures": measures, "notes": self.notes}
 
 
 def summarise(values: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -116,6 +111,7 @@ def measure(
     stats, exists = Stats(), within(media_root)
     duration = lru_cache(maxsize=None)(lambda source: audio_samples(source, RATE) / RATE)
     size = lru_cache(maxsize=None)(image_size)
+    notes = lru_cache(maxsize=None)(lambda source: stats.notes.extend(image_notes(source)))
     for path in paths:
         file, root = os.fspath(path), os.path.dirname(os.fspath(path))
         stats.files.append(file)
@@ -125,7 +121,7 @@ def measure(
             if on_progress is not None:
                 on_progress(len(raw))
             conversation = parse_line(raw, where=file, line=number, root=root, probe=size, exists=exists)
-            _add(stats, conversation, file, number, duration, size)
+            _add(stats, conversation, file, number, duration, size, notes)
             if length is not None:
                 try:
                     stats.tokens.append(length(conversation))
@@ -143,41 +139,21 @@ def _add(
     line: int,
     duration: Callable[[Any], float],
     size: Callable[[Any], tuple[int, int]],
+    notes: Callable[[Any], None],
 ) -> None:
-    stats.samples += 1
-    stats.learnable.add(conversation)
-    total = answers = 0
-    for m, message in enumerate(conversation.messages):
-        words = sum(_words_of(part) for part in message.parts)
-        total += words
-        if message.role == "user":
-            stats.tasks[message.task.name if message.task else ""] += 1
-        elif message.role == "assistant":
-            answers += 1
-            stats.answer_words.append(words)
-        boxes = timed = 0
-        grounded = spoken = False
-        for i, part in enumerate(message.parts):
-            try:
-                if isinstance(part, Audio):
-                    stats.seconds.append(duration(part.source))
-                elif isinstance(part, Image):
-                    stats.sizes.append(size(part.source))
-            except WeftError as e:
-                where = f"messages[{m}].content[{i}].{'audio' if isinstance(part, Audio) else 'image'}"
-                raise SampleError(str(e), file=file, line=line, field=where) from e
-            if isinstance(part, Task):
-                stats.languages.update(part.fields[k] or "to predict" for k in ("language", "to") if k in part.fields)
-            elif isinstance(part, Box) and message.role == "assistant":
-                grounded, boxes = True, boxes + len(part.boxes)
-            elif isinstance(part, Words):
-                spoken, timed = True, timed + len(part.words)
-        if grounded:
-            stats.boxes.append(boxes)
-        if spoken:
-            stats.words.append(timed)
-    stats.text_words.append(total)
-    stats.turns.append(answers)
+    stats.add(conversation)
+    words = [(message.role, sum(_words_of(part) for part in message.parts)) for message in conversation.messages]
+    stats.text_words.append(sum(count for _, count in words))
+    stats.answer_words += [count for role, count in words if role == "assistant"]
+    for where, part in placed(conversation, Image, Audio):
+        try:
+            if isinstance(part, Audio):
+                stats.seconds.append(duration(part.source))
+            else:
+                stats.sizes.append(size(part.source))
+                notes(part.source)
+        except WeftError as e:
+            raise SampleError(str(e), file=file, line=line, field=f"{where}.{type(part).__name__.lower()}") from e
 
 
 def _words_of(part: Any) -> int:
