@@ -262,6 +262,32 @@ def test_what_sticks_out_by_up_to_half_a_pixel_is_clamped_and_more_is_a_mistake(
         assert "200 x 100 pixels" in mistake(sample(box), **SIZE).problem
 
 
+@pytest.mark.parametrize(
+    ("unit", "boxes"),
+    [
+        ("fraction", [[0.5, 0.1, 0.5, 0.9]]),
+        ("fraction", [[0.1, 0.5, 0.9, 0.5]]),
+        ("fraction", [[1.0, 0.1, 1.002, 0.9]]),  # once clamped
+        ("fraction", [[0.2, 0.2, 0.2, 0.2], [0.3, 0.3, 0.3, 0.5]]),
+        ("pixel", [[20, 10, 20, 50]]),
+        ("pixel", [[200, 10, 200.4, 50]]),
+        ("pixel", [[20, -0.4, 40, 0]]),
+    ],
+)
+def test_boxes_without_area_are_a_mistake(unit: str, boxes: list[list[float]]) -> None:
+    sample = changed(changed(PICTURE, f"{BOX}.unit", unit), f"{BOX}.boxes", boxes)
+    error = mistake(sample, **SIZE)
+    assert error.field == "messages[1].content[0].boxes[0]" and "has no area" in str(error)
+    asked = {"role": "user", "content": [*PICTURE["messages"][0]["content"][:1], sample["messages"][1]["content"][0]]}
+    assert mistake({"messages": [asked]}, **SIZE).field == "messages[0].content[1].boxes[0]"
+    assert parse_messages(sample["messages"], **ANY_PATH, **SIZE).answer  # programs hand back what a model said
+
+
+def test_among_boxes_with_an_area_one_without_stays() -> None:
+    boxes = [[0.1, 0.1, 0.5, 0.5], [0.2, 0.2, 0.2, 0.2]]
+    assert boxes_of(changed(PICTURE, f"{BOX}.boxes", boxes)) == tuple(map(tuple, boxes))
+
+
 def test_without_a_size_only_rounding_of_floats_is_clamped() -> None:
     assert boxes_of(changed(PICTURE, f"{BOX}.boxes", [[0, 0, 1.0000001, 1]])) == ((0, 0, 1, 1),)
     assert "outside" in mistake(changed(PICTURE, f"{BOX}.boxes", [[0, 0, 1.001, 1]])).problem
@@ -526,7 +552,8 @@ PATHS = st.text(string.ascii_letters + "/._- é", min_size=1, max_size=12)
 
 @st.composite
 def box(draw: st.DrawFn) -> tuple[float, float, float, float]:
-    across, down = (sorted(draw(st.tuples(*[st.floats(0, 1)] * 2))) for _ in range(2))
+    two = st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True)
+    across, down = sorted(draw(two)), sorted(draw(two))
     return across[0], down[0], across[1], down[1]
 
 

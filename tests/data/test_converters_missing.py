@@ -12,7 +12,7 @@ from PIL import Image
 
 from converter_files import clip, lines, picture, save
 from weft.conversation import read_samples
-from weft.data.converters import CONVERTERS, convert
+from weft.data.converters import CONVERTERS, BadEntry, convert
 from weft.media import image_size
 
 Layout = Callable[[Path, list[Any]], tuple[Path, dict[str, Any]]]
@@ -156,6 +156,66 @@ def test_so_it_is_in_the_other_forms_of_a_layout(name: str, entry: Any, tmp_path
     source = save(tmp_path / "in.json", [entry(a) for a in ("yes", "", None, "\t")])
     report = convert(name, source, tmp_path / "o.jsonl", on_bad="skip")
     assert (report.samples, dict(report.left_out)) == (1, {"no answer": 3})
+
+
+def region(side: str) -> list[float]:
+    """x, y, width, height in pixels, one side of them 0."""
+    return [10, 5, 0 if side == "width" else 20, 0 if side == "height" else 10]
+
+
+def refs(folder: Path, box: list[float]) -> tuple[Path, dict[str, Any]]:
+    images = [{"id": 9, "file_name": "a.jpg", "width": 64, "height": 48}]
+    found = {"images": images, "annotations": [{"id": 7, "bbox": box}]}
+    ref = {"ref_id": 1, "ann_id": 7, "image_id": 9, "sentences": [{"raw": "it"}]}
+    return save(folder / "refs.json", [ref]), {"annotations": save(folder / "i.json", found)}
+
+
+def flickr(folder: Path, box: list[float]) -> tuple[Path, dict[str, Any]]:
+    for name in ("Sentences", "Annotations"):
+        (folder / name).mkdir()
+    (folder / "Sentences" / "a.txt").write_text("[/EN#1/people A man] .\n")
+    sides = zip(("xmin", "ymin", "xmax", "ymax"), (box[0], box[1], box[0] + box[2], box[1] + box[3]), strict=True)
+    outline = "".join(f"<{key}>{side + 1}</{key}>" for key, side in sides)
+    size = "<size><width>64</width><height>48</height></size>"
+    thing = f"<object><name>1</name><bndbox>{outline}</bndbox></object>"
+    (folder / "Annotations" / "a.xml").write_text(f"<a>{size}{thing}</a>")
+    return folder, {"media": folder}
+
+
+def genome(folder: Path, box: list[float]) -> tuple[Path, dict[str, Any]]:
+    sides = dict(zip(("x", "y", "width", "height"), box, strict=True))
+    entry = {"id": "a", "regions": [{"region_id": 1, "phrase": "it", **sides}]}
+    return save(folder / "region_descriptions.json", [entry]), {}
+
+
+def swift(folder: Path, box: list[float]) -> tuple[Path, dict[str, Any]]:
+    entry = said("messages", "role", "content", ("user", "assistant"))("<bbox><bbox>")
+    entry["messages"][0]["content"] = "<image>"
+    whole = [0, 0, 64, 48]
+    thin = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+    return lines(folder / "in.jsonl", entry | {"images": ["a.jpg"], "objects": {"bbox": [whole, thin]}}), {}
+
+
+def referred(folder: Path, box: list[float]) -> tuple[Path, dict[str, Any]]:
+    entry = {"img_id": "a", "sents": "it", "bbox": box, "width": 64, "height": 48}
+    return save(folder / "r.json", [entry]), {}
+
+
+@pytest.mark.parametrize("side", ["width", "height"])
+@pytest.mark.parametrize("clip_boxes", [False, True])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [("refcoco", refs), ("minigpt-refcoco", referred), ("flickr30k", flickr), ("visual-genome", genome),
+     ("ms-swift", swift)],
+)  # fmt: skip
+def test_a_region_without_area_is_a_bad_entry(
+    name: str, layout: Callable[[Path, list[float]], Any], clip_boxes: bool, side: str, tmp_path: Path
+) -> None:
+    picture(tmp_path / "a.jpg", 64, 48)
+    source, options = layout(tmp_path, region(side))
+    with pytest.raises(BadEntry, match="has no area") as caught:
+        convert(name, source, tmp_path / "o.jsonl", clip_boxes=clip_boxes, **options)
+    assert caught.value.reason == "box without area"
 
 
 def test_one_empty_answer_among_several_costs_that_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_conversations import conversations
 
-from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
+from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words, parse_messages
 from weft.dialects import DIALECTS, DialectError, Plain, Slot, Special, get_dialect
 from weft.models.rendering import joined
 
@@ -130,6 +130,30 @@ def test_the_tags_of_a_question_are_learned_with_its_answer_alone(turns):
     pieces = get_dialect("qwen_audio").render(Conversation(tuple(messages)))
     tags = [taught(p) for p in pieces if isinstance(p, Special) and p.token == "<|transcribe|>"]
     assert tags == [True, False][-len(tags) :]
+
+
+@pytest.mark.parametrize(
+    ("name", "switches", "text", "box"),
+    [
+        ("chatml", {}, "<|p100|><|p200|><|p100|><|p300|>", (0.1001, 0.2002, 0.1001, 0.3003)),
+        ("chatml", {"coordinates": "text"}, "[100, 200, 100, 300]", (0.1, 0.2, 0.1, 0.3)),
+        ("minigpt_v2", {}, "{<50><30><50><36>}", (0.5, 0.3, 0.5, 0.36)),
+    ],
+)
+def test_a_thin_box_of_a_model_stays_a_box_and_can_be_handed_back(name, switches, text, box):
+    """Few coordinates write a thin thing as a line, which the published MiniGPT-v2 takes for a box."""
+    dialect = get_dialect(name, switches)
+    asked = Conversation((Message("user", (Image("i.png"), Task("refer"), Text("the post"))),))
+    assert dialect.parse(text, asked) == [Box((box,), "the post", 0)] and not dialect.malformed(text, asked)
+    said = [*asked.messages, Message("assistant", tuple(dialect.parse(text, asked))), Message("user", (Text("and?"),))]
+    assert parse_messages(said).messages == tuple(said)
+    narrow = Message("assistant", (Box(((box[0], 0.2, box[0] + 1e-4, 0.3),), "the post"),))
+    pieces = dialect.render(Conversation((*asked.messages, narrow)))
+    written = "".join(p.token if isinstance(p, Special) else p.text for p in pieces if taught(p))
+    for stop in dialect.stop_tokens():
+        written = written.replace(stop, "")
+    (found,) = dialect.parse(written, asked)
+    assert isinstance(found, Box) and found.boxes[0][0] == found.boxes[0][2]
 
 
 def test_unknown_names_are_named():

@@ -14,11 +14,19 @@ Probe = Callable[[MediaSource], tuple[int, int]]
 
 
 def settle(
-    part: Part, unit: str, shown: tuple[int, int], total: tuple[int, int], images: list[Image], probe: Probe | None
+    part: Part,
+    unit: str,
+    shown: tuple[int, int],
+    total: tuple[int, int],
+    images: list[Image],
+    probe: Probe | None,
+    lenient: bool,
 ) -> Part:
     """A grounded part with its image or clip found, and its boxes as fractions inside the image.
 
-    Afterwards an index of None says that the whole conversation has exactly one image (or clip).
+    Afterwards an index of None says that the whole conversation has exactly one image (or clip). Boxes of which none
+    has an area are a mistake, but not where ``lenient``: models with few coordinates write thin ones, and programs
+    hand back what a model said.
     """
     if isinstance(part, Words):
         index = _which(part.audio, shown[1], total[1], "audio", "clip")
@@ -28,7 +36,15 @@ def settle(
     boxes = part.boxes
     if unit == "pixel" or any(min(b) < 0 or max(b) > 1 for b in boxes):
         boxes = _inside(boxes, unit, images[index or 0].source, probe)
+    thin = () if lenient else without_area(boxes)
+    if len(thin) == len(boxes) > 0:
+        raise Mistake(f"{_box(part.boxes[0])} has no area: no answer can overlap with it", "boxes[0]")
     return part if index == part.image and boxes is part.boxes else Box(boxes, part.label, index)
+
+
+def without_area(boxes: Sequence[Sequence[float]]) -> list[int]:
+    """Which of some boxes are a line or a point: any answer's overlap with them is 0."""
+    return [i for i, (left, top, right, bottom) in enumerate(boxes) if not (left < right and top < bottom)]
 
 
 def _which(index: int | None, shown: int, total: int, field: str, noun: str) -> int | None:
@@ -73,9 +89,12 @@ def _inside(
 
 
 def _outside(box: Sequence[float], unit: str, width: int, height: int) -> str:
-    numbers = ", ".join(f"{x:g}" for x in box)
     size = f" of {width} x {height} pixels" if width else ""
     if unit == "pixel":
-        return f"box [{numbers}] lies outside its image{size}"
+        return f"{_box(box)} lies outside its image{size}"
     hint = '; if these are pixels, say "unit": "pixel"' if max(box) > 1.5 else ""
-    return f"box [{numbers}] lies outside its image{size}: fractions go from 0 to 1{hint}"
+    return f"{_box(box)} lies outside its image{size}: fractions go from 0 to 1{hint}"
+
+
+def _box(box: Sequence[float]) -> str:
+    return f"box [{', '.join(f'{x:g}' for x in box)}]"

@@ -248,7 +248,7 @@ def _conversation(
         shown.append((len(images), clips))
     for m, i, unit in loose:
         try:
-            part = settle(parsed[m].parts[i], unit, shown[m], shown[-1], images, probe)
+            part = settle(parsed[m].parts[i], unit, shown[m], shown[-1], images, probe, lenient)
         except Mistake as e:
             raise e.inside(f"messages[{m}].content[{i}]") from None
         if part is not parsed[m].parts[i]:

@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from weft.conversation import Conversation, SampleError, Text, WeftError, parse_sample, write_samples
+from weft.conversation import Box, Conversation, SampleError, Text, WeftError, parse_sample, write_samples
+from weft.conversation.grounding import without_area
 from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
@@ -234,6 +235,9 @@ def _checked(job: Job, found: Found) -> Conversation | BadEntry:
         reason = next((r for said, r in BAD_BOXES.items() if said in e.problem), "does not fit the sample format")
         return BadEntry(gives + e.problem, reason=reason, entry=found.entry)
     for number, message in enumerate(made.messages):
+        if any(isinstance(part, Box) and without_area(part.boxes) for part in message.parts):
+            problem = f"gives messages[{number}]: one of its boxes has no area"
+            return BadEntry(problem, reason=BAD_BOXES["has no area"], entry=found.entry)
         if message.role == "assistant" and not any(not isinstance(p, Text) or p.text.strip() for p in message.parts):
             return BadEntry(f"gives messages[{number}]: {NO_ANSWER}", reason="no answer", entry=found.entry)
     return made
