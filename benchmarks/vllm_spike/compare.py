@@ -73,7 +73,10 @@ def chats(http=False):
 def make(folder, vision, language):
     merging = {"merge": 4, "places": vision["connector"].get("places", False)}
     audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0}}
-    model, processor = weft.compose(vision=vision, audio=audio, language={"config": LANGUAGE | language})
+    dialect = {"name": "chatml", "switches": {"window_seconds": 2.0}}
+    model, processor = weft.compose(
+        vision=vision, audio=audio, language={"config": LANGUAGE | language}, dialect=dialect
+    )
     with torch.no_grad():  # a random model answers alike whatever it is asked: larger weights, and a head not flat
         for weight in model.language_model.model.layers.parameters():
             weight.mul_(6 if weight.ndim == 2 else 1)

@@ -15,28 +15,14 @@ written in plain digits, for language models that know digits and have no such t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
-from weft.dialects.base import (
-    Dialect,
-    DialectError,
-    Modality,
-    Piece,
-    Plain,
-    Slot,
-    Special,
-    Spot,
-    Switches,
-    asked,
-    asked_label,
-    cannot,
-    join_words,
-)
+from weft.conversation import Box, Conversation, Part, Text, Word, Words
+from weft.dialects.base import Modality, Piece, Plain, Special, Spot, asked, asked_label, cannot
+from weft.dialects.turns import Turns, TurnSwitches
 
 ITEMS = 16  # images or clips that an answer can tell apart
 WINDOWS = 64
@@ -62,30 +48,22 @@ WORDINGS: dict[str, tuple[str, str]] = {
     "entities": ("Which names are mentioned?", "{text}"),
     "locate": ("When is each sound heard?", "Say when: {text}"),
 }
-LANGUAGES = {
-    "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hi": "Hindi", "it": "Italian",
-    "ja": "Japanese", "ko": "Korean", "nl": "Dutch", "pl": "Polish", "pt": "Portuguese", "ru": "Russian",
-    "tr": "Turkish", "uk": "Ukrainian", "zh": "Chinese",
-}  # fmt: skip
 NOTHING = "none"  # the answer to refer and detection where there is no such thing
 
 
-class ChatMLSwitches(Switches):
+class ChatMLSwitches(TurnSwitches):
     coordinates: Literal["tokens", "text"] = "tokens"
     box_bins: int = Field(1000, ge=2, le=1000)  # steps of a coordinate over the image
     sort_boxes: bool = False  # write several boxes of one thing from left to right, an order that can be learned
     box_fine: int = Field(0, ge=0, le=100)  # with n > 0, each step is divided into n by a second token
     window_seconds: float = Field(30.0, gt=0, le=60)  # length of a window of sound, which times are counted in
-    system: str | None = None  # a system message where a conversation has none
-    # The language spoken where a task leaves it out, for a model that learned to "Transcribe the English speech".
-    # A task whose language is null leaves it open.
-    language: str | None = None
     bos: str | None = None  # a token before everything, for language models trained to begin with one
 
 
-class ChatML(Dialect):
+class ChatML(Turns):
     name = "chatml"
     Switches = ChatMLSwitches
+    wordings: ClassVar = WORDINGS
     tasks: ClassVar = frozenset(WORDINGS)
     slots: ClassVar = {m: (f"<|{m}|>", f"<|{m}_start|>", f"<|{m}_end|>") for m in ("image", "audio")}
     marks: ClassVar = frozenset((Box, Words))
@@ -93,11 +71,8 @@ class ChatML(Dialect):
 
     # Names of tokens.
 
-    def stop_tokens(self) -> list[str]:
-        return ["<|im_end|>"]
-
     def special_tokens(self) -> list[str]:
-        tokens = ["<|im_start|>", "<|im_end|>"]
+        tokens = super().special_tokens()
         if self.switches.bos is not None:
             tokens.append(self.switches.bos)
         if self.switches.coordinates == "tokens":
@@ -132,67 +107,10 @@ class ChatML(Dialect):
 
     # Writing.
 
-    def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
-        pieces: list[Piece] = [] if self.switches.bos is None else [Special(self.switches.bos)]
-        messages = conversation.messages
-        if self.switches.system is not None and not (messages and messages[0].role == "system"):
-            pieces += _turn("system", [Plain(self.switches.system)])
-        seen: dict[Modality, int] = {"image": 0, "audio": 0}
-        question: Message | None = None
-        for message in messages:
-            if message.role == "user":
-                content = self._request(message, seen)
-                question = message
-            else:
-                content = self._answer(message, question, seen)
-            yield [*pieces, *_turn(message.role, content)]
-            pieces = []
-        if generate:
-            yield [Special("<|im_start|>"), Plain("assistant\n")]
+    def begin(self) -> list[Piece]:
+        return [] if self.switches.bos is None else [Special(self.switches.bos)]
 
-    def _request(self, message: Message, seen: dict[Modality, int]) -> list[Piece]:
-        """A user's message: its parts in their order, the task's wording around the words and boxes."""
-        texts = [i for i, part in enumerate(message.parts) if isinstance(part, Text | Box | Words)]
-        before, after = _wording(message.task, bool(texts), self.switches.language) if message.task else ("", "")
-        total: dict[Modality, int] = {
-            "image": seen["image"] + sum(isinstance(p, Image) for p in message.parts),
-            "audio": seen["audio"] + sum(isinstance(p, Audio) for p in message.parts),
-        }
-        content: list[Piece] = []
-        for i, part in enumerate(message.parts):
-            if texts and i == texts[0]:
-                content.append(Plain(before))
-            if isinstance(part, Image | Audio):
-                modality: Modality = "image" if isinstance(part, Image) else "audio"
-                content.append(Slot(modality, seen[modality]))
-                seen[modality] += 1
-            elif not isinstance(part, Task):
-                if i and isinstance(part, Box) and isinstance(message.parts[i - 1], Text):
-                    content.append(Plain(" "))
-                content += self._part(part, None, total)
-        content.append(Plain(after if texts else before))
-        return [piece for piece in content if piece != Plain("")]
-
-    def _answer(self, message: Message, question: Message | None, seen: dict[Modality, int]) -> list[Piece]:
-        learn = message.role == "assistant"
-        untimed = question is not None and _untimed(question.task)
-        label = asked_label(question)
-        content: list[Piece] = []
-        for part in message.parts:
-            if isinstance(part, Image | Audio | Task):
-                raise DialectError(
-                    f"the dialect {self.name} cannot write {type(part).__name__.lower()} parts in {message.role} "
-                    "messages; move them to a user message"
-                )
-            if untimed and isinstance(part, Words):
-                part = Text(join_words([word.text for word in part.words]))
-            content += self._part(part, label, seen)
-        return [replace(piece, loss=learn) for piece in content if not isinstance(piece, Slot)]
-
-    def _part(self, part: Part, label: str | None, total: dict[Modality, int]) -> list[Piece]:
-        """One part of text, boxes or words; ``total`` counts the images and clips there are so far."""
-        if isinstance(part, Text):
-            return [Plain(part.text)]
+    def mark(self, part: Part, label: str | None, total: Mapping[Modality, int]) -> list[Piece]:
         if isinstance(part, Box):
             if not part.boxes and part.label in (None, label):
                 return [Plain(NOTHING)]
@@ -215,7 +133,7 @@ class ChatML(Dialect):
             if self.switches.coordinates == "text":
                 return [Plain(_words_text(part, total["audio"]))]
             return self._item(part.audio, total["audio"]) + list(self._words(part))
-        raise DialectError(f"the dialect {self.name} has no form for {type(part).__name__}")
+        return super().mark(part, label, total)
 
     def _item(self, index: int | None, total: int) -> list[Piece]:
         if index is None or total <= 1:
@@ -347,34 +265,6 @@ _BOX_TEXT = re.compile(
     r"|(?:\(clip (?P<clip>\d+)\) )?(?P<words><\d+\.\d\d>[^<]*<\d+\.\d\d>(?: <\d+\.\d\d>[^<]*<\d+\.\d\d>)*)",
     re.DOTALL,
 )
-
-
-def _turn(role: str, content: list[Piece]) -> list[Piece]:
-    learn = role == "assistant"
-    return [Special("<|im_start|>"), Plain(f"{role}\n"), *content, Special("<|im_end|>", learn), Plain("\n")]
-
-
-def _untimed(task: Task | None) -> bool:
-    return task is not None and task.name == "transcribe" and not task.get("timestamps")
-
-
-def _wording(task: Task, text: bool, usual: str | None) -> tuple[str, str]:
-    """The wording of a task before and after the user's own words; ``usual``: the language where it names none."""
-    written, spoken, to = task.get("language"), task.get("language", usual), task.get("to")
-    itn = task.get("itn")
-    filled = WORDINGS[task.name][text].format(
-        text="\0",
-        language=f" in {LANGUAGES.get(written, written)}" if written else "",
-        spoken=f" {LANGUAGES.get(spoken, spoken)}" if spoken else "",
-        to=f" into {LANGUAGES.get(to, to)}" if to else "",
-        times=" with times" if task.get("timestamps") else "",
-        itn="" if itn is None else ", numbers in digits" if itn else ", numbers in words",
-    )
-    style = task.get("style")
-    if style:
-        filled += f" Style: {style}."
-    before, _, after = filled.partition("\0")
-    return before, after
 
 
 def _index(text: str | None) -> int | None:

@@ -14,7 +14,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from weft.dialects.chatml import LANGUAGES, WORDINGS
+from weft.dialects.chatml import WORDINGS
+from weft.dialects.turns import LANGUAGES
 
 MERGES = 768
 

@@ -55,6 +55,8 @@ class VisionSection(Section):
     size: tuple[int, int] = (224, 224)  # height, width every image is brought to
     # How: stretched (all is seen, the aspect is not kept), padded to a square first (LLaVA), or its middle (CLIP).
     fit: Literal["stretch", "pad", "crop"] = "stretch"
+    # A picture becomes up to so many views of that size, by its shape, and a whole one (InternVL: 12); 1: whole only.
+    tiles: int = Field(1, ge=1)
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
@@ -68,9 +70,10 @@ class VisionSection(Section):
 
     @model_validator(mode="after")
     def _places_fit(self) -> VisionSection:
-        if self.connector.places and self.fit != "stretch":
+        if self.connector.places and (self.fit != "stretch" or self.tiles > 1):
             raise ValueError(
-                f"connector.places names places in the whole picture, and fit {self.fit!r} shifts them; take 'stretch'"
+                f"connector.places names places in the whole picture, and fit {self.fit!r} with {self.tiles} tiles "
+                "shifts them; take 'stretch' and 1"
             )
         return self
 

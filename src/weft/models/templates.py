@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 
 from weft.dialects import Dialect
-from weft.dialects.chatml import LANGUAGES, WORDINGS, ChatML
+from weft.dialects.chatml import WORDINGS, ChatML
+from weft.dialects.turns import LANGUAGES
 
 
 def chat_template(dialect: Dialect) -> str | None:

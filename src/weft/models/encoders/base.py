@@ -92,31 +92,53 @@ class ImageKind(Kind):
         return connector_tokens(self.section.connector, rows * columns + (self.patches is None), self.patches)
 
     @property
-    def largest(self) -> tuple[int, int]:
-        """Width and height of a picture that gives the most embeddings."""
-        height, width = self.section.size
-        return width, height
-
-    @property
     def by_size(self) -> bool:
         """Whether the number of a picture's embeddings depends on its size."""
-        return False
+        return self.section.tiles > 1
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Width and height of a picture that gives the most embeddings: a row of tiles."""
+        height, width = self.section.size
+        return self.section.tiles * width, height
+
+    def tiles(self, width: int, height: int) -> tuple[int, int]:
+        """Rows and columns of tiles that a picture of that size is cut into: those whose shape is nearest to its own.
+
+        Of equally near ones the more, as long as they have no more than twice the picture's area (InternVL's rule).
+        """
+        side = range(1, self.section.tiles + 1)
+        grids = sorted(((c, r) for c in side for r in side if c * r <= len(side)), key=lambda grid: grid[0] * grid[1])
+        near = min(abs(width / height - c / r) for c, r in grids)
+        nearest = [(r, c) for c, r in grids if abs(width / height - c / r) == near]
+        tile = self.section.size[0] * self.section.size[1]
+        roomy = [(r, c) for r, c in nearest[1:] if width * height > 0.5 * tile * r * c]
+        return roomy[-1] if roomy else nearest[0]
 
     def tokens(self, width: int, height: int) -> int:
         """Embeddings of a picture of that size, start and end tokens not counted."""
-        return self.view_tokens
+        rows, columns = self.tiles(width, height)
+        return self.view_tokens * (rows * columns + (rows * columns > 1))
 
     @property
     def token_grid(self) -> tuple[int, int]:
         """Rows and columns of the embeddings of a picture; an error where they lie on no grid."""
-        if self.patches is None:
-            raise WeftError("vision: a class token stands among the embeddings, so none has a place; set drop_cls")
+        if self.patches is None or self.by_size:
+            raise WeftError("vision: with a class token or tiles, embeddings have no places; set drop_cls and tiles 1")
         return merged_grid(self.section.connector, self.patches)
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """The views of a picture as the encoder takes them: float32 [V, 3, H, W]."""
-        s = self.section
-        return resize_normalize(image, s.size, s.mean, s.std, s.resample, s.fit)[None]
+        """The views of a picture as the encoder takes them, tiles in raster order before the whole: [V, 3, H, W]."""
+        s, (rows, columns) = self.section, self.tiles(*image.size)
+
+        def view(rows: int, columns: int) -> np.ndarray:
+            size = rows * s.size[0], columns * s.size[1]
+            canvas_CHW = resize_normalize(image, size, s.mean, s.std, s.resample, s.fit)
+            cut = canvas_CHW.reshape(3, rows, s.size[0], columns, s.size[1]).transpose(1, 3, 0, 2, 4)
+            return cut.reshape(-1, 3, *s.size)
+
+        whole = view(1, 1)
+        return whole if rows * columns == 1 else np.concatenate([view(rows, columns), whole])
 
     def blank(self, device: torch.device) -> torch.Tensor:
         """One view of nothing, for a batch that has none."""

@@ -63,8 +63,7 @@ class TransformersKind(ImageKind):
 
     @classmethod
     def own_size(cls, config: Mapping[str, Any]) -> tuple[int, int]:
-        size = config.get("image_size", cls.config_class().image_size)
-        return (size, size) if isinstance(size, int) else tuple(size)
+        return pair(config.get("image_size", cls.config_class().image_size))
 
     @cached_property
     def config(self) -> Any:
@@ -84,13 +83,17 @@ class TransformersKind(ImageKind):
 
     @cached_property
     def grid(self) -> tuple[int, int]:
-        (height, width), patch = self.section.size, self.config.patch_size
-        if height % patch or width % patch:
+        (height, width), (rows, columns) = self.section.size, pair(self.config.patch_size)
+        if height % rows or width % columns:
             raise WeftError(
-                f"vision.size {height}x{width} is not a multiple of the encoder's patch size {patch}; "
-                "change vision.size"
+                f"vision.size {height}x{width} is not a multiple of the encoder's patch size {rows}; change vision.size"
             )
-        return height // patch, width // patch
+        return height // rows, width // columns
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Height and width of what may be one number for both."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 class Clip(TransformersKind):
