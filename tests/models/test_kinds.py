@@ -1,11 +1,13 @@
 """What a kind says of an item is what its encoder and the connector give."""
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from PIL import Image
 
 from weft.conversation import WeftError
-from weft.models.config import AudioSection
+from weft.models.config import AudioSection, VisionSection
 from weft.models.encoders import image_kind, sound_kind
 
 CONNECTORS = [
@@ -39,6 +41,48 @@ def test_images_need_not_be_square():
         section = tiny.vision(kind, {"merge": 4, "grid": True}, size=(24, 40))
         assert image_kind(section).view_tokens == 6  # 3 x 5 patches in blocks of 2 x 2
         assert tiny.model(vision=section).embed_images(torch.randn(1, 3, 24, 40)).shape == (6, 32)
+
+
+TILED = {"merge": 4, "grid": True}
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "grid"),
+    [
+        (12, (448, 448), (1, 1)),
+        (12, (896, 896), (2, 2)),  # 3 x 3 is as near, and too large
+        (12, (2000, 2000), (3, 3)),
+        (12, (800, 200), (1, 4)),
+        (12, (200, 800), (4, 1)),
+        (12, (5000, 7), (1, 12)),
+        (12, (1200, 800), (2, 3)),
+        (4, (1200, 800), (2, 2)),  # 1.5 is as far from 1 as from 2: the most that it has room for
+        (1, (5000, 7), (1, 1)),
+    ],
+)
+def test_a_picture_is_cut_into_tiles_of_its_own_shape(most, size, grid):
+    section = VisionSection(kind="clip", config={"patch_size": 14}, size=(448, 448), tiles=most, connector=TILED)
+    kind = image_kind(section)
+    assert kind.tiles(*size) == grid
+    tiles = grid[0] * grid[1]
+    assert kind.tokens(*size) == 256 * (tiles if tiles == 1 else tiles + 1)
+    assert kind.tokens(*kind.largest) == 256 * (most if most == 1 else most + 1)
+    assert kind.by_size == (most > 1)
+
+
+def test_tiles_are_views_in_raster_order_before_the_whole_picture():
+    section = tiny.vision("conv", size=(8, 8), tiles=6, mean=(0, 0, 0), std=(1, 1, 1), resample="bilinear")
+    colours = [(i * 40, 255 - i * 40, i) for i in range(6)]
+    picture = Image.new("RGB", (24, 16))
+    for i, colour in enumerate(colours):
+        picture.paste(colour, (i % 3 * 8, i // 3 * 8, i % 3 * 8 + 8, i // 3 * 8 + 8))
+    views = image_kind(section).pixels(picture)
+    assert views.shape == (7, 3, 8, 8)
+    for view, colour in zip(views, colours, strict=False):
+        np.testing.assert_allclose(view, np.broadcast_to(np.array(colour)[:, None, None] / 255, (3, 8, 8)), atol=1e-6)
+    np.testing.assert_allclose(views[6].mean((1, 2)), np.mean(colours, 0) / 255, atol=0.01)
+    model = tiny.model(vision=section)
+    assert len(model.embed_images(torch.from_numpy(views))) == image_kind(section).tokens(24, 16)
 
 
 @pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "whisper_decoder", "wav2vec2"])
@@ -102,6 +146,10 @@ def test_settings_that_cannot_be_are_refused():
         tiny.image_ids(tiny.vision("clip", {"merge": 3, "grid": True}))
     with pytest.raises(WeftError, match="multiple of the encoder's patch size 8"):
         tiny.image_ids(tiny.vision("clip", size=(25, 24)))
+    with pytest.raises(ValueError, match="fit 'stretch' with 6 tiles shifts them"):
+        tiny.vision("clip", {"places": True}, tiles=6)
+    with pytest.raises(WeftError, match="tiles 1"):
+        _ = image_kind(tiny.vision("clip", tiles=6)).token_grid
     with pytest.raises(WeftError, match="at most 1 seconds"):
         tiny.model(audio=tiny.audio().model_copy(update={"window_seconds": 2.0}))
     with pytest.raises(WeftError, match="batch_leak is a quirk of qwen_audio"):

@@ -105,6 +105,27 @@ def test_spans_hold_one_token_for_each_embedding(processor, conversation):
     assert sample.images[0].shape == (1, 3, 28, 42)
 
 
+def test_how_many_tokens_a_picture_takes_is_its_own(conversation, media):
+    """Tiles: pictures of one conversation and of one batch differ, in the prompt as in what the model takes."""
+    tiled = VISION.model_copy(update={"tiles": 4, "size": (28, 28), "connector": Connector(merge=4)})
+    processor = build(vision=tiled)
+    shapes = [(28, 28), (56, 28), (20, 80), (200, 190)]
+    views = [1, 3, 5, 5]
+    asked = [Image(Picture.new("RGB", shape, "red")) for shape in shapes]
+    together = processor.encode(Conversation((Message("user", (*asked, Text("which?"))),)), generate=True)
+    assert [span.length for span in together.spans] == views
+    assert [len(image) for image in together.images] == views
+    each = [processor.encode(Conversation((Message("user", (image, Text("?"))),)), generate=True) for image in asked]
+    batch = processor.collate(each)
+    assert batch["pixel_values"].shape == (sum(views), 3, 28, 28)
+    slots = (batch["input_ids"] == processor.token_ids["image_token_id"]).sum(1)
+    assert slots.tolist() == views
+    red = Conversation(
+        (Message("user", (Image(str(media / "red.png")), Text("?"))), Message("assistant", (Text("."),)))
+    )
+    assert processor.length(red) == len(processor.encode(red))
+
+
 def test_length_needs_no_decoding(processor, conversation, media, monkeypatch):
     from weft.models import encoding
 

@@ -78,7 +78,7 @@ class ModelSize:
     dialect: str
     parts: list[PartSize]
     vocabulary: int
-    image: dict[str, Any] = field(default_factory=dict)  # size, tokens (start and end tokens included)
+    image: dict[str, Any] = field(default_factory=dict)  # size, tokens at most (start and end included)
     sound: dict[str, Any] = field(default_factory=dict)  # tokens of 1 s and of a window, window_seconds
     cache_per_token: int = 0  # bytes of the key-value cache in bf16
 
@@ -133,7 +133,8 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None) -> ModelSize
     vision, audio = config.vision_section, config.audio_section
     image = {}
     if vision is not None:
-        image = {"size": list(vision.size), "tokens": image_kind(vision).view_tokens + _around(processor, "image")}
+        seen = image_kind(vision)
+        image = {"size": list(vision.size), "tokens": seen.tokens(*seen.largest) + _around(processor, "image")}
     sound: dict[str, Any] = {}
     if audio is not None:
         edges, heard = _around(processor, "audio"), sound_kind(audio)
