@@ -2,10 +2,10 @@
 
     python -m benchmarks.sight MODEL TEST.jsonl
 
-For a model trained with `listen` on boxes (`weft finetune bundled`), on samples with boxes in their answers:
+For a model trained with the lesson `listen` on boxes (`weft finetune bundled`), on samples with boxes in their answers:
 
 - *pictures*: every place of a picture names itself and the sides of the box it lies in, as the loss on the medium
-  teaches (`training.sensing`); boxes that a likelier one overlaps (IoU over 0.4) are dropped, and the rest is scored as
+  teaches (`weft.teaching`); boxes that a likelier one overlaps (IoU over 0.4) are dropped, and the rest is scored as
   an answer is, F1 at IoU 0.5.
 - *answers*: mean loss, in nats, of the first, second, third and fourth number of a box, with the sample's own picture
   and with that of another sample in its place. Where both are alike, the answer is not read from the picture.
@@ -24,6 +24,7 @@ import weft
 from weft.conversation import Box
 from weft.data.loader import SourceSpec, TrainingData
 from weft.evaluation.scorers import iou
+from weft.teaching.labels import Labels
 
 LIKELY = 0.5  # of being one of the names asked for
 OVERLAP = 0.4
@@ -36,8 +37,8 @@ def pictures(model: Any, data: TrainingData, samples: int) -> float:
     ((first, steps),) = model.config.image_place_ids
     hits = found = there = 0
     for position in range(samples):
-        sensed = data.encode(position)
-        encoded, looking = sensed.encoded, sensed.seen
+        encoded, told = data.encode(position)
+        looking = told.seen
         views_XW = model.embed_images(torch.from_numpy(np.concatenate(encoded.images)))
         names_CK = torch.from_numpy(looking.names)
         used_CK1 = (names_CK >= 0)[..., None].float()
@@ -70,7 +71,7 @@ def pictures(model: Any, data: TrainingData, samples: int) -> float:
 def answers(model: Any, data: TrainingData, samples: int, other: bool) -> list[float]:
     """Mean loss of the four numbers of a box, with the sample's own picture or with ``other`` ones."""
     ((first, steps),) = model.config.image_place_ids
-    encoded = [data.encode(position).encoded for position in range(samples)]
+    encoded = [data.encode(position)[0] for position in range(samples)]
     losses: list[list[float]] = [[] for _ in range(4)]
     for k, sample in enumerate(encoded):
         shown = encoded[(k + samples // 2) % samples] if other else sample
@@ -92,7 +93,8 @@ def main() -> None:
     parser.add_argument("data")
     given = parser.parse_args()
     loaded = weft.load(given.model, dtype="float32")
-    data = TrainingData([SourceSpec(given.data)], loaded.processor, row_tokens=4096, listen=True, in_order=True)
+    labels = Labels(loaded.processor, guide=False)
+    data = TrainingData([SourceSpec(given.data)], loaded.processor, row_tokens=4096, annotate=labels, in_order=True)
     boxed = [
         line
         for line in range(len(data.sources[0]))

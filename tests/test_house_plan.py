@@ -16,6 +16,7 @@ ORDER = (
     "formats",
     "generation",
     "data",
+    "teaching",
     "training",
     "recipes",
     "evaluation",

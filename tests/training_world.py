@@ -84,6 +84,20 @@ def write(folder: Path, n: int, kinds: Any = (speech, picture, text), name: str 
     return path
 
 
+def asked_twice(folder: Path, samples: int = 6) -> Path:
+    """Pictures with a box question, a count and a colour each."""
+    path = write(folder, samples, (picture,))
+    lines = []
+    for line in map(json.loads, path.read_text().splitlines()):
+        lines.append(line)
+        for words, answer in (("how many boxes?", "1"), ("which colour?", "red")):
+            question = [line["messages"][0]["content"][0], {"type": "text", "text": words}]
+            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            lines.append({"id": line["id"] + words, "messages": messages})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
 def tiny_spec(dropout: float = 0.0) -> ModelSpec:
     return ModelSpec(
         vision=TowerSource(

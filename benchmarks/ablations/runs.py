@@ -16,10 +16,11 @@ from rich.console import Console
 from weft.data.loader import SourceSpec, TrainingData
 from weft.evaluation.run import evaluate
 from weft.generation import Options, load
+from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.optim import build_optimizer, embedding_ids
 from weft.training.parts import apply_parts
-from weft.training.recipe import PART_NAMES, Listen, Optim, PartTraining, Recipe, Source, Stage
+from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
 from weft.training.run import train
 from weft.training.update import backward
 
@@ -50,9 +51,14 @@ def recipe(arm: Arm, folder: Path, seed: int, steps: int, samples: int) -> Recip
                 mixture=mixture,
                 packing=False,
                 rows=BATCH,
-                balance=0.5,
-                near=2.0,
-                listen=Listen(weight=float(phase.listen), first=steps // 4 if phase.listen and not number else 0),
+                lessons={
+                    "balance": 0.5,
+                    "near": 2.0,
+                    "listen": {
+                        "weight": float(phase.listen),
+                        "first": steps // 4 if phase.listen and not number else 0,
+                    },
+                },
             )
         )
     return Recipe(
@@ -76,7 +82,7 @@ def run(
     """Trains arm ``name`` and measures its figures on ``tested`` samples of each kind, the same in every run."""
     arm, place = experiment.arms[name], folder / "run"
     shutil.rmtree(place, ignore_errors=True)
-    model = load(train(recipe(arm, folder, seed, steps, samples), place, console=Console(quiet=True)))
+    model = load(train(recipe(arm, folder, seed, steps, samples), place, teach=teach, console=Console(quiet=True)))
     figures: dict[str, float | None] = {}
     baseline: dict[str, float | None] = {}
     for figure in experiment.figures:
@@ -101,8 +107,10 @@ class Costed:
         trained = apply_parts(self.model, self.stage)
         self.optimizer = build_optimizer(trained, self.stage.optim, embedding_ids(self.model))
         specs = [SourceSpec(s.path, s.weight, self.stage.augment, s.name) for s in self.stage.mixture]
-        listen = self.stage.listen.weight > 0
-        data = TrainingData(specs, processor, row_tokens=2048, rows=self.stage.rows, packing=False, listen=listen)
+        taught = teach(self.stage)
+        self.objectives = taught.objectives(self.stage.steps)
+        rows, annotate = self.stage.rows, taught.annotate(processor)
+        data = TrainingData(specs, processor, row_tokens=2048, rows=rows, packing=False, annotate=annotate)
         batches = data.batches()
         self.batches = [next(batches) for _ in range(TURNS)]
         batches.close()  # type: ignore[attr-defined]
@@ -114,15 +122,7 @@ class Costed:
     def update(self, turn: int) -> float:
         """Processor seconds of one update, its samples already decoded."""
         before = time.process_time()
-        stage = self.stage
-        backward(
-            self.model,
-            [self.batches[turn]],
-            precision=self.precision,
-            near=stage.near,
-            balance=stage.balance,
-            listen=stage.listen.weight,
-        )
+        backward(self.model, [self.batches[turn]], self.objectives, precision=self.precision)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return time.process_time() - before

@@ -62,7 +62,8 @@ def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
     clips = [clip(rng.integers(2, 9, int(rng.integers(1, 5))) * 100, i) for i in range(4)]
     lengths = np.array([len(c.audios[0].source[0]) for c in clips])
     words = np.array([len(c.answer.parts[0].words) for c in clips])
-    plan = draw_clip(EVERYTHING, rng, 1, lengths, words, np.arange(4), RATE, progress=float(rng.uniform(0, 1.5)))
+    augment = EVERYTHING.model_copy(update={"cut_words": rng.choice([None, 0.0, 1.5])})
+    plan = draw_clip(augment, rng, 1, lengths, words, np.arange(4), RATE)
     made = make_clip(plan, RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
     wave, rate = made.audios[0].source
     words = made.answer.parts[0].words
@@ -158,9 +159,9 @@ def test_samples_are_joined_only_where_the_prompt_is_the_same():
     assert join_key(Conversation(two.messages * 2)) is None
 
 
-def draws(seed, augment, **options):
+def draws(seed, augment):
     lengths, words = np.full(50, 2 * RATE), np.full(50, 4)
-    return draw_clip(augment, np.random.default_rng(seed), 0, lengths, words, np.arange(50), RATE, **options)
+    return draw_clip(augment, np.random.default_rng(seed), 0, lengths, words, np.arange(50), RATE)
 
 
 def test_a_plan_is_the_same_when_drawn_again_and_no_longer_than_allowed():
@@ -171,14 +172,12 @@ def test_a_plan_is_the_same_when_drawn_again_and_no_longer_than_allowed():
         assert sum(t.samples for t in first.takes) <= 9 * RATE
 
 
-def test_clips_ease_in_from_single_words():
-    augment = EVERYTHING.model_copy(update={"cut": 0.0, "join": 0.9})
-    start = [draws(seed, augment, progress=0.0) for seed in range(30)]
-    assert all(len(plan.takes) == 1 and plan.takes[0].share == 0.25 for plan in start)
-    middle, end = ([draws(seed, augment, progress=p) for seed in range(30)] for p in (0.5, 1.0))
-    assert all(t.share == 1.0 for plan in end for t in plan.takes)
-    heard = [np.mean([plan.samples for plan in plans]) for plans in (start, middle, end)]
-    assert heard[0] < heard[1] < heard[2]
+def test_a_cut_clip_has_no_more_words_than_asked_for():
+    augment = EVERYTHING.model_copy(update={"cut": 1.0, "join": 0.0})
+    for limit, most in ((0, 1), (0.5, 2), (1, 2), (2.5, 4)):
+        plans = [draws(seed, augment.model_copy(update={"cut_words": limit})) for seed in range(60)]
+        assert max(plan.takes[0].share for plan in plans) == most / 4
+        assert min(plan.takes[0].share for plan in plans) == 1 / 4
 
 
 def test_noise_has_the_level_asked_for():

@@ -1,16 +1,14 @@
 """Micro-steps: the same whatever made them, complete, and clear about samples that are wrong."""
 
 import json
-from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 
-from training_world import RATE, picture, speech, text, tiny_spec, write
-from weft.conversation import Conversation, Message, Text, WeftError, Words
+from training_world import asked_twice, picture, speech, text, tiny_spec, write
+from weft.conversation import WeftError
 from weft.data.augment import Augment
-from weft.data.listening import Looking, listening_labels, looking_labels
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training.build import build_model
 
@@ -114,7 +112,7 @@ def test_labels_counted_are_labels_learned(model_and_processor, files):
 def test_packed_and_padded_batches_give_the_same_loss(model_and_processor, files):
     model, processor = model_and_processor
     plain = data(files, processor)
-    encoded = [plain.encode(p).encoded for p in range(9)]
+    encoded = [plain.encode(p)[0] for p in range(9)]
     with torch.no_grad():
         packed = model(**processor.pack(encoded))
         padded = model(**processor.collate(encoded))
@@ -181,7 +179,7 @@ def test_a_sample_without_an_answer_is_named_or_left_out(files, processor, tmp_p
         data([path], processor)
 
 
-@pytest.mark.parametrize("augment", [Augment(), AUGMENT, Augment(converse=1.0, flip=True)])
+@pytest.mark.parametrize("augment", [Augment(), AUGMENT, Augment(flip=True)])
 def test_an_answer_that_is_not_to_be_learned_is_learned_in_no_batch(processor, tmp_path, augment):
     """Every second answer is marked, and has words that no other sample holds."""
     path = asked_twice(tmp_path / "pictures")
@@ -221,145 +219,3 @@ def test_lengths_are_measured_once(files, processor, tmp_path, monkeypatch):
     data(files, processor, lengths_dir=tmp_path)
     monkeypatch.setattr(type(processor), "length", lambda *_: pytest.fail("measured again"))
     data(files, processor, lengths_dir=tmp_path)
-
-
-def test_listening_labels_name_the_word_that_sounds(processor, files):
-    plain = data(files[:1], processor, Augment())
-    timed = next(p for p in range(9) if plain.conversation(p).answer.parts[0].__class__.__name__ == "Words")
-    conversation = plain.conversation(timed)
-    encoded = processor.encode(conversation)
-    told = listening_labels(conversation, encoded, processor)
-    heard = told.heard
-    (span,) = [s for s in encoded.spans if s.modality == "audio"]
-    assert len(heard) == span.length
-    wave = conversation.audios[0].source[0]
-    names = processor.tokenizer.convert_ids_to_tokens
-    for k, (token, sides) in enumerate(zip(heard, told.sides, strict=True)):
-        moment = (k + 0.5) * len(wave) / RATE / span.length
-        word = next((w for w in conversation.answer.parts[0].words if w.start <= moment < w.end), None)
-        if word is None:
-            assert token == processor.token_ids["audio_token_id"] and (sides == -100).all()
-        else:
-            assert token in processor.renderer.encode_text(word.text)
-            for side, time in zip(sides, (word.start, word.end), strict=True):
-                assert (
-                    "".join(names(side.tolist()))
-                    == f"<|t{int(time * 10 + 1e-6) / 10:.1f}|><|f{round(time * 100) % 10}|>"
-                )
-
-
-def test_words_in_several_parts_of_an_answer_all_sound(processor, files):
-    plain = data(files[:1], processor, augment=Augment())
-    timed = (plain.conversation(i) for i in range(12))
-    whole = next(c for c in timed if isinstance(c.answer.parts[0], Words) and len(c.answer.parts[0].words) > 1)
-    (part,) = whole.answer.parts
-    halves = (Words(part.words[:1], 0), Text(" then "), Words(part.words[1:], 0))
-    split = replace(whole, messages=(whole.messages[0], Message("assistant", halves)))
-    one, other = (listening_labels(c, processor.encode(c), processor) for c in (whole, split))
-    assert (one.heard == other.heard).all() and (one.sides == other.sides).all()
-
-
-def test_media_teach_nothing_of_an_answer_that_is_not_to_be_learned(processor, files):
-    for file, labels, told in ((files[0], listening_labels, "heard"), (files[1], looking_labels, "seen")):
-        plain = data([file], processor, augment=Augment())
-        for conversation in map(plain.conversation, range(8)):
-            answer = replace(conversation.answer, learn=False)
-            marked = replace(conversation, messages=(*conversation.messages[:-1], answer))
-            assert (getattr(labels(marked, processor.encode(marked), processor), told) == -100).all()
-
-
-def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
-    conversation = data(files[1:2], processor, Augment()).conversation(0)
-    looking = looking_labels(conversation, processor.encode(conversation), processor)
-    rows, columns = processor.images.token_grid
-    ((left, top, right, bottom),) = conversation.answer.parts[0].boxes
-    label = processor.renderer.encode_text("the red box")
-    assert [n[n >= 0].tolist() for n in looking.names] == [[processor.token_ids["image_token_id"]], label]
-    assert looking.among.all() and len(looking.seen) == rows * columns
-    middle = int((top + bottom) / 2 * rows) * columns + int((left + right) / 2 * columns)
-    scale = [processor.renderer.token_id(f"<|p{k}|>") for k in range(processor.dialect.switches.box_bins)]
-    for k, (name, sides) in enumerate(zip(looking.seen, looking.sides, strict=True)):
-        steps = [scale.index(token) / (len(scale) - 1) if token >= 0 else None for token in sides[:, 0]]
-        assert steps == (pytest.approx([left, top, right, bottom], abs=0.5 / len(scale)) if name else [None] * 4)
-        x, y = (k % columns + 0.5) / columns, (k // columns + 0.5) / rows
-        assert name == (left <= x < right and top <= y < bottom or k == middle)
-
-
-def test_a_picture_only_tells_of_what_its_sample_asks_for(processor, files):
-    plain = data(files[1:2], processor, Augment())
-    parts = []
-    for position, label in enumerate(("the red box", "the blue box", "the red box")):
-        conversation = plain.conversation(position)
-        question, answer = conversation.messages
-        box = replace(answer.parts[0], label=label)
-        told = Conversation((question, replace(answer, parts=(box,))))
-        parts.append(looking_labels(told, processor.encode(told), processor))
-    question = Conversation((conversation.messages[0], Message("assistant", (Text("two"),))))
-    parts.append(looking_labels(question, processor.encode(question), processor))  # tells of nothing
-    joined = Looking.join(parts)
-    assert (joined.seen[-len(parts[0].seen) :] == -100).all() and not joined.among[-1].any()
-    one = len(parts[0].seen)
-    assert len(joined.names) == 3 and joined.among[: 3 * one].sum(1).tolist() == [2] * 3 * one
-    assert (joined.among[:one] == joined.among[2 * one : 3 * one]).all() and not (
-        joined.among[0] == joined.among[one]
-    ).all()
-    assert set(joined.seen[one : 2 * one]) == {0, 2} and set(joined.seen[:one]) == {0, 1}
-
-
-def test_labels_stand_for_every_embedding_of_sound_and_sight(model_and_processor, files):
-    model, processor = model_and_processor
-    batch = next(
-        b for b in data(files, processor, listen=True).batches() if {"pixel_values", "input_features"} <= set(b.inputs)
-    )
-    with torch.no_grad():
-        views = model.embed_images(batch.inputs["pixel_values"])
-        sounds = model.embed_audio(batch.inputs["input_features"], batch.inputs["feature_lengths"])
-    assert len(batch.heard) == len(sounds) and (batch.heard >= 0).any()
-    assert len(batch.seen) == len(batch.among) == len(views) and (batch.seen > 0).any()
-    assert (
-        len(batch.heard_sides) == len(sounds) and ((batch.heard_sides >= 0).any(-1).any(-1) <= (batch.heard >= 0)).all()
-    )
-    assert ((batch.seen_sides >= 0).all(-1).all(-1) == (batch.seen > 0)).all()
-
-
-def asked_twice(folder, samples=6):
-    """Pictures with a box question, a count and a colour each."""
-    path = write(folder, samples, (picture,))
-    lines = []
-    for line in map(json.loads, path.read_text().splitlines()):
-        lines.append(line)
-        for text_, answer in (("how many boxes?", "1"), ("which colour?", "red")):
-            question = [line["messages"][0]["content"][0], {"type": "text", "text": text_}]
-            messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            lines.append({"id": line["id"] + text_, "messages": messages})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
-def test_questions_about_one_picture_become_one_conversation_about_it(processor, tmp_path):
-    path = asked_twice(tmp_path / "pictures")
-    alone = data([path], processor, Augment())
-    together = data([path], processor, Augment(converse=1.0))
-    for position in range(18):
-        one, joined = alone.conversation(position), together.conversation(position)
-        assert len(joined.images) == 1 and len(joined.messages) == 6
-        assert joined.messages[:2] == one.messages or joined.messages[1] == one.messages[1]
-        answers = {str(m.parts[0]) for m in joined.messages if m.role == "assistant"}
-        assert len(answers) == 3  # the picture's own three, each once
-        encoded = together.encode(position).encoded
-        assert len(encoded.images) == 1 and 0 < len(encoded) <= together.length(position)
-    assert {len(data([path], processor, Augment(converse=0.5)).conversation(p).messages) for p in range(18)} == {
-        2,
-        4,
-        6,
-    }
-    batch = next(together.batches())
-    assert len(batch.answers) == 3 * len(batch.samples) and min(batch.answers) > 0
-
-
-def test_a_conversation_is_never_longer_than_a_row(processor, tmp_path):
-    path = asked_twice(tmp_path / "pictures")
-    longest = int(data([path], processor, Augment()).lengths[0].tokens.max())
-    bounded = data([path], processor, Augment(converse=1.0), row_tokens=longest + 3)
-    assert all(bounded.length(p) <= longest + 3 and len(bounded.encode(p).encoded) <= longest + 3 for p in range(18))
-    assert {len(bounded.conversation(p).messages) for p in range(18)} == {2}

@@ -16,8 +16,9 @@ from tiny_model import tiny as tiny_chat
 from training_world import picture, speech, text, tiny_recipe, write
 from weft.models import attention
 from weft.models.attention import TESTED_FAMILIES
+from weft.teaching import teach
 from weft.training.ranks import Ranks
-from weft.training.recipe import Evaluation, Listen, Lora, PartTraining
+from weft.training.recipe import Evaluation, Lora, PartTraining
 from weft.training.run import train
 
 LENGTHS = (9, 1, 14, 3)
@@ -115,7 +116,7 @@ LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connecto
 @pytest.mark.parametrize(
     "stage",
     [
-        {"listen": Listen(weight=1.0, first=2, guide=1.0), "near": 0.5, "balance": 0.5, "accumulate": 2},
+        {"lessons": {"listen": {"weight": 1, "first": 2, "guide": 1}, "near": 0.5, "balance": 0.5}, "accumulate": 2},
         {"packing": False, "rows": 3},
         {"parts": LORA, "checkpoint_activations": True},
     ],
@@ -128,15 +129,15 @@ def test_training(stage, gpu, tmp_path, monkeypatch):
     there, here = tmp_path / "there", tmp_path / "here"
     for run, device in ((there, gpu), (here, "cpu")):
         on(device, monkeypatch)
-        train(recipe, run)
+        train(recipe, run, teach=teach)
     wanted = steps(here)
-    assert len(wanted) == 4 and ("guide" in wanted[-1]) == ("listen" in stage)
+    assert len(wanted) == 4 and ("guide" in wanted[-1]) == ("lessons" in stage)
     assert alike(steps(there), wanted)
 
     on(gpu, monkeypatch)
     shutil.rmtree(there / "final")
     shutil.rmtree(there / "checkpoints" / "step-00000004")
-    train(None, there, resume=True)
+    train(None, there, resume=True, teach=teach)
     assert alike(steps(there), wanted)
 
 

@@ -238,3 +238,11 @@ def test_a_layer_hands_on_who_watches_its_attention(family):
     assert len(seen) == len(layers) == 2
     for query, key, scaling in seen:
         assert query.shape[2] == key.shape[2] == 7 and scaling == pytest.approx(query.shape[-1] ** -0.5)
+
+
+def test_padded_rows_in_training_ask_the_device_nothing():
+    """On the meta device there are no numbers, so that whoever asks for one fails."""
+    model = tiny.model("llama").to("meta")
+    ids = torch.tensor([tiny.words(7), tiny.words(7, 1)])
+    mask = torch.ones_like(ids).to("meta")
+    assert model(input_ids=ids, attention_mask=mask, labels=ids).loss.requires_grad

@@ -123,8 +123,9 @@ def test_more_samples_take_more_steps():
 def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoint, tmp_path):
     data = [Source(path=str(write(tmp_path, 3, (text,))))]
     new, trained = (finetune_recipe(model, data).stages[0] for model in ("bundled", str(checkpoint)))
-    assert new.listen.weight > 0 and 0 < new.listen.first < new.steps
-    assert trained.listen.weight == 0
+    listen = new.lessons["listen"]
+    assert listen["weight"] > 0 and 0 < listen["first"] < new.steps
+    assert "listen" not in trained.lessons
 
 
 @pytest.mark.parametrize(("languages", "usual"), [(("en", "en"), "en"), (("en", "de"), None), ((None, None), None)])

@@ -17,14 +17,16 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.export import save_model
-from weft.training.recipe import Listen, Lora, ModelSpec, Optim, PartTraining, Recipe
+from weft.training.recipe import Lora, ModelSpec, Optim, PartTraining, Recipe
 from weft.training.run import train
 
 CHILD = """
 import hashlib, os, sys, torch
 from weft.conversation import WeftError
+from weft.teaching import teach
 from weft.training import run, stage
 from weft.training.endings import Interrupted
 from weft.training.run import train
@@ -52,7 +54,8 @@ def telling(model):
 
 run.merge_lora = telling
 try:
-    train(None if resume else Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2], resume=resume)
+    recipe = None if resume else Recipe.model_validate_json(open(sys.argv[1]).read())
+    train(recipe, sys.argv[2], resume=resume, teach=teach)
 except Interrupted as stop:
     print(stop)
     sys.exit(stop.status)
@@ -119,25 +122,26 @@ def alike(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Rows of one sample each: a rank's row is a picture, a clip or text alone."""
-    return write(tmp_path_factory.mktemp("samples"), 18, (speech, picture, text))
+    return write(tmp_path_factory.mktemp("samples"), 20, (speech, picture, speech, text))
 
 
 @pytest.mark.parametrize("kind", ["full", "lora", "listen"])
 def test_two_ranks_learn_what_one_does(files, tmp_path, kind):
-    stage = {"row_tokens": 96, "steps": 4, "balance": 0.5}
+    stage = {"row_tokens": 96, "steps": 4}
     if kind == "lora":
         lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
         stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
     if kind == "listen":
-        stage["listen"] = Listen(weight=1.0, first=2, guide=1.0)
+        stage["lessons"] = {"balance": 0.5, "listen": {"weight": 1.0, "first": 2, "guide": 1.0}}
     spec = tiny_spec(dropout=0.1)
-    one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", console=QUIET)
+    one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", teach=teach, console=QUIET)
     ended = together(2, tiny_recipe(files, spec, accumulate=1, **stage), tmp_path / "two")
     assert [status for status, _ in ended] == [0, 0], ended
     alike(one, tmp_path / "two" / "final")
     for ours, theirs in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
         assert ours["tokens"] == theirs["tokens"] and ours["labels"] == theirs["labels"]
-        for name in {"loss", "listen", "look", "grad_norm"} & set(ours):
+        assert ours.keys() == theirs.keys()
+        for name in {"loss", "listen", "look", "guide", "grad_norm"} & ours.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
 
 

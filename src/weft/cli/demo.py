@@ -81,20 +81,20 @@ def demo(
 
 def demo_recipe(data: Path, steps: int) -> Recipe:
     """The bundled model, everything trained, on one file."""
-    from weft.recipes.small import from_scratch
+    from weft.recipes.small import ALONE, from_nothing, from_scratch
     from weft.training.recipe import Source
 
     recipe = from_scratch("demo", (Source(path=str(data.absolute())),), steps)
     (stage,) = recipe.stages
-    alone = min(stage.listen.first, steps // 4)
     stage = stage.model_copy(
-        update={"name": "demo", "row_tokens": ROW_TOKENS, "listen": stage.listen.model_copy(update={"first": alone})}
+        update={"name": "demo", "row_tokens": ROW_TOKENS, "lessons": from_nothing(min(ALONE, steps // 4))}
     )
     return recipe.model_copy(update={"stages": (stage,), "checkpoint_every": 100})
 
 
 def _train(recipe: Recipe, run: Path, model: Path) -> None:
     """Trains, or goes on with a run that was stopped."""
+    from weft.cli.train import teacher
     from weft.training.endings import Interrupted
     from weft.training.folder import RunFolder
     from weft.training.run import train
@@ -103,7 +103,7 @@ def _train(recipe: Recipe, run: Path, model: Path) -> None:
     if run.exists() and not resume:
         shutil.rmtree(run)
     try:
-        train(recipe, run, resume=resume, out=model, console=err)
+        train(recipe, run, resume=resume, teach=teacher(recipe), out=model, console=err)
     except Interrupted as stop:
         err.print("Stopped; the same command goes on from here.", style="warn")
         raise typer.Exit(stop.status) from None

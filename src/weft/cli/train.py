@@ -13,6 +13,7 @@ from weft.cli.asking import MediaRoot
 from weft.conversation import WeftError
 
 if TYPE_CHECKING:
+    from weft.training.lessons import Teach
     from weft.training.recipe import Recipe
 
 # Before numpy is imported: the threads of its own matrix library spin beside torch's and make decoding cost three times
@@ -156,12 +157,24 @@ def _run(recipe: Recipe, run: Path, **options: Any) -> None:
     from weft.training.run import train
 
     try:
-        folder = train(recipe, run, evaluate=partial(_metrics, media_root=recipe.media_root), console=err, **options)
+        scorer = partial(_metrics, media_root=recipe.media_root)
+        folder = train(recipe, run, evaluate=scorer, teach=teacher(recipe), console=err, **options)
     except Interrupted as stop:
         err.print(str(stop), style="warn", soft_wrap=True)
         raise typer.Exit(stop.status) from None
     if talks():
         out.print(str(folder), soft_wrap=True)
+
+
+def teacher(recipe: Recipe) -> Teach | None:
+    """What teaches the lessons of the recipe's stages, where it has any and they are installed."""
+    if not any(given for stage in recipe.stages for given in (stage.lessons, *(s.lessons for s in stage.mixture))):
+        return None
+    try:
+        from weft.teaching import teach
+    except ImportError:
+        return None  # training says what is missing
+    return teach
 
 
 def _metrics(

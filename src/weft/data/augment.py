@@ -16,7 +16,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sente
 SIDES = re.compile(r"\b(left|right|west|east)", re.IGNORECASE)
 Corners = tuple[float, float, float, float]
 Move = Callable[[Corners], Corners]
-EASED_WORDS = 4  # while a run eases in, clips are cut to at most 1 word, growing to this and one more
 FADE = 0.005  # seconds over which a cut clip fades in and out, so that the cut is no click to learn from
 
 
@@ -45,7 +43,7 @@ class Augment(BaseModel):
     speed: float = Field(0.0, ge=0, lt=1)  # resampling factor between 1 / (1 + speed) and 1 + speed; times follow
     pad_seconds: float = Field(0.0, ge=0)  # up to this much silence before a clip, and after it, half of the time
     cut: float = Field(0.0, ge=0, le=1)  # chance that a clip with word times is cut to a random run of its words
-    ease: int = Field(0, ge=0)  # over this many samples of a run, clips grow from single words to what is said here
+    cut_words: float | None = Field(None, ge=0)  # such a run has at most so many words beside its first; None: any
     join: float = Field(0.0, ge=0, lt=1)  # chance of joining a clip with another of the same prompt, and again
     join_seconds: float = Field(10.0, gt=0)  # no joined clip is longer than this
     untimed: float = Field(0.0, ge=0, le=1)  # chance that a transcript with word times is asked for without them
@@ -56,7 +54,6 @@ class Augment(BaseModel):
     color: float = Field(0.0, ge=0, lt=1)  # brightness, contrast and saturation factors in 1 +- color
     shift: float = Field(0.0, ge=0, le=1)  # translation in fractions of the image
     scale: float = Field(0.0, ge=0, le=2)  # zoom factor between 1 / (1 + scale) and 1 + scale
-    converse: float = Field(0.0, ge=0, le=1)  # chance of going on with another question about the picture, and again
     flip: bool = False  # left-right, half of the time; never where text says left or right, or a clip might
 
 
@@ -138,12 +135,10 @@ def draw_clip(
     words: np.ndarray,
     partners: np.ndarray,
     rate: int,
-    progress: float = 1.0,
 ) -> ClipPlan:
     """A plan for one sample.
 
     ``lengths`` and ``words`` are clip samples and timed words by sample index, ``partners`` what may be joined with it.
-    At ``progress`` 0 (see ``Augment.ease``) clips are cut to one word and nothing is joined.
     """
 
     def take(i: int) -> Take:
@@ -152,17 +147,17 @@ def draw_clip(
         gain = float(rng.uniform(-1, 1) * augment.gain_db)
         run, share = None, 1.0
         count = int(words[i])
-        if rng.random() < 1 - (1 - augment.cut) * progress and count > 1:
+        if rng.random() < augment.cut and count > 1:
             first = int(rng.integers(count))
             last = int(rng.integers(first, count))
-            if progress < 1:
-                last = min(last, first + int(EASED_WORDS * progress + rng.random()))
+            if augment.cut_words is not None:  # a fraction is a chance of one more
+                last = min(last, first + int(augment.cut_words + rng.random()))
             run, share = (first, last), (last - first + 1) / count
         return Take(i, int(lengths[i]), speed, silence, gain, run, share)
 
     takes = [take(index)]
     total = takes[0].samples
-    while len(partners) and rng.random() < augment.join * progress:
+    while len(partners) and rng.random() < augment.join:
         other = take(int(partners[rng.integers(len(partners))]))
         if total + other.samples > augment.join_seconds * rate:
             break
@@ -279,24 +274,6 @@ def mask_features(features: Sequence[np.ndarray], augment: Augment, rng: np.rand
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures
-
-
-def asked_picture(conversation: Conversation) -> str | None:
-    """The file of the picture that a sample asks one question about; None where it is of another kind."""
-    if [m.role for m in conversation.messages] != ["user", "assistant"] or conversation.audios:
-        return None
-    sources = [image.source for image in conversation.images]
-    return str(sources[0]) if len(sources) == 1 and isinstance(sources[0], (str, Path)) else None
-
-
-def converse(conversations: Sequence[Conversation]) -> Conversation:
-    """Samples that ask about one picture as one conversation about it, which costs the picture once."""
-    first, *more = conversations
-    messages = list(first.messages)
-    for conversation in more:
-        for message in conversation.messages:
-            messages.append(replace(message, parts=tuple(p for p in message.parts if not isinstance(p, Image))))
-    return replace(first, messages=tuple(messages))
 
 
 def augment_images(conversation: Conversation, augment: Augment, rng: np.random.Generator) -> Conversation:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
-from weft.data.augment import asked_picture, join_key, spoken_part
+from weft.data.augment import join_key, spoken_part
 from weft.data.counts import end_problem, last_words
 from weft.data.learnable import nothing_to_learn
 from weft.data.source import JsonlSource
@@ -37,21 +37,12 @@ class Lengths:
     group: np.ndarray  # [n] int32
     words: np.ndarray  # [n] int32: timed words of the answer; 0 where there are none
     shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
-    picture: np.ndarray  # [n] int32: which picture one question is asked about; 0: a sample of another kind
-    picture_tokens: np.ndarray  # [n] int32 that picture takes of `tokens`
     problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
 
     def members(self) -> dict[int, np.ndarray]:
         """Samples of each joinable group."""
         usable = (self.tokens > 0) & (self.group > ALONE)
         return {int(g): np.flatnonzero(usable & (self.group == g)) for g in np.unique(self.group[usable])}
-
-    def asked_together(self) -> dict[int, np.ndarray]:
-        """Samples of each picture."""
-        usable = np.flatnonzero((self.tokens > 0) & (self.picture > 0))
-        usable = usable[np.argsort(self.picture[usable], kind="stable")]
-        edges = np.flatnonzero(np.diff(self.picture[usable])) + 1
-        return {int(self.picture[some[0]]): some for some in np.split(usable, edges) if len(some) > 1}
 
 
 def clip_tokens(processor: Any, samples: int) -> int:
@@ -111,9 +102,7 @@ def _measure(
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
     words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
-    picture, picture_tokens = np.zeros(n, np.int32), np.zeros(n, np.int32)
     groups: dict[str, tuple[int, int]] = {}
-    pictures: dict[str, int] = {}
     problems: list[str] = []
     for i in range(n):
         if progress and i % 1000 == 0:
@@ -129,9 +118,6 @@ def _measure(
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
             if conversation.audios:
                 _check_times(conversation, processor.audio.sample_rate)
-            if (file := asked_picture(conversation)) is not None:
-                picture[i] = pictures.setdefault(file, len(pictures) + 1)
-                picture_tokens[i] = slot_tokens(processor, "image", processor.image_tokens(file))
         except WeftError as error:
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
             if on_bad_sample == "fail":
@@ -139,7 +125,7 @@ def _measure(
                 raise WeftError(f"{problem}; {advice}") from None
             problems.append(problem)
             tokens[i] = 0
-    return Lengths(tokens, clips, in_clip, group, words, shared, picture, picture_tokens, tuple(problems))
+    return Lengths(tokens, clips, in_clip, group, words, shared, tuple(problems))
 
 
 def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,14 +25,11 @@ from weft.data.augment import (
     Take,
     augment_images,
     color_sound,
-    converse,
     draw_clip,
     make_clip,
     mask_features,
 )
-from weft.data.gaze import Gaze, gaze_labels
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.listening import Listening, Looking, listening_labels, looking_labels
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.source import JsonlSource
@@ -49,47 +46,29 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     tokens: int  # in the samples, media and text
     places: int  # token places the micro-step has: tokens / places is how full it is
-    answers: list[int]  # tokens of each answer, a run of labels
-    # Empty unless listening:
-    heard: torch.Tensor  # [X] a token for each embedding of sound, -100 where not known
-    heard_sides: torch.Tensor  # [X, 2, F] tokens of the start and end of the word there, on F scales; else -100
-    seen: torch.Tensor  # [X] for each embedding of a picture which of `names` it shows, -100 where not known
-    among: torch.Tensor  # bool [X, C] the names between which it is to tell
-    names: torch.Tensor  # [C, K] the tokens of each name, filled up with -1
-    seen_sides: torch.Tensor  # [X, 4, F] tokens of left, top, right and bottom of the box there, on F scales; else -100
-    gazes: list[Gaze]  # of each sample
-    starts: list[tuple[int, int]]  # row and first place of each sample
+    labels: int  # tokens that are learned
     samples: list[str]  # file:line of each
+    extra: Any = None  # what `Annotate.join` made of the samples, where the loader was handed one
     skipped: list[str] = field(default_factory=list)  # one sentence for each sample left out while decoding
 
-    @property
-    def labels(self) -> int:
-        """Tokens that are learned."""
-        return sum(self.answers)
 
-    @property
-    def listening(self) -> tuple[int, int]:
-        """Embeddings of sound that have a name, and sides that are known of them."""
-        return _known(self.heard, self.heard_sides)
+class Annotate(Protocol):
+    """What a loader can be handed, to ask of each sample what else is to be learned from it."""
 
-    @property
-    def looking(self) -> tuple[int, int]:
-        """Embeddings of pictures that have a name, and sides that are known of them."""
-        return _known(self.seen, self.seen_sides)
+    def __call__(self, conversation: Conversation, encoded: Any) -> Any:
+        """Of a sample as it is learned, its media decoded, and of what the processor made of it."""
 
-    def weight(self, balance: float = 0.0) -> float:
-        """What the batch's mean loss counts for, where a label of n in an answer counts n to the power of -balance."""
-        return sum(n ** (1 - balance) for n in self.answers if n)
+    def join(self, samples: Sequence[Any], starts: Sequence[tuple[int, int]]) -> Any:
+        """Those of a batch as one, picklable; ``starts`` are the row and the first place of each sample in it."""
 
 
-def _known(named_X: torch.Tensor, sides_XSF: torch.Tensor) -> tuple[int, int]:
-    return int((named_X >= 0).sum()), int((sides_XSF[..., 0] >= 0).sum()) if sides_XSF.numel() else 0
+class Company(Protocol):
+    """What a source can be given, to put other samples of it into one conversation with a sample."""
 
+    def pick(self, index: int, room: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Samples that join sample ``index`` in ``room`` tokens, and how many each adds at most."""
 
-def runs(mask: np.ndarray) -> list[int]:
-    """Lengths of the runs of True."""
-    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
-    return (edges[1::2] - edges[::2]).tolist()
+    def join(self, conversations: Sequence[Conversation]) -> Conversation: ...
 
 
 class MediaCache:
@@ -120,23 +99,15 @@ class MediaCache:
         self.__init__(state["max_bytes"])  # type: ignore[misc]
 
 
-@dataclass
-class Sensed:
-    """One sample, and where that was asked for what is heard and seen in it and where its answer looks."""
-
-    encoded: Any  # Encoded
-    heard: Listening | None = None
-    seen: Looking | None = None
-    gaze: Gaze | None = None
-
-
 @dataclass(frozen=True)
 class SourceSpec:
     path: str | Path
     weight: float = 1.0
-    augment: Augment = Augment()
+    augment: Augment | Callable[[int], Augment] = Augment()  # or what it is at a position of the stream
     name: str | None = None
     media_root: str | None = None  # the folder that media lie in, links followed; None: anywhere
+    # Made of the source, the tokens of its samples (0: left out) and the processor.
+    company: Callable[[JsonlSource, np.ndarray, Any], Company] | None = None
 
 
 class TrainingData:
@@ -157,8 +128,7 @@ class TrainingData:
         row_tokens: int,
         rows: int = 1,
         packing: bool = True,
-        listen: bool = False,
-        guide: bool = False,
+        annotate: Annotate | None = None,
         seed: int = 0,
         on_bad_sample: Literal["fail", "skip"] = "fail",
         rank: int = 0,
@@ -189,8 +159,11 @@ class TrainingData:
             for s in self.sources
         ]
         self.members = [lengths.members() for lengths in self.lengths]
-        self.together = [lengths.asked_together() for lengths in self.lengths]
-        self.listen, self.guide, self.in_order, self.first_row = listen, guide, in_order, first_row
+        self.company = [
+            spec.company(source, lengths.tokens, processor) if spec.company else None
+            for spec, source, lengths in zip(self.specs, self.sources, self.lengths, strict=True)
+        ]
+        self.annotate, self.in_order, self.first_row = annotate, in_order, first_row
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
         self.end = min(limit or total, total) if in_order else None
@@ -225,30 +198,18 @@ class TrainingData:
         number, index = self.pick(position)
         lengths = self.lengths[number]
         clip = self._clip_plan(position, number, index)
-        if clip is None or not lengths.tokens[index]:
-            return int(lengths.tokens[index]) + sum(
-                self._added(lengths, i) for i in self._more(position, number, index)
-            )
-        return self._planned_tokens(lengths, clip)
+        if clip is not None and lengths.tokens[index]:
+            return self._planned_tokens(lengths, clip)
+        return int(lengths.tokens[index]) + sum(added for _, added in self._more(position, number, index))
 
-    def _more(self, position: int, number: int, index: int) -> list[int]:
-        """Samples that ask more about the picture, in the same conversation."""
-        chance, lengths = self.specs[number].augment.converse, self.lengths[number]
-        others = self.together[number].get(int(lengths.picture[index])) if chance else None
-        if others is None or not lengths.tokens[index]:
-            return []
-        more: list[int] = []
-        rng, total = self._rng(position, 3), int(lengths.tokens[index])
-        for i in map(int, rng.permutation(others[others != index])):
-            total += self._added(lengths, i)
-            if rng.random() >= chance or total > self.row_tokens:
-                break
-            more.append(i)
-        return more
+    def _more(self, position: int, number: int, index: int) -> list[tuple[int, int]]:
+        """Samples that stand in the same conversation, and the tokens that they add."""
+        company = self.company[number] if self.lengths[number].tokens[index] else None
+        return company.pick(index, self.row_tokens, self._rng(position, 3)) if company else []
 
-    def _added(self, lengths: Lengths, index: int) -> int:
-        """Tokens, at most, that a sample's question and answer add to a conversation about its picture."""
-        return int(lengths.tokens[index] - lengths.picture_tokens[index])
+    def _augment(self, position: int, number: int) -> Augment:
+        given = self.specs[number].augment
+        return given if isinstance(given, Augment) else given(position)
 
     def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
         tokens = clip_tokens(self.processor, clip.samples) + int(lengths.shared[clip.takes[0].index])
@@ -260,16 +221,15 @@ class TrainingData:
 
     def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
         """How the clip is edited in time; None where it is not."""
-        augment, lengths = self.specs[number].augment, self.lengths[number]
-        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed or augment.ease):
+        augment, lengths = self._augment(position, number), self.lengths[number]
+        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed):
             return None
         group = int(lengths.group[index])
         if group == NOT_EDITABLE or not lengths.clip_samples[index]:
             return None
         partners = self.members[number].get(group, np.zeros(0, np.int64))
-        progress = min(1.0, position / augment.ease) if augment.ease else 1.0
         rng = self._rng(position, 0)
-        clip = draw_clip(augment, rng, index, lengths.clip_samples, lengths.words, partners, self.rate, progress)
+        clip = draw_clip(augment, rng, index, lengths.clip_samples, lengths.words, partners, self.rate)
         if self._planned_tokens(lengths, clip) > self.row_tokens:
             return ClipPlan((Take(index, int(lengths.clip_samples[index])),))
         return clip
@@ -280,11 +240,12 @@ class TrainingData:
     def conversation(self, position: int) -> Conversation:
         """The sample at a position with its media decoded and changed."""
         number, index = self.pick(position)
-        source, augment = self.sources[number], self.specs[number].augment
+        source, augment = self.sources[number], self._augment(position, number)
         clip = self._clip_plan(position, number, index)
         conversation = source[index]
-        if more := self._more(position, number, index):
-            conversation = converse([conversation, *(source[i] for i in more)])
+        company = self.company[number]
+        if company and (more := self._more(position, number, index)):
+            conversation = company.join([conversation, *(source[i] for i, _ in more)])
         if clip is not None:
             conversation = make_clip(clip, self.rate, source.__getitem__, self._wave)
         rng = self._rng(position, 1)
@@ -298,18 +259,14 @@ class TrainingData:
         messages = tuple(replace(m, parts=tuple(change(p) for p in m.parts)) for m in conversation.messages)
         return augment_images(replace(conversation, messages=messages), augment, rng)
 
-    def encode(self, position: int) -> Sensed:
-        """The sample at a position."""
+    def encode(self, position: int) -> tuple[Any, Any]:
+        """The sample at a position as the processor makes it (`Encoded`), and what `annotate` says of it."""
         conversation = self.conversation(position)
-        sensed = Sensed(encoded := self.processor.encode(conversation))
-        if self.listen:
-            sensed.heard = listening_labels(conversation, encoded, self.processor)
-            sensed.seen = looking_labels(conversation, encoded, self.processor)
-        if self.guide:
-            sensed.gaze = gaze_labels(conversation, encoded, self.processor)
-        augment = self.specs[self.pick(position)[0]].augment
+        encoded = self.processor.encode(conversation)
+        extra = self.annotate(conversation, encoded) if self.annotate else None
+        augment = self._augment(position, self.pick(position)[0])
         encoded.features = mask_features(encoded.features, augment, self._rng(position, 2))
-        return sensed
+        return encoded, extra
 
     def _wave(self, conversation: Conversation) -> np.ndarray:
         return self._load_audio(conversation.audios[0].source)
@@ -324,8 +281,7 @@ class TrainingData:
 
     def batch(self, step: int) -> dict[str, Any]:
         """Micro-step number ``step`` of this rank, as numpy (what travels between processes)."""
-        samples: list[Sensed] = []
-        where, skipped = [], []
+        samples, where, skipped = [], [], []
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
@@ -343,12 +299,11 @@ class TrainingData:
                         advice = "correct it, or leave such samples out with --on-bad-sample skip"
                         raise WeftError(f"{problem}; {advice}") from None
                     skipped.append(problem)
-        encoded = [s.encoded for s in samples]
-        sounds = Listening.join([s.heard for s in samples if s.heard is not None])
-        views = Looking.join([s.seen for s in samples if s.seen is not None])
+        encoded = [sample for sample, _ in samples]
         lengths = [len(e.input_ids) for e in encoded]
         tokens = sum(lengths)
         firsts = list(accumulate(lengths, initial=0))[:-1]
+        starts = [(0, first) if self.packing else (row, 0) for row, first in enumerate(firsts)]
         inputs: dict[str, Any] = {}
         if encoded:
             inputs = self.processor.pack(encoded) if self.packing else self.processor.collate(encoded)
@@ -357,15 +312,8 @@ class TrainingData:
             "inputs": {k: np.asarray(v) for k, v in inputs.items()},
             "tokens": tokens,
             "places": max(places, tokens),
-            "answers": [n for e in encoded for n in runs(e.loss_mask[1:])],
-            "heard": sounds.heard,
-            "heard_sides": sounds.sides,
-            "seen": views.seen,
-            "among": views.among,
-            "names": views.names,
-            "seen_sides": views.sides,
-            "gazes": [s.gaze for s in samples if s.gaze is not None],
-            "starts": [(0, first) if self.packing else (row, 0) for row, first in enumerate(firsts)],
+            "labels": sum(int(e.loss_mask[1:].sum()) for e in encoded),
+            "extra": self.annotate.join([extra for _, extra in samples], starts) if self.annotate else None,
             "samples": where,
             "skipped": skipped,
         }
@@ -385,9 +333,7 @@ class TrainingData:
                     raise WeftError(value["error"])
                 if self.end is not None and not value["samples"] and not value["skipped"]:
                     return
-                inputs = {k: torch.from_numpy(v) for k, v in value["inputs"].items()}
-                told = {k: torch.from_numpy(v) for k, v in value.items() if isinstance(v, np.ndarray)}
-                yield Batch(**{**value, **told, "inputs": inputs})
+                yield Batch(**{**value, "inputs": {k: torch.from_numpy(v) for k, v in value["inputs"].items()}})
         finally:
             close = getattr(iterator, "close", None)
             if close:

@@ -38,7 +38,7 @@ class Plain:
     ``loss``: an answer's, which the model is to write; ``learn`` false: of a message that is not to be learned, so that
     its tokens have no loss flag, and are the same tokens.
     ``apart=True`` keeps a piece from being joined with the one before it (systems that tokenise parts separately).
-    ``about`` is the spot in a medium that a piece tells of, for training (`data.gaze`); no token depends on it.
+    ``about`` is the spot in a medium that a piece tells of, for who teaches (`teaching.gaze`); no token depends on it.
     """
 
     text: str

@@ -128,6 +128,14 @@ def weft_attention(
     )
 
 
+def weft_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
+    """transformers' mask for SDPA. In training it is made without asking a GPU first whether a row is padded: the host
+    would wait for the answer."""
+    if torch.is_grad_enabled() and attention_mask is not None and attention_mask.device.type != "cpu":
+        kwargs["allow_is_causal_skip"] = False
+    return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
+
+
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -242,4 +250,4 @@ def _plain(
 
 
 AttentionInterface.register(NAME, weft_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, weft_mask)

@@ -21,6 +21,7 @@ from weft.dialects import Modality
 from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
+from weft.models.loss import sent
 from weft.models.splice import among, before_last_run, splice
 
 
@@ -32,6 +33,7 @@ class Senses:
     """
 
     config: Any
+    device: torch.device
     get_input_embeddings: Callable[..., Any]
 
     def build_senses(
@@ -109,12 +111,15 @@ class Senses:
         feature_lengths: torch.Tensor | None = None,
         segment_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Text embeddings with the media's at their placeholders, [B, L, W]."""
-        config = self.config
+        """Text embeddings with the media's at their placeholders, [B, L, W].
+
+        Ids may lie on the CPU beside a model on a GPU: then nobody waits for the GPU to count them.
+        """
+        config, device = self.config, self.device
         image_BL, audio_BL = among(input_ids, (config.image_token_id,)), among(input_ids, config.audio_ids)
         # A placeholder may lie beyond the table: an imported model's rows are all of real words.
         beyond_BL = (image_BL | audio_BL) & (input_ids >= config.text_config.vocab_size)
-        text_BLW = self.get_input_embeddings()(input_ids.masked_fill(beyond_BL, 0))
+        text_BLW = self.get_input_embeddings()(sent(input_ids.masked_fill(beyond_BL, 0), device))
         images_XW = sounds_XW = None
         if pixel_values is not None and len(pixel_values):
             images_XW = self.embed_images(pixel_values)
@@ -123,7 +128,7 @@ class Senses:
         mixed_BLW = splice(text_BLW, image_BL, images_XW, "image")
         mixed_BLW = splice(mixed_BLW, audio_BL, sounds_XW, "audio")
         if sounds_XW is not None and config.audio_section.last_clip_only:
-            unheard_BL = before_last_run(audio_BL, segment_lengths)
+            unheard_BL = sent(before_last_run(audio_BL, segment_lengths), device)
             mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
         nothing: list[torch.Tensor] = []
         if images_XW is None and "vision" in self.always_encode and self.image_kind is not None:

@@ -8,6 +8,7 @@ import torch
 
 from weft.conversation import WeftError
 from weft.dialects import Modality
+from weft.models.loss import sent
 
 
 def among(ids_BL: torch.Tensor, tokens: Iterable[int | None]) -> torch.Tensor:
@@ -35,7 +36,7 @@ def splice(
         )
     if media_XW is None or n_media == 0:
         return text_BLW
-    return text_BLW.masked_scatter(slots_BL[..., None], media_XW.to(text_BLW.dtype))
+    return text_BLW.masked_scatter(sent(slots_BL[..., None], text_BLW.device), media_XW.to(text_BLW.dtype))
 
 
 def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | None = None) -> torch.Tensor:

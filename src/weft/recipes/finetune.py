@@ -15,12 +15,11 @@ from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import model_spec
-from weft.recipes.small import BALANCE, BOTH, LISTEN, MIRRORED, NEAR
+from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
 from weft.training.build import build_model
 from weft.training.recipe import (
     PART_NAMES,
     Evaluation,
-    Listen,
     Lora,
     ModelSpec,
     Optim,
@@ -106,9 +105,7 @@ def finetune_recipe(
         parts=parts,
         mixture=tuple(data),
         augment=MIRRORED if spec.base is None else BOTH,
-        listen=LISTEN.model_copy(update={"first": min(LISTEN.first, steps // 10)}) if spec.base is None else Listen(),
-        balance=BALANCE if small else 0.0,
-        near=NEAR if small else 0.0,
+        lessons=from_nothing(min(ALONE, steps // 10)) if spec.base is None else LESSONS if small else {},
         row_tokens=1024 if small else 4096,
         evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
     )

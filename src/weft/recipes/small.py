@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from weft.data.augment import Augment
 from weft.recipes.bundled import bundled
-from weft.training.recipe import PART_NAMES, Listen, Optim, PartTraining, Recipe, Source, Stage
+from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
 
 # Changes that keep the meaning of any sample: boxes and word times follow.
 SOUND = Augment(
@@ -20,16 +22,21 @@ SOUND = Augment(
     freq_masks=2,
     freq_mask_bands=12,
 )
-# Where answers tell what is heard when or seen where, the encoders learn that first, alone, then beside the answers,
-# and the language model is told where to look while it writes.
-LISTEN = Listen(weight=1.0, first=300, guide=1.0)
-NEAR = 2.0  # hundredths of a side that a coordinate's bell is wide
-BALANCE = 0.5  # else the eight boxes of a detection drown a count
+ALONE = 300  # updates
 PICTURES = Augment(color=0.3, shift=0.15, scale=0.25)
 BOTH = Augment(**{**SOUND.model_dump(), **PICTURES.model_dump(include={"color", "shift", "scale"})})
 # A model that knows nothing of pictures learns places twice as well from mirrored ones too, and reads no letters yet.
-# It sees each more often where all that is asked about one stands in one conversation.
-MIRRORED = BOTH.model_copy(update={"flip": True, "converse": 0.75})
+MIRRORED = BOTH.model_copy(update={"flip": True})
+# Coordinates as bells two hundredths of a side wide, and answers weighed by the root of their length: else the eight
+# boxes of a detection drown a count.
+LESSONS: dict[str, Any] = {"balance": 0.5, "near": 2.0}
+
+
+def from_nothing(alone: int = ALONE) -> dict[str, Any]:
+    """Lessons of a model that knows nothing. Where answers tell what is heard when or seen where, its encoders learn
+    that first, ``alone``, then beside the answers, and the language model is told where to look while it writes. It
+    sees pictures more often where all that is asked about one stands in one conversation."""
+    return {**LESSONS, "listen": {"weight": 1.0, "first": alone, "guide": 1.0}, "converse": 0.75}
 
 
 def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Augment = MIRRORED) -> Recipe:
@@ -40,9 +47,7 @@ def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Au
         parts={part: PartTraining(train="full") for part in PART_NAMES},
         mixture=sources,
         augment=augment,
-        listen=LISTEN,
-        balance=BALANCE,
-        near=NEAR,
+        lessons=from_nothing(),
         row_tokens=1024,
     )
     return Recipe(name=name, model=bundled(), stages=(stage,))

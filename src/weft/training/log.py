@@ -88,10 +88,11 @@ class Log:
         """A sentence for the person who watches."""
         self.console.print(Text(text), soft_wrap=True)
 
-    def step(self, *, stage: str, step: int, last: int, **values: Any) -> None:
-        """A training step: recorded, and shown on the live line."""
-        self.write("step", stage=stage, step=step, **values)
-        self._recent.append(values)
+    def step(self, *, stage: str, step: int, last: int, losses: dict[str, float], **values: Any) -> None:
+        """A training step: recorded, and shown on the live line. ``losses`` by name: "loss", and what else is learned;
+        a loss of 0 says that nothing was learned for it."""
+        self.write("step", stage=stage, step=step, **losses, **values)
+        self._recent.append({**values, "losses": losses})
         line = self._line(stage, step, last)
         if self._live:
             self._live.update(line)
@@ -101,11 +102,11 @@ class Log:
 
     def _line(self, stage: str, step: int, last: int) -> Text:
         seconds = sum(r["seconds"] for r in self._recent)
-        learned = [r for r in self._recent if r["loss"] > 0]
-        name = "loss " if learned else "listening and looking "
-        learned = learned or [{**r, "loss": r.get("listen", 0.0) + r.get("look", 0.0)} for r in self._recent]
+        learned = [r for r in self._recent if r["losses"]["loss"] > 0]
+        names = ["loss"] if learned else [name for name in self._recent[-1]["losses"] if name != "loss"]
+        learned = learned or list(self._recent)
         labels = max(sum(r["labels"] for r in learned), 1)
-        loss = sum(r["loss"] * r["labels"] for r in learned) / labels
+        loss = sum(r["losses"].get(name, 0.0) * r["labels"] for r in learned for name in names) / labels
         speed = sum(r["tokens"] for r in self._recent) / max(seconds, 1e-9)
         padding = sum(r["padding"] for r in self._recent) / len(self._recent)
         left = (last - step) * seconds / len(self._recent)
@@ -113,7 +114,7 @@ class Log:
         line = Text()
         line.append(f"{stage} ", style="bold")
         line.append(f"{step:>{len(str(last))}}/{last}  ")
-        line.append(name, style="dim")
+        line.append(f"{' + '.join(names)} ", style="dim")
         line.append(f"{loss:.4f}  ", style="bold cyan")
         line.append(f"{speed:,.0f} ")
         line.append("tokens/s  padding ", style="dim")

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from weft.conversation import WeftError
 from weft.training import recipe
+from weft.training.old import path_now
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,9 +30,9 @@ def override(config: M, assignments: Iterable[str]) -> M:
             value: Any = json.loads(text)
         except ValueError:
             value = text
-        steps = path.strip().split(".")
+        path = path_now(path.strip())
         try:
-            config = type(config).model_validate(_set(config, steps, value, path.strip()))
+            config = type(config).model_validate(_set(config, path.split("."), value, path))
         except ValidationError as error:
             raise WeftError(f"--set {assignment}: {first_mistake(error)}") from None
     return config

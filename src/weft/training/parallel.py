@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -43,12 +42,13 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         yield bucket
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
-    """Scale the gradients to a norm of at most ``limit``; returns the norm they had."""
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
+    """Scale the gradients to a norm of at most ``limit``; returns the norm they had.
+
+    Where that is not finite they are spoilt: the update is not to be made.
+    """
     trained = [p for p in parameters if p.grad is not None]
-    if not trained:
-        return 0.0
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    if limit is not None and math.isfinite(float(norm)):
+    if limit is not None and trained:
         torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-    return float(norm)
+    return norm

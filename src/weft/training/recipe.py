@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from weft.data.augment import Augment
 from weft.models.config import Connector, DialectSection
+from weft.training import old
 
 PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
 PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
@@ -78,18 +79,7 @@ class Source(Frozen):
     weight: float = Field(1.0, gt=0)
     name: str | None = None  # None: the file's stem
     augment: Augment | None = None  # None: the stage's
-
-
-class Listen(Frozen):
-    """A loss on the media themselves, where word times or boxes are known: what the connector gives at a moment or a
-    place is to be the embedding of the word that sounds or is seen there, and to name that word's times or that box's
-    sides (`data.listening`, `training.sensing`). For encoders that start from nothing."""
-
-    weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
-    first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
-    # Weight of guided attention: while it writes a box or a timed word, half of the heads of two layers of the language
-    # model are to attend, of all media, to what is in that box or sounds in that word (`data.gaze`); 0: off.
-    guide: float = Field(0.0, ge=0)
+    lessons: dict[str, Any] | None = None  # of its own; None: the stage's
 
 
 class Evaluation(Frozen):
@@ -113,12 +103,11 @@ class Stage(Frozen):
     accumulate: int = Field(1, ge=1)
     packing: bool = True
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: answers; 0.5: between (square averaging)
-    # Coordinates and times: width, in steps of their finest scale, of the bell that stands for the right one; 0: none.
-    near: float = Field(0.0, ge=0)
-    listen: Listen = Listen()
+    lessons: dict[str, Any] = Field(default_factory=dict)  # beside answers, by name: see `lessons`
     checkpoint_activations: bool = False
     evaluation: Evaluation = Evaluation()
+
+    as_it_is_now = model_validator(mode="before")(old.stage_now)
 
 
 class Recipe(Frozen):

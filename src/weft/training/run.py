@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
 from weft.training.export import round_as_saved, save_adapter, save_model
 from weft.training.folder import RunFolder, alone_in, located
+from weft.training.lessons import Lessons, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import give_back_large_blocks
 from weft.training.parts import merge_lora
@@ -38,6 +39,7 @@ def train(
     *,
     resume: bool = False,
     evaluate: Evaluate | None = None,
+    teach: Teach | None = None,
     out: str | Path | None = None,
     adapter_only: bool = False,
     console: Console | None = None,
@@ -45,9 +47,9 @@ def train(
     """Train a recipe in ``run_dir``; returns the folder of the final model (``out``, or ``run_dir/final``).
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
-    ``evaluate`` scores generated answers during training where a stage names a metric. Raises `Interrupted` after
-    SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by torchrun, this is
-    one rank of several (`ranks`).
+    ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
+    lessons ask for. Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say
+    how to go on. Started by torchrun, this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
@@ -67,14 +69,16 @@ def train(
                     f"leaves its model in {folder.out}",
                     soft_wrap=True,
                 )
+            lessons = ranks.after_first(partial(lessons_of, folder.recipe, teach))
         else:
             if recipe is None:
                 raise WeftError("give a recipe")
             folder = RunFolder(path, recipe, out or path / "final", adapter_only)
+            lessons = ranks.after_first(partial(lessons_of, recipe, teach))
             ranks.lead(folder.check_free)
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
-        one = Run(folder, ranks, evaluate, console)
+        one = Run(folder, ranks, evaluate, console, lessons)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -96,8 +100,10 @@ class Run:
         ranks: Ranks = ALONE,
         evaluate: Evaluate | None = None,
         console: Console | None = None,
+        lessons: Sequence[Lessons] = (),
     ) -> None:
         self.folder, self.ranks, self.evaluate, self.console = folder, ranks, evaluate, console
+        self.lessons = lessons or lessons_of(folder.recipe, None)
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
@@ -117,7 +123,7 @@ class Run:
             ranks.lead(partial(cut_log, self.folder.log, at.step))
             telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
-                process = Process(self.folder, ranks, log, signals, self.evaluate, at)
+                process = Process(self.folder, ranks, log, signals, self.evaluate, self.lessons, at)
                 model, processor = build_model(self.folder.model_of(at.stage))
                 model.to(ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))

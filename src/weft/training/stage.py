@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -23,6 +23,7 @@ from weft.training import checkpoint as ckpt
 from weft.training import picture
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
+from weft.training.lessons import Lessons
 from weft.training.log import Log
 from weft.training.optim import (
     build_optimizer,
@@ -36,7 +37,7 @@ from weft.training.pace import Pace
 from weft.training.parallel import add_gradients, clip_gradients
 from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
-from weft.training.update import backward, batch_loss, mixed_seed
+from weft.training.update import backward, batch_loss, mixed_seed, read
 
 # evaluate(model, processor, data file, first samples only, "fail" or "skip") -> {"task.metric": value}; None: there is
 # no value yet, such as an error of word times where no word was right
@@ -72,6 +73,7 @@ class Process:
     log: Log
     signals: Signals
     evaluate: Evaluate | None
+    lessons: Sequence[Lessons]  # of each stage
     progress: Progress
 
 
@@ -91,6 +93,7 @@ class StageRun:
         self.folder, self.ranks, self.log, self.at = process.folder, process.ranks, process.log, process.progress
         self.recipe = self.folder.recipe
         self.stage = stage = self.recipe.stages[number]
+        self.lessons = process.lessons[number]
         self.lower = lower_is_better(stage.evaluation.metric or "loss")
         judged = stage.evaluation.data and self.folder.inside(stage.evaluation.data)
         # What a score of this stage is a score of.
@@ -151,14 +154,14 @@ class StageRun:
         specs = [
             SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name, recipe.media_root) for s in stage.mixture
         ]
+        processor = copy.deepcopy(self.processor)  # a tokenizer must not be used from two threads at once
         return TrainingData(
-            specs,
-            copy.deepcopy(self.processor),  # a tokenizer must not be used from two threads at once
+            self.lessons.sources(specs),
+            processor,
             row_tokens=stage.row_tokens,
             rows=stage.rows,
             packing=stage.packing,
-            listen=stage.listen.weight > 0,
-            guide=stage.listen.guide > 0,
+            annotate=self.lessons.annotate(processor),
             seed=mixed_seed(recipe.seed, self.number),
             on_bad_sample=recipe.on_bad_sample,
             rank=self.ranks.rank,
@@ -206,12 +209,8 @@ class StageRun:
         samples = sum(len(s) for s in self.data.sources) - len(problems)
         at = f", going on at step {self.at.step}" if self.at.step else ""
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
-        listen = self.stage.listen
-        if listen.weight and listen.first >= self.stage.steps and not self.stage.minutes:
-            self.log.say(
-                f"  its {self.planned:,} updates only listen and look, and learn no answers: fewer do with "
-                f"--set stages.{self.number}.listen.first=N, {listen.first:,} now"
-            )
+        for note in () if self.stage.minutes else self.lessons.notes(self.planned):
+            self.log.say(f"  {note}")
 
     # ----------------------------------------------------------------------------------------------- one update
 
@@ -228,32 +227,34 @@ class StageRun:
             raise Agreed(self.ranks.gathered(problem)[0])
         return micro
 
-    def _update(self, micro: list[Batch]) -> dict[str, float]:
+    def _update(self, micro: list[Batch]) -> dict[str, Any]:
         stage, recipe = self.stage, self.recipe
         rate = learning_rate(self.at.done, self.planned, stage.optim)
         losses = backward(
             self.model,
             micro,
+            self.lessons.objectives(self.at.done),
             precision=recipe.precision,
-            label_smoothing=stage.label_smoothing,
-            near=stage.near,
-            balance=stage.balance,
-            listen=stage.listen.weight,
-            guide=stage.listen.guide,
-            answer=self.at.done >= stage.listen.first,
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
         )
-        if not all(map(math.isfinite, losses.values())):
-            self._not_finite("loss", micro)
         add_gradients(self.parameters.values(), self.ranks)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
-        if not math.isfinite(norm):
+        *shares, grad_norm = read({**losses, "grad_norm": norm}).values()
+        *summed, labels = self.ranks.total([*shares, sum(b.labels for b in micro)])
+        if not all(map(math.isfinite, summed)):
+            self._not_finite("loss", micro)
+        if not math.isfinite(grad_norm):
             self._not_finite("gradient", micro)
         set_rate(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {**losses, "grad_norm": norm, "lr": rate, "labels": self.ranks.total([sum(b.labels for b in micro)])[0]}
+        return {
+            "losses": {name: round(loss, 6) for name, loss in zip(losses, summed, strict=True)},
+            "lr": float(f"{rate:.6g}"),
+            "grad_norm": round(grad_norm, 5),
+            "labels": int(labels),
+        }
 
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -266,7 +267,7 @@ class StageRun:
             f" (--set stages.{self.number}.optim.lr=...) or train in float32 (--set precision=float32)"
         )
 
-    def _record(self, micro: list[Batch], numbers: dict[str, float], seconds: float, waited: float) -> None:
+    def _record(self, micro: list[Batch], numbers: dict[str, Any], seconds: float, waited: float) -> None:
         problems = [problem for b in micro for problem in b.skipped]
         counts = [sum(b.places for b in micro), sum(b.tokens for b in micro), len(problems)]
         places, tokens, skipped = map(int, self.ranks.total(counts))
@@ -277,12 +278,8 @@ class StageRun:
             stage=self.stage.name,
             step=self.at.step,
             last=self.at.step + self.planned - self.at.done,
-            loss=round(numbers["loss"], 6),
-            **{name: round(numbers[name], 6) for name in ("listen", "look", "guide") if name in numbers},
-            lr=float(f"{numbers['lr']:.6g}"),
-            grad_norm=round(numbers["grad_norm"], 5),
+            **numbers,
             tokens=tokens,
-            labels=int(numbers["labels"]),
             padding=round(1 - tokens / max(places, 1), 4),
             seconds=round(seconds, 4),
             waited=round(waited, 4),  # of these, for data

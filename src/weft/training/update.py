@@ -1,28 +1,26 @@
-"""The gradient of one update, summed over micro-steps so that their grouping is immaterial."""
+"""The gradient of one update, summed over micro-steps so that their grouping is immaterial.
+
+What is learned is a list of objectives, of which the plain one is `NextTokens`. The host does not wait for the device
+until `read` is asked for what an update came to.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, Literal
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 
 from weft.data.loader import Batch
-from weft.models.loss import sent
+from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.training.ranks import ALONE, Ranks
-from weft.training.sensing import (
-    answers_loss,
-    attention_watched,
-    embeddings_given,
-    guiding_loss,
-    listening_loss,
-    looking_loss,
-)
 
 Precision = Literal["float32", "bfloat16"]
+COUNTED = ("input_ids", "segment_lengths")  # stay on the CPU, where the model counts them without a wait
 
 
 def mixed_seed(*numbers: int) -> int:
@@ -30,91 +28,118 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
+class MicroStep:
+    """A batch on its way through the model; what objectives ask for is computed once."""
+
+    def __init__(self, model: Any, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+        device = next(model.parameters()).device
+        self.inputs = {k: v if k in COUNTED else sent(v, device) for k, v in batch.inputs.items() if k != "labels"}
+
+    @cached_property
+    def hidden_BLD(self) -> torch.Tensor:
+        """The language model's last hidden states."""
+        return self.model.last_hidden(**self.inputs)
+
+
+class Objective(Protocol):
+    """Something to learn: a loss that is a mean over all that it counts in an update, on all ranks."""
+
+    @property
+    def name(self) -> str:
+        """In the log; that of the first objective is "loss"."""
+
+    @property
+    def weight(self) -> float: ...
+
+    def counts(self, batch: Batch) -> Sequence[float]:
+        """How much there is to learn in a batch; where all are 0 it is not asked for its loss."""
+
+    def watching(self, model: Any) -> AbstractContextManager[Any]:
+        """Open while the model works on a batch; gives what `loss` is to have of that."""
+
+    def loss(self, step: MicroStep, watched: Any, among: Sequence[float]) -> torch.Tensor:
+        """A batch's share of the mean over ``among``, the `counts` of the whole update."""
+
+
+@dataclass(frozen=True)
+class NextTokens:
+    """Cross-entropy of the next token, a mean over labels."""
+
+    label_smoothing: float = 0.0
+    name: ClassVar = "loss"
+    weight: ClassVar = 1.0
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        return (batch.labels,)
+
+    def watching(self, model: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def loss(self, step: MicroStep, watched: None, among: Sequence[float]) -> torch.Tensor:
+        batch, model = step.batch, step.model
+        places_N, targets_N = next_tokens(batch.inputs["labels"], batch.inputs.get("segment_lengths"))
+        loss, vocabulary = cross_entropy(model.logits, self.label_smoothing), model.config.text_config.vocab_size
+        total = loss_at(places_N, step.hidden_BLD, loss, vocabulary, targets_N)
+        return total / len(places_N) * (batch.labels / among[0])
+
+
 def batch_loss(model: Any, batch: Batch, precision: Precision) -> torch.Tensor:
-    """Mean loss over a micro-step's labels."""
+    """Mean loss over the labels of a batch that has some."""
     with _autocast(model, precision):
-        return model(**_inputs(model, batch), use_cache=False).loss
+        return NextTokens().loss(MicroStep(model, batch), None, (batch.labels,))
 
 
 def backward(
     model: Any,
     micro: Sequence[Batch],
+    objectives: Sequence[Objective] = (NextTokens(),),
     *,
     precision: Precision,
-    label_smoothing: float = 0.0,
-    balance: float = 0.0,
-    near: float = 0.0,
-    listen: float = 0.0,
-    guide: float = 0.0,
-    answer: bool = True,
     seed: Sequence[int] = (0,),
     ranks: Ranks = ALONE,
-) -> dict[str, float]:
-    """Add the gradient of the mean loss over all labels of the micro-steps; returns the loss(es), by name.
+) -> dict[str, torch.Tensor]:
+    """Add the gradient of the objectives over the micro-steps; returns this rank's share of each loss, by name.
 
-    Each micro-step counts by its labels, so one batch, the same in parts, and the same packed give one gradient.
-    ``balance`` and ``near`` are of the loss, see `sensing.answers_loss`.
-    ``listen`` weighs the losses on the media themselves, each a mean of its own ("listen" of sound, "look" of
-    pictures); without ``answer`` a micro-step that has one learns nothing else. ``guide`` weighs the loss on where
-    answers look ("guide"). Dropout is drawn from ``seed`` and the
-    micro-step's place: nothing of torch's generator need be saved to resume. Ends early, gradient unfinished, where a
-    loss is not finite. Losses are sums over the ``ranks``; gradients are this rank's share. A micro-step that reaches
+    Each micro-step counts by what it has to learn, so one batch, the same in parts, and the same packed give one
+    gradient. Objectives that have nothing to learn on any rank are left out, but for the first. Dropout is drawn from
+    ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume. A micro-step that reaches
     no trained weight (text only, while an encoder trains) adds nothing.
     """
-    heard = [b.listening if listen else (0, 0) for b in micro]
-    seen = [b.looking if listen else (0, 0) for b in micro]
-    answers = [answer or not (h[0] or s[0]) for h, s in zip(heard, seen, strict=True)]
-    own = sum(b.weight(balance) for b, wanted in zip(micro, answers, strict=True) if wanted)
-    guided = [
-        sum(len(gaze.tokens) for gaze in b.gazes) if guide and wanted else 0
-        for b, wanted in zip(micro, answers, strict=True)
-    ]
-    known = [sum(column) for pairs in (heard, seen) for column in zip(*pairs, strict=True)]
-    whole, all_guided, *known = ranks.total([own, sum(guided), *known])
-    all_heard, all_seen = (int(known[0]), int(known[1])), (int(known[2]), int(known[3]))
-    named = zip(("listen", "look", "guide"), (all_heard[0], all_seen[0], all_guided), strict=True)
-    totals = {"loss": 0.0} | {name: 0.0 for name, count in named if count}
-    weights = {"loss": 1.0, "listen": listen, "look": listen, "guide": guide}
+    counts = [[tuple(objective.counts(batch)) for batch in micro] for objective in objectives]
+    own = [[sum(column) for column in zip(*each, strict=True)] for each in counts]
+    whole = iter(ranks.total([count for each in own for count in each]))
+    among = [[next(whole) for _ in each] for each in own]
+    losses: list[list[torch.Tensor]] = [[] for _ in objectives]
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, ranks.place(place)))
-        parts: dict[str, torch.Tensor] = {}
-        watching: Any = attention_watched(model) if guided[place] else nullcontext([])
-        with embeddings_given(model) as sensed, watching as watched, _autocast(model, precision):
-            inputs = _inputs(model, batch)
-            if answers[place] and batch.labels:
-                hidden_BLD = model.last_hidden(**{k: v for k, v in inputs.items() if k != "labels"})
-                loss = answers_loss(model, hidden_BLD, batch, label_smoothing, near, balance)
-                parts["loss"] = loss * (batch.weight(balance) / whole)
-            elif not answers[place]:
-                if heard[place][0]:
-                    model.embed_audio(inputs["input_features"], inputs.get("feature_lengths"))
-                if seen[place][0]:
-                    model.embed_images(inputs["pixel_values"])
-            if guided[place]:
-                parts["guide"] = guiding_loss(watched, batch.gazes, batch.starts) * (guided[place] / all_guided)
-            if heard[place][0]:
-                sounds_XW = torch.cat(sensed["audio_connector"])
-                parts["listen"] = listening_loss(model, sounds_XW, batch, near, all_heard)
-            if seen[place][0]:
-                views_XW = torch.cat(sensed["vision_connector"])
-                parts["look"] = looking_loss(model, views_XW, batch, near, all_seen)
-        for name, value in parts.items():
-            totals[name] += float(value.detach())
-        if not all(map(math.isfinite, totals.values())):
-            break
-        weighted = [weights[name] * value for name, value in parts.items()]
-        total = torch.stack(weighted).sum() if weighted else None
-        if total is not None and total.requires_grad:
+        asked = [number for number, each in enumerate(counts) if any(each[place])]
+        with ExitStack() as stack:
+            watched = [stack.enter_context(objectives[number].watching(model)) for number in asked]
+            stack.enter_context(_autocast(model, precision))
+            step, weighted = MicroStep(model, batch), []
+            for number, seen in zip(asked, watched, strict=True):
+                loss = objectives[number].loss(step, seen, among[number])
+                losses[number].append(loss.detach())
+                weighted.append(objectives[number].weight * loss)
+        if weighted and (total := torch.stack(weighted).sum()).requires_grad:
             total.backward()
-    return dict(zip(totals, ranks.total(list(totals.values())), strict=True))
+    nothing = next(model.parameters()).new_zeros((), dtype=torch.float64)
+    return {
+        objective.name: torch.stack([loss.double() for loss in found]).sum() if found else nothing
+        for number, (objective, found) in enumerate(zip(objectives, losses, strict=True))
+        if number == 0 or any(among[number])
+    }
 
 
-def _inputs(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """On the model's device, but for the lengths of packed samples, which are read on the CPU."""
-    device = next(model.parameters()).device
-    return {k: v if k == "segment_lengths" else sent(v, device) for k, v in batch.inputs.items()}
-
-
-def _autocast(model: Any, precision: Precision) -> torch.autocast:
+def _autocast(model: Any, precision: Precision) -> AbstractContextManager[Any]:
     device = next(model.parameters()).device.type
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+    return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def read(numbers: dict[str, torch.Tensor]) -> dict[str, float]:
+    """What lies on the device, waited for once."""
+    device = next(iter(numbers.values())).device
+    return dict(
+        zip(numbers, torch.stack([n.to(device, torch.float64) for n in numbers.values()]).tolist(), strict=True)
+    )

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import teaching_kit
 import torch
 
 from training_world import RATE, picture, speech, text, tiny_spec, write
 from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
-from weft.data.gaze import gaze_labels
 from weft.data.loader import SourceSpec, TrainingData
+from weft.teaching.gaze import gaze_labels
 from weft.training.build import build_model
 
 
@@ -85,13 +86,11 @@ def test_what_tells_of_no_spot_looks_nowhere(processor, files):
 
 def test_a_batch_knows_where_its_samples_begin(processor, files):
     for packing in (True, False):
-        data = TrainingData(
-            [SourceSpec(f) for f in files], processor, row_tokens=300, rows=2, packing=packing, guide=True
-        )
-        batch = next(b for b in data.batches() if sum(len(g.tokens) for g in b.gazes) > 4)
-        assert len(batch.gazes) == len(batch.starts) == len(batch.samples)
+        data = teaching_kit.data(files, processor, rows=2, packing=packing, lessons={"listen": {"guide": 1}})
+        batch = next(b for b in data.batches() if sum(len(g.tokens) for g in b.extra.gazes) > 4)
+        assert len(batch.extra.gazes) == len(batch.extra.starts) == len(batch.samples)
         labels, ids = batch.inputs["labels"], batch.inputs["input_ids"]
         slots = torch.tensor([processor.token_ids["image_token_id"], processor.token_ids["audio_token_id"]])
-        for gaze, (row, start) in zip(batch.gazes, batch.starts, strict=True):
+        for gaze, (row, start) in zip(batch.extra.gazes, batch.extra.starts, strict=True):
             assert (labels[row, start + gaze.tokens] >= 0).all()
             assert torch.isin(ids[row, start + gaze.media], slots).all()

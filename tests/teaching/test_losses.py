@@ -1,31 +1,34 @@
-"""Guided attention: its value, its gradient, and that it can be learned."""
+"""What is learned beside answers: its value, its gradient, and that it can be learned."""
 
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from teaching_kit import data, taught
 from torch.nn import functional as F
 
 from training_world import picture, speech, text, tiny_spec, write
 from weft.conversation import WeftError
-from weft.data.gaze import Gaze
-from weft.data.loader import SourceSpec, TrainingData
 from weft.models.config import Connector
 from weft.models.loss import loss_at
-from weft.training.build import build_model
-from weft.training.recipe import TowerSource
-from weft.training.sensing import (
+from weft.teaching.gaze import Gaze
+from weft.teaching.losses import (
+    Answers,
     Watched,
     answer_weights,
-    answers_loss,
     attention_watched,
     bell_loss,
     guided_layers,
     guiding_loss,
     with_bells,
 )
-from weft.training.update import backward
+from weft.training.build import build_model
+from weft.training.recipe import TowerSource
+from weft.training.update import MicroStep, backward, read
+
+GUIDE = {"listen": {"guide": 1.0}}
 
 
 def watched(query, key):
@@ -77,13 +80,12 @@ def pictures(tmp_path_factory):
 
 def test_a_model_learns_to_look_where_it_writes(pictures):
     model, processor = build_model(tiny_spec())
-    data = TrainingData([SourceSpec(pictures)], processor, row_tokens=300, guide=True)
-    batch = next(data.batches())
+    batch = next(data([pictures], processor, lessons=GUIDE).batches())
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     told = []
     for _ in range(12):
         optimizer.zero_grad()
-        told.append(backward(model, [batch], precision="float32", guide=1.0))
+        told.append(backward(model, [batch], taught(**GUIDE).objectives(0), precision="float32"))
         optimizer.step()
     assert told[-1]["guide"] < 0.7 * told[0]["guide"]
     assert "guide" not in backward(model, [batch], precision="float32")
@@ -91,14 +93,14 @@ def test_a_model_learns_to_look_where_it_writes(pictures):
 
 def test_guiding_works_through_activation_checkpointing(pictures):
     model, processor = build_model(tiny_spec())
-    batch = next(TrainingData([SourceSpec(pictures)], processor, row_tokens=300, guide=True).batches())
+    batch = next(data([pictures], processor, lessons=GUIDE).batches())
     gradients = []
     for on in (False, True):
         model.train()
         if on:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.zero_grad()
-        backward(model, [batch], precision="float32", guide=1.0)
+        backward(model, [batch], taught(**GUIDE).objectives(0), precision="float32")
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
     for name, value in gradients[0].items():
         assert torch.allclose(gradients[1][name], value, atol=1e-6), name
@@ -113,9 +115,9 @@ def test_only_the_language_model_is_guided(tmp_path):
     audio = TowerSource(kind="whisper_decoder", config=whisper, options={"decoder_tokens": 6})
     model, processor = build_model(spec.model_copy(update={"audio": audio}))
     untimed = write(tmp_path, 6, (speech, picture, picture))
-    batch = next(TrainingData([SourceSpec(untimed)], processor, row_tokens=600, guide=True).batches())
+    batch = next(data([untimed], processor, 600, GUIDE).batches())
     assert "input_features" in batch.inputs and "pixel_values" in batch.inputs
-    assert backward(model, [batch], precision="float32", guide=1.0)["guide"] > 0
+    assert backward(model, [batch], taught(**GUIDE).objectives(0), precision="float32")["guide"] > 0
 
 
 def test_media_of_later_turns_are_out_of_sight():
@@ -129,14 +131,14 @@ def test_media_of_later_turns_are_out_of_sight():
 def test_listening_is_the_same_in_any_grouping(placed, tmp_path):
     """Samples have more or fewer words for their length, so the sides known are no fixed share of the embeddings."""
     model, processor = placed
-    source = SourceSpec(write(tmp_path, 12, (text, speech, picture)))
+    file = write(tmp_path, 12, (text, speech, picture))
+    lessons = {"listen": {"weight": 1, "guide": 1}, "near": 1, "balance": 0.5}
 
     def learned(row_tokens):
         model.zero_grad()
-        data = TrainingData([source], processor, row_tokens=row_tokens, in_order=True, listen=True, guide=True)
-        batches = list(data.batches())
-        told = backward(model, batches, precision="float32", listen=1.0, guide=1.0, near=1.0, balance=0.5)
-        return len(batches), told, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        batches = list(data([file], processor, row_tokens, lessons, in_order=True).batches())
+        told = backward(model, batches, taught(**lessons).objectives(0), precision="float32")
+        return len(batches), read(told), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
     (one, told, gradients), (many, again, others) = learned(4000), learned(110)
     assert one == 1 and many > 3 and {"loss", "listen", "look", "guide"} <= told.keys()
@@ -202,9 +204,27 @@ def test_what_is_nearly_right_counts_on_the_finest_scale_alone(placed, token, ch
     """Hundredths of a second and steps of a side are bells; tenths and words are what they are."""
     model, processor = placed
     ids = torch.tensor([processor.tokenizer.convert_tokens_to_ids(["a", token])])
-    batch = SimpleNamespace(inputs={"labels": torch.tensor([[-100, ids[0, 1]]])})
+    batch = SimpleNamespace(inputs={"input_ids": ids, "labels": torch.tensor([[-100, ids[0, 1]]])})
     with torch.no_grad():
-        hidden = model.last_hidden(input_ids=ids)
-        exact, bell = (answers_loss(model, hidden, batch, 0.0, near, 0.0) for near in (0.0, 2.0))
+        exact, bell = (Answers(near=near).loss(MicroStep(model, batch), None, (1,)) for near in (0.0, 2.0))
         assert exact == pytest.approx(float(model(input_ids=ids, labels=batch.inputs["labels"]).loss))
     assert (abs(float(exact - bell)) > 1e-3) == changed
+
+
+def test_one_batch_its_parts_and_the_same_packed_are_guided_alike(tmp_path):
+    model, processor = build_model(tiny_spec())
+    file = write(tmp_path, 24)
+    padded, parts = (data([file], processor, 256, GUIDE, packing=False, rows=rows) for rows in (6, 2))
+    packed = next(padded.batches())
+    encoded, told = zip(*(padded.encode(padded.plan[row][0]) for row in range(6)), strict=True)
+    packed.inputs = processor.pack(encoded)
+    packed.extra = padded.annotate.join(told, [(0, sum(map(len, encoded[:i]))) for i in range(6)])
+    gradients = []
+    for micro in ([next(padded.batches())], list(islice(parts.batches(), 3)), [packed]):
+        model.zero_grad()
+        losses = read(backward(model, micro, taught(**GUIDE).objectives(0), precision="float32"))
+        gradients.append((losses, {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    for losses, gradient in gradients[1:]:
+        assert losses == pytest.approx(gradients[0][0], abs=1e-5) and losses["guide"] > 0
+        for name, value in gradients[0][1].items():
+            assert (gradient[name] - value).abs().max() <= 1e-5 + 1e-4 * value.abs().max(), name

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from weft.conversation import Conversation
-from weft.data.listening import moments_of, places_in
 from weft.dialects import Slot, Spot
+from weft.teaching.media import moments_of, places_in
 
 
 @dataclass(frozen=True)

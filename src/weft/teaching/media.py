@@ -29,6 +29,11 @@ class Listening:
     heard: np.ndarray  # int64 [X] a token; -100 where word times are not known
     sides: np.ndarray  # int64 [X, 2, F] tokens of the start and the end of the word there, of F scales; -100 elsewhere
 
+    @property
+    def known(self) -> tuple[int, int]:
+        """Embeddings of sound that have a name, and sides that are known of them."""
+        return _known(self.heard, self.sides)
+
     @staticmethod
     def join(parts: Sequence[Listening]) -> Listening:
         return Listening(_joined([p.heard for p in parts]), _joined([p.sides for p in parts]))
@@ -42,6 +47,11 @@ class Looking:
     among: np.ndarray  # bool [X, C] the names that its sample speaks of: only between these is there an answer
     names: np.ndarray  # int64 [C, K] the tokens of each name, filled up with -1
     sides: np.ndarray  # int64 [X, 4, F] tokens of left, top, right and bottom of the box there; -100 outside boxes
+
+    @property
+    def known(self) -> tuple[int, int]:
+        """Embeddings of pictures that have a name, and sides that are known of them."""
+        return _known(self.seen, self.sides)
 
     @staticmethod
     def join(parts: Sequence[Looking]) -> Looking:
@@ -61,6 +71,10 @@ class Looking:
             among[row : row + len(part.seen), own] = part.among
             row += len(part.seen)
         return Looking(_joined(seen), among, names, _joined([p.sides for p in parts]))
+
+
+def _known(named_X: np.ndarray, sides_XSF: np.ndarray) -> tuple[int, int]:
+    return int((named_X >= 0).sum()), int((sides_XSF[..., 0] >= 0).sum()) if sides_XSF.size else 0
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,0 +1,76 @@
+"""Lessons that change the samples: clips that grow with the run, and questions about one picture asked together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weft.conversation import Conversation, Image
+from weft.data.augment import Augment
+from weft.data.lengths import slot_tokens
+from weft.data.source import JsonlSource
+
+EASED_WORDS = 4  # while a run eases in, clips are cut to at most 1 word, growing to this and one more
+
+
+@dataclass(frozen=True)
+class Easing:
+    """``augment`` over the first ``samples`` of a run: clips of single words, alone, grow to what it says."""
+
+    augment: Augment
+    samples: int
+
+    def __call__(self, position: int) -> Augment:
+        if position >= self.samples:
+            return self.augment
+        progress = position / self.samples
+        cut, join = 1 - (1 - self.augment.cut) * progress, self.augment.join * progress
+        return self.augment.model_copy(update={"cut": cut, "join": join, "cut_words": EASED_WORDS * progress})
+
+
+class Conversing:
+    """Samples that ask about one picture as one conversation about it, which costs the picture once."""
+
+    def __init__(self, chance: float, source: JsonlSource, tokens: np.ndarray, processor: Any) -> None:
+        """``tokens`` of each sample of ``source``; 0: left out. ``chance`` of one more question, and again."""
+        self.chance, self.tokens = chance, tokens
+        pictures: dict[str, list[int]] = {}
+        for index in map(int, np.flatnonzero(tokens)):
+            if (file := asked_picture(source[index])) is not None:
+                pictures.setdefault(file, []).append(index)
+        shared = {file: some for file, some in pictures.items() if len(some) > 1}
+        self.others = {index: np.array(some) for some in shared.values() for index in some}
+        self.added = {  # tokens that a sample adds to a conversation that has its picture
+            index: int(tokens[index]) - slot_tokens(processor, "image", processor.image_tokens(file))
+            for file, some in shared.items()
+            for index in some
+        }
+
+    def pick(self, index: int, room: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Samples that come after sample ``index`` in a row of ``room`` tokens, and the tokens, at most, of each."""
+        found: list[tuple[int, int]] = []
+        others, total = self.others.get(index, np.zeros(0, np.int64)), int(self.tokens[index])
+        for other in map(int, rng.permutation(others[others != index])):
+            total += self.added[other]
+            if rng.random() >= self.chance or total > room:
+                break
+            found.append((other, self.added[other]))
+        return found
+
+    def join(self, conversations: Sequence[Conversation]) -> Conversation:
+        first, *more = conversations
+        turns = [m for conversation in more for m in conversation.messages]
+        mute = tuple(replace(m, parts=tuple(p for p in m.parts if not isinstance(p, Image))) for m in turns)
+        return replace(first, messages=(*first.messages, *mute))
+
+
+def asked_picture(conversation: Conversation) -> str | None:
+    """The file of the picture that a sample asks one question about; None where it is of another kind."""
+    if [m.role for m in conversation.messages] != ["user", "assistant"] or conversation.audios:
+        return None
+    sources = [image.source for image in conversation.images]
+    return str(sources[0]) if len(sources) == 1 and isinstance(sources[0], (str, Path)) else None

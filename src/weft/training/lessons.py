@@ -1,0 +1,63 @@
+"""Lessons of a stage: what training is handed for them, by whoever starts it. What they are, it does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from weft.conversation import WeftError
+from weft.data.loader import Annotate, SourceSpec
+from weft.training.recipe import Recipe, Stage
+from weft.training.update import NextTokens, Objective
+
+
+class Lessons(Protocol):
+    """What is handed for one stage."""
+
+    def sources(self, specs: Sequence[SourceSpec]) -> Sequence[SourceSpec]:
+        """The sources of the stage's mixture, as they are to be drawn from."""
+
+    def annotate(self, processor: object) -> Annotate | None:
+        """What the loader is to ask of each sample."""
+
+    def objectives(self, done: int) -> Sequence[Objective]:
+        """What an update learns that follows on ``done`` others of the stage."""
+
+    def notes(self, planned: int) -> Sequence[str]:
+        """Sentences for who starts a stage of so many updates."""
+
+
+Teach = Callable[[Stage, str], Lessons]  # of a stage and its path in the recipe
+
+
+class Plain:
+    """A stage without lessons: answers, every label alike."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.only = (NextTokens(stage.label_smoothing),)
+
+    def sources(self, specs: Sequence[SourceSpec]) -> Sequence[SourceSpec]:
+        return specs
+
+    def annotate(self, processor: object) -> None:
+        return None
+
+    def objectives(self, done: int) -> Sequence[Objective]:
+        return self.only
+
+    def notes(self, planned: int) -> Sequence[str]:
+        return ()
+
+
+def lessons_of(recipe: Recipe, teach: Teach | None) -> list[Lessons]:
+    """Those of each stage. Raises `WeftError` where a stage has some and nobody teaches them."""
+    found: list[Lessons] = []
+    for number, stage in enumerate(recipe.stages):
+        names = {name: None for given in (stage.lessons, *(s.lessons for s in stage.mixture)) for name in given or ()}
+        if names and teach is None:
+            raise WeftError(
+                f'stage "{stage.name}" has lessons ({", ".join(names)}), and training was handed nothing that teaches '
+                f"them: give train(..., teach=weft.teaching.teach), or take them out"
+            )
+        found.append(teach(stage, f"stages.{number}") if names and teach else Plain(stage))
+    return found
