@@ -1,6 +1,8 @@
-"""A model that answers samples with what a test wants, and what is right."""
+"""A model that answers samples with what a test wants, and what is right; rows for `weft score`."""
 
 from weft.conversation import WeftError
+from weft.evaluation.families import get_family
+from weft.evaluation.published.rows import Line, Row
 from weft.evaluation.run import read_questions
 from weft.generation import Reply
 
@@ -24,3 +26,14 @@ class Canned:
 
 def right(path):
     return [c.answer.parts for c in read_questions(path)]
+
+
+def score(name, rows, **options):
+    """What `weft score NAME` makes of rows: figures, samples and notes."""
+    family = get_family(name)
+    return family.measure(family.pairs(rows, **options))
+
+
+def rows(*pairs):
+    """Answers beside the fields of their references."""
+    return [Row(str(i), given, Line(fields, "r.jsonl", i + 1)) for i, (given, fields) in enumerate(pairs)]

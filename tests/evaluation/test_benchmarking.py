@@ -208,6 +208,12 @@ def test_mistakes_are_named_by_file_and_line(folder, name, row, said):
         read_benchmark(get_benchmark(name), lines(folder, row))
 
 
+def test_a_report_needs_a_folder_before_anything_is_asked(folder):
+    data = lines(folder, {"id": 1, "audio": "a.wav", "text": "four"})
+    with pytest.raises(WeftError, match="is a file; name a folder"):
+        evaluate_benchmark(None, "librispeech", data, data)
+
+
 def test_limit_and_language(folder):
     data = lines(folder, *({"id": i, "audio": "a.wav", "text": "四"} for i in range(3)))
     questions = read_benchmark(get_benchmark("aishell1"), data, limit=2)

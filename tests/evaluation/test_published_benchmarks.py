@@ -7,7 +7,8 @@ from weft.conversation.samples import parse_messages
 from weft.dialects import get_dialect
 from weft.dialects.base import Plain, Slot, Special
 from weft.evaluation.benchmarks import BENCHMARKS, get_benchmark
-from weft.evaluation.published.metrics import METRICS
+from weft.evaluation.families import FAMILIES
+from weft.evaluation.metrics import METRICS
 from weft.generation import Options
 
 
@@ -56,7 +57,8 @@ def test_the_published_prompt_is_written(name: str) -> None:
 
 @pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=list(BENCHMARKS))
 def test_every_entry_is_whole(benchmark) -> None:
-    assert benchmark.metric in METRICS and benchmark.source
+    assert benchmark.figure in METRICS and benchmark.figure in FAMILIES[benchmark.metric].figures
+    assert benchmark.source and benchmark.title
     assert Options(**benchmark.options()).max_new_tokens == benchmark.max_new_tokens
     assert written(benchmark.name, **dict.fromkeys(benchmark.fields, "x"))
 

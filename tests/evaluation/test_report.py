@@ -8,7 +8,9 @@ import soundfile
 from evaluation_samples import Canned, right
 
 from weft.conversation import Box, SampleError, Text, WeftError, Word, Words
-from weft.evaluation.metrics import METRICS, Pair, score
+from weft.evaluation.constants import baseline
+from weft.evaluation.metrics import METRICS, chosen, measure
+from weft.evaluation.pairs import Pair
 from weft.evaluation.report import notes
 from weft.evaluation.run import evaluate
 
@@ -78,7 +80,10 @@ def test_silence_enters_no_rate_and_is_scored_by_the_minute(tmp_path, task):
             "wer_whisper": 0.25,
         }
     else:
-        assert figures == score([Pair(task, (Text("one two three four"),), tuple(answers[2]))]).metrics[task]
+        assert (
+            figures
+            == measure([Pair(task, (Text("one two three four"),), tuple(answers[2]))], chosen(None)).metrics[task]
+        )
     counts = report["signature"]["counts"][task]
     assert counts.pop("hallucinated_words_per_minute") == 2 and set(counts.values()) == {1}
     samples = report["samples"]
@@ -88,11 +93,11 @@ def test_silence_enters_no_rate_and_is_scored_by_the_minute(tmp_path, task):
 
 def test_a_set_of_nothing_but_silence_has_no_rate():
     silent = [Pair("transcribe", (Text(""),), (Text(said),), "en", 30.0) for said in ("", "you")]
-    assert score(silent).metrics == {"transcribe": {"hallucinated_words_per_minute": 1.0}}
-    assert score(silent[:1]).metrics == {"transcribe": {"hallucinated_words_per_minute": 0.0}}
+    assert measure(silent, chosen(None)).metrics == {"transcribe": {"hallucinated_words_per_minute": 1.0}}
+    assert measure(silent[:1], chosen(None)).metrics == {"transcribe": {"hallucinated_words_per_minute": 0.0}}
     # "um" is a word as written, and nothing by Whisper's normaliser: no rate of that one, and none in its mean.
     um, word = (Pair("transcribe", (Text(x),), (Text(y),), "en") for x, y in (("um", "one two"), ("one", "one")))
-    figures = score([um, word])
+    figures = measure([um, word], chosen(None))
     assert figures.metrics["transcribe"]["wer_whisper"] == 0 and figures.samples[0]["wer_whisper"] is None
     assert figures.metrics["transcribe"]["wer"] == 1
 
@@ -156,16 +161,17 @@ def test_constant_answers_do_not_beat_the_baseline(data):
 def test_boxes_on_another_picture_do_not_count():
     box = (0.1, 0.1, 0.5, 0.5)
     pair = Pair("refer", (Box((box,), None, 1),), (Box((box,), None, 0),))
-    assert score([pair]).metrics["refer"] == {"box_accuracy_50": 0.0, "box_f1_50": 0.0}
+    assert measure([pair], chosen(None)).metrics["refer"] == {"box_accuracy_50": 0.0, "box_f1_50": 0.0}
     pair = Pair("refer", (Box((box,), None, None),), (Box((box,), None, 0),))
-    assert score([pair]).metrics["refer"] == {"box_accuracy_50": 1.0, "box_f1_50": 1.0}
+    assert measure([pair], chosen(None)).metrics["refer"] == {"box_accuracy_50": 1.0, "box_f1_50": 1.0}
 
 
 def test_captions_and_translations_are_graded():
     pairs = [
         Pair("caption", (Text(f"a {c} cup on the left"),), (Text(f"a {c} cup on the left"),)) for c in ("red", "blue")
     ]
-    figures = score([*pairs, Pair("translate", (Text("eine rote Tasse hier"),), (Text("eine rote Tasse hier"),), "de")])
+    same = (Text("eine rote Tasse hier"),)
+    figures = measure([*pairs, Pair("translate", same, same, "de")], chosen(None))
     assert figures.metrics["caption"]["bleu"] == pytest.approx(1)
-    assert figures.metrics["caption"]["cider"] > figures.baseline["caption"]["cider"]
+    assert figures.metrics["caption"]["cider"] > baseline(figures)[0]["caption"]["cider"]
     assert figures.metrics["translate"] == {"bleu": pytest.approx(1)}

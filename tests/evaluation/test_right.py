@@ -4,7 +4,7 @@ import pytest
 
 from weft.conversation import Box, Text, Word, Words
 from weft.conversation.tasks import TASKS
-from weft.evaluation.metrics import Pair
+from weft.evaluation.pairs import Pair
 from weft.evaluation.right import GRADED, TIME_TOLERANCE, is_right, rule
 
 LEFT, RIGHT, NEAR = (0.1, 0.1, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9), (0.1, 0.1, 0.4, 0.38)

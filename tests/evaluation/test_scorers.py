@@ -1,9 +1,15 @@
 """Scores against figures worked out by hand."""
 
+import math
+from random import Random
+
+import jiwer
 import pytest
 
-from weft.conversation import Word
+from weft.conversation import Box, Text, Word, Words
 from weft.evaluation import constants, scorers
+from weft.evaluation.metrics import METRICS, chosen, measure
+from weft.evaluation.pairs import Pair
 from weft.evaluation.scorers import Tally
 
 
@@ -13,6 +19,15 @@ def test_word_errors_count_substitutions_deletions_and_insertions():
     assert scorers.word_errors("", "one two") == Tally(0, 0)  # no rate: words in silence are counted apart
     assert scorers.word_errors("", "") == Tally(0, 0)
     assert scorers.word_errors("One two.", "one two").amount == 2  # as written
+
+
+def test_errors_are_jiwers_count():
+    random = Random(0)
+    for _ in range(200):
+        expected, given = ([random.choice("abcd") for _ in range(random.randint(1, 12))] for _ in range(2))
+        found = jiwer.process_words(" ".join(expected), " ".join(given))
+        errors = found.substitutions + found.deletions + found.insertions
+        assert scorers.unit_errors(expected, given) == Tally(errors, len(expected))
 
 
 def test_pooled_errors_weigh_by_words():
@@ -69,10 +84,12 @@ def test_iou():
 def test_box_accuracy_takes_the_first_box():
     wanted, off = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9)
     half = (0.0, 0.0, 0.4, 0.2)  # exactly half of it: IoU 0.5 counts
-    assert scorers.box_accuracy([wanted], [wanted, off]) == Tally(1, 1)
-    assert scorers.box_accuracy([wanted], [off, wanted]) == Tally(0, 1)
-    assert scorers.box_accuracy([wanted], [half]) == Tally(1, 1)
-    assert scorers.box_accuracy([wanted], []) == Tally(0, 1)
+
+    def accuracy(*given):
+        pair = Pair("refer", (Box((wanted,)),), (Box(given),))
+        return measure([pair], chosen(["box_accuracy_50"])).metrics["refer"]["box_accuracy_50"]
+
+    assert [accuracy(*given) for given in ((wanted, off), (off, wanted), (half,), ())] == [1, 0, 1, 0]
 
 
 def test_boxes_are_matched_optimally_not_greedily():
@@ -106,32 +123,72 @@ def test_cider_equals_pycocoevalcap():
         "a cat",
     ]
     given = ["a red circle on the right", "a blue star", "two dogs are playing in the park park", "a dog and a cat"]
-    assert scorers.cider(expected, given) == pytest.approx([7.24782742, 3.52015504, 8.13419832, 2.36822027])
+    references, candidates = [[text.split()] for text in expected], [text.split() for text in given]
+    wanted = pytest.approx([7.24782742, 3.52015504, 8.13419832, 2.36822027])
+    assert scorers.cider_d(references, candidates) == wanted
+    pairs = [Pair("caption", (Text(x),), (Text(y),)) for x, y in zip(expected, given, strict=True)]
+    assert [one["cider"] for one in measure(pairs, chosen(["cider"])).samples] == wanted
+
+
+def test_cider_of_the_reference_itself_is_ten_and_of_nothing_is_none():
+    references = [[list("abcde")], [list("fghij")]]
+    got = scorers.cider_d(references, [references[0][0], ["zebra"]])
+    assert got[0] == pytest.approx(10)
+    assert got[1] == 0
+
+
+def test_cider_by_hand():
+    # One shared unigram ("dog"), rare in two documents (idf ln 2), no longer n-gram in common.
+    got = scorers.cider_d([[["red", "dog"]], [["x"]]], [["dog", "blue"], ["y"]])[0]
+    unigram = math.log(2) ** 2 / (math.log(2) * math.sqrt(2) * math.sqrt(math.log(2) ** 2 * 2))
+    assert got == pytest.approx(10 * unigram / 4)
+
+
+def test_cider_averages_over_references_and_punishes_length():
+    one, other = list("abc"), list("def")
+    far = [["z"]]
+    assert scorers.cider_d([[one, other], far], [one, ["z"]])[0] == pytest.approx(
+        scorers.cider_d([[one], far], [one, ["z"]])[0] / 2
+    )
+    long = one * 4
+    assert scorers.cider_d([[one], far], [long, ["z"]])[0] < scorers.cider_d([[one], far], [one, ["z"]])[0] / 2
 
 
 # --- constants --------------------------------------------------------------------------------------------------------
 
 
+def best(name, task, *expected):
+    return constants.best_constant(METRICS[name], [Pair(task, parts, ()) for parts in expected])
+
+
 def test_the_best_constant_answer_is_the_commonest():
-    assert constants.best_exact(["1", "2", "1 ", "3"]) == (0.5, "1")
+    assert best("exact", "vqa", *((Text(t),) for t in ("1", "2", "1 ", "3"))) == (0.5, "1")
 
 
 def test_the_best_constant_transcript_may_repeat_a_word_or_be_silence():
-    rate, text = constants.best_transcript([t.split() for t in ("five five", "five nine", "five five five")])
-    assert (rate, text) == (pytest.approx(2 / 7), "five five")
-    assert constants.best_transcript([list("abcd"), ["e"]])[0] <= 1.0
+    spoken = [(Text(t),) for t in ("five five", "five nine", "five five five")]
+    assert best("wer", "transcribe", *spoken) == (pytest.approx(2 / 7), "five five")
+    assert best("wer", "transcribe", (Text("a b c d"),), (Text("e"),))[0] <= 1.0
+    assert best("wer", "transcribe", *((Text(t),) for t in ("a b", "c d e")))[0] <= 1.0
+    assert best("hallucinated_words_per_minute", "transcribe", (Text(""),)) == (0.0, "")
 
 
 def test_the_best_constant_times_are_the_medians():
     clips = [words(("a", 0.0, 1.0)), words(("b", 0.2, 1.2)), words(("c", 0.9, 1.1), ("d", 2.0, 3.0))]
-    value, _ = constants.best_word_times(clips)
+    value, _ = best("word_time_ms", "transcribe", *((Words(tuple(clip)),) for clip in clips))
     # starts 0, .2, .9 around .2; ends 1, 1.2, 1.1 around 1.1; the only second word is exact
     assert value == pytest.approx(500 * (0.2 + 0.7 + 0.1 + 0.1) / 4)
 
 
+def test_a_constant_transcript_matches_words_without_knowing_when():
+    clips = [(Words(tuple(words(("a", 0, 1), (w, 1, 2)))),) for w in "bcd"]
+    value, answer = best("word_time_coverage", "transcribe", *clips)
+    assert value == pytest.approx(4 / 6) and answer.split()[0] == "a"
+
+
 def test_the_best_constant_box_hits_what_one_box_can():
     boxes = [(0.1, 0.1, 0.3, 0.3), (0.12, 0.1, 0.32, 0.3), (0.7, 0.7, 0.9, 0.9)]
-    value, box = constants.best_box(boxes)
+    value, box = best("box_accuracy_50", "refer", *((Box((b,), None, 1),) for b in boxes))
     assert value == pytest.approx(2 / 3)
     assert scorers.iou([box], boxes[:2]).min() >= 0.5
 
@@ -140,12 +197,12 @@ def test_the_best_constant_box_is_found_between_the_expected_ones():
     # No expected box overlaps both others by half, but one between them does.
     boxes = [(0.0, 0.0, 0.3, 1.0), (0.18, 0.0, 0.48, 1.0)]
     assert scorers.iou(boxes[:1], boxes[1:])[0, 0] < 0.5
-    assert constants.best_box(boxes)[0] == 1
+    assert best("box_accuracy_50", "refer", *((Box((b,)),) for b in boxes))[0] == 1
 
 
 def test_the_best_constant_set_of_boxes_may_have_several():
     left, right = (0.0, 0.0, 0.4, 0.4), (0.6, 0.6, 0.9, 0.9)
-    value, boxes = constants.best_box_set([[left, right], [left, right], [left]])
+    value, boxes = best("box_f1_50", "detection", (Box((left, right)),), (Box((left, right)),), (Box((left,)),))
     assert value == pytest.approx(2 * 5 / (5 + 6))
     assert len(boxes) == 2
-    assert constants.best_box_set([[], []]) == (0.0, [])
+    assert best("box_f1_50", "detection", (), ())[0] is None

@@ -5,7 +5,9 @@ import unicodedata
 import pytest
 
 from weft.conversation import Text
-from weft.evaluation.metrics import Pair, score
+from weft.evaluation.constants import baseline
+from weft.evaluation.metrics import chosen, measure
+from weft.evaluation.pairs import Pair
 from weft.evaluation.text import letters, normalized, units, whisper_normalized
 
 SAME = [  # language, two ways to write the same words
@@ -81,7 +83,7 @@ def test_what_is_only_written_goes(language, one, other):
 @pytest.mark.parametrize(("language", "one", "other"), OTHER)
 def test_what_makes_another_word_stays(language, one, other):
     assert units(normalized(one, language)) != units(normalized(other, language))
-    scores = score([Pair("transcribe", (Text(one),), (Text(other),), language)]).metrics["transcribe"]
+    scores = measure([Pair("transcribe", (Text(one),), (Text(other),), language)], chosen(None)).metrics["transcribe"]
     assert scores["wer_normalized"] > 0 and scores["cer_normalized"] > 0
     assert scores["wer_whisper"] is None or scores["wer_whisper"] > 0 or (language, one) == ("en", "5 degrees")
 
@@ -110,9 +112,9 @@ def test_whispers_normaliser_and_where_it_means_nothing():
 
 def test_a_corpus_with_a_sample_that_whispers_normaliser_breaks_has_no_such_figure_and_a_sentence():
     pairs = [Pair("transcribe", (Text(t),), (Text(t),), lang) for t, lang in (("hello", "en"), ("की", "hi"))]
-    figures = score(pairs)
-    assert figures.metrics["transcribe"]["wer_whisper"] is figures.baseline["transcribe"]["wer_whisper"] is None
+    figures = measure(pairs, chosen(None))
+    assert figures.metrics["transcribe"]["wer_whisper"] is baseline(figures)[0]["transcribe"]["wer_whisper"] is None
     assert [one["wer_whisper"] for one in figures.samples] == [0.0, None]
     (note,) = figures.notes
     assert note.startswith("wer_whisper has no figure: 1 of 2 samples")
-    assert score(pairs[:1]).notes == []
+    assert measure(pairs[:1], chosen(None)).notes == []

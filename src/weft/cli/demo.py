@@ -115,7 +115,7 @@ def _show(questions: list[Conversation], replies: list[Reply], pictures: Path) -
 
     from weft.cli.session import save_drawing
     from weft.conversation import WeftError
-    from weft.evaluation.metrics import Pair
+    from weft.evaluation.pairs import Pair
     from weft.evaluation.right import is_right
 
     for i, (asked, reply) in enumerate(zip(questions, replies, strict=False)):

@@ -18,17 +18,16 @@ def _list(wanted: bool) -> None:
 
     from weft.cli.terminal import err, out
     from weft.evaluation.benchmarks import BENCHMARKS
-    from weft.evaluation.published.metrics import METRICS
     from weft.evaluation.report import shown
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="head")
     for name in ("name", "benchmark", "a line of --data holds", "published"):
         table.add_column(name, overflow="fold", style="accent" if name == "name" else "", no_wrap=name == "name")
     for b in BENCHMARKS.values():
-        fields = METRICS[b.metric].fields.removesuffix(", language")  # the benchmark knows its own
+        fields = b.family.references.removesuffix(", language")  # the benchmark knows its own
         holds = [b.media, *b.fields, *(["choices"] if b.choices else []), fields]
         published = ", ".join(
-            f"{split} {shown(b.figure, value)}".replace(" ", "\u00a0") for split, value in b.published
+            f"{split} {shown(b.figure, value)}".replace(" ", "\u00a0") for split, value in b.published.items()
         )
         table.add_row(b.name, b.title, ", ".join(holds), published or "–")
     out.print(table)
@@ -81,7 +80,7 @@ def evaluate(
     from weft.evaluation.benchmarking import evaluate_benchmark
     from weft.evaluation.benchmarks import get_benchmark
     from weft.evaluation.metrics import chosen
-    from weft.evaluation.report import notes, published, table
+    from weft.evaluation.report import notes, reported, table
     from weft.evaluation.run import evaluate as run
     from weft.generation import Options
 
@@ -116,7 +115,7 @@ def evaluate(
         else:
             report = run(answerer, data, out, metrics=names, **shared)
     screen.print(table(report))
-    if line := published(report):
+    if line := reported(report):
         err.print(line, style="quiet", soft_wrap=True)
     for note in notes(report):
         err.print(note, style="warn", soft_wrap=True)

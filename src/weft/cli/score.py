@@ -40,9 +40,9 @@ def score(
 
     if metric == "list":
         return show_metrics(json)
-    from weft.evaluation.published.metrics import published_metric, score_files
+    from weft.evaluation.families import get_family, score_files
 
-    published_metric(metric)
+    get_family(metric)
     if predictions is None or references is None:
         raise WeftError(f"give both --predictions and --references: weft score {metric} compares two files")
     report = score_files(
@@ -69,10 +69,10 @@ def show_report(metric: str, report: dict) -> None:
 
 def show_metrics(json: bool = False) -> None:
     from weft.cli.terminal import facts, out
-    from weft.evaluation.published.metrics import METRICS
+    from weft.evaluation.families import FAMILIES
 
     if json:
-        rows = [{"metric": name, "about": m.help, "references": m.fields} for name, m in METRICS.items()]
+        rows = [{"metric": name, "about": f.about, "references": f.references} for name, f in FAMILIES.items()]
         typer.echo(json_module.dumps(rows, ensure_ascii=False, indent=1))
         return
-    out.print(facts((name, m.help, f"references: {m.fields}") for name, m in METRICS.items()))
+    out.print(facts((name, f.about, f"references: {f.references}") for name, f in FAMILIES.items()))

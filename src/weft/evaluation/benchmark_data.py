@@ -10,26 +10,20 @@ expected answer. Samples that ask the same are one question with several answers
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, SampleError, Text, Words, parse_messages, within
+from weft.conversation import Audio, Box, Conversation, Image, Message, Words, parse_messages, within
 from weft.conversation.parts import Exists
-from weft.conversation.samples import iter_lines, parse_line
+from weft.conversation.samples import parse_sample
 from weft.dialects import Plain, Special, get_dialect
 from weft.dialects.base import plain_text
 from weft.evaluation.benchmarks import Benchmark
-from weft.evaluation.metrics import clip_seconds
-from weft.evaluation.published.rows import Line
+from weft.evaluation.pairs import clip_seconds
+from weft.evaluation.published.rows import Line, read_lines
 from weft.media import image_size
-
-SEVERAL = {"vqa": 4, "vizwiz": 4}  # fewer annotators than these could not give full marks
-LISTED = {"vqa": "answers", "vizwiz": "answers", "cider": "answers"}  # metrics with several references a question
-# Metrics that read an answer in its system's own notation, tags and braces included.
-NOTATION = ("refcoco", "srwt", "nsynth")
 
 
 @dataclass(frozen=True)
@@ -40,16 +34,6 @@ class Question:
     conversation: Conversation
     reference: Line
     choices: tuple[str, ...] = ()
-
-    @property
-    def expected(self) -> str:
-        """The reference as one line, for people."""
-        fields = self.reference.fields
-        for name in ("answers", "captions", "answer", "text", "label", "bbox_xywh", "objects"):
-            if name in fields:
-                value = fields[name]
-                return " / ".join(dict.fromkeys(map(str, value))) if isinstance(value, list) else str(value)
-        return ""
 
 
 def read_benchmark(
@@ -62,42 +46,36 @@ def read_benchmark(
 
     ``media_root``: media lie inside this folder (`weft.conversation.within`).
     """
-    file, exists = os.fspath(data), within(media_root)
+    exists, family = within(media_root), benchmark.family
     found: dict[Any, Question] = {}
-    for number, raw in iter_lines(data):
-        try:
-            fields = json.loads(raw)
-        except (ValueError, RecursionError) as e:
-            raise SampleError(f"not JSON ({e}); write one object a line", file=file, line=number) from None
-        if not isinstance(fields, dict):
-            raise SampleError("must be an object", file=file, line=number)
-        if "messages" in fields:
-            key, question = _sample(benchmark, raw, file, number, exists)
+    for line in read_lines(data):
+        if "messages" in line.fields:
+            key, question = _sample(benchmark, line, exists)
         else:
-            question = _line(benchmark, Line(fields, file, number), exists)
+            question = _line(benchmark, line, exists)
             key = question.id
             if key in found:
-                question.reference.wrong("id", f"{key!r} stands in line {found[key].reference.line} already")
+                line.wrong("id", f"{key!r} stands in line {found[key].reference.line} already")
+        fields = question.reference.fields
         if key in found:  # another answer to the same question
-            name = LISTED.get(benchmark.metric)
-            if name is None:
-                first = found[key].reference.line
-                question.reference.wrong("messages", f"asks the same as line {first}: {benchmark.name} has one answer")
-            found[key].reference.fields[name] += question.reference.fields[name]
+            first = found[key].reference
+            if family.answer != "answers":
+                line.wrong("messages", f"asks the same as line {first.line}: {benchmark.name} has one answer")
+            first.fields["answers"] += fields["answers"]
         elif limit is None or len(found) < limit:
             found[key] = question
-            if question.reference.fields.get("text") == "" and (seconds := clip_seconds(question.conversation)):
-                question.reference.fields.setdefault("seconds", seconds)
-    if not found:
-        raise SampleError("nothing in it: write one JSON object a line", file=file)
-    least = SEVERAL.get(benchmark.metric, 1)
+            if "language" in family.options:  # that of the benchmark where a line names none
+                asked = benchmark.task_fields
+                fields.setdefault("language", asked.get("to") or asked.get("language"))
+            if fields.get("text") == "" and (seconds := clip_seconds(question.conversation)):
+                fields.setdefault("seconds", seconds)
     for question in found.values():
         answers = question.reference.fields.get("answers")
-        if isinstance(answers, list) and len(answers) < least:
+        if isinstance(answers, list) and len(answers) < family.annotators:
             question.reference.wrong(
                 "answers",
                 f"there are {len(answers)}, and {benchmark.title} compares with those of several people (10 as "
-                f"published, {least} at least); `weft data convert --answers every` keeps all of them",
+                f"published, {family.annotators} at least); `weft data convert --answers every` keeps all of them",
             )
     return list(found.values())
 
@@ -125,21 +103,19 @@ def _line(benchmark: Benchmark, line: Line, exists: Exists) -> Question:
     values = {name: line.string(name) for name in benchmark.fields}
     asked = benchmark.messages(source, **values)
     conversation = parse_messages(asked, where=line.file, line=line.line, root=Path(line.file).parent, exists=exists)
-    name = line.fields.get("id", line.line)
-    if isinstance(name, bool) or not isinstance(name, str | int):
-        line.wrong("id", "must be a string or a whole number")
+    line.fields.setdefault("id", line.line)
     choices: tuple[str, ...] = ()
     if benchmark.choices:
         choices = tuple(line.strings("choices"))
         if len(choices) < 2:
             line.wrong("choices", "must be a list of at least two strings: the answers to choose from")
-    return Question(str(name), conversation, _with_language(benchmark, line), choices)
+    return Question(line.identifier(), conversation, line, choices)
 
 
-def _sample(benchmark: Benchmark, raw: bytes, file: str, number: int, exists: Exists) -> tuple[Any, Question]:
-    line = Line({}, file, number)
-    sample = parse_line(raw, where=file, line=number, root=os.path.dirname(file), probe=image_size, exists=exists)
-    if benchmark.choices or benchmark.metric == "chair":
+def _sample(benchmark: Benchmark, line: Line, exists: Exists) -> tuple[Any, Question]:
+    root = os.path.dirname(line.file)
+    sample = parse_sample(line.fields, where=line.file, line=line.line, root=root, probe=image_size, exists=exists)
+    if benchmark.choices or not benchmark.family.answer:
         wanted = "choices" if benchmark.choices else "objects"
         line.wrong(
             "messages", f"{benchmark.title} needs {wanted}, which a sample has no place for: write its own fields"
@@ -154,18 +130,18 @@ def _sample(benchmark: Benchmark, raw: bytes, file: str, number: int, exists: Ex
     words = asked.text.strip()
     values = dict.fromkeys(benchmark.fields, words)
     conversation = parse_messages(benchmark.messages(sources[0], **values))
-    line.fields.update(_reference(benchmark, sample, sources[0], line))
+    reference = _reference(benchmark, sample, sources[0], line)
     task = asked.task
     if task is not None and (language := task.get("to") or task.get("language")):
-        line.fields.setdefault("language", language)
-    name = sample.id if sample.id is not None else str(number)
-    return (str(sources[0]), words), Question(name, conversation, _with_language(benchmark, line))
+        reference["language"] = language
+    name = sample.id if sample.id is not None else str(line.line)
+    return (str(sources[0]), words), Question(name, conversation, replace(line, fields=reference))
 
 
 def _reference(benchmark: Benchmark, sample: Conversation, source: Any, line: Line) -> dict[str, Any]:
     assert sample.answer is not None
-    parts = sample.answer.parts
-    if benchmark.metric == "refcoco":
+    parts, family = sample.answer.parts, benchmark.family
+    if family.answer == "bbox_xywh":
         box = next((part.boxes[0] for part in parts if isinstance(part, Box) and part.boxes), None)
         if box is None:
             line.wrong("messages", f"{benchmark.title} expects a box, and the answer has none")
@@ -175,22 +151,8 @@ def _reference(benchmark: Benchmark, sample: Conversation, source: Any, line: Li
         return {"bbox_xywh": xywh, "width": width, "height": height}
     if benchmark.metric == "srwt" and not any(isinstance(part, Words) for part in parts):
         line.wrong("messages", f"{benchmark.title} expects word times, and the answer has none")
-    if benchmark.metric in NOTATION:
+    if family.notation:
         task = parse_messages(benchmark.messages(source)).messages[-1]
         return {"text": written_answer(benchmark.system, Conversation((task, Message("assistant", parts))))}
     text = plain_text(parts)
-    if benchmark.metric in LISTED:
-        return {LISTED[benchmark.metric]: [text]}
-    return {"text" if benchmark.metric in ("wer", "bleu") else "answer": text}
-
-
-def _with_language(benchmark: Benchmark, line: Line) -> Line:
-    """The language of transcripts and translations is that of the benchmark where a line names none."""
-    fields = dict(benchmark.task_fields)
-    if benchmark.metric in ("wer", "srwt", "bleu") and "language" not in line.fields:
-        line.fields["language"] = fields.get("to") or fields.get("language")
-    return line
-
-
-def shown_answer(text: str) -> tuple[Text, ...]:
-    return (Text(text),) if text else ()
+    return {family.answer: [text] if family.answer == "answers" else text}

@@ -1,405 +1,293 @@
-"""Which metric scores which sample, and how its figure is read.
+"""The registry of figures: what computes each, on which samples, and how it is read.
 
-A metric reads the expected and the given parts of an answer. It applies to a sample by its task and by what the
-expected answer holds, never by what was given: a malformed answer is scored, and is wrong.
+A metric reads pairs of an expected and a given answer. It applies to a sample by its task and by what the expected
+answer holds, never by what was given: a malformed answer is scored, and is wrong. Names, titles, units and definitions
+are ``metrics.toml``; what the released scripts computed is in `published`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from weft.conversation import Box, Conversation, Part, Text, WeftError, Word, Words
-from weft.evaluation import constants, scorers
-from weft.evaluation.scorers import BoxTuple, Tally, pooled
-from weft.evaluation.text import letters, no_whisper_figure, normalized, units, whisper_normalized
-from weft.media import audio_samples
+from weft.conversation import Box, WeftError
+from weft.evaluation import scorers
+from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
+from weft.evaluation.published import boxes, captions, choices, hallucination, notes, speech, translation, vqa
+from weft.evaluation.scorers import Tally, mean, pooled
+from weft.evaluation.text import letters, normalized, units, whisper_normalized
 
-CHAT = "chat"  # the task key of samples that name none
-CAPTIONS = frozenset({"caption", "grounded_caption"})
+Values = list[float | None]
 HALLUCINATED = "hallucinated_words_per_minute"
-SPOKEN = frozenset({"transcribe", "translate"})
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An expected answer beside the given one. ``task`` is the name in the report; ``seconds``: how long the clips are,
-    known where nobody speaks in them."""
+class Computed:
+    """``each``: the figure of every sample alone, None where it has none (None: no sample has). ``note``: what a reader
+    must know of the figure, such as why there is none."""
 
-    task: str
-    expected: tuple[Part, ...]
-    given: tuple[Part, ...]
-    language: str | None = None
-    seconds: float | None = None
+    corpus: Callable[[Sequence[Pair]], float | None]
+    each: Callable[[Sequence[Pair]], Values] | None = None
+    applies: Callable[[Pair], bool] = lambda pair: True
+    note: Callable[[Sequence[Pair]], str | None] = lambda pairs: None
 
-    @classmethod
-    def of(cls, conversation: Conversation, given: tuple[Part, ...]) -> Pair:
-        """``conversation`` ends with the expected answer; the task is that of the last user message."""
-        assert conversation.answer is not None
-        task = next((m.task for m in reversed(conversation.messages) if m.role == "user"), None)
-        language = None if task is None else task.get("to") or task.get("language")
-        pair = cls(task.name if task else CHAT, conversation.answer.parts, given, language)
-        return replace(pair, seconds=clip_seconds(conversation)) if pair.silent else pair
 
-    @property
-    def wordless(self) -> bool:
-        """Whether no word is expected: no rate over expected words can be had, nor may one enter a mean."""
-        return not normalized(answer_text(self.expected), self.language)
+@dataclass(frozen=True)
+class Metric:
+    """A named figure. ``better`` says which way is up, ``unit`` how it is printed (``metrics.toml``)."""
+
+    name: str
+    computed: Computed
+    title: str
+    says: str
+    better: str = "higher"
+    unit: str = "rate"
+    constant: str = "text"
 
     @property
-    def silent(self) -> bool:
-        """Whether words were asked for where nobody speaks."""
-        return self.task in SPOKEN and self.wordless
+    def meaning(self) -> str:
+        """Unit and definition in a line."""
+        unit = {"rate": "0..1: ", "percent": "per cent: ", "ms": "milliseconds: ", "s": "seconds: "}
+        return unit.get(self.unit, "") + self.says
 
 
-def clip_seconds(conversation: Conversation) -> float | None:
-    """How long all clips of a conversation are; None where there is none, or one cannot be read."""
-    try:
-        return sum(audio_samples(clip.source) for clip in conversation.audios) / 16000 or None
-    except WeftError:
-        return None
+def counted(
+    tally: Callable[[Pair], Tally | None],
+    applies: Callable[[Pair], bool] = lambda pair: True,
+    note: Callable[[Sequence[Pair]], str | None] = lambda pairs: None,
+    nothing: float | None = None,
+) -> Computed:
+    """Counts that pool over the corpus. A tally of None means nothing of its sample, and so of no corpus with it;
+    ``nothing`` is the figure of a sample where there was nothing to count."""
 
+    def each(pairs: Sequence[Pair]) -> Values:
+        return [t and (t.value if t.out_of else nothing) for t in map(tally, pairs)]
 
-def answer_text(parts: Sequence[Part]) -> str:
-    """The words of an answer: its text and its timed words, in order; boxes have none."""
-    pieces = []
-    for part in parts:
-        if isinstance(part, Text):
-            pieces.append(part.text.strip())
-        elif isinstance(part, Words):
-            pieces += [word.text for word in part.words]
-    return " ".join(piece for piece in pieces if piece)
-
-
-def answer_words(parts: Sequence[Part]) -> list[Word]:
-    return [word for part in parts if isinstance(part, Words) for word in part.words]
-
-
-def answer_boxes(parts: Sequence[Part], image: int | None = None) -> list[BoxTuple]:
-    """All boxes in order, or those on one image (a part that names none is on the first)."""
-    return [b for p in parts if isinstance(p, Box) and (image is None or (p.image or 0) == image) for b in p.boxes]
-
-
-class Metric(ABC):
-    """A named figure. ``better`` says which way is up, ``unit`` how it is printed."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]  # the name for people
-    better: ClassVar[str] = "higher"
-    unit: ClassVar[str] = "rate"  # rate (0..1), ms, score
-    says: ClassVar[str]  # one line for the signature
-
-    @abstractmethod
-    def applies(self, pair: Pair) -> bool: ...
-
-    @abstractmethod
-    def each(self, pairs: Sequence[Pair]) -> list[float | None]:
-        """The figure of every sample alone; None where it has none (no word matched)."""
-
-    @abstractmethod
-    def corpus(self, pairs: Sequence[Pair]) -> float | None: ...
-
-    def missing(self, pairs: Sequence[Pair]) -> str | None:
-        """Why there is no figure, in a sentence; None where there is one, or where a missing one says itself."""
-        return None
-
-    @abstractmethod
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        """What the best constant answer gets, and that answer as JSON-ready data."""
-
-
-class TallyMetric(Metric):
-    """A metric that pools counts over the corpus."""
-
-    nothing: ClassVar[float | None] = None  # a sample's figure where there was nothing to count
-
-    @abstractmethod
-    def tally(self, pair: Pair) -> Tally | None:
-        """The counts of one sample; None where this metric cannot mean anything of it, and so of no corpus with it."""
-
-    def each(self, pairs: Sequence[Pair]) -> list[float | None]:
-        tallies = [self.tally(p) for p in pairs]
-        return [t and (t.value if t.out_of else self.nothing if not t.amount else 1.0) for t in tallies]
-
-    def corpus(self, pairs: Sequence[Pair]) -> float | None:
-        tallies = [tally for p in pairs if (tally := self.tally(p)) is not None]
+    def corpus(pairs: Sequence[Pair]) -> float | None:
+        tallies = [t for t in map(tally, pairs) if t is not None]
         return pooled(tallies).value if len(tallies) == len(pairs) else None
 
+    return Computed(corpus, each, applies, note)
 
-class WordErrorRate(TallyMetric):
-    name, better = "wer", "lower"
-    title = "WER"
-    says = "jiwer, words as written (letters where a script has no spaces), pooled over the corpus"
 
-    def units(self, text: str, language: str | None) -> list[str] | None:
-        return units(text)
+def averaged(value: Callable[[Pair], float], applies: Callable[[Pair], bool] = lambda pair: True) -> Computed:
+    return counted(lambda pair: Tally(float(value(pair)), 1), applies)
 
-    def applies(self, pair: Pair) -> bool:
-        return (pair.task == "transcribe" or bool(answer_words(pair.expected))) and not pair.wordless
 
-    def tally(self, pair: Pair) -> Tally | None:
-        expected, given = (self.units(answer_text(p), pair.language) for p in (pair.expected, pair.given))
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _rate(
+    taken: Callable[[str, str | None], list[str] | None],
+    note: Callable[[Sequence[Pair]], str | None] = lambda pairs: None,
+) -> Computed:
+    """Errors over expected units, ``taken`` of a text in a language; None: they cannot be taken."""
+
+    def tally(pair: Pair) -> Tally | None:
+        expected, given = (taken(answer_text(parts), pair.language) for parts in (pair.expected, pair.given))
         return None if expected is None or given is None else scorers.unit_errors(expected, given)
 
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        expected = [found for p in pairs if (found := self.units(answer_text(p.expected), p.language)) is not None]
-        return constants.best_transcript(expected) if len(expected) == len(pairs) else (None, "")
+    return counted(tally, lambda p: (p.task == "transcribe" or _timed(p)) and not p.wordless, note)
 
 
-class NormalizedWordErrorRate(WordErrorRate):
-    name = "wer_normalized"
-    title = "WER, normalised"
-    says = "as wer after weft's normaliser (docs/scores.md: case, punctuation and optional points off, all marks kept)"
-
-    def units(self, text: str, language: str | None) -> list[str] | None:
-        return units(normalized(text, language))
+def _timed(pair: Pair) -> bool:
+    return bool(answer_words(pair.expected))
 
 
-class NormalizedCharacterErrorRate(WordErrorRate):
-    name = "cer_normalized"
-    title = "CER, normalised"
-    says = "letters with their marks after weft's normaliser, spaces left out, pooled over the corpus"
-
-    def units(self, text: str, language: str | None) -> list[str] | None:
-        return letters(normalized(text, language))
+def _whisper_units(text: str, language: str | None) -> list[str] | None:
+    made = whisper_normalized(text, language)
+    return None if made is None else made.split()
 
 
-class WhisperWordErrorRate(WordErrorRate):
-    name = "wer_whisper"
-    title = "WER, Whisper's normaliser"
-    says = "as wer after Whisper's normaliser (English for language en, which joins spoken digits; basic otherwise)"
-
-    def units(self, text: str, language: str | None) -> list[str] | None:
-        made = whisper_normalized(text, language)
-        return None if made is None else made.split()
-
-    def missing(self, pairs: Sequence[Pair]) -> str | None:
-        return no_whisper_figure([self.tally(p) is None for p in pairs])
-
-
-class HallucinatedWords(TallyMetric):
-    name, better, unit, nothing = HALLUCINATED, "lower", "per_minute", 0.0
-    title = "hallucinated words"
-    says = (
-        "words (by weft's normaliser) given in a minute of the clips where nothing is said, which enter no error rate"
+def _no_whisper(pairs: Sequence[Pair]) -> str | None:
+    texts = [(answer_text(p.expected), answer_text(p.given), p.language) for p in pairs]
+    if not (broken := sum(None in (whisper_normalized(x, code), whisper_normalized(y, code)) for x, y, code in texts)):
+        return None
+    return (
+        f"wer_whisper has no figure: {broken} of {len(pairs)} samples hold marks that Whisper's normaliser makes "
+        "blanks, or are unspaced and name no language; wer_normalized is right for every script."
     )
 
-    def applies(self, pair: Pair) -> bool:
-        return pair.silent
 
-    def tally(self, pair: Pair) -> Tally | None:
-        words = len(units(normalized(answer_text(pair.given), pair.language)))
-        return Tally(60.0 * words, pair.seconds or 0) if pair.seconds or not words else None
-
-    def missing(self, pairs: Sequence[Pair]) -> str | None:
-        unknown = sum(not p.seconds for p in pairs)
-        if not unknown or not any(normalized(answer_text(p.given)) for p in pairs):
-            return None
-        return (
-            f"{self.name} has no figure: the length of {unknown} of {len(pairs)} clips without speech is not known; "
-            'write "seconds" beside their references.'
-        )
-
-    def corpus(self, pairs: Sequence[Pair]) -> float | None:
-        return None if self.missing(pairs) else super().corpus(pairs) or 0.0
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return 0.0, ""
+def _hallucinated(pair: Pair) -> Tally | None:
+    words = len(units(normalized(answer_text(pair.given), pair.language)))
+    return Tally(60.0 * words, pair.seconds or 0) if pair.seconds or not words else None
 
 
-class WordTime(TallyMetric):
-    name, better, unit = "word_time_ms", "lower", "ms"
-    title = "word time error"
-    says = (
-        "mean of |start error| and |end error| in ms over words matched by jiwer's alignment (case and punctuation off)"
+def _length_unknown(pairs: Sequence[Pair]) -> str | None:
+    unknown = sum(not p.seconds for p in pairs)
+    if not unknown or not any(normalized(answer_text(p.given)) for p in pairs):
+        return None
+    return (
+        f"{HALLUCINATED} has no figure: the length of {unknown} of {len(pairs)} clips without speech is not known; "
+        'write "seconds" beside their references.'
     )
 
-    def applies(self, pair: Pair) -> bool:
-        return bool(answer_words(pair.expected))
 
-    def tally(self, pair: Pair) -> Tally:
-        return scorers.word_times(answer_words(pair.expected), answer_words(pair.given)).error
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return constants.best_word_times([answer_words(p.expected) for p in pairs])
+def _silence() -> Computed:
+    counts = counted(_hallucinated, lambda p: p.silent, _length_unknown, nothing=0.0)
+    return replace(counts, corpus=lambda pairs: None if _length_unknown(pairs) else counts.corpus(pairs) or 0.0)
 
 
-class WordTimeCoverage(WordTime):
-    name, better, unit = "word_time_coverage", "higher", "rate"
-    title = "words matched"
-    says = "expected words that were matched, and so entered word_time_ms"
-
-    def tally(self, pair: Pair) -> Tally:
-        return scorers.word_times(answer_words(pair.expected), answer_words(pair.given)).coverage
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        """That of the constant transcript, since `WordTime.constant` gives its words away."""
-        _, answer = constants.best_transcript([[w.text for w in answer_words(p.expected)] for p in pairs])
-        words = [Word(w, 0, 0) for w in answer.split()]
-        return pooled([scorers.word_times(answer_words(p.expected), words).coverage for p in pairs]).value, answer
+def _word_times(pair: Pair) -> scorers.TimeScore:
+    return scorers.word_times(answer_words(pair.expected), answer_words(pair.given))
 
 
-class BoxAccuracy(TallyMetric):
-    name = "box_accuracy_50"
-    title = "box accuracy, IoU ≥ 0.5"
-    says = "first box given against the first expected, IoU >= 0.5; no box is wrong"
-
-    def applies(self, pair: Pair) -> bool:
-        boxes = answer_boxes(pair.expected)
-        return bool(boxes) and (pair.task == "refer" or pair.task not in CAPTIONS | {"detection"} and len(boxes) == 1)
-
-    def tally(self, pair: Pair) -> Tally:
-        first = next(p for p in pair.expected if isinstance(p, Box) and p.boxes)
-        given = answer_boxes(pair.given)[:1]
-        same_image = given and given[0] in answer_boxes(pair.given, first.image or 0)[:1]
-        return scorers.box_accuracy(first.boxes, given if same_image else [])
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        value, box = constants.best_box([answer_boxes(p.expected)[0] for p in pairs])
-        return value, list(box)
+# --- captions and translations ----------------------------------------------------------------------------------------
 
 
-class BoxF1(TallyMetric):
-    name, nothing = "box_f1_50", 1.0
-    title = "box F1, IoU ≥ 0.5"
-    says = "largest one-to-one matching at IoU >= 0.5 per image, labels ignored, counts pooled over the corpus"
-
-    def applies(self, pair: Pair) -> bool:
-        return bool(answer_boxes(pair.expected)) or pair.task == "detection"
-
-    def tally(self, pair: Pair) -> Tally:
-        images = {p.image or 0 for p in (*pair.expected, *pair.given) if isinstance(p, Box)}
-        return pooled([scorers.box_f1(answer_boxes(pair.expected, i), answer_boxes(pair.given, i)) for i in images])
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        value, boxes = constants.best_box_set([answer_boxes(p.expected) for p in pairs])
-        return value, [list(box) for box in boxes]
+def _bleu(pairs: Sequence[Pair]) -> float:
+    expected, given = [answer_text(p.expected) for p in pairs], [answer_text(p.given) for p in pairs]
+    return scorers.bleu(expected, given, [p.language for p in pairs])
 
 
-class Exact(TallyMetric):
-    name = "exact"
-    title = "exact match"
-    says = "equal after NFKC, casefold, spaces collapsed and punctuation at both ends removed"
-
-    def applies(self, pair: Pair) -> bool:
-        written = {"transcribe", "translate"} | CAPTIONS
-        return pair.task not in written and not answer_boxes(pair.expected) and not answer_words(pair.expected)
-
-    def tally(self, pair: Pair) -> Tally:
-        return scorers.exact(answer_text(pair.expected), answer_text(pair.given), pair.language)
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        return constants.best_exact([answer_text(p.expected) for p in pairs])
+def _each_bleu(pairs: Sequence[Pair]) -> Values:
+    return [scorers.sentence_bleu(answer_text(p.expected), answer_text(p.given), p.language) for p in pairs]
 
 
-class Bleu(Metric):
-    name = "bleu"
-    title = "BLEU"
+def _cider(tokens: Callable[[str, str | None], list[str]]) -> Computed:
+    def each(pairs: Sequence[Pair]) -> Values:
+        references = [[tokens(text, p.language) for text in p.texts] for p in pairs]
+        return [*scorers.cider_d(references, [tokens(answer_text(p.given), p.language) for p in pairs])]
 
-    @property
-    def says(self) -> str:  # type: ignore[override]
-        return f"sacrebleu {scorers.bleu_signature()} (zh: tok:zh; ja, th, lo, my, km: tok:char), over 100"
-
-    def applies(self, pair: Pair) -> bool:
-        return pair.task in CAPTIONS | {"translate"} and not pair.silent
-
-    def each(self, pairs: Sequence[Pair]) -> list[float | None]:
-        return [scorers.sentence_bleu(answer_text(p.expected), answer_text(p.given), p.language) for p in pairs]
-
-    def corpus(self, pairs: Sequence[Pair]) -> float | None:
-        return scorers.bleu(*_texts(pairs))
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        expected, _, languages = _texts(pairs)
-        return constants.best_bleu(expected, languages)
-
-
-class Cider(Metric):
-    name, unit = "cider", "score"
-    title = "CIDEr"
-    says = (
-        "CIDEr-D (0..10), one reference, lower-cased words without punctuation, frequencies from the references scored"
+    return Computed(
+        lambda pairs: mean([value or 0.0 for value in each(pairs)]),
+        each,
+        lambda p: p.task in CAPTIONS,
+        lambda pairs: "one sample alone scores 0: CIDEr needs several" if len(pairs) == 1 else None,
     )
 
-    def applies(self, pair: Pair) -> bool:
-        return pair.task in CAPTIONS
 
-    def each(self, pairs: Sequence[Pair]) -> list[float | None]:
-        return list(scorers.cider(*_texts(pairs)))
-
-    def corpus(self, pairs: Sequence[Pair]) -> float | None:
-        scores = scorers.cider(*_texts(pairs))
-        return sum(scores) / len(scores) if scores else None
-
-    def constant(self, pairs: Sequence[Pair]) -> tuple[float | None, object]:
-        expected, _, languages = _texts(pairs)
-        return constants.best_cider(expected, languages)
+# --- boxes ------------------------------------------------------------------------------------------------------------
 
 
-def _texts(pairs: Sequence[Pair]) -> tuple[list[str], list[str], list[str | None]]:
-    return [answer_text(p.expected) for p in pairs], [answer_text(p.given) for p in pairs], [p.language for p in pairs]
+def _one_place(pair: Pair) -> bool:
+    found = answer_boxes(pair.expected)
+    return bool(found) and (pair.task == "refer" or pair.task not in CAPTIONS | {"detection"} and len(found) == 1)
 
 
-METRICS: dict[str, Metric] = {
-    m.name: m
-    for m in (
-        WordErrorRate(),
-        NormalizedWordErrorRate(),
-        NormalizedCharacterErrorRate(),
-        WhisperWordErrorRate(),
-        HallucinatedWords(),
-        WordTime(),
-        WordTimeCoverage(),
-        BoxAccuracy(),
-        BoxF1(),
-        Exact(),
-        Bleu(),
-        Cider(),
-    )
-}
+def _box_f1(pair: Pair) -> Tally:
+    images = {p.image or 0 for p in (*pair.expected, *pair.given) if isinstance(p, Box)}
+    return pooled([scorers.box_f1(answer_boxes(pair.expected, i), answer_boxes(pair.given, i)) for i in images])
+
+
+def _first_iou(pair: Pair) -> float:
+    """Of the first box given with the first expected, on the same picture; 0 where there is none."""
+    first = next(p for p in pair.expected if isinstance(p, Box) and p.boxes)
+    given = answer_boxes(pair.given)[:1]
+    if not given or given != answer_boxes(pair.given, first.image or 0)[:1]:
+        return 0.0
+    return float(scorers.iou(given, first.boxes[:1])[0, 0])
+
+
+# --- equal answers ----------------------------------------------------------------------------------------------------
+
+
+def _said_in_text(pair: Pair) -> bool:
+    written = {"transcribe", "translate"} | CAPTIONS
+    return pair.task not in written and not answer_boxes(pair.expected) and not answer_words(pair.expected)
+
+
+def _equal(figure: str, full: float = 1.0, applies: Callable[[Pair], bool] = lambda pair: True) -> Computed:
+    return averaged(lambda pair: full * choices.equal(figure, pair), applies)
+
+
+def _note(same: Callable[[notes.Note, notes.Note], bool]) -> Computed:
+    return averaged(lambda pair: same(*notes.notes(pair)))
+
+
+COMPUTED: dict[str, Computed] = {
+    "wer": _rate(lambda text, language: units(text)),
+    "wer_normalized": _rate(lambda text, language: units(normalized(text, language))),
+    "cer_normalized": _rate(lambda text, language: letters(normalized(text, language))),
+    "wer_whisper": _rate(_whisper_units, _no_whisper),
+    HALLUCINATED: _silence(),
+    "word_time_ms": counted(lambda pair: _word_times(pair).error, _timed),
+    "word_time_coverage": counted(lambda pair: _word_times(pair).coverage, _timed),
+    "box_accuracy_50": averaged(lambda p: _first_iou(p) >= scorers.IOU_THRESHOLD, _one_place),
+    "box_f1_50": counted(_box_f1, lambda p: bool(answer_boxes(p.expected)) or p.task == "detection", nothing=1.0),
+    "exact": counted(
+        lambda p: scorers.exact(answer_text(p.expected), answer_text(p.given), p.language), _said_in_text
+    ),
+    "bleu": Computed(_bleu, _each_bleu, lambda p: p.task in CAPTIONS | {"translate"} and not p.silent),
+    "cider": _cider(lambda text, language: units(normalized(text, language))),
+    # Beside an original's alone.
+    "cider_ptb_like": _cider(lambda text, language: captions.ptb_like(text)),
+    "vqa_accuracy": averaged(lambda p: vqa.soft_accuracy(p.raw.replace("<unk>", ""), p.references)),
+    "iou": averaged(_first_iou),
+    "well_formed": averaged(lambda p: bool(answer_boxes(p.given))),
+    "chair_i": counted(
+        lambda p: Tally(*hallucination.mentions(p)), note=hallucination.nothing_named, nothing=0.0
+    ),
+    "chair_s": averaged(lambda p: hallucination.mentions(p).absent > 0),
+    "length_words": averaged(lambda p: len(p.raw.split())),
+    "without_times": averaged(lambda p: speech.read_times(p.raw) is None),
+    "chroma_accuracy": averaged(notes.same_chroma, lambda p: notes.notes(p)[0].pitch != notes.NONE),
+    # The originals'.
+    "minigpt_v2_vqa_accuracy": Computed(
+        lambda pairs: round(100 * mean([vqa.original_accuracy(p.raw, p.references) for p in pairs]), 2),
+        lambda pairs: [round(100 * vqa.original_accuracy(p.raw, p.references), 2) for p in pairs],
+    ),
+    "minigpt_v2_vizwiz_accuracy": averaged(lambda p: 100 * vqa.original_vizwiz(p.raw, p.references)),
+    **{name: _equal(name, 100) for name in choices.EQUAL if name.startswith("minigpt_v2")},
+    "minigpt_v2_accuracy": averaged(lambda p: 100 * boxes.original_hit(p.raw, *p.extra)),
+    "qwen_audio_wer": counted(speech.original_errors),
+    "qwen_audio_aas_seconds": Computed(speech.original_aas, speech.each_aas, note=speech.malformed),
+    "qwen_audio_bleu": Computed(translation.original_bleu, note=translation.no_dictionary),
+    "qwen_audio_accuracy": _equal("qwen_audio_accuracy"),
+    "qwen_audio_accuracy_binary": _equal("qwen_audio_accuracy", applies=choices.yes_or_no),
+    "qwen_audio_qualities_map": Computed(notes.qualities_map),
+    "qwen_audio_instrument_accuracy": _note(lambda x, y: x.instrument == y.instrument),
+    "qwen_audio_pitch_accuracy": _note(lambda x, y: x.pitch == y.pitch),
+    "qwen_audio_chroma_accuracy": Computed(
+        lambda pairs: mean(notes.same_places(pairs)), lambda pairs: [*notes.same_places(pairs)]
+    ),
+    "qwen_audio_velocity_accuracy": _note(lambda x, y: x.velocity == y.velocity),
+}  # fmt: skip
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+METRICS: dict[str, Metric] = {name: Metric(name, COMPUTED[name], **row) for name, row in _TABLE.items()}
+# Those that any sample may have.
+EVERYDAY = ("wer", "wer_normalized", "cer_normalized", "wer_whisper", HALLUCINATED, "word_time_ms",
+            "word_time_coverage", "box_accuracy_50", "box_f1_50", "exact", "bleu", "cider")  # fmt: skip
 
 
 def chosen(names: Sequence[str] | None) -> list[Metric]:
-    """The metrics named, in the order of the table; all where none is named."""
+    """The metrics named, in the order of the table; all that any sample may have where none is named."""
     for name in names or ():
-        if name not in METRICS:
-            raise WeftError(f"there is no metric {name!r}; choose among {', '.join(METRICS)}")
-    return [metric for name, metric in METRICS.items() if not names or name in names]
+        if name not in EVERYDAY:
+            raise WeftError(f"there is no metric {name!r}; choose among {', '.join(EVERYDAY)}")
+    return [METRICS[name] for name in EVERYDAY if not names or name in names]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The scores of one test set: per task and metric, and per sample in the order given."""
+    """What a test set gets: per task and metric, and per sample in the order given."""
 
-    metrics: dict[str, dict[str, float | None]]
-    baseline: dict[str, dict[str, float | None]]
-    constants: dict[str, dict[str, object]]  # the constant answer behind each baseline figure
-    counts: dict[str, dict[str, int]]  # samples behind each figure
-    samples: list[dict[str, float | None]]
-    notes: list[str]  # why a figure is missing
+    metrics: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # samples behind each figure
+    samples: list[dict[str, float | None]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    scored: list[tuple[str, Metric, list[Pair]]] = field(default_factory=list)  # what is behind each figure
 
 
-def score(pairs: Sequence[Pair], metrics: Sequence[Metric] | None = None, *, baseline: bool = True) -> Figures:
-    """Every metric on the samples it applies to, by task, beside the best constant answer."""
-    metrics = metrics or list(METRICS.values())
-    figures = Figures({}, {}, {}, {}, [{} for _ in pairs], [])
-    for task in sorted({p.task for p in pairs}):
-        table = figures.metrics.setdefault(task, {})
+def measure(pairs: Sequence[Pair], metrics: Sequence[Metric], name: str = "") -> Figures:
+    """Every metric on the samples it applies to, by task; or on all together under a ``name``, each figure named."""
+    figures = Figures(samples=[{} for _ in pairs])
+    for task in [name] if name else sorted({p.task for p in pairs}):
+        table, counts = figures.metrics.setdefault(task, {}), figures.counts.setdefault(task, {})
         for metric in metrics:
-            where = [i for i, p in enumerate(pairs) if p.task == task and metric.applies(p)]
-            if not where:
-                continue
+            computed = metric.computed
+            where = [i for i, p in enumerate(pairs) if (name or p.task == task) and computed.applies(p)]
             group = [pairs[i] for i in where]
-            table[metric.name] = metric.corpus(group)
-            figures.counts.setdefault(task, {})[metric.name] = len(group)
-            if note := metric.missing(group):
+            if not group and (not name or metric.name == HALLUCINATED):
+                continue
+            table[metric.name] = computed.corpus(group) if group else None
+            counts[metric.name] = len(group)
+            figures.scored.append((task, metric, group))
+            if note := group and computed.note(group):
                 figures.notes.append(note)
-            if baseline:
-                value, answer = metric.constant(group)
-                figures.baseline.setdefault(task, {})[metric.name] = value
-                figures.constants.setdefault(task, {})[metric.name] = answer
-            for i, one in zip(where, metric.each(group), strict=True):
+            for i, one in zip(where, computed.each(group), strict=True) if computed.each and group else ():
                 figures.samples[i][metric.name] = one
     return figures

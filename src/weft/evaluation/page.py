@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def write_page(path: Path, report: dict[str, Any], conversations: Sequence[Conve
     title = f"{report['signature'].get('model') or 'model'} on {report['signature'].get('data') or 'samples'}"
     page = _TEMPLATE.read_text("utf-8")
     with whole_file(path) as file:
-        file.write(page.replace("{{title}}", _escape(title)).replace("{{data}}", data))
+        file.write(page.replace("{{title}}", escape(title, quote=False)).replace("{{data}}", data))
 
 
 def page_data(report: dict[str, Any], conversations: Sequence[Conversation]) -> dict[str, Any]:
@@ -103,8 +104,8 @@ def _constant(answer: object) -> str:
 
 
 def _sample(sample: dict[str, Any], conversation: Conversation, media: _Media) -> dict[str, Any]:
-    images = [media.image(part.source) for part in conversation.images]
-    clips = [media.clip(part.source) for part in conversation.audios]
+    images = [*map(media.place, conversation.images)]
+    clips = [*map(media.place, conversation.audios)]
     made = {
         "id": sample["id"],
         "task": sample["task"],
@@ -207,17 +208,13 @@ class _Media:
         self._known: dict[Any, int] = {}
         self._bytes = 0
 
-    def image(self, source: Any) -> int:
-        return self._once("image", source, self._make_image)
-
-    def clip(self, source: Any) -> int:
-        return self._once("clip", source, self._make_clip)
-
-    def _once(self, kind: str, source: Any, make: Any) -> int:
-        key = (kind, source if isinstance(source, str | bytes) else id(source))
+    def place(self, part: Image | Audio) -> int:
+        """Where a picture or clip is among the items."""
+        source = part.source
+        key = (type(part), source if isinstance(source, str | bytes) else id(source))
         if key not in self._known:
             try:
-                item = make(source)
+                item = self._make_image(source) if isinstance(part, Image) else self._make_clip(source)
             except WeftError as error:
                 item = {"error": str(error)}
             self._known[key] = len(self.items)
@@ -259,7 +256,3 @@ class _Media:
         buffer = io.BytesIO()
         soundfile.write(buffer, wave, RATE, format="MP3", compression_level=0.7)
         return item | {"src": self._embed(buffer.getvalue(), "audio/mpeg")}
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

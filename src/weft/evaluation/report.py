@@ -1,17 +1,136 @@
-"""The report as a file and as a table."""
+"""The one report: as data, as a file, as a table."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from weft.evaluation.metrics import METRICS
+from weft.conversation import Text as TextPart
+from weft.conversation import Words
+from weft.conversation.writing import dump_parts
+from weft.evaluation.constants import baseline
+from weft.evaluation.metrics import METRICS, Figures, Metric
+from weft.evaluation.pairs import Pair, answer_boxes
+from weft.evaluation.right import is_right, rule
+from weft.evaluation.scorers import bleu_signature
+from weft.evaluation.text import NORMALISERS
 from weft.files import whole_file
+from weft.generation import Reply
+
+UNANSWERED = {"text": None, "raw": None, "tokens": 0, "finished": False, "windows": 0}
+UNITS = {"rate": "{:.1f} %", "percent": "{:.1f} %", "ms": "{:.0f} ms", "s": "{:.3f} s", "per_minute": "{:.1f} / min"}
+UNITS["score"] = "{:.2f}"
+PACKAGES = ("jiwer", "sacrebleu", "whisper-normalizer", "regex")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``reply`` is None where a sample could not be asked, and ``error`` says why."""
+
+    id: str
+    pair: Pair
+    reply: Reply | None
+    error: str | None = None
+
+
+def make_report(
+    samples: Sequence[Sample], figures: Figures, scorer: str, name: str = "", figure: Metric | None = None
+) -> dict[str, Any]:
+    """JSON-ready (DESIGN: metrics, baseline, samples, signature; and notes).
+
+    ``figures``: of the samples that have a reply, in their order. ``name``: what all samples are reported as, in place
+    of their tasks. ``figure``: the published one, which decides what is right.
+    """
+    tasks: dict[str, list[Pair]] = {}
+    scores = iter(figures.samples)
+    listed = []
+    for sample in samples:
+        pair, reply = sample.pair, sample.reply
+        one = next(scores) if reply else {}
+        tasks.setdefault(name or pair.task, []).append(pair)
+        listed.append(
+            {
+                "id": sample.id,
+                "task": name or pair.task,
+                "expected": dump_parts(_expected(pair)),
+                "answer": dump_parts(reply.parts) if reply else None,
+                **{key: getattr(reply, key, none) for key, none in UNANSWERED.items()},
+                "scores": one,
+                "right": is_right(pair, figure, one) if reply else None,
+                "problems": problems(pair, reply) if reply else [],
+                "error": sample.error,
+            }
+        )
+    values, answers = baseline(figures)
+    signature = {
+        "right": {task: rule(pairs, figure) for task, pairs in sorted(tasks.items())},
+        "constants": answers,
+        "counts": figures.counts,
+        "samples": len(samples),
+        "not_asked": sum(sample.error is not None for sample in samples),
+        "unfinished": sum(sample.reply is not None and not sample.reply.finished for sample in samples),
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return {
+        "metrics": figures.metrics,
+        "baseline": values,
+        "samples": listed,
+        "notes": list(figures.notes),
+        "signature": scored_by(scorer, figures) | signature,
+    }
+
+
+def scored_by(scorer: str, figures: Figures) -> dict[str, Any]:
+    """What figures mean, and what made them."""
+    used = {metric.name: metric for _, metric, _ in figures.scored}
+    languages = {
+        metric.name: sorted({pair.language or "not given" for pair in pairs}) for _, metric, pairs in figures.scored
+    }
+    return {
+        "scorer": scorer,
+        "weft": versions(["weft"])["weft"],
+        "packages": versions(PACKAGES),
+        "normaliser": NORMALISERS,
+        "languages": sorted(set().union(*languages.values())),
+        "sacrebleu": {code: bleu_signature(code) for code in languages.get("bleu", ())},
+        "metrics": {name: metric.meaning for name, metric in used.items()},
+    }
+
+
+def _expected(pair: Pair) -> tuple[Any, ...]:
+    """The expected answer for people: all right ones where there are several."""
+    several = tuple(dict.fromkeys(pair.references))
+    return (TextPart(" / ".join(several)),) if len(several) > 1 or not pair.expected and several else pair.expected
+
+
+def problems(pair: Pair, reply: Reply) -> list[str]:
+    """What is malformed about an answer, in words; it has been scored as it is."""
+    found = []
+    if not reply.finished:
+        found.append(f"cut after {reply.tokens} tokens without an end")
+    if answer_boxes(pair.expected) and not answer_boxes(pair.given):
+        found.append("no box in the answer")
+    if any(isinstance(p, Words) for p in pair.expected) and not any(isinstance(p, Words) for p in pair.given):
+        found.append("no word times in the answer")
+    return [*found, *(f"neither box nor time: {fragment}" for fragment in reply.malformed)]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
@@ -20,46 +139,17 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
         file.write(json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-@dataclass(frozen=True)
-class Described:
-    """How a figure is read. ``unit``: rate (0..1), percent (0..100), ms, s, per_minute or score."""
-
-    title: str
-    better: str
-    unit: str
-
-
-def described(name: str) -> Described:
-    """A figure of `weft evaluate`'s metrics, or one of a released script (`evaluation.published`) by its name."""
-    if name in METRICS:
-        return Described(METRICS[name].title, METRICS[name].better, METRICS[name].unit)
-    lower = any(part in name for part in ("wer", "_aas_", "chair_", "without_times"))
-    unit = "rate"
-    if name.startswith(("minigpt_v2_", "qwen_audio_bleu")):
-        unit = "percent"
-    elif name.endswith("_seconds"):
-        unit = "s"
-    elif name.startswith(("cider", "length_")):
-        unit = "score"
-    return Described(name.replace("_", " "), "lower" if lower else "higher", unit)
+def described(name: str) -> Metric:
+    """How a figure is read; ``qwen_audio_bleu_de`` is a ``qwen_audio_bleu``."""
+    return METRICS.get(name) or METRICS[name.rpartition("_")[0]]
 
 
 def shown(name: str, value: float | None) -> str:
     """A figure as people read it: rates in per cent, times in milliseconds or seconds."""
     if value is None:
         return "–"
-    match described(name).unit:
-        case "rate":
-            return f"{100 * value:.1f} %"
-        case "percent":
-            return f"{value:.1f} %"
-        case "ms":
-            return f"{value:.0f} ms"
-        case "per_minute":
-            return f"{value:.1f} / min"
-        case "s":
-            return f"{value:.3f} s"
-    return f"{value:.2f}"
+    unit = described(name).unit
+    return UNITS[unit].format(100 * value if unit == "rate" else value)
 
 
 def beats(name: str, value: float | None, baseline: float | None) -> bool | None:
@@ -109,7 +199,7 @@ def notes(report: dict[str, Any]) -> list[str]:
     return found
 
 
-def published(report: dict[str, Any]) -> str:
+def reported(report: dict[str, Any]) -> str:
     """The published figure of a benchmark's report in one line; empty where there is none."""
     benchmark = report["signature"].get("benchmark") or {}
     figures = benchmark.get("published") or {}

@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from weft.conversation import Box, Part, Text, Word, Words
-from weft.evaluation.metrics import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
+from weft.evaluation.metrics import Metric
+from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
 from weft.evaluation.scorers import BoxTuple, exact, match_boxes, one_to_one, word_errors
 from weft.evaluation.text import normalized
 
@@ -25,6 +26,7 @@ RULES = {
     "text": "the text is equal but for case and outer punctuation (exact)",
 }
 GRADED = "graded only: wording has no one right form"
+FULL = {"rate": 1.0, "percent": 100.0}
 
 
 def demands(pair: Pair) -> list[str]:
@@ -41,14 +43,26 @@ def demands(pair: Pair) -> list[str]:
     return [*found, "text"] if written or not found else found
 
 
-def is_right(pair: Pair) -> bool | None:
-    """Whether all that is asked for is right; None where a sample is only graded."""
-    asked = demands(pair)
-    return all(_MET[name](pair) for name in asked) if asked else None
+def is_right(pair: Pair, figure: Metric | None = None, scores: dict[str, float | None] | None = None) -> bool | None:
+    """Whether all that is asked for is right, or as a benchmark's ``figure`` has it; None: a sample is only graded."""
+    if figure is None or pair.silent or not _decides(figure):
+        asked = demands(pair)
+        return all(_MET[name](pair) for name in asked) if asked else None
+    value, lower = (scores or {}).get(figure.name), figure.better == "lower"
+    if value == (0.0 if lower else FULL[figure.unit]):
+        return True
+    return False if value == 0 or lower else None
 
 
-def rule(pairs: Sequence[Pair]) -> str:
+def _decides(figure: Metric) -> bool:
+    return figure.computed.each is not None and figure.unit in FULL
+
+
+def rule(pairs: Sequence[Pair], figure: Metric | None = None) -> str:
     """By what rule the samples of a task are right, as a sentence."""
+    if figure is not None and _decides(figure):
+        full, none = ("0", "above 0") if figure.better == "lower" else ("full marks", "0; between, it is only graded")
+        return f"{figure.name} of the sample is {full} (wrong: it is {none})"
     asked = {name for pair in pairs for name in demands(pair)}
     return "; ".join(said for name, said in RULES.items() if name in asked) or GRADED
 

@@ -17,13 +17,17 @@ from typing import NamedTuple
 import jiwer
 import numpy as np
 import sacrebleu
+from rapidfuzz.distance import Levenshtein  # what jiwer counts with, without its report
 
 from weft.conversation import Word
 from weft.evaluation.text import UNSPACED, canonical, normalized, primary, units
 
 IOU_THRESHOLD = 0.5
 
+SIGMA = 6.0  # of CIDEr-D's length penalty
+
 BoxTuple = tuple[float, float, float, float]
+Gram = tuple[str, ...]
 
 
 class Tally(NamedTuple):
@@ -36,6 +40,10 @@ class Tally(NamedTuple):
     def value(self) -> float | None:
         """The rate; None where there is nothing to divide by (nothing was matched, nothing was asked)."""
         return self.amount / self.out_of if self.out_of else None
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def pooled(tallies: Sequence[Tally]) -> Tally:
@@ -51,10 +59,7 @@ def word_errors(expected: str, given: str) -> Tally:
 
 
 def unit_errors(expected: Sequence[str], given: Sequence[str]) -> Tally:
-    if not expected:
-        return Tally(0, 0)  # jiwer's rate would be a count of words here
-    result = jiwer.process_words(" ".join(expected), " ".join(given))
-    return Tally(result.substitutions + result.deletions + result.insertions, len(expected))
+    return Tally(Levenshtein.distance(expected, given), len(expected)) if expected else Tally(0, 0)
 
 
 def exact(expected: str, given: str, language: str | None = None) -> Tally:
@@ -94,35 +99,40 @@ def _bleu(tokenizer: str) -> sacrebleu.BLEU:
     return sacrebleu.BLEU(tokenize=tokenizer, force=True)
 
 
-def cider(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None] | None = None) -> list[float]:
-    """CIDEr-D of every sample, 0..10 (the corpus figure is their mean), with document frequencies from ``expected``.
+def cider_d(references: Sequence[Sequence[Sequence[str]]], candidates: Sequence[Sequence[str]]) -> list[float]:
+    """CIDEr-D of every candidate, 0..10, from tokens; the corpus figure is the mean. ``references[i]`` are those of i.
 
-    The formula of pycocoevalcap's ``Cider`` (Vedantam et al. 2015, with clipping and a length penalty of sigma 6).
-    Tokens are lower-cased words without punctuation, not the Java PTB tokenizer's, so figures equal pycocoevalcap's
-    only where it is fed the same tokens. One sample alone scores 0: no n-gram is rare in one document.
+    The formula of pycocoevalcap's ``Cider`` (Vedantam et al., arXiv 1411.5726, with clipping and a length penalty of
+    sigma 6; tf-idf over n-grams of 1 to 4, document frequencies over the samples of the references, times 10), equal to
+    it to rounding. One sample alone scores 0: no n-gram is rare in one document.
     """
-    languages = languages or [None] * len(expected)
-    refs = [_ngrams(units(normalized(t, lang))) for t, lang in zip(expected, languages, strict=True)]
-    hyps = [_ngrams(units(normalized(t, lang))) for t, lang in zip(given, languages, strict=True)]
-    frequency: Counter[tuple[str, ...]] = Counter(gram for ref in refs for gram in ref)
-    log_documents = math.log(max(len(refs), 1))
+    cooked = [[_grams(tokens) for tokens in several] for several in references]
+    frequency = Counter(gram for several in cooked for gram in set().union(*several))
+    documents = math.log(max(len(references), 1))
 
-    def vector(grams: Counter[tuple[str, ...]], n: int) -> dict[tuple[str, ...], float]:
-        return {g: c * (log_documents - math.log(max(1, frequency[g]))) for g, c in grams.items() if len(g) == n}
+    def vectors(grams: Counter[Gram]) -> tuple[list[dict[Gram, float]], list[float], int]:
+        made: list[dict[Gram, float]] = [{}, {}, {}, {}]
+        for gram, count in grams.items():
+            made[len(gram) - 1][gram] = count * (documents - math.log(max(1, frequency[gram])))
+        bigrams = sum(count for gram, count in grams.items() if len(gram) == 2)  # the length that the penalty compares
+        return made, [math.sqrt(sum(v * v for v in vector.values())) for vector in made], bigrams
 
     scores = []
-    for ref, hyp in zip(refs, hyps, strict=True):
-        gap = sum(c for g, c in hyp.items() if len(g) == 2) - sum(c for g, c in ref.items() if len(g) == 2)
+    for several, tokens in zip(cooked, candidates, strict=True):
+        hyp, hyp_norm, hyp_length = vectors(_grams(tokens))
         total = 0.0
-        for n in range(1, 5):
-            a, b = vector(hyp, n), vector(ref, n)
-            norm = math.sqrt(sum(v * v for v in a.values()) * sum(v * v for v in b.values()))
-            total += sum(min(v, b[g]) * b[g] for g, v in a.items() if g in b) / norm if norm else 0.0
-        scores.append(10 * total / 4 * math.exp(-(gap**2) / (2 * 6.0**2)))
+        for grams in several:
+            ref, ref_norm, ref_length = vectors(grams)
+            penalty = math.exp(-((hyp_length - ref_length) ** 2) / (2 * SIGMA**2))
+            for n in range(4):
+                norm = hyp_norm[n] * ref_norm[n]
+                dot = sum(min(v, ref[n][g]) * ref[n][g] for g, v in hyp[n].items() if g in ref[n])
+                total += penalty * (dot / norm if norm else dot)
+        scores.append(10 * total / 4 / len(several))
     return scores
 
 
-def _ngrams(tokens: Sequence[str]) -> Counter[tuple[str, ...]]:
+def _grams(tokens: Sequence[str]) -> Counter[Gram]:
     return Counter(tuple(tokens[i : i + n]) for n in range(1, 5) for i in range(len(tokens) - n + 1))
 
 
@@ -179,12 +189,6 @@ def iou(a: Sequence[BoxTuple] | np.ndarray, b: Sequence[BoxTuple] | np.ndarray) 
     area = lambda x: np.clip(x[..., 2] - x[..., 0], 0, None) * np.clip(x[..., 3] - x[..., 1], 0, None)  # noqa: E731
     union = area(A) + area(B) - inter
     return np.divide(inter, union, out=np.zeros_like(union), where=union > 0)
-
-
-def box_accuracy(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> Tally:
-    """Whether the first box given has IoU >= 0.5 with the first expected; no box is wrong."""
-    hit = bool(expected) and bool(given) and iou(given[:1], expected[:1])[0, 0] >= IOU_THRESHOLD
-    return Tally(float(hit), 1)
 
 
 def match_boxes(expected: Sequence[BoxTuple], given: Sequence[BoxTuple]) -> list[tuple[int, int]]:

@@ -97,6 +97,7 @@ def canonical(text: str, language: str | None = None) -> str:
     return _OUTER.sub("", folded(text, language))
 
 
+@lru_cache(1 << 16)
 def whisper_normalized(text: str, language: str | None = None) -> str | None:
     """Whisper's normaliser: the English one for ``en``, the basic one otherwise (letters apart where unspaced).
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from weft.evaluation.published.rows import Row, Scores, mean
-from weft.evaluation.scorers import IOU_THRESHOLD, BoxTuple, iou
+from weft.conversation import Box, Part
+from weft.evaluation.pairs import Pair
+from weft.evaluation.published.rows import Row
+from weft.evaluation.scorers import BoxTuple
 
 _BEGINS = re.compile(r"\{<\d{1,3}><\d{1,3}><\d{1,3}><\d{1,3}>\}")
 _BOX = re.compile(r"\{\s*" + r"\s*".join([r"<\s*(\d(?:\s*\d){0,2})\s*>"] * 4) + r"\s*\}")
@@ -53,36 +55,22 @@ def first_box(answer: str) -> BoxTuple | None:
     return (left, top, right, bottom) if left <= right <= 1 and top <= bottom <= 1 else None
 
 
-def score(rows: Sequence[Row]) -> Scores:
+def read_row(row: Row, task: str) -> Pair:
     """References: ``bbox_xywh`` in pixels, ``width`` and ``height`` of the picture."""
-    each: list[dict[str, float | None]] = []
-    for row in rows:
-        line = row.reference
-        xywh, width, height = line.numbers("bbox_xywh", 4), line.number("width"), line.number("height")
-        x, y, w, h = xywh
-        if w < 0 or h < 0:
-            line.wrong("bbox_xywh", "must have a width and a height of 0 or more: it is [left, top, width, height]")
-        expected = (x / width, y / height, (x + w) / width, (y + h) / height)
-        found = first_box(row.prediction)
-        overlap = float(iou([found], [expected])[0, 0]) if found else 0.0
-        each.append(
-            {
-                "box_accuracy_50": float(overlap >= IOU_THRESHOLD),
-                "iou": overlap,
-                "well_formed": float(found is not None),
-                "minigpt_v2_accuracy": 100.0 * original_hit(row.prediction, xywh, width, height),
-            }
-        )
-    figures: dict[str, float | None] = {name: mean([one[name] or 0.0 for one in each]) for name in SAYS}
-    right = sum(one["minigpt_v2_accuracy"] == 100.0 for one in each)
-    figures["minigpt_v2_accuracy"] = right / len(rows) * 100  # in the order of the original's operations
-    return Scores(figures, each, SAYS)
+    line = row.reference
+    xywh, width, height = line.numbers("bbox_xywh", 4), line.number("width"), line.number("height")
+    x, y, w, h = xywh
+    if w < 0 or h < 0:
+        line.wrong("bbox_xywh", "must have a width and a height of 0 or more: it is [left, top, width, height]")
+    expected = Box(((x / width, y / height, (x + w) / width, (y + h) / height),))
+    return Pair(task, (expected,), (), read=as_box, extra=(xywh, width, height)).said(row.prediction)
 
 
-SAYS = {
-    "box_accuracy_50": "0..1: first box of the answer, IoU >= 0.5 over continuous coordinates; no box is wrong",
-    "iou": "0..1: mean IoU of the first box, 0 where there is none",
-    "well_formed": "0..1: answers with a box {<a><b><c><d>} inside the picture",
-    "minigpt_v2_accuracy": "per cent: MiniGPT-v2's eval_ref.py without --resample (box at the start, exactly four "
-    "numbers in the answer, inclusive-pixel IoU > 0.5)",
-}
+def as_box(answer: str) -> tuple[Part, ...]:
+    found = first_box(answer)
+    return (Box((found,)),) if found else ()
+
+
+def written(box: Sequence[float]) -> str:
+    """A box in fractions as MiniGPT-v2 writes it."""
+    return "{" + "".join(f"<{min(100, max(0, int(100 * edge)))}>" for edge in box) + "}"

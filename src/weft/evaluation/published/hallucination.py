@@ -14,92 +14,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
 
 from weft.conversation import WeftError
-from weft.evaluation.published.rows import Row, Scores, mean
+from weft.evaluation.pairs import Pair
+from weft.evaluation.published.rows import Row
 
-# The 80 objects of COCO (cocodataset.org), with the words most often used for them.
-OBJECTS = """
-person, man, woman, boy, girl, child, kid, people, men, women, children, guy, lady, baby, player, skier, rider
-bicycle, bike
-car, automobile, taxi, cab, suv
-motorcycle, motorbike, motor bike, motor cycle, scooter, moped
-airplane, plane, aeroplane, air plane, jet, aircraft
-bus, minibus
-train, locomotive
-truck, pickup, lorry
-boat, ship, canoe, kayak, sailboat
-traffic light, stoplight, stop light, street light, traffic signal
-fire hydrant, hydrant
-stop sign
-parking meter
-bench, pew
-bird, duck, goose, seagull, pigeon, parrot, owl, chicken
-cat, kitten
-dog, puppy
-horse, pony, foal
-sheep, lamb, ram, ewe
-cow, cattle, calf, bull, ox
-elephant
-bear, panda
-zebra
-giraffe
-backpack, knapsack, rucksack
-umbrella, parasol
-handbag, purse, wallet
-tie, necktie, bow tie
-suitcase, suit case, luggage
-frisbee
-skis, ski
-snowboard
-sports ball, ball, baseball, basketball, football
-kite
-baseball bat
-baseball glove
-skateboard
-surfboard
-tennis racket, racket
-bottle
-wine glass
-cup, mug
-fork
-knife
-spoon
-bowl
-banana
-apple
-sandwich, burger, hamburger
-orange
-broccoli
-carrot
-hot dog
-pizza
-donut, doughnut
-cake, cupcake
-chair, stool, seat
-couch, sofa
-potted plant, houseplant
-bed
-dining table, table, desk
-toilet
-tv, television, monitor
-laptop, laptop computer
-mouse
-remote
-keyboard
-cell phone, phone, mobile phone, cellphone, smartphone
-microwave
-oven, stove
-toaster
-sink
-refrigerator, fridge
-book
-clock
-vase
-scissors
-teddy bear, teddy
-hair drier, hair dryer
-toothbrush"""
 _ANIMALS = ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub"]
 # Pairs that stand for another word than either of theirs.
 PAIRS = {f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS}
@@ -145,44 +67,41 @@ def mentioned(caption: str, table: dict[str, str]) -> list[str]:
     return [table[word] for word in found if word in table]
 
 
-def score(rows: Sequence[Row], synonyms: str | os.PathLike[str] | None = None) -> Scores:
+@cache
+def object_table(synonyms: str | None = None) -> dict[str, str]:
+    """Every word to its object: the 80 of COCO with the words most often used for them, or those of a file."""
+    path = Path(__file__).with_name("coco_objects.txt") if synonyms is None else Path(synonyms)
+    table = synonym_table(path.read_text("utf-8"))
+    if not table:
+        raise WeftError(f"{path}: holds no objects; write 'object, synonym, ...' a line")
+    return table
+
+
+class Mentions(NamedTuple):
+    """Objects that a caption names: how many times, and how many of them its picture does not hold."""
+
+    absent: int
+    all: int
+
+
+def mentions(pair: Pair) -> Mentions:
+    table, held = pair.extra
+    named = mentioned(pair.raw, table)
+    return Mentions(sum(name not in held for name in named), len(named))
+
+
+def read_row(row: Row, task: str, synonyms: str | os.PathLike[str] | None = None) -> Pair:
     """References: ``objects``, names of what the picture holds; ``captions``, optional, whose objects are added."""
-    if synonyms is None:
-        table = synonym_table(OBJECTS)
-    else:
-        with open(synonyms, encoding="utf-8") as file:
-            table = synonym_table(file.read())
-        if not table:
-            raise WeftError(f"{os.fspath(synonyms)}: holds no objects; write 'object, synonym, ...' a line")
-    each: list[dict[str, float | None]] = []
-    wrong = mentions = 0
-    for row in rows:
-        line = row.reference
-        names = line.strings("objects") if line.fields.get("objects") != [] else []
-        unknown = next((name for name in names if name.lower() not in table), None)
-        if unknown is not None:
-            line.wrong("objects", f"{unknown!r} is no object of the list of synonyms")
-        held = {table[name.lower()] for name in names}
-        for caption in line.strings("captions") if "captions" in line.fields else ():
-            held |= set(mentioned(caption, table))
-        named = mentioned(row.prediction, table)
-        absent = sum(name not in held for name in named)
-        wrong, mentions = wrong + absent, mentions + len(named)
-        words = float(len(row.prediction.split()))
-        share = absent / len(named) if named else 0.0
-        each.append({"chair_i": share, "chair_s": float(absent > 0), "length_words": words})
-    figures: dict[str, float | None] = {
-        "chair_i": wrong / mentions if mentions else None,
-        "chair_s": mean([one["chair_s"] or 0.0 for one in each]),
-        "length_words": mean([one["length_words"] or 0.0 for one in each]),
-    }
-    settings = {"synonyms": "weft's own list" if synonyms is None else os.path.basename(os.fspath(synonyms))}
-    notes = [] if mentions else ["no caption names an object: chair_i has nothing to count"]
-    return Scores(figures, each, SAYS, (), settings, notes)
+    line, table = row.reference, object_table(None if synonyms is None else os.fspath(synonyms))
+    names = line.strings("objects") if line.fields.get("objects") != [] else []
+    unknown = next((name for name in names if name.lower() not in table), None)
+    if unknown is not None:
+        line.wrong("objects", f"{unknown!r} is no object of the list of synonyms")
+    held = {table[name.lower()] for name in names}
+    for caption in line.strings("captions") if "captions" in line.fields else ():
+        held |= set(mentioned(caption, table))
+    return Pair(task, (), (), references=tuple(names), extra=(table, held)).said(row.prediction)
 
 
-SAYS = {
-    "chair_i": "0..1: mentions of absent objects over mentions of objects, pooled; lower is better",
-    "chair_s": "0..1: captions that name an absent object; lower is better",
-    "length_words": "words a caption, to read beside the two",
-}
+def nothing_named(pairs: Sequence[Pair]) -> str | None:
+    return None if any(mentions(p).all for p in pairs) else "no caption names an object: chair_i has nothing to count"

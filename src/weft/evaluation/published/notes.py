@@ -13,7 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from weft.evaluation.published.rows import Row, Scores, mean
+from weft.evaluation.pairs import Pair, as_text
+from weft.evaluation.published.rows import Row
+from weft.evaluation.scorers import mean
 
 QUALITIES = frozenset(
     ("bright", "dark", "distortion", "fast_decay", "long_release", "multiphonic", "nonlinear_env", "percussive")
@@ -64,37 +66,29 @@ def macro_average_precision(expected: Sequence[frozenset[str]], given: Sequence[
     return mean([hard_average_precision([a in x for x in expected], [a in y for y in given]) for a in labels])
 
 
-def score(rows: Sequence[Row]) -> Scores:
+def read_row(row: Row, task: str) -> Pair:
     """References: ``text``, a note as Qwen-Audio writes it."""
-    expected = [read_note(row.reference.string("text", "answer")) for row in rows]
-    given = [read_note(row.prediction) for row in rows]
-    place = {pitch: i for i, pitch in enumerate(sorted({note.pitch for note in expected + given}))}
-    each: list[dict[str, float | None]] = []
-    for x, y in zip(expected, given, strict=True):
-        one: dict[str, float | None] = {
-            "qwen_audio_pitch_accuracy": float(x.pitch == y.pitch),
-            "qwen_audio_chroma_accuracy": float(place[x.pitch] % 12 == place[y.pitch] % 12),
-            "qwen_audio_velocity_accuracy": float(x.velocity == y.velocity),
-            "qwen_audio_instrument_accuracy": float(x.instrument == y.instrument),
-        }
-        if x.pitch != NONE:
-            one["chroma_accuracy"] = float(y.pitch != NONE and x.pitch % 12 == y.pitch % 12)
-        each.append(one)
-    figures: dict[str, float | None] = {}
-    for name in SAYS:
-        values = [value for one in each if (value := one.get(name)) is not None]
-        figures[name] = mean(values) if values else None
-    figures["qwen_audio_qualities_map"] = macro_average_precision(
-        [note.qualities for note in expected], [note.qualities for note in given]
-    )
-    return Scores(figures, each, SAYS)
+    text = row.reference.string("text", "answer")
+    return Pair(task, as_text(text), (), references=(text,)).said(row.prediction)
 
 
-SAYS = {
-    "qwen_audio_qualities_map": "0..1: average precision over hard labels, mean over the qualities that occur",
-    "qwen_audio_instrument_accuracy": "0..1: equal instrument names",
-    "qwen_audio_pitch_accuracy": "0..1: equal MIDI pitches",
-    "qwen_audio_chroma_accuracy": "0..1: equal places modulo 12 among the pitches that occur, as the original has it",
-    "chroma_accuracy": "0..1: equal pitch modulo 12, over references that have a pitch",
-    "qwen_audio_velocity_accuracy": "0..1: equal MIDI velocities",
-}
+def notes(pair: Pair) -> tuple[Note, Note]:
+    """The expected and the given one."""
+    return read_note(pair.references[0]), read_note(pair.raw)
+
+
+def same_places(pairs: Sequence[Pair]) -> list[float]:
+    """Whether pitches have equal places modulo 12 among those that occur: what the original calls chroma."""
+    both = [(x.pitch, y.pitch) for x, y in map(notes, pairs)]
+    place = {pitch: i for i, pitch in enumerate(sorted({pitch for two in both for pitch in two}))}
+    return [float(place[x] % 12 == place[y] % 12) for x, y in both]
+
+
+def same_chroma(pair: Pair) -> bool:
+    x, y = notes(pair)
+    return y.pitch != NONE and x.pitch % 12 == y.pitch % 12
+
+
+def qualities_map(pairs: Sequence[Pair]) -> float | None:
+    both = [notes(pair) for pair in pairs]
+    return macro_average_precision([x.qualities for x, _ in both], [y.qualities for _, y in both])

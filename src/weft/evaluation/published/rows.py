@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from weft.conversation import SampleError
@@ -29,6 +28,12 @@ class Line:
 
     def wrong(self, field: str, problem: str) -> NoReturn:
         raise SampleError(problem, file=self.file, line=self.line, field=field)
+
+    def identifier(self) -> str:
+        name = self.fields.get("id")
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            self.wrong("id", "missing" if name is None else f"must be a string or a whole number, not {_kind(name)}")
+        return str(name)
 
     def need(self, *names: str) -> tuple[str, Any]:
         """The first of several spellings of a field that is there."""
@@ -86,27 +91,6 @@ class Row:
         return value
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What a metric says of a test set.
-
-    ``figures``: the corpus; a figure that cannot be had is None, and a note says why. ``each``: the same per sample, in
-    the order of the rows, where a figure has a value for one sample. ``says``: for each figure its definition, unit and
-    source in one line. ``settings``: normaliser, tokenizer and the like, for the signature.
-    """
-
-    figures: dict[str, float | None]
-    each: list[dict[str, float | None]]
-    says: dict[str, str]
-    packages: tuple[str, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def read_rows(
     predictions: str | os.PathLike[str],
     references: str | os.PathLike[str],
@@ -149,24 +133,28 @@ def _prediction(line: Line, field: str) -> str:
 
 
 def _by_id(path: str | os.PathLike[str]) -> dict[str, Line]:
-    file = os.fspath(path)
     found: dict[str, Line] = {}
-    for number, raw in iter_lines(Path(path)):
+    for line in read_lines(path):
+        name = line.identifier()
+        if (first := found.setdefault(name, line)) is not line:
+            line.wrong("id", f"{name!r} stands in line {first.line} already; give each its own")
+    return found
+
+
+def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
+    """The objects of a file, of which there is at least one."""
+    file, none = os.fspath(path), True
+    for number, raw in iter_lines(path):
+        none = False
         try:
             fields = json.loads(raw)
         except (ValueError, RecursionError) as e:
             raise SampleError(f"not JSON ({e}); write one object a line", file=file, line=number) from None
         if not isinstance(fields, dict):
             raise SampleError(f"must be an object, not {_kind(fields)}", file=file, line=number)
-        line = Line(fields, file, number)
-        name = fields.get("id")
-        if not isinstance(name, str | int) or isinstance(name, bool):
-            line.wrong("id", "missing" if name is None else f"must be a string or a whole number, not {_kind(name)}")
-        if (first := found.setdefault(str(name), line)) is not line:
-            line.wrong("id", f"{str(name)!r} stands in line {first.line} already; give each its own")
-    if not found:
+        yield Line(fields, file, number)
+    if none:
         raise SampleError("nothing in it: write one JSON object a line", file=file)
-    return found
 
 
 def _is_number(value: Any) -> bool:

@@ -13,19 +13,16 @@ The originals are QwenLM/Qwen-Audio at b50fb95, ``eval_audio/evaluate_asr.py`` a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-import jiwer
+from rapidfuzz.distance import Levenshtein
 
-from weft.conversation import Text, Word
-from weft.evaluation import scorers
-from weft.evaluation.metrics import METRICS, Pair, score
-from weft.evaluation.published.rows import Row, Scores
+from weft.conversation import Part, Word, Words
+from weft.evaluation.pairs import Pair, as_text
+from weft.evaluation.published.rows import Row
 from weft.evaluation.scorers import Tally, pooled
-from weft.evaluation.text import NORMALISERS
-
-RATES = ("wer", "wer_normalized", "cer_normalized", "wer_whisper", "hallucinated_words_per_minute")
 
 _TAG = re.compile(r"<\|.*?\|>")
 _STAMP = re.compile(r"<\|\d{1,2}\.\d+\|>")
@@ -41,14 +38,10 @@ def original_units(text: str, language: str | None) -> list[str]:
     return list("".join(units)) if language == "zh" else units
 
 
-def original_errors(expected: str, given: str, language: str | None) -> Tally:
+def original_errors(pair: Pair) -> Tally:
     """Edits over reference units; with nothing expected, all that is given are edits."""
-    reference, hypothesis = original_units(expected, language), original_units(given, language)
-    if not reference:
-        return Tally(len(hypothesis), 0)
-    # jiwer joins and splits at spaces; units hold none.
-    found = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
-    return Tally(found.substitutions + found.deletions + found.insertions, len(reference))
+    reference, given = (original_units(text, pair.language) for text in (pair.references[0], pair.raw))
+    return Tally(Levenshtein.distance(reference, given), len(reference))
 
 
 def without_tags(text: str) -> str:
@@ -56,29 +49,21 @@ def without_tags(text: str) -> str:
     return " ".join(_TAG.sub(" ", text).split())
 
 
-def spoken(row: Row, language: str | None) -> tuple[str | None, float | None]:
-    """The language of a reference, and how long its clip is where it says so."""
-    return row.language(language), row.reference.number("seconds") if "seconds" in row.reference.fields else None
+def spoken(row: Row, task: str, language: str | None, plain: Callable[[str], str]) -> Pair:
+    """References: ``text``, ``language`` (or one given for all), and ``seconds`` of clips where nothing is said.
 
-
-def score_wer(rows: Sequence[Row], language: str | None = None) -> Scores:
-    """References: ``text``, ``language`` (or one given for all), and ``seconds`` of clips where nothing is said."""
-    texts = [row.reference.string("text", "answer") for row in rows]
-    pairs = [
-        Pair("transcribe", (Text(without_tags(text)),), (Text(without_tags(row.prediction)),), *spoken(row, language))
-        for text, row in zip(texts, rows, strict=True)
-    ]
-    figures = score(pairs, [METRICS[name] for name in RATES], baseline=False)
-    table = dict.fromkeys(RATES[:-1]) | figures.metrics["transcribe"]
-    originals = [original_errors(t, r.prediction, p.language) for t, r, p in zip(texts, rows, pairs, strict=True)]
-    return Scores(
-        table | {"qwen_audio_wer": pooled(originals).value},
-        [one | {"qwen_audio_wer": tally.value} for one, tally in zip(figures.samples, originals, strict=True)],
-        {name: METRICS[name].says for name in table} | {"qwen_audio_wer": SAYS["qwen_audio_wer"]},
-        ("jiwer", "whisper-normalizer"),
-        {"languages": sorted({p.language or "not given" for p in pairs}), "normaliser": NORMALISERS},
-        figures.notes,
+    ``plain``: the words of an answer.
+    """
+    text = row.reference.string("text", "answer")
+    seconds = row.reference.number("seconds") if "seconds" in row.reference.fields else None
+    read = lambda raw: as_text(plain(raw))  # noqa: E731
+    return Pair(task, read(text), (), row.language(language), seconds, references=(text,), read=read).said(
+        row.prediction
     )
+
+
+def read_row(row: Row, task: str, language: str | None = None) -> Pair:
+    return spoken(row, task, language, without_tags)
 
 
 # --- word times -------------------------------------------------------------------------------------------------------
@@ -141,12 +126,32 @@ def original_shift(expected: Timed, given: Timed) -> Tally:
     return Tally(shift, len(left))
 
 
-def original_aas(expected: Sequence[Timed | None], given: Sequence[Timed | None]) -> float | None:
+def original_aas(pairs: Sequence[Pair]) -> float | None:
     """Corpus AAS in seconds; None where the original script stops (unequal numbers of readable lines, no match)."""
-    a, b = [t for t in expected if t], [t for t in given if t]
-    if len(a) != len(b):
+    expected, given = ([t for text in texts if (t := read_times(text))] for texts in _both(pairs))
+    if not expected:
+        pairs[0].extra.wrong("text", "no reference has word times: write them as <|0.19|>glad<|0.45|>")
+    if len(expected) != len(given):
         return None
-    return pooled([original_shift(x, y) for x, y in zip(a, b, strict=True)]).value
+    return pooled([original_shift(x, y) for x, y in zip(expected, given, strict=True)]).value
+
+
+def each_aas(pairs: Sequence[Pair]) -> list[float | None]:
+    both = [(read_times(expected), read_times(given)) for expected, given in zip(*_both(pairs), strict=True)]
+    return [original_shift(x, y).value if x and y else None for x, y in both]
+
+
+def _both(pairs: Sequence[Pair]) -> tuple[list[str], list[str]]:
+    return [pair.references[0] for pair in pairs], [pair.raw for pair in pairs]
+
+
+def malformed(pairs: Sequence[Pair]) -> str | None:
+    if not (without := sum(read_times(pair.raw) is None for pair in pairs)):
+        return None
+    return (
+        f"{without} of {len(pairs)} answers hold no time: the original's AAS stops where answers and references "
+        "differ in that, and pairs wrong lines where the numbers agree"
+    )
 
 
 def spoken_words(text: str) -> list[Word]:
@@ -160,44 +165,14 @@ def spoken_words(text: str) -> list[Word]:
     return [Word(word, start, end) for word, start, end in words if word]
 
 
-def score_srwt(rows: Sequence[Row], language: str | None = None) -> Scores:
+def timed_parts(text: str) -> tuple[Part, ...]:
+    """Words with times, and the words behind the last time."""
+    words = spoken_words(text)
+    return ((Words(tuple(words)),) if words else ()) + as_text(without_tags(_STAMP.split(text)[-1]))
+
+
+def read_timed_row(row: Row, task: str, language: str | None = None) -> Pair:
     """References: ``text`` with times (``<|0.19|>glad<|0.45|>``), and ``language`` (or one given for all)."""
-    words = score_wer(rows, language)
-    texts = [row.reference.string("text", "answer") for row in rows]
-    expected = [read_times(text) for text in texts]
-    if not any(expected):
-        rows[0].reference.wrong("text", "no reference has word times: write them as <|0.19|>glad<|0.45|>")
-    given = [read_times(row.prediction) for row in rows]
-    times = [scorers.word_times(spoken_words(t), spoken_words(r.prediction)) for t, r in zip(texts, rows, strict=True)]
-    each: list[dict[str, float | None]] = []
-    for one, time, x, y in zip(words.each, times, expected, given, strict=True):
-        aas = original_shift(x, y).value if x and y else None
-        each.append(
-            {"qwen_audio_aas_seconds": aas, "word_time_ms": time.error.value, "word_time_coverage": time.coverage.value}
-            | one
-        )
-    malformed = sum(y is None for y in given)
-    figures = {
-        "qwen_audio_aas_seconds": original_aas(expected, given),
-        "word_time_ms": pooled([t.error for t in times]).value,
-        "word_time_coverage": pooled([t.coverage for t in times]).value,
-        "without_times": malformed / len(rows),
-    } | words.figures
-    notes = list(words.notes)
-    if malformed:
-        notes.append(
-            f"{malformed} of {len(rows)} answers hold no time: the original's AAS stops where answers and references "
-            "differ in that, and pairs wrong lines where the numbers agree"
-        )
-    return Scores(figures, each, SAYS | words.says, words.packages, words.settings, notes)
-
-
-SAYS = {
-    "qwen_audio_wer": "rate: Qwen-Audio's evaluate_asr.py and evaluate_srwt.py (lower case, punctuation kept, "
-    "characters for zh alone), pooled",
-    "qwen_audio_aas_seconds": "seconds: Qwen-Audio's evaluate_srwt.py, start and end shift summed over aligned words",
-    "word_time_ms": "milliseconds: mean of |start error| and |end error| over words matched by jiwer's alignment "
-    "(case and punctuation off, silences left out)",
-    "word_time_coverage": "0..1: expected words that were matched, and so entered word_time_ms",
-    "without_times": "0..1: answers without a single time",
-}
+    pair = read_row(row, task, language)
+    timed = replace(pair, expected=timed_parts(pair.references[0]), read=timed_parts, extra=row.reference)
+    return timed.said(row.prediction)

@@ -21,7 +21,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from weft.evaluation.published.rows import Row, Scores, mean
+from weft.evaluation.pairs import Pair, as_text
+from weft.evaluation.published.rows import Row
+from weft.evaluation.scorers import mean
 
 # Spellings without (or with one of two) apostrophes that are put right. Entries of the original that no lower-cased
 # answer can meet ("Im", "Ive") are left out; "somebody'd" loses its apostrophe there, and so it does here.
@@ -91,43 +93,12 @@ def _agreement(agree: Sequence[bool]) -> float:
     return mean([min(1.0, (total - one) / 3) for one in agree])
 
 
-def score(rows: Sequence[Row]) -> Scores:
+def original_vizwiz(prediction: str, answers: Sequence[str]) -> float:
+    """The accuracy of one answer by MiniGPT-v2's VizWiz rule, 0..1. It joins the answers with ``_`` and splits them."""
+    return min(sum(a.lower() == prediction.lower() for a in "_".join(answers).split("_")) / 3, 1.0)
+
+
+def read_row(row: Row, task: str) -> Pair:
     """References: ``answers``, one string an annotator."""
-    official, original = [], []
-    for row in rows:
-        answers = row.reference.strings("answers")
-        official.append(soft_accuracy(row.prediction.replace("<unk>", ""), answers))
-        original.append(original_accuracy(row.prediction, answers))
-    each: list[dict[str, float | None]] = [
-        {"vqa_accuracy": x, "minigpt_v2_vqa_accuracy": round(100 * y, 2)}
-        for x, y in zip(official, original, strict=True)
-    ]
-    figures: dict[str, float | None] = {
-        "vqa_accuracy": mean(official),
-        "minigpt_v2_vqa_accuracy": round(100 * sum(original) / len(original), 2),
-    }
-    says = {name: SAYS[name] for name in figures}
-    return Scores(figures, each, says, settings={"normaliser": "vqaEval.py, and MiniGPT-v2's copy of it"})
-
-
-def score_vizwiz(rows: Sequence[Row]) -> Scores:
-    """References: ``answers``, one string an annotator. The original joins them with ``_`` and splits them again."""
-    each: list[dict[str, float | None]] = []
-    for row in rows:
-        answers = row.reference.strings("answers")
-        count = sum(a.lower() == row.prediction.lower() for a in "_".join(answers).split("_"))
-        soft = soft_accuracy(row.prediction, answers)
-        each.append({"vqa_accuracy": soft, "minigpt_v2_vizwiz_accuracy": 100 * min(count / 3, 1.0)})
-    names = list(each[0])
-    figures: dict[str, float | None] = {name: mean([one[name] or 0.0 for one in each]) for name in names}
-    says = {name: SAYS[name] for name in names}
-    return Scores(figures, each, says, settings={"normaliser": "vqaEval.py; minigpt_v2_vizwiz_accuracy: case only"})
-
-
-SAYS = {
-    "vqa_accuracy": "0..1: the official vqaEval.py: mean over annotators of min(1, agreeing others / 3)",
-    "minigpt_v2_vqa_accuracy": "per cent, rounded to two digits: MiniGPT-v2's vqa_eval.py, which normalises the "
-    "annotators' answers in their punctuation alone",
-    "minigpt_v2_vizwiz_accuracy": "per cent: min(1, annotators that agree / 3) without normalising or leaving one out "
-    "(MiniGPT-v2's eval_vqa.py)",
-}
+    answers = tuple(row.reference.strings("answers"))
+    return Pair(task, as_text(answers[0]), (), references=answers).said(row.prediction)
