@@ -198,6 +198,82 @@ def test_malformed_grounding_stays_text(text):
         assert bool(dialect.malformed(text, asked)) == ("<|" in text)  # numbers in brackets may be meant as they are
 
 
+@pytest.mark.parametrize("asked", [(Text("which four?"),), (Task("vqa"), Text("which?")), (Task("caption"),)])
+def test_four_numbers_in_brackets_are_a_list_where_no_boxes_were_asked_for(asked):
+    dialect = get_dialect("chatml", {"coordinates": "text"})
+    question = user(IMAGE, *asked)
+    said = "They are [1, 2, 3, 4], and [900, 10, 20, 30]."
+    assert answer_text(dialect, question, Text(said)) == said
+    assert dialect.parse(said, Conversation((question,))) == [Text(said)]
+    assert dialect.malformed(said, Conversation((question,))) == []
+    box = Box(((0.1, 0.2, 0.3, 0.4), (0, 0, 1, 1)), None, 0)  # one that is meant is told from it
+    text = answer_text(dialect, question, Text("Here: "), box)
+    assert text == "Here: <ref></ref>[100, 200, 300, 400], [0, 0, 1000, 1000]"
+    assert dialect.parse(text, Conversation((question,))) == [Text("Here: "), box]
+
+
+@pytest.mark.parametrize("task", ["refer", "detection", "grounded_caption"])
+def test_four_numbers_in_brackets_are_a_box_where_boxes_were_asked_for(task):
+    dialect = get_dialect("chatml", {"coordinates": "text"})
+    question = user(IMAGE, Task(task), Text("cups"))
+    label = None if task == "grounded_caption" else "cups"
+    box = Box(((0.1, 0.2, 0.3, 0.4),), label, 0)
+    assert answer_text(dialect, question, box) == "[100, 200, 300, 400]"
+    assert dialect.parse("[100, 200, 300, 400]", Conversation((question,))) == [box]
+    for wrong in ("[300, 200, 100, 400]", "[1200, 1, 1300, 2]", "[1, 2, 3]", "<ref>cups</ref>"):
+        assert dialect.parse(wrong, Conversation((question,))) == [Text(wrong)]
+        assert dialect.malformed(wrong, Conversation((question,)))
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "text", "odd"),
+    [
+        ("tokens", "<|t0.6|><|f2|>hello<|t0.3|><|f1|>", "<|t0.6|><|f2|>hello<|t0.3|><|f1|>"),
+        ("tokens", "<|t0.6|>hello<|t0.3|>", "<|t0.6|>hello<|t0.3|>"),
+        ("tokens", "<|window_2|><|t1.0|>hello<|window_1|><|t2.0|>", "<|window_2|><|t1.0|>hello<|window_1|><|t2.0|>"),
+        ("tokens", "<|t1.0|>hello<|t31.0|>", "<|t1.0|>hello<|t31.0|>"),  # a window has 30 seconds
+        ("tokens", "<|t30.0|><|f5|>hello<|window_1|><|t2.0|>", "<|t30.0|><|f5|>hello<|window_1|><|t2.0|>"),
+        ("text", "<0.62>hello<0.31>", "<0.62>hello<0.31>"),
+        ("text", "<0.31> <0.62>", "<0.31> <0.62>"),
+    ],
+)
+def test_a_word_whose_times_cannot_be_stays_text_and_is_named(coordinates, text, odd):
+    dialect = get_dialect("chatml", {"coordinates": coordinates})
+    conversation = Conversation((user(CLIP, Task("transcribe", {"timestamps": True})),))
+    assert dialect.parse(text, conversation) == [Text(text)]
+    assert dialect.malformed(text, conversation) == [odd]
+
+
+@pytest.mark.parametrize(
+    ("coordinates", "good", "bad", "more"),
+    [
+        ("tokens", "<|window_1|><|t0.1|><|f0|>a<|t0.2|><|f0|>", "<|t0.5|><|f0|>b<|t0.4|><|f0|>",
+         "<|t0.6|><|f0|>c<|t0.7|><|f0|>"),
+        ("text", "<30.10>a<30.20>", " <30.50>b<30.40> ", "<30.60>c<30.70>"),
+    ],
+)  # fmt: skip
+def test_words_after_one_that_cannot_be_keep_their_window(coordinates, good, bad, more):
+    dialect = get_dialect("chatml", {"coordinates": coordinates})
+    conversation = Conversation((user(CLIP, Text("when?")),))
+    first, second = (Words((Word(w, 30 + s, 30 + e),), 0) for w, s, e in (("a", 0.1, 0.2), ("c", 0.6, 0.7)))
+    assert dialect.parse(good + bad + more, conversation) == [first, Text(bad), second]
+    assert dialect.malformed(good + bad + more, conversation) == [bad.strip()]
+
+
+def test_a_coordinate_beyond_its_scale_is_malformed():
+    question = Conversation((user(IMAGE, Task("refer"), Text("it")),))
+    box = "<|p1|><|q{}|><|p{}|><|q1|><|p3|><|q3|><|p4|><|q4|>"
+    for switches, text in (
+        ({"box_bins": 10, "box_fine": 10}, box.format(10, 2)),  # q9 is the last
+        ({"box_bins": 10, "box_fine": 10}, "<|p1|><|p1|><|p10|><|p10|>"),
+        ({"box_bins": 10}, box.format(1, 2)),  # there is no fine scale
+    ):
+        dialect = get_dialect("chatml", switches)
+        assert dialect.parse(text, question) == [Text(text)] and dialect.malformed(text, question) == [text]
+    fine = get_dialect("chatml", {"box_bins": 10, "box_fine": 10})
+    assert fine.parse(box.format(9, 2), question)[0].boxes[0][0] == pytest.approx(19 / 99, abs=1e-4)
+
+
 def test_grounding_within_malformed_text_is_found():
     dialect = get_dialect("chatml", {"box_bins": 101})
     parts = dialect.parse("<|p1|><|ref|>a <|p0|><|p0|><|p50|><|p50|>?<|t1.0|>", Conversation((user(IMAGE),)))
@@ -219,7 +295,9 @@ CUP = "<|p1|><|p2|><|p3|><|p4|>"
 def test_what_points_at_no_item_points_at_the_last_one(coordinates):
     dialect = get_dialect("chatml", {"coordinates": coordinates})
     seen = Conversation((user(IMAGE, CLIP), Message("assistant", (Text("ok"),)), user(IMAGE, CLIP, Text("and now?"))))
-    box, word = (CUP, "<|t0.1|>hi<|t0.4|>") if coordinates == "tokens" else ("[10, 20, 30, 40]", "<0.10>hi<0.40>")
+    box, word = CUP, "<|t0.1|>hi<|t0.4|>"
+    if coordinates == "text":
+        box, word = "<ref>a cup</ref>[10, 20, 30, 40]", "<0.10>hi<0.40>"
     assert dialect.parse(box, seen)[0].image == 1
     assert dialect.parse(word, seen)[0].audio == 1
     for text in (box, word):  # nothing there that it could point at

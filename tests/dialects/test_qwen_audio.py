@@ -171,6 +171,54 @@ def test_malformed_times_are_named_and_stay_text():
     assert dialect.malformed(ends_first, chat) == [ends_first]
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "odd"),
+    [
+        # Only after a window's end, 30.00, do times begin anew: an end before its start is no word of 28 s.
+        ("<|5.00|>a<|3.00|>b<|4.00|>", [("b", 3, 4)], ["<|5.00|>a<|3.00|>"]),
+        ("<|5.00|>a<|6.00|><|2.00|>b<|3.00|>", [("a", 5, 6), ("b", 2, 3)], []),
+        ("<|29.00|>a<|30.00|><|0.00|><|sil|><|1.00|>b<|2.00|>", [("a", 29, 30), ("b", 31, 32)], []),
+        ("<|29.00|>a<|30.00|><|0.00|><|1.00|>b<|2.00|>", [("a", 29, 31), ("b", 31, 32)], []),
+        ("<|1.00|>a<|31.00|><|2.00|>b<|3.00|>", [("b", 2, 3)], ["<|1.00|>a<|31.00|>"]),
+        ("<|45.00|>a<|2.00|>b<|3.00|>", [("b", 2, 3)], ["<|45.00|>a<|2.00|>"]),
+        ("<|29.00|>a<|30.00|><|0.00|><|99.00|>b<|2.00|>", [("a", 29, 30)], ["<|99.00|>b<|2.00|>"]),
+    ],
+)
+def test_times_count_on_over_the_end_of_a_window_and_nowhere_else(text, words, odd):
+    dialect = get_dialect("qwen_audio")
+    asked = Conversation((user(CLIP, Task("locate"), Text("x")),))
+    parts = dialect.parse(text, asked)
+    assert [(w.text, w.start, w.end) for p in parts if isinstance(p, Words) for w in p.words] == words
+    assert dialect.malformed(text, asked) == odd
+
+
+@pytest.mark.parametrize(
+    "times",
+    [(20.0, 30.0, 30.5, 31.0), (20.0, 30.0, 59.5, 61.0), (29.0, 30.0, 30.0, 31.0),
+     (29.0, 30.0, 60.1, 60.5), (29.0, 61.0, 90.0, 91.0), (5.0, 9.0, 6.0, 7.0)],
+)  # fmt: skip
+def test_words_at_the_edge_of_a_window_come_back(times):
+    task = user(CLIP, Task("locate"), Text("x"))
+    part = Words((Word("a", *times[:2]), Word("b", *times[2:])), 0)
+    answer = written(task, assistant(part)).removeprefix(written(task, generate=True)).removesuffix("<|endoftext|>")
+    assert get_dialect("qwen_audio").parse(answer, Conversation((task,))) == [part]
+
+
+@pytest.mark.parametrize("times", [(29.0, 30.2, 29.9, 31.0), (20.0, 30.0, 29.9, 29.95), (31.0, 32.0, 1.0, 2.0)])
+def test_a_word_in_an_earlier_window_than_the_one_before_it_is_refused(times):
+    part = Words((Word("a", *times[:2]), Word("b", *times[2:])), 0)
+    with pytest.raises(DialectError, match="only counts windows on; sort the words by time"):
+        written(user(CLIP, Task("locate"), Text("x")), assistant(part))
+
+
+def test_a_sentence_with_a_time_beyond_a_window_is_malformed():
+    dialect, chat = get_dialect("qwen_audio"), Conversation((user(CLIP, Text("when?")),))
+    for start, end in ((1.0, 31.0), (45.0, 46.0)):
+        said = f'"a" starts at <|{start:.2f}|> seconds and ends at <|{end:.2f}|> seconds.'
+        assert all(isinstance(part, Text) for part in dialect.parse(said, chat))
+        assert dialect.malformed(said, chat) == [said]
+
+
 def test_a_time_in_a_chat_without_its_other_end_is_read_as_text():
     chat = Conversation((user(CLIP, Text("when?")),))
     parse = get_dialect("qwen_audio").parse

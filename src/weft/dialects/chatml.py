@@ -9,18 +9,22 @@ A time is two tokens, tenths and hundredths of a second within one window of sou
 after it are in window k. A box is four (or, with a fine scale, eight) coordinate tokens, left, top, right, bottom;
 ``<|ref|>`` opens its label. A label that is just what the user asked for is not written, and `parse` puts it back.
 ``<|item_k|>`` says which image or clip is meant where there are several. With ``coordinates="text"`` the same is
-written in plain digits, for language models that know digits and have no such tokens.
+written in plain digits, for language models that know digits and have no such tokens: ``[120, 300, 180, 360]``,
+``<ref>the cup</ref>[120, 300, 180, 360]``, ``<0.31>hello<0.62>``. Where no boxes were asked for, four numbers in
+brackets are a list; a box without a label is ``<ref></ref>[120, 300, 180, 360]`` there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import nan
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from weft.conversation import Box, Conversation, Part, Text, Word, Words
+from weft.conversation import Box, Conversation, Message, Part, Text, Word, Words
 from weft.dialects.base import Modality, Piece, Plain, Special, Spot, asked, asked_label, cannot
 from weft.dialects.turns import Turns, TurnSwitches
 
@@ -48,6 +52,7 @@ WORDINGS: dict[str, tuple[str, str]] = {
     "entities": ("Which names are mentioned?", "{text}"),
     "locate": ("When is each sound heard?", "Say when: {text}"),
 }
+GROUNDED = ("refer", "detection", "grounded_caption")
 NOTHING = "none"  # the answer to refer and detection where there is no such thing
 
 
@@ -110,6 +115,12 @@ class ChatML(Turns):
     def begin(self) -> list[Piece]:
         return [] if self.switches.bos is None else [Special(self.switches.bos)]
 
+    def _answer(self, message: Message, question: Message | None, seen: Mapping[Modality, int]) -> list[Piece]:
+        if self.switches.coordinates == "text" and not _grounded(question):  # an empty label tells a box from a list
+            parts = (replace(p, label=p.label or "") if isinstance(p, Box) and p.boxes else p for p in message.parts)
+            message = replace(message, parts=tuple(parts))
+        return super()._answer(message, question, seen)
+
     def mark(self, part: Part, label: str | None, total: Mapping[Modality, int]) -> list[Piece]:
         if isinstance(part, Box):
             if not part.boxes and part.label in (None, label):
@@ -152,6 +163,8 @@ class ChatML(Turns):
 
     def _value(self, step: int, part: int | None) -> float:
         bins, fine = self.switches.box_bins, self.switches.box_fine
+        if step >= bins or (part or 0) >= max(fine, 1):
+            return nan  # beyond the scale
         # A fine token that is missing stands for the middle of its step.
         step = step if not fine else step * fine + (fine // 2 if part is None else part)
         return round(step / (bins * max(fine, 1) - 1), 4)
@@ -179,107 +192,99 @@ class ChatML(Turns):
 
     def parse(self, text: str, conversation: Conversation) -> list[Part]:
         question = asked(conversation)
-        label = asked_label(question)
+        label, grounded, tokens = asked_label(question), _grounded(question), self.switches.coordinates == "tokens"
         images, clips = len(conversation.images), len(conversation.audios)
-        grounded = question and question.task and question.task.name in _GROUNDED
-        if text.strip().lower() == NOTHING and grounded and images:
+        if text.strip().lower() == NOTHING and _grounded(question, GROUNDED[:2]) and images:
             return [Box((), label, images - 1)]
-        parse = self._parse_tokens if self.switches.coordinates == "tokens" else _parse_text
         parts: list[Part] = []
-        for part in parse(text, images, clips):
-            if isinstance(part, Box) and part.label is None:
-                part = Box(part.boxes, label, part.image)
-            parts.append(part)
-        return parts
-
-    def malformed(self, text: str, conversation: Conversation) -> list[str]:
-        left = [part.text for part in self.parse(text, conversation) if isinstance(part, Text)]
-        return [found[0] for piece in left for found in _ODD.finditer(piece)]
-
-    def _parse_tokens(self, text: str, images: int, clips: int) -> Iterator[Part]:
-        end = 0
-        words: list[Word] = []
-        audio: int | None = None
-        window = 0
-        for match in _GROUNDING.finditer(text):
-            boxes = self._boxes(match["boxes"]) if match["boxes"] else ()
-            item = _index(match["witem"] or match["bitem"] or match["nitem"])
+        end = last = window = 0  # last: where the word before ended, whole or not; what follows counts on in its window
+        for match in (_TOKENS if tokens else _DIGITS).finditer(text):
             spoken = match["word"] is not None
-            medium = _meant(item, clips if spoken else images)
-            if not all(map(_is_box, boxes)) or medium is None or spoken and not match["word"].strip():
-                continue  # points at nothing: stays text
-            between = text[end : match.start()]
-            end = match.end()
-            if match["word"] is not None and match["witem"] is None and words and not between:
-                pass  # goes on with the words before it
-            elif words:
-                yield Words(tuple(words), audio)
-                words = []
-            if between:
-                yield Text(between)
-            if match["word"] is not None:
-                if not words:
-                    audio, window = medium, 0
+            medium = self._meant(match["clip" if spoken else "image"], clips if spoken else images)
+            part: Part
+            if spoken:
+                window = window if match["clip"] is None and match.start() == last else 0
                 start, window = self._time(match["start"], window)
                 stop, window = self._time(match["stop"], window)
-                words.append(Word(match["word"], start, max(start, stop)))
+                last, whole = match.end(), start <= stop and bool(match["word"].strip())
+                part = Words((Word(match["word"], start, stop),), medium)
             else:
-                label = match["label"] if match["nothing"] is None else match["nothing"]
-                yield Box(boxes, label, medium)
-        if words:
-            yield Words(tuple(words), audio)
-        if text[end:]:
-            yield Text(text[end:])
+                boxes = self._boxes(match["boxes"] or "")
+                name = match["label"] if match["nothing"] is None else match["nothing"]
+                named = name is not None or match["image"] is not None
+                whole = all(map(_is_box, boxes)) and (tokens or grounded or named)
+                part = Box(boxes, label if name is None or not (name or tokens) else name, medium)
+            if not whole or medium is None:
+                continue  # points at nothing, or was never meant to: stays text
+            between = text[end : match.start()]
+            end = match.end()
+            before = parts[-1] if parts and match["clip"] is None and between == ("" if tokens else " ") else None
+            if isinstance(part, Words) and isinstance(before, Words):
+                parts[-1] = Words(before.words + part.words, before.audio)
+            else:
+                parts += [Text(between), part] if between else [part]
+        return [*parts, Text(text[end:])] if text[end:] else parts
+
+    def malformed(self, text: str, conversation: Conversation) -> list[str]:
+        tokens, grounded = self.switches.coordinates == "tokens", _grounded(asked(conversation))
+        left = [part.text for part in self.parse(text, conversation) if isinstance(part, Text)]
+        found = [match for piece in left for match in (_ODD_TOKENS if tokens else _ODD_DIGITS).finditer(piece)]
+        # Numbers in brackets may be meant as they are where no boxes were asked for.
+        return [match[0] for match in found if grounded or not match[0].startswith("[")]
+
+    def _meant(self, item: str | None, there: int) -> int | None:
+        """Which of the media ``there`` are is meant: the last one where none is named; None where it is not there."""
+        if item is None or there == 1:
+            return there - 1 if there else None
+        index = int(item) - (self.switches.coordinates == "text")
+        return index if 0 <= index < there else None
 
     def _time(self, text: str, window: int) -> tuple[float, int]:
-        """Seconds of one written time, and the window it is in."""
+        """Seconds of one written time (nan: past the end of its window), and the window it is in."""
+        if self.switches.coordinates == "text":
+            return float(text.strip("<>")), 0
         moved = re.findall(r"<\|window_(\d+)\|>", text)
         if moved:
             window = sum(map(int, moved))
         tenths = re.search(r"<\|t(\d+)\.(\d)\|>", text)
         hundredths = re.search(r"<\|f(\d)\|>", text)
         assert tenths is not None
-        seconds = int(tenths[1]) + int(tenths[2]) / 10 + (int(hundredths[1]) if hundredths else 5) / 100
-        return round(window * self.switches.window_seconds + seconds, 2), window
+        seconds, whole = int(tenths[1]) + int(tenths[2]) / 10, self.switches.window_seconds
+        # Hundredths that are missing stand for the middle of their tenth.
+        seconds += (int(hundredths[1]) if hundredths else 5 * (seconds < whole)) / 100
+        return round(window * whole + seconds, 2) if seconds <= whole + 1e-6 else nan, window
 
     def _boxes(self, text: str) -> tuple[tuple[float, float, float, float], ...]:
-        values = [self._value(int(a), int(b) if b else None) for a, b in _COORDINATE.findall(text)]
-        return _quadruples(values)
+        if self.switches.coordinates == "text":
+            values = [int(n) / 1000 for n in re.findall(r"\d+", text)]
+        else:
+            values = [self._value(int(a), int(b) if b else None) for a, b in _COORDINATE.findall(text)]
+        return tuple(zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True))
 
 
-_GROUNDED = ("refer", "detection")
 _COORDINATE = re.compile(r"<\|p(\d+)\|>(?:<\|q(\d+)\|>)?")
 _TIME = r"(?:<\|window_\d+\|>)*<\|t\d+\.\d\|>(?:<\|f\d\|>)?"
-_QUADRUPLE = r"(?:<\|p\d+\|>(?:<\|q\d+\|>)?){4}"
-_GROUNDING = re.compile(
-    rf"(?:<\|item_(?P<witem>\d+)\|>)?(?P<start>{_TIME})(?P<word>(?:(?!<\|).)*)(?P<stop>{_TIME})"
-    rf"|(?:<\|item_(?P<bitem>\d+)\|>)?(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:{_QUADRUPLE})+)"
-    r"|(?:<\|item_(?P<nitem>\d+)\|>)?<\|ref\|>(?P<nothing>(?:(?!<\|).)+)<\|ref\|>",
+_TOKENS = re.compile(
+    rf"(?:<\|item_(?P<clip>\d+)\|>)?(?P<start>{_TIME})(?P<word>(?:(?!<\|).)*)(?P<stop>{_TIME})"
+    r"|(?:<\|item_(?P<image>\d+)\|>)?(?:<\|ref\|>(?P<nothing>(?:(?!<\|).)+)<\|ref\|>"
+    r"|(?:<\|ref\|>(?P<label>(?:(?!<\|).)*))?(?P<boxes>(?:(?:<\|p\d+\|>(?:<\|q\d+\|>)?){4})+))",
     re.DOTALL,
 )
-_ODD = re.compile(r"(?:<\|(?:window_\d+|item_\d+|t\d+\.\d|[fpq]\d+|ref)\|>)+")
-_BOX_TEXT = re.compile(
-    r"(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<label>(?:(?!</ref>).)*)</ref>)?"
-    r"(?P<boxes>\[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\](?:, \[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\])*)"
-    r"|(?:\(image (?P<nimage>\d+)\) )?<ref>(?P<nothing>(?:(?!</ref>).)*)</ref>none"
-    r"|(?:\(clip (?P<clip>\d+)\) )?(?P<words><\d+\.\d\d>[^<]*<\d+\.\d\d>(?: <\d+\.\d\d>[^<]*<\d+\.\d\d>)*)",
+_FOUR = r"\[\d{1,4}, \d{1,4}, \d{1,4}, \d{1,4}\]"
+_DIGITS = re.compile(
+    r"(?:\(clip (?P<clip>\d+)\) )?(?P<start><\d+\.\d\d>)(?P<word>[^<]*)(?P<stop><\d+\.\d\d>)"
+    r"|(?:\(image (?P<image>\d+)\) )?(?:<ref>(?P<nothing>(?:(?!</ref>).)*)</ref>none"
+    rf"|(?:<ref>(?P<label>(?:(?!</ref>).)*)</ref>)?(?P<boxes>{_FOUR}(?:, {_FOUR})*))",
     re.DOTALL,
 )
+_ODD = r"(?:<\|(?:window_\d+|item_\d+|t\d+\.\d|[fpq]\d+|ref)\|>)+"
+_ODD_TOKENS = re.compile(f"{_TOKENS.pattern}|{_ODD}", re.DOTALL)
+_ODD_DIGITS = re.compile(rf"{_DIGITS.pattern}|{_ODD}|<\d+\.\d\d>|</?ref>|\[\d+(?:, ?\d+)*\]?", re.DOTALL)
 
 
-def _index(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
-def _meant(item: int | None, there: int) -> int | None:
-    """Which of the media ``there`` are is meant: the last one where none is named; None where it is not there."""
-    if item is None or there == 1:
-        return there - 1 if there else None
-    return item if item < there else None
-
-
-def _quadruples(values: list[float]) -> tuple[tuple[float, float, float, float], ...]:
-    return tuple(zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True))
+def _grounded(question: Message | None, tasks: tuple[str, ...] = GROUNDED) -> bool:
+    """Whether boxes are asked for, so that four numbers in brackets are one."""
+    return bool(question and question.task and question.task.name in tasks)
 
 
 def _is_box(box: tuple[float, float, float, float]) -> bool:
@@ -295,24 +300,3 @@ def _box_text(box: Box, label: str | None, images: int) -> str:
 def _words_text(words: Words, clips: int) -> str:
     prefix = f"(clip {words.audio + 1}) " if words.audio is not None and clips > 1 else ""
     return prefix + " ".join(f"<{w.start:.2f}>{w.text}<{w.end:.2f}>" for w in words.words)
-
-
-def _parse_text(text: str, images: int, clips: int) -> Iterator[Part]:
-    end = 0
-    for match in _BOX_TEXT.finditer(text):
-        boxes = _quadruples([int(n) / 1000 for n in re.findall(r"\d+", match["boxes"] or "")])
-        named = match["clip"] or match["image"] or match["nimage"]
-        medium = _meant(int(named) - 1 if named else None, images if match["words"] is None else clips)
-        if not all(map(_is_box, boxes)) or medium is None:
-            continue  # no boxes: numbers that happen to stand in brackets
-        if text[end : match.start()]:
-            yield Text(text[end : match.start()])
-        end = match.end()
-        if match["words"] is None:
-            label = match["label"] if match["nothing"] is None else match["nothing"]
-            yield Box(boxes, label, medium)
-        else:
-            words = re.findall(r"<(\d+\.\d\d)>([^<]*)<(\d+\.\d\d)>", match["words"])
-            yield Words(tuple(Word(w, float(a), max(float(a), float(b))) for a, w, b in words), medium)
-    if text[end:]:
-        yield Text(text[end:])

@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import nan
 from typing import ClassVar
 
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
@@ -65,7 +66,6 @@ ANALYSES: dict[str, tuple[str, str, str | None]] = {
 # Tasks whose users' words have a place in the form: the question, or what is to be found.
 WITH_TEXT = ("question", "locate")
 WINDOW = 3000  # hundredths of a second that time tokens count up to
-BACKWARDS = 100  # a time this much before the one before it is in the next window
 
 
 @dataclass(frozen=True)
@@ -294,10 +294,11 @@ class QwenAudio(Dialect):
         now: int | None = 0 if task.name == "transcribe" else None
         for word in words.words:
             start, end = round(word.start * 100), round(word.end * 100)
-            if now is not None and start < now - BACKWARDS + 1:
+            if now is not None and start // WINDOW < now // WINDOW:
                 raise DialectError(
-                    f"word {word.text!r} starts {(now - start) / 100:.2f} s before the word before it ends, and the "
-                    f"dialect {self.name} writes each boundary once; sort the words by time"
+                    f"word {word.text!r} starts {(now - start) / 100:.2f} s before the word before it ends, in an "
+                    f"earlier window of {WINDOW // 100} s, and the dialect {self.name} only counts windows on; "
+                    "sort the words by time, or part them at the edge"
                 )
             if now is not None and start > now:
                 out.append(Special("<|sil|>"))
@@ -380,7 +381,7 @@ def _timed(task: Task) -> bool:
 def _moved(time: int, now: int | None, silent: bool = True) -> list[Plain | Special]:
     """The tokens for a time that follows the time ``now``: one, and the ends of the windows in between."""
     window, here = divmod(time, WINDOW)
-    before = (now or 0) // WINDOW
+    before = max(0, (now or 0) - 1) // WINDOW  # what ends with a window is still in it
     if time and not here and window > before:
         window, here = window - 1, WINDOW  # the end of a window is its 30.00
     out: list[Plain | Special] = []
@@ -416,11 +417,12 @@ def _read_sentences(text: str) -> tuple[list[Word | str], list[str]]:
     end = 0
     for match in _SENTENCE.finditer(text):
         start, stop = float(match["start"]), float(match["end"])
+        beyond = max(start, stop) > WINDOW / 100
         if stop < start - WINDOW / 200:
             stop += WINDOW / 100  # no word lasts half a window: it ends in the next one
         found.append(_prose(text[end : match.start()]))
         end = match.end()
-        if stop < start:
+        if stop < start or beyond:
             odd.append(match[0].strip())
             found.append(_prose(match[0]))
         else:
@@ -433,7 +435,8 @@ def _read_sentences(text: str) -> tuple[list[Word | str], list[str]]:
 def _read(text: str, begun: bool) -> tuple[list[Word | str], list[str]]:
     """Words between times. ``begun``: the prompt holds the first time, 0.00.
 
-    A word that ends before it starts, or lacks one of its times, is text, and is named in the second list.
+    A word that ends before it starts, or lacks one of its times, is text, and is named in the second list. Times begin
+    anew with every window of a long clip, once one has ended with its 30.00.
     """
     found: list[Word | str] = []
     odd: list[str] = []
@@ -445,19 +448,19 @@ def _read(text: str, begun: bool) -> tuple[list[Word | str], list[str]]:
     seam = False  # the times just read are the 30.00 and 0.00 between two windows
     for stamp, following in zip(pieces[1::2], pieces[2::2], strict=True):
         here = round(float(stamp) * 100)
-        if here <= last - BACKWARDS:
-            base += WINDOW  # times begin anew with every window of a long clip
-        time = (base + here) / 100
+        if last == WINDOW and here < WINDOW:
+            base += WINDOW
+        time = (base + here) / 100 if here <= WINDOW else nan  # there is no such time, and no word has it
         word = pending.replace("<|sil|>", "").strip()
         if word and start is not None and start <= time:
             found.append(Word(word, start, time))
         elif word:
             found.append(word)
             odd.append(f"{opening}{pending}<|{stamp}|>")
-        elif seam and not pending and found and isinstance(found[-1], Word):
+        elif seam and not pending and time >= 0 and found and isinstance(found[-1], Word):
             found[-1] = replace(found[-1], end=time)  # no silence after the seam: the word before it goes on
         seam = not pending and ((here == 0 and last == WINDOW) or (seam and here == WINDOW))
-        start, opening, pending, last = time, f"<|{stamp}|>", following, here
+        start, opening, pending, last = time, f"<|{stamp}|>", following, here if here <= WINDOW else last
     rest = pending.replace("<|sil|>", "").strip()
     if rest:
         found.append(rest)
