@@ -223,6 +223,16 @@ def test_progress_adds_up_to_the_lines_read(folder: Path) -> None:
     assert len(steps) == 5 and sum(steps) == file.stat().st_size
 
 
+def test_a_box_without_area_is_a_mistake_and_among_others_a_warning(folder: Path) -> None:
+    good, thin = [0.1, 0.1, 0.5, 0.5], [0.2, 0.3, 0.2, 0.6]
+    file = write(folder / "a.jsonl", refer("0.png", good, thin, thin), refer("0.png", thin), refer("0.png", good))
+    warnings: list[SampleError] = []
+    s, mistakes = check(file, on_warning=warnings.append)
+    assert [(m.line, m.field) for m in mistakes] == [(2, "messages[1].content[0].boxes[0]")]
+    assert [(w.line, w.field) for w in warnings] == [(1, f"messages[1].content[0].boxes[{i}]") for i in (1, 2)]
+    assert s.warnings == 2 and all("has no area" in w.problem for w in warnings)
+
+
 def test_the_real_data_are_without_mistakes(shared: Path) -> None:
     s, mistakes = check(*sorted((shared / "real").glob("*/t*.jsonl")))
     assert not mistakes and s.samples == 1740

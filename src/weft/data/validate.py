@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from weft.conversation import Audio, Conversation, Image, SampleError, WeftError, within
+from weft.conversation import Audio, Box, Conversation, Image, SampleError, WeftError, within
+from weft.conversation.grounding import without_area
 from weft.conversation.samples import is_foreign, iter_lines, parse_line
 from weft.data.counts import Counts, end_problem, last_words, placed
 
@@ -83,9 +84,10 @@ def validate(
 
     ``on_mistake`` is called for each sample that breaks the format (its first mistake), in file order, and for each
     media file that is empty, that ends before its words do or, with ``deep``, that cannot be decoded; ``on_warning``
-    for each of which something is left out or guessed. ``on_progress`` is called with numbers of bytes read. A file
-    that cannot be opened, or holds no samples, is a mistake too. ``threads``: how many decode (None: all cores).
-    ``media_root``: a medium outside of this folder is a mistake (`weft.conversation.within`).
+    for each of which something is left out or guessed, and for each box without area among others. ``on_progress`` is
+    called with numbers of bytes read. A file that cannot be opened, or holds no samples, is a mistake too. ``threads``:
+    how many decode (None: all cores). ``media_root``: a medium outside of this folder is a mistake
+    (`weft.conversation.within`).
     """
     check = _Check(deep, on_mistake or (lambda _: None), on_warning or (lambda _: None), threads, media_root)
     try:
@@ -156,6 +158,9 @@ class _Check:
         if conversation.id is not None:
             self.summary.repeated_ids += conversation.id in self.ids
             self.ids.add(conversation.id)
+        for where, part in placed(conversation, Box):
+            for i in without_area(part.boxes):
+                self._warn(["has no area: no answer can overlap with it"], file, line, f"{where}.boxes[{i}]")
         last = list(last_words(conversation))
         timed = {number for _, number, _ in last}
         clips: list[str] = []
