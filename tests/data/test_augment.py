@@ -16,6 +16,7 @@ from weft.data.augment import (
     Take,
     augment_images,
     color_sound,
+    cut_points,
     cut_words,
     draw_clip,
     join_key,
@@ -60,16 +61,14 @@ def silent(wave, words):
 def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
     rng = np.random.default_rng(seed)
     clips = [clip(rng.integers(2, 9, int(rng.integers(1, 5))) * 100, i) for i in range(4)]
-    lengths = np.array([len(c.audios[0].source[0]) for c in clips])
-    words = np.array([len(c.answer.parts[0].words) for c in clips])
+    points = [cut_points(c.answer.parts[0].words, len(c.audios[0].source[0]), RATE) for c in clips]
     augment = EVERYTHING.model_copy(update={"cut_words": rng.choice([None, 0.0, 1.5])})
-    plan = draw_clip(augment, rng, 1, lengths, words, np.arange(4), RATE)
+    plan = draw_clip(augment, rng, 1, points.__getitem__, np.arange(4), RATE)
     made = make_clip(plan, RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
     wave, rate = made.audios[0].source
     words = made.answer.parts[0].words
     assert rate == RATE
-    if not any(t.words for t in plan.takes):
-        assert len(wave) == plan.samples
+    assert len(wave) == plan.samples
     assert all(a.end <= b.start + 1e-6 for a, b in zip(words, words[1:], strict=False))
     assert words[-1].end <= len(wave) / RATE + 1e-6
     assert all(sounding(wave, w) for w in words)
@@ -78,11 +77,11 @@ def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
 
 def test_joined_clips_have_both_answers_and_one_prompt():
     clips = [clip([300, 400]), clip([500])]
-    takes = tuple(Take(i, len(c.audios[0].source[0])) for i, c in enumerate(clips))
+    takes = tuple(Take(i, 0, len(c.audios[0].source[0])) for i, c in enumerate(clips))
     made = make_clip(ClipPlan(takes), RATE, clips.__getitem__, lambda c: c.audios[0].source[0])
     assert [w.text for w in made.answer.parts[0].words] == ["300", "400", "500"]
     assert made.messages[0].parts[1] == clips[0].messages[0].parts[1]
-    assert len(made.audios[0].source[0]) == sum(t.length for t in takes)
+    assert len(made.audios[0].source[0]) == sum(t.stop for t in takes)
 
 
 def test_a_changed_clip_keeps_what_is_not_to_be_learned():
@@ -90,9 +89,9 @@ def test_a_changed_clip_keeps_what_is_not_to_be_learned():
     marked = replace(one, messages=(one.messages[0], replace(one.messages[1], learn=False)))
     assert join_key(one) != join_key(marked)
     for plan in (
-        ClipPlan((Take(0, len(one.audios[0].source[0]), words=(0, 1)),)),
-        ClipPlan((Take(0, len(one.audios[0].source[0])),) * 2, tail=100),
-        ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True),
+        ClipPlan((Take(0, 0, len(one.audios[0].source[0]), words=(0, 1)),)),
+        ClipPlan((Take(0, 0, len(one.audios[0].source[0])),) * 2, tail=100),
+        ClipPlan((Take(0, 0, len(one.audios[0].source[0])),), untimed=True),
     ):
         made = make_clip(plan, RATE, [marked].__getitem__, lambda c: c.audios[0].source[0])
         assert [m.learn for m in made.messages] == [True, False]
@@ -100,7 +99,7 @@ def test_a_changed_clip_keeps_what_is_not_to_be_learned():
 
 def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
     one = clip([300, 400])
-    plan = ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True)
+    plan = ClipPlan((Take(0, 0, len(one.audios[0].source[0])),), untimed=True)
     made = make_clip(plan, RATE, [one].__getitem__, lambda c: c.audios[0].source[0])
     assert made.answer.parts == (Text("300 400"),)
     assert made.messages[0].task.get("timestamps") is False
@@ -109,15 +108,22 @@ def test_an_untimed_transcript_asks_for_no_times_and_has_the_same_words():
 def test_only_transcripts_can_be_asked_for_without_times():
     """When each sound is heard has one wording: without times it would be the wrong answer to it."""
     one = clip([300, 400], task="locate")
-    plan = ClipPlan((Take(0, len(one.audios[0].source[0])),), untimed=True)
+    plan = ClipPlan((Take(0, 0, len(one.audios[0].source[0])),), untimed=True)
     made = make_clip(plan, RATE, [one].__getitem__, lambda c: c.audios[0].source[0])
     assert [w.text for w in made.answer.parts[0].words] == ["300", "400"]
 
 
 def test_overlapping_words_are_not_cut_apart():
-    wave = tone(1.0, 200)
-    words = [Word("a", 0.1, 0.6), Word("b", 0.5, 0.9)]
-    assert cut_words(wave, words, RATE, 0, 0)[1] == words
+    assert cut_points([Word("a", 0.1, 0.6), Word("b", 0.5, 0.9)], RATE, RATE) == [0, RATE]
+
+
+def test_words_without_a_gap_are_cut_where_they_meet():
+    words = [Word("a", 0.1, 0.50003), Word("b", 0.50003, 0.9)]  # between two samples
+    points = cut_points(words, RATE, RATE)
+    assert points == [0, 8000, RATE]
+    for first, kept in enumerate(([Word("a", 0.1, 0.5)], [Word("b", pytest.approx(0.00003), pytest.approx(0.4))])):
+        take = Take(0, points[first], points[first + 1], words=(first, first))
+        assert cut_words(tone(1.0, 200), words, RATE, take)[1] == kept
 
 
 @pytest.mark.parametrize(
@@ -160,8 +166,8 @@ def test_samples_are_joined_only_where_the_prompt_is_the_same():
 
 
 def draws(seed, augment):
-    lengths, words = np.full(50, 2 * RATE), np.full(50, 4)
-    return draw_clip(augment, np.random.default_rng(seed), 0, lengths, words, np.arange(50), RATE)
+    points = [RATE * i // 2 for i in range(5)]
+    return draw_clip(augment, np.random.default_rng(seed), 0, lambda _: points, np.arange(50), RATE)
 
 
 def test_a_plan_is_the_same_when_drawn_again_and_no_longer_than_allowed():
@@ -176,8 +182,8 @@ def test_a_cut_clip_has_no_more_words_than_asked_for():
     augment = EVERYTHING.model_copy(update={"cut": 1.0, "join": 0.0})
     for limit, most in ((0, 1), (0.5, 2), (1, 2), (2.5, 4)):
         plans = [draws(seed, augment.model_copy(update={"cut_words": limit})) for seed in range(60)]
-        assert max(plan.takes[0].share for plan in plans) == most / 4
-        assert min(plan.takes[0].share for plan in plans) == 1 / 4
+        counts = [last - first + 1 for first, last in (plan.takes[0].words for plan in plans)]
+        assert max(counts) == most and min(counts) == 1
 
 
 def test_noise_has_the_level_asked_for():

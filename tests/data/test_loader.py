@@ -3,13 +3,16 @@
 import json
 from itertools import islice
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
-from training_world import asked_twice, picture, speech, text, tiny_spec, write
+from training_world import RATE, asked_twice, picture, speech, text, tiny_spec, tone, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
+from weft.models.config import DialectSection
 from weft.training.build import build_model
 
 AUGMENT = Augment(
@@ -84,21 +87,50 @@ def test_evaluation_reads_each_sample_once_in_one_pass(files, processor):
     assert sum(len(b.samples) for b in some) == 7
 
 
-def test_rows_are_as_long_as_planned(files, processor):
-    whole = data(files, processor, AUGMENT.model_copy(update={"cut": 0.0, "untimed": 0.0}))
-    for row in range(20):
-        batch = whole.batch(row)
-        planned = sum(whole.length(p) for p in whole.plan[row])
-        assert abs(batch["tokens"] - planned) <= 2 * len(batch["samples"])
-        assert planned <= 300
-    cut = data(files[:1], processor, AUGMENT.model_copy(update={"cut": 0.9, "untimed": 0.0}))
-    tokens, planned = (
-        sum(numbers)
-        for numbers in zip(
-            *((cut.batch(r)["tokens"], sum(map(cut.length, cut.plan[r]))) for r in range(20)), strict=True
-        )
-    )
-    assert abs(tokens / planned - 1) < 0.1  # a run of words is as long as its share leads to expect, in the mean
+LONG = ("a", "bb", "of", "supercalifragilistic", "internationalization")
+
+
+def wordy(folder, number, rng):
+    """A clip of words of very different lengths, some with a gap between, up to beyond the encoder's window."""
+    words, waves, at = [], [], 0.0
+    for _ in range(int(rng.integers(2, 7))):
+        text, gap = LONG[rng.integers(len(LONG))], round(float(rng.choice([0.0, 0.1, 0.25])), 3)
+        length = round(0.08 + 0.06 * len(text), 3)
+        waves += [tone(gap, 0), tone(length, 300)]
+        words.append({"text": text, "start": round(at + gap, 3), "end": round(at + gap + length, 3)})
+        at += gap + length
+    soundfile.write(folder / f"{number}.wav", np.concatenate([*waves, tone(0.1, 0)]), RATE)
+    user = [{"type": "audio", "audio": f"{number}.wav"}, {"type": "task", "task": "transcribe", "language": "en"}]
+    answer = [{"type": "words", "words": words, "audio": 0}]
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
+
+
+@pytest.mark.parametrize("dialect", ["chatml", "qwen_audio"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cut": 1.0},
+        {"cut": 1.0, "cut_words": 0.5},
+        {"join": 0.7},
+        {"pad_seconds": 1.0, "speed": 0.2},
+        {"untimed": 0.5, "join": 0.5},
+        {},
+    ],
+)
+def test_no_sample_is_longer_than_planned_and_no_row_longer_than_a_row(tmp_path_factory, dialect, changes):
+    """Nor much shorter, so that rows are full, but where times are left out."""
+    spec = tiny_spec()
+    if dialect == "qwen_audio":
+        spec = spec.model_copy(update={"dialect": DialectSection(name="qwen_audio"), "vision": None})
+    _, processor = build_model(spec)
+    file = write(tmp_path_factory.getbasetemp() / "wordy", 60, (wordy,))
+    whole = data([file], processor, Augment(**changes) if changes else AUGMENT, row_tokens=500)
+    tokens = [len(whole.encode(p)[0].input_ids) for p in range(80)]
+    planned = [whole.length(p) for p in range(80)]
+    assert all(a <= b for a, b in zip(tokens, planned, strict=True))
+    if not (changes.get("untimed") or not changes):
+        assert sum(planned) - sum(tokens) <= 6 * len(tokens)
+    assert all(whole.batch(row)["tokens"] <= 500 for row in range(6))
 
 
 def test_labels_counted_are_labels_learned(model_and_processor, files):

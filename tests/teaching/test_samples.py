@@ -23,13 +23,13 @@ def test_clips_ease_in_from_single_words():
     augment = Augment(pad_seconds=0.2, join=0.9)
 
     def drawn(position, seed):
-        lengths, words = np.full(50, 2 * RATE), np.full(50, 4)
+        points = [RATE * i // 2 for i in range(5)]
         now = Easing(augment, 100)(position)
-        return draw_clip(now, np.random.default_rng(seed), 0, lengths, words, np.arange(50), RATE)
+        return draw_clip(now, np.random.default_rng(seed), 0, lambda _: points, np.arange(50), RATE)
 
     start, middle, end = ([drawn(position, seed) for seed in range(30)] for position in (0, 50, 100))
-    assert all(len(plan.takes) == 1 and plan.takes[0].share == 0.25 for plan in start)
-    assert all(t.share == 1.0 for plan in end for t in plan.takes)
+    assert all(len(plan.takes) == 1 and len(set(plan.takes[0].words)) == 1 for plan in start)
+    assert all(t.words is None for plan in end for t in plan.takes)
     heard = [np.mean([plan.samples for plan in plans]) for plans in (start, middle, end)]
     assert heard[0] < heard[1] < heard[2]
     assert Easing(augment, 100)(100) == augment

@@ -16,6 +16,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sente
 SIDES = re.compile(r"\b(left|right|west|east)", re.IGNORECASE)
 Corners = tuple[float, float, float, float]
 Move = Callable[[Corners], Corners]
+SHORTEST = 0.05  # seconds of the shortest piece that is cut out
 FADE = 0.005  # seconds over which a cut clip fades in and out, so that the cut is no click to learn from
 
 
@@ -96,20 +98,20 @@ def _key(part: Part) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One clip's way into a sample: ``silence`` samples before it, ``length`` samples played ``speed`` times faster."""
+    """One clip's way into a sample: so much silence, then its samples from ``start`` to ``stop``, so much faster."""
 
     index: int  # sample in its source
-    length: int  # samples of the clip as it is on disk
+    start: int
+    stop: int
     speed: float = 1.0
     silence: int = 0
     gain_db: float = 0.0
     words: tuple[int, int] | None = None  # first and last word of the run that is kept; None: the whole clip
-    share: float = 1.0  # of the clip's words that are kept
 
     @property
     def samples(self) -> int:
-        """Samples this take gives; where it is cut, as many as its share of the words leads to expect."""
-        return self.silence + _stretched(max(1, round(self.length * self.share)), self.speed)
+        """Samples this take gives."""
+        return self.silence + _stretched(self.stop - self.start, self.speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,33 +129,45 @@ def _stretched(length: int, speed: float) -> int:
     return length if speed == 1.0 else max(1, round(length / speed))
 
 
+def cut_points(words: Sequence[Word], samples: int, rate: int) -> list[int]:
+    """Where a clip begins, can be cut between its words, and ends: [n + 1], in samples.
+
+    Cuts are in the middle of gaps. Words that overlap leave no clean one: then [2], the clip as a whole.
+    """
+    points = [0, *(round((a.end + b.start) / 2 * rate) for a, b in pairwise(words)), samples]
+    clean = all(a.end <= b.start for a, b in pairwise(words)) and all(a <= b for a, b in pairwise(points))
+    return points if clean else [0, samples]
+
+
 def draw_clip(
     augment: Augment,
     rng: np.random.Generator,
     index: int,
-    lengths: np.ndarray,
-    words: np.ndarray,
+    points: Callable[[int], Sequence[int] | np.ndarray],
     partners: np.ndarray,
     rate: int,
 ) -> ClipPlan:
     """A plan for one sample.
 
-    ``lengths`` and ``words`` are clip samples and timed words by sample index, ``partners`` what may be joined with it.
+    ``points`` gives the `cut_points` of a sample's clip, ``partners`` are the samples that may be joined with it.
     """
 
     def take(i: int) -> Take:
         speed = float(np.exp(rng.uniform(-1, 1) * np.log1p(augment.speed)))
         silence = round(rng.uniform(0, augment.pad_seconds) * rate) if rng.random() < 0.5 else 0
         gain = float(rng.uniform(-1, 1) * augment.gain_db)
-        run, share = None, 1.0
-        count = int(words[i])
+        at, run = points(i), None
+        first, count = 0, len(at) - 1
+        last = count - 1
         if rng.random() < augment.cut and count > 1:
             first = int(rng.integers(count))
             last = int(rng.integers(first, count))
             if augment.cut_words is not None:  # a fraction is a chance of one more
                 last = min(last, first + int(augment.cut_words + rng.random()))
-            run, share = (first, last), (last - first + 1) / count
-        return Take(i, int(lengths[i]), speed, silence, gain, run, share)
+            if at[last + 1] - at[first] >= SHORTEST * rate:
+                run = first, last
+        start, stop = (at[first], at[last + 1]) if run else (at[0], at[-1])
+        return Take(i, int(start), int(stop), speed, silence, gain, run)
 
     takes = [take(index)]
     total = takes[0].samples
@@ -188,7 +202,7 @@ def make_clip(
         part = spoken_part(conversation)
         spoken = list(part.words) if isinstance(part, Words) else []
         if take.words and spoken:
-            wave, spoken = cut_words(wave, spoken, rate, *take.words)
+            wave, spoken = cut_words(wave, spoken, rate, take)
         wave = stretch(wave, take.speed) * np.float32(10 ** (take.gain_db / 20))
         at += take.silence
         if isinstance(part, Words):
@@ -213,23 +227,19 @@ def make_clip(
     return _replace_clip(first, (np.concatenate(waves), rate), answer)
 
 
-def cut_words(wave: np.ndarray, words: list[Word], rate: int, first: int, last: int) -> tuple[np.ndarray, list[Word]]:
-    """A run of words with the silence around it, cut in the middle of the gaps; word times from the new start."""
-    gap = words[first - 1].end, words[first].start
-    begin = 0.0 if first == 0 else sum(gap) / 2
-    end = len(wave) / rate if last == len(words) - 1 else (words[last].end + words[last + 1].start) / 2
-    start, stop = round(begin * rate), round(end * rate)
-    run = words[first : last + 1]
-    if start > run[0].start * rate or stop < max(w.end for w in run) * rate or stop - start < rate // 20:
-        return wave, words  # overlapping words leave no clean cut
-    piece = wave[start:stop].copy()
+def cut_words(wave: np.ndarray, words: list[Word], rate: int, take: Take) -> tuple[np.ndarray, list[Word]]:
+    """The run of words that a take keeps, with the silence around it; word times from the new start."""
+    first, last = take.words or (0, len(words) - 1)
+    piece = wave[take.start : take.stop].copy()
     fade = min(int(FADE * rate), len(piece) // 2)
     ramp = np.linspace(0, 1, fade, dtype=np.float32)
     if first > 0:
         piece[:fade] *= ramp
     if last < len(words) - 1:
         piece[len(piece) - fade :] *= ramp[::-1]
-    return piece, [Word(w.text, w.start - start / rate, w.end - start / rate) for w in run]
+    begin, end = take.start / rate, len(piece) / rate  # a gap of nothing is cut up to half a sample beside it
+    run = words[first : last + 1]
+    return piece, [Word(w.text, max(w.start - begin, 0.0), min(w.end - begin, end)) for w in run]
 
 
 def stretch(wave: np.ndarray, speed: float) -> np.ndarray:

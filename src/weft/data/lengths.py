@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
-from weft.data.augment import join_key, spoken_part
+from weft.data.augment import cut_points, join_key, spoken_part
 from weft.data.counts import end_problem, last_words
 from weft.data.learnable import nothing_to_learn
 from weft.data.source import JsonlSource
@@ -35,9 +37,29 @@ class Lengths:
     clip_samples: np.ndarray  # [n] int64 at the model's sample rate, of the one clip; 0 where there is none or several
     clip_tokens: np.ndarray  # [n] int32 the clip takes of `tokens`
     group: np.ndarray  # [n] int32
-    words: np.ndarray  # [n] int32: timed words of the answer; 0 where there are none
+    words: np.ndarray  # [n] int32: timed words of the answer that can be cut apart; 0 where there are none
+    first_word: np.ndarray  # [n] int64: where the sample's words begin in the two that follow
+    word_ends: np.ndarray  # [w] int64 of the clip's samples: where it can be cut behind a word
+    word_tokens: np.ndarray  # [w] int32 of a word alone
     shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
     problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
+
+    def cut_points(self, index: int) -> np.ndarray:
+        """Where a sample's clip begins, can be cut, and ends (`augment.cut_points`)."""
+        first, count = int(self.first_word[index]), int(self.words[index])
+        return np.append(0, self.word_ends[first : first + count] if count else self.clip_samples[index])
+
+    def answer_tokens(self, index: int, words: tuple[int, int] | None) -> int:
+        """Tokens that a sample's answer takes, or the run of it from the first to the last of ``words``."""
+        own = int(self.tokens[index] - self.clip_tokens[index] - self.shared[index])
+        if words is None:
+            return own
+        first, count = int(self.first_word[index]), int(self.words[index])
+        tokens = self.word_tokens[first : first + count]
+        kept = tokens[words[0] : words[1] + 1]
+        rest = own - int(tokens.sum())  # times and what stands between words, of each word alike; or the prompt
+        share = len(kept) / count if self.shared[index] else 1.0
+        return int(kept.sum()) + math.ceil(max(rest, 0) * share)
 
     def members(self) -> dict[int, np.ndarray]:
         """Samples of each joinable group."""
@@ -102,6 +124,8 @@ def _measure(
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
     words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    first_word, ends, word_tokens = np.zeros(n, np.int64), list[int](), list[int]()
+    tokens_of = lru_cache(1 << 17)(lambda text: len(processor.tokenizer.encode(text, add_special_tokens=False)))
     groups: dict[str, tuple[int, int]] = {}
     problems: list[str] = []
     for i in range(n):
@@ -114,8 +138,13 @@ def _measure(
             tokens[i] = processor.length(conversation)
             if len(conversation.audios) == 1:
                 spoken = spoken_part(conversation)
-                words[i] = len(spoken.words) if isinstance(spoken, Words) else 0
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
+                timed = spoken.words if isinstance(spoken, Words) else ()
+                points = cut_points(timed, int(clips[i]), processor.audio.sample_rate)[1:]
+                if 1 < len(points) == len(timed):
+                    words[i], first_word[i] = len(points), len(ends)
+                    ends += points
+                    word_tokens += [tokens_of(word.text) for word in timed]
             if conversation.audios:
                 _check_times(conversation, processor.audio.sample_rate)
         except WeftError as error:
@@ -125,7 +154,8 @@ def _measure(
                 raise WeftError(f"{problem}; {advice}") from None
             problems.append(problem)
             tokens[i] = 0
-    return Lengths(tokens, clips, in_clip, group, words, shared, tuple(problems))
+    flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)
+    return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems))
 
 
 def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:

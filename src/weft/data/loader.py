@@ -6,7 +6,6 @@ before. So the loader's whole state is the number of the next micro-step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -36,6 +35,7 @@ from weft.data.source import JsonlSource
 from weft.media import load_audio, load_image
 
 CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
+SEAM = 2  # tokens more that a clip's edge may take: a pause and its time
 FAR = 1 << 40  # more micro-steps than any run has
 
 
@@ -212,12 +212,13 @@ class TrainingData:
         return given if isinstance(given, Augment) else given(position)
 
     def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
+        """The most that it can be: where a take meets silence or another one, and where words reach into a further
+        window of the encoder, dialects write a little more."""
+        if clip == self._whole(lengths, clip.takes[0].index):
+            return int(lengths.tokens[clip.takes[0].index])
         tokens = clip_tokens(self.processor, clip.samples) + int(lengths.shared[clip.takes[0].index])
-        for take in clip.takes:
-            i = take.index
-            own = int(lengths.tokens[i] - lengths.clip_tokens[i] - lengths.shared[i])
-            tokens += math.ceil(own * take.share)
-        return tokens
+        tokens += SEAM * len(clip.takes) + len(self.processor.sounds.windows(clip.samples)) - 1
+        return tokens + sum(lengths.answer_tokens(take.index, take.words) for take in clip.takes)
 
     def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
         """How the clip is edited in time; None where it is not."""
@@ -229,10 +230,14 @@ class TrainingData:
             return None
         partners = self.members[number].get(group, np.zeros(0, np.int64))
         rng = self._rng(position, 0)
-        clip = draw_clip(augment, rng, index, lengths.clip_samples, lengths.words, partners, self.rate)
+        clip = draw_clip(augment, rng, index, lengths.cut_points, partners, self.rate)
         if self._planned_tokens(lengths, clip) > self.row_tokens:
-            return ClipPlan((Take(index, int(lengths.clip_samples[index])),))
+            return self._whole(lengths, index)
         return clip
+
+    def _whole(self, lengths: Lengths, index: int) -> ClipPlan:
+        """A clip as it is."""
+        return ClipPlan((Take(index, 0, int(lengths.clip_samples[index])),))
 
     def _rng(self, position: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, 4 * position + purpose]))
