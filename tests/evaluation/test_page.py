@@ -88,6 +88,7 @@ for (const part of all(".lanes, .strip, .lane, .picture svg, .sample, dd"))
 for (const part of all(".sample > *, .sample .lanes, .sample .picture, .sample dd, .sample p"))
   inside(part, part.closest(".sample"), part.className);
 for (const card of all(".sample, .task")) inside(card, document.querySelector("main"), "card");
+if (document.getElementById("more").offsetHeight) found.push("a button for more, and there are no more");
 if (document.documentElement.scrollWidth > innerWidth) found.push("the page is wider than the window");
 document.title = "measured: " + (found.join("; ") || "nothing");
 </script></body>"""

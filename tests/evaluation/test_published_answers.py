@@ -95,6 +95,10 @@ def test_treebank_like_tokens(caption, tokens):
     assert " ".join(captions.ptb_like(caption)) == tokens
 
 
+def test_treebank_like_tokens_keep_the_marks_of_their_letters():
+    assert captions.ptb_like("हिन्दी में एक कुत्ता।") == ["हिन्दी", "में", "एक", "कुत्ता", "।"]
+
+
 def test_chair_counts_mentions_of_what_is_not_there():
     table = hallucination.object_table()
     assert hallucination.mentioned("Two women ride bikes past hot dogs and a baby elephant", table) == [

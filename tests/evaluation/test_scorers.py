@@ -109,9 +109,21 @@ def test_bleu_equals_sacrebleu():
     import sacrebleu
 
     expected, given = ["the cat sat on the mat.", "a dog barked"], ["the cat sat on a mat.", "the dog barked"]
-    assert scorers.bleu(expected, given) == pytest.approx(sacrebleu.corpus_bleu(given, [expected]).score / 100)
+    assert scorers.bleu(expected, given, [None] * 2) == pytest.approx(
+        sacrebleu.corpus_bleu(given, [expected]).score / 100
+    )
     assert scorers.bleu(["你好世界朋友"], ["你好世界朋友"], ["zh"]) == pytest.approx(1)
     assert "tok:13a" in scorers.bleu_signature()
+
+
+def test_bleu_of_a_script_without_spaces_is_by_the_character_whatever_is_named():
+    for text, other, language in (
+        ("你好世界朋友们", "你好世界朋友门", None),
+        ("วันนี้อากาศดี", "วันนี้อากาศร้อน", None),
+        ("今日はいい天気", "今日はいい気分", "ja"),
+    ):
+        assert 0.3 < scorers.bleu([text], [other], [language]) < 1
+        assert 0.3 < scorers.sentence_bleu(text, other, language) < 1
 
 
 def test_cider_equals_pycocoevalcap():

@@ -22,6 +22,7 @@ import soundfile
 from weft.conversation import Audio, Box, Conversation, Image, Task, Text, WeftError
 from weft.evaluation.metrics import METRICS
 from weft.evaluation.report import beats, described, notes, shown
+from weft.evaluation.right import FULL
 from weft.evaluation.text import units
 from weft.files import whole_file
 from weft.media import audio_samples, load_audio, load_image
@@ -88,7 +89,7 @@ def _task(task: str, table: dict[str, float | None], report: dict[str, Any]) -> 
                 "baseline": baseline,
                 "baselineShown": shown(name, baseline),
                 "lower": kind.better == "lower",
-                "rate": kind.unit == "rate",
+                "full": FULL.get(kind.unit),
                 "beats": beats(name, value, baseline),
                 "n": report["signature"]["counts"][task][name],
                 "says": report["signature"]["metrics"][name],

@@ -20,7 +20,7 @@ import sacrebleu
 from rapidfuzz.distance import Levenshtein  # what jiwer counts with, without its report
 
 from weft.conversation import Word
-from weft.evaluation.text import UNSPACED, canonical, normalized, primary, units
+from weft.evaluation.text import UNSPACED, canonical, normalized, primary, units, unspaced
 
 IOU_THRESHOLD = 0.5
 
@@ -66,25 +66,28 @@ def exact(expected: str, given: str, language: str | None = None) -> Tally:
     return Tally(float(canonical(expected, language) == canonical(given, language)), 1)
 
 
-def bleu_tokenizer(language: str | None) -> str:
-    """sacrebleu's tokenizer: its default for spaced languages, characters for the others (no extra dictionary)."""
+def bleu_tokenizer(language: str | None, text: str = "") -> str:
+    """sacrebleu's tokenizer: its default for spaced languages, characters for the others (no extra dictionary).
+
+    Where no language is named, ``text`` tells.
+    """
     code = primary(language)
-    return "zh" if code in ("zh", "yue") else "char" if code in UNSPACED else "13a"
+    if code in ("zh", "yue"):
+        return "zh"
+    return "char" if code in UNSPACED or not code and unspaced(text) else "13a"
 
 
-def bleu(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None] | None = None) -> float:
+def bleu(expected: Sequence[str], given: Sequence[str], languages: Sequence[str | None]) -> float:
     """Corpus BLEU in 0..1 (sacrebleu, one reference each); every text is tokenised as its own language asks."""
-    if not expected:
-        return 0.0
-    tokenizers = [_bleu(bleu_tokenizer(language)).tokenizer for language in languages or [None] * len(expected)]
-    given = [tokenize(text) for tokenize, text in zip(tokenizers, given, strict=True)]
-    expected = [tokenize(text) for tokenize, text in zip(tokenizers, expected, strict=True)]
+    metrics = [_bleu(bleu_tokenizer(code, text)) for code, text in zip(languages, expected, strict=True)]
+    sides = ([m.tokenizer(text) for m, text in zip(metrics, texts, strict=True)] for texts in (given, expected))
+    given, expected = sides
     return _bleu("none").corpus_score(given, [expected]).score / 100
 
 
 def sentence_bleu(expected: str, given: str, language: str | None = None) -> float:
     """BLEU of one sentence in 0..1, with sacrebleu's exponential smoothing and effective order."""
-    metric = sacrebleu.BLEU(tokenize=bleu_tokenizer(language), effective_order=True)
+    metric = sacrebleu.BLEU(tokenize=bleu_tokenizer(language, expected), effective_order=True)
     return metric.sentence_score(given, [expected]).score / 100
 
 

@@ -74,6 +74,11 @@ def folded(text: str, language: str | None = None) -> str:
     return " ".join(normalize("NFC", text).split())
 
 
+def unspaced(text: str) -> bool:
+    """Whether a text holds letters of a script that is written without spaces."""
+    return regex.search(_LETTER, text) is not None
+
+
 def letters(text: str) -> list[str]:
     """Letters with their marks, spaces left out."""
     return regex.findall(r"[^\s\p{M}]\p{M}*", text)

@@ -7,7 +7,7 @@ and are not made here.
 
 from __future__ import annotations
 
-import re
+import regex
 
 from weft.evaluation.pairs import Pair, as_text
 from weft.evaluation.published.rows import Row
@@ -19,16 +19,16 @@ _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-
 _TYPED = str.maketrans({"’": "'", "‘": "`", "“": "``", "”": "''", '"': "''", "–": "--", "—": "--", "…": "..."})
 _SPLIT_WORDS = {"cannot": ["can", "not"], "gonna": ["gon", "na"], "gotta": ["got", "ta"], "wanna": ["wan", "na"]}
 _ABBREVIATIONS = r"(?:mr|mrs|ms|dr|st|jr|sr|vs|etc|prof|inc|co|[a-z](?:\.[a-z])+)\."
-_TOKEN = re.compile(
+_TOKEN = regex.compile(
     rf"""https?://\S+ | [\w.+-]+@[\w-]+(?:\.[\w-]+)+
     | {_ABBREVIATIONS}(?![a-z])
     | \d+(?:[.,:]\d+)+ | \d+/\d+  # numbers, times, fractions
     | \.{{2,}} | -{{2,}} | '' | `` | '(?:s|m|d|ll|re|ve)\b
     | [^\W_]+(?:[-_&/][^\W_]+)*(?:'[^\W_]+)*(?:-[^\W_]+)*  # words, hyphens inside
     | \S""",
-    re.VERBOSE,
+    regex.VERBOSE,
 )
-_CLITIC = re.compile(r"(.+?)(n't|'(?:s|m|d|ll|re|ve))$")
+_CLITIC = regex.compile(r"(.+?)(n't|'(?:s|m|d|ll|re|ve))$")
 
 
 def ptb_like(text: str) -> list[str]:
