@@ -15,7 +15,8 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import weft  # noqa: F401  registers with transformers
 from weft.formats.checkpoints import CheckpointError
-from weft.formats.minigpt_v2 import import_minigpt_v2, interpolate_positions, vision_heads
+from weft.formats.eva import interpolate_positions, vision_heads
+from weft.formats.minigpt_v2 import import_minigpt_v2
 
 SIZES = [
     {},

@@ -63,7 +63,7 @@ def close(got: torch.Tensor, want: torch.Tensor, limit: float = 2e-3) -> None:
 
 
 def test_every_tensor_is_used_or_known_to_be_surplus(kit: Kit) -> None:
-    tower, language, trained = kit.done.sources
+    language, tower, trained = kit.done.sources
     assert (tower.used, len(tower.surplus)) == (4 + 2 * 13, 13 + 4)
     assert (language.used, len(language.surplus)) == (2 * 9 + 3, 2)
     assert (trained.used, len(trained.surplus)) == (2 * 4 + 2, 2)

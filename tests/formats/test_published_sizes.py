@@ -20,23 +20,22 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-from weft.formats.checkpoints import Claims, Tensors, copy
-from weft.formats.folder import check_layout
-from weft.formats.llama import llama_outputs
-from weft.formats.llasm import _whisper
-from weft.formats.llava import _converted_vision, _outputs, _released_vision
-from weft.formats.minigpt_v2 import _lora, _projector, _tower
-from weft.formats.qwen_audio import BUFFERS, _audio, _language, _text_config
+from weft.formats import llasm, llava, minigpt_v2, qwen_audio
+from weft.formats.adapters import with_lora
+from weft.formats.checkpoints import Tensors
+from weft.formats.eva import eva_section
+from weft.formats.llava_vision import converted_vision, released_vision
+from weft.formats.mapping import Input, read, wanted_by
 from weft.models.config import DialectSection, WeftConfig
 from weft.models.encoders import image_kind, sound_kind
 
 
-def shapes_only(shapes: dict[str, tuple[int, ...]]) -> Claims:
+def shapes_only(shapes: dict[str, tuple[int, ...]]) -> Tensors:
     def read(name: str) -> torch.Tensor:
         return torch.empty(shapes[name], device="meta")
 
     dtypes = dict.fromkeys(shapes, torch.float16)
-    return Claims(Tensors("published", shapes, dtypes, read))
+    return Tensors("published", shapes, dtypes, read)
 
 
 def count(shapes: dict[str, tuple[int, ...]]) -> int:
@@ -68,17 +67,15 @@ def test_minigpt_v2_has_39_blocks_and_128_adapter_tensors() -> None:
     assert count(trained) == 33_554_432 + 23_072_768
 
     text = LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32)
-    adapter, language = shapes_only(trained), shapes_only(llama)
-    lora = _lora(adapter, {}, None, 32)
-    assert lora.scale == 0.25 and len(lora.pairs) == 64
-    section, outputs = _tower(shapes_only(tower), None, None)
-    outputs += _projector(adapter, section, 4096) + llama_outputs(language, text, lora=lora)
-    adapter.settle()
-    language.settle()
-    assert section.size == (448, 448) and image_kind(section).view_tokens == 256
+    section, left = eva_section(shapes_only(tower), None, None)
+    assert section.size == (448, 448) and image_kind(section).view_tokens == 256 and left == ["blocks.39.*"]
     config = section.config
     assert (config["num_hidden_layers"], config["num_attention_heads"], config["intermediate_size"]) == (39, 16, 6144)
-    check_layout(WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="minigpt_v2")), outputs)
+    whole = WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="minigpt_v2"))
+    parts = shapes_only(tower), left, shapes_only(llama), shapes_only(trained)
+    outputs, lora = minigpt_v2.plan(whole, *parts, 16)
+    assert {update.scale for update in lora.values()} == {0.25} and len(lora) == 64
+    assert {o.name: o.shape for o in with_lora(outputs, lora, "it", "language_model.")} == wanted_by(whole)
 
 
 def test_qwen_audio_has_8_4_billion_values() -> None:
@@ -119,17 +116,12 @@ def test_qwen_audio_has_8_4_billion_values() -> None:
     }
     assert 2 * count(shapes) == 16_792_444_928  # bytes of the nine published files, bfloat16
 
-    claims = shapes_only(shapes)
-    outputs = _language(claims, raw)
-    section, sound = _audio(claims, raw)
-    claims.surplus(*BUFFERS)
-    claims.settle()
+    config = qwen_audio.qwen_audio_config(raw)
+    section = config.audio_section
     assert [w.tokens for w in sound_kind(section).windows(16000)] == [25]
     assert [w.tokens for w in sound_kind(section).windows(31 * 16000)] == [750, 25]
-    ids = {"audio_start_id": 155163, "audio_end_id": 155164}
-    config = WeftConfig(text_config=_text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"), **ids)
-    check_layout(config, [*outputs, *sound])
-    assert sum(math.prod(o.shape) for o in (*outputs, *sound)) == count(shapes)
+    outputs = read(wanted_by(config), [Input(shapes_only(shapes), qwen_audio.RULES)])
+    assert sum(math.prod(o.shape) for o in outputs) == count(shapes)
 
 
 def named(kind: type, config: object) -> dict[str, tuple[int, ...]]:
@@ -161,18 +153,18 @@ def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
         old = next(prefix for prefix in new if name.startswith(prefix))
         disk[new[old][not converted] + name.removeprefix(old)] = shape
     if converted:
-        section = _converted_vision(published, tmp_path)
+        section = converted_vision(published, tmp_path)
     else:
         raw = {"mm_vision_tower": "openai/clip-vit-large-patch14-336", "image_aspect_ratio": "pad"}
-        section = _released_vision(raw | {"mm_projector_type": "mlp2x_gelu"}, tmp_path, None)
+        section = released_vision(raw | {"mm_projector_type": "mlp2x_gelu"}, tmp_path, None)
     tower = None
     if layout.endswith("apart"):
         apart = {n: disk.pop(n) for n in list(disk) if "vision_tower." in n}
-        tower = shapes_only({n.rpartition("vision_tower.")[2]: s for n, s in apart.items()}).tensors
+        tower = shapes_only({n.rpartition("vision_tower.")[2]: s for n, s in apart.items()})
         tower.shapes |= {"logit_scale": (), "text_model.final_layer_norm.weight": (768,)}
-    weights = shapes_only(disk).tensors
+    weights = shapes_only(disk)
     config = WeftConfig(text_config=text, vision=section, dialect=DialectSection(name="llava"), image_token_id=32000)
-    outputs = _outputs(config, weights, tower)
+    outputs = llava.plan(config, weights, tower)
     assert image_kind(section).view_tokens == 576 and section.fit == ("crop" if converted else "pad")
     held = (tower or weights).surplus
     assert {n.rpartition("vision_model.")[2].split(".")[0] for n in held if "vision_model" in n} == {
@@ -180,7 +172,7 @@ def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
         "post_layernorm",
     }
     assert sum("encoder.layers.23." in n for n in held) == 16
-    check_layout(config, outputs)
+    assert {o.name: o.shape for o in outputs} == wanted_by(config)
 
 
 def test_llasm_has_a_whole_whisper_and_one_linear_layer(tmp_path: Path) -> None:
@@ -197,18 +189,14 @@ def test_llasm_has_a_whole_whisper_and_one_linear_layer(tmp_path: Path) -> None:
     )
     whisper.save_pretrained(tmp_path)
     tower = shapes_only(named(WhisperForConditionalGeneration, whisper))
-    section, outputs = _whisper(tower, tmp_path, 64)
-    assert tower.tensors.surplus == {"proj_out.weight"}
+    section = llasm.whisper_section(tmp_path, 64)
     text = LlamaConfig(vocab_size=32003, **LLAMA_7B)
     shapes = named(LlamaForCausalLM, text) | {
         "model.mm_projector.weight": (4096, 1280),
         "model.mm_projector.bias": (4096,),
     }
-    language = shapes_only(shapes)
-    for part in ("weight", "bias"):
-        name = language.need(f"model.mm_projector.{part}", shapes[f"model.mm_projector.{part}"])
-        outputs.append(copy(language.tensors, name, f"audio_connector.proj.{part}"))
-    outputs += llama_outputs(language, text)
-    language.settle()
+    config = WeftConfig(text_config=text, audio=section, dialect=DialectSection(name="llasm"))
+    outputs = llasm.plan(config, shapes_only(shapes), tower)
+    assert tower.surplus == {"proj_out.weight"}
     assert [w.tokens for w in sound_kind(section).windows(16000)] == [64]
-    check_layout(WeftConfig(text_config=text, audio=section, dialect=DialectSection(name="llasm")), outputs)
+    assert {o.name: o.shape for o in outputs} == wanted_by(config)

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from weft.files import ASIDE
 from weft.formats.checkpoints import (
     CheckpointError,
-    Claims,
     Output,
     copy,
     new_folder,
@@ -92,25 +91,6 @@ def test_damaged_and_absent_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="holds no weights"):
         read_folder(tmp_path / "empty")
-
-
-def test_every_tensor_must_be_claimed(tmp_path: Path) -> None:
-    save_file(WEIGHTS, tmp_path / "w.safetensors")
-    claims = Claims(read_file(tmp_path / "w.safetensors"))
-    claims.need("a", (3, 2))
-    claims.need("z.weight", (7,))
-    with pytest.raises(CheckpointError) as error:
-        claims.settle()
-    said = str(error.value)
-    assert "1 missing: z.weight (7)" in said
-    assert "1 of another shape: a (2, 3) for (3, 2)" in said
-    assert "2 unexpected: b (4), c.d (5)" in said
-
-    claims = Claims(read_file(tmp_path / "w.safetensors"))
-    claims.need("a", (2, 3))
-    claims.surplus(r"b|c\..+")
-    claims.settle()
-    assert claims.tensors.surplus == {"b", "c.d"}
 
 
 def test_written_shards_are_read_back(tmp_path: Path) -> None:

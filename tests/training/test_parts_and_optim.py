@@ -7,9 +7,10 @@ from training_world import ALL, speech, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
+from weft.models.adapters import merge_lora
 from weft.training.build import build_model
 from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate
-from weft.training.parts import apply_parts, dialect_tokens, merge_lora
+from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.recipe import Lora, Optim, PartTraining, Stage
 
 

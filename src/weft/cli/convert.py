@@ -55,7 +55,7 @@ def minigpt_v2(
         llm,
         checkpoint,
         out,
-        dtype.value,
+        dtype=dtype.value,
         force=force,
         image_size=image_size,
         heads=vision_heads,
@@ -79,7 +79,7 @@ def qwen_audio(
     """Qwen-Audio and Qwen-Audio-Chat."""
     from weft.formats.qwen_audio import import_qwen_audio
 
-    report(import_qwen_audio(checkpoint, out, dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
+    report(import_qwen_audio(checkpoint, out, dtype=dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
 
 
 @app.command("qwen")
@@ -92,7 +92,7 @@ def qwen(
     """Qwen-7B alone, with Qwen-Audio's tokens: the language model that the recipe qwen_audio starts from."""
     from weft.formats.qwen import import_qwen
 
-    report(import_qwen(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+    report(import_qwen(checkpoint, out, dtype=dtype.value, force=force, progress=progress_line()))
 
 
 @app.command("llasm")
@@ -110,7 +110,9 @@ def llasm(
     """LLaSM, and the Whisper that its folder does not hold."""
     from weft.formats.llasm import import_llasm
 
-    report(import_llasm(checkpoint, whisper, out, dtype.value, force=force, family=family, progress=progress_line()))
+    report(
+        import_llasm(checkpoint, whisper, out, dtype=dtype.value, force=force, family=family, progress=progress_line())
+    )
 
 
 @app.command("llava")
@@ -132,7 +134,7 @@ def llava(
     from weft.formats.llava import import_llava
 
     done = import_llava(
-        checkpoint, out, dtype.value, vision=vision, template=template, force=force, progress=progress_line()
+        checkpoint, out, dtype=dtype.value, vision=vision, template=template, force=force, progress=progress_line()
     )
     report(done)
 

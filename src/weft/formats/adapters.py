@@ -11,31 +11,67 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from weft.formats.checkpoints import (
+    CheckpointError,
     Output,
     Tensors,
     check_out,
+    copy,
     new_folder,
     read_file,
     read_folder,
     read_json,
+    stored_dtype,
     write_weights,
 )
-from weft.formats.folder import Imported, Source
-from weft.formats.llama import Lora, stored_dtype
-from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base
+from weft.formats.folder import Account, Imported
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base, write_adapter
 
 ROWS = ".token_adapter.trainable_tokens_delta"
 LANGUAGE = "language_model."
+
+
+@dataclass(frozen=True)
+class Update:
+    """What LoRA adds to a weight: ``scale`` times B [out, r] A [r, in], by the names of both in ``tensors``."""
+
+    tensors: Tensors
+    a: str
+    b: str
+    scale: float
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        return self.tensors[self.a], self.tensors[self.b]
+
+    def onto(self, value: Tensor) -> Tensor:
+        """The weight with the update in it, in float32."""
+        a, b = self.pair()
+        return value.float() + self.scale * (b.float() @ a.float())
+
+
+def with_lora(outputs: Sequence[Output], lora: Mapping[str, Update], label: str, prefix: str = "") -> list[Output]:
+    """``outputs`` with the updates in them, which are named without ``prefix``; ``label`` names what they change."""
+    shapes = {o.name: o.shape for o in outputs}
+    for name, update in lora.items():
+        rows, columns = (update.tensors.shapes.get(n, (0, 0)) for n in (update.b, update.a))
+        if prefix + name not in shapes:
+            raise CheckpointError(f"the adapter changes {name}, which {label} does not hold")
+        if (shape := shapes[prefix + name]) != (rows[0], *columns[1:]):
+            raise CheckpointError(f"the adapter for {name} is {rows} x {columns}, for a weight {shape}")
+
+    def updated(output: Output) -> Output:
+        update = lora.get(output.name.removeprefix(prefix))
+        return output if update is None else replace(output, make=lambda: update.onto(output.make()))
+
+    return [updated(output) for output in outputs]
 
 
 @dataclass
@@ -46,16 +82,30 @@ class Adapter:
     base: str
     config: dict[str, Any]
     tensors: Tensors
-    lora: dict[str, tuple[str, str]] = field(default_factory=dict)  # weight -> names of A [r, in] and B [out, r]
+    lora: dict[str, Update] = field(default_factory=dict)  # by the weight that is changed
     rows: dict[str, str] = field(default_factory=dict)  # table -> name of its trained rows
     whole: dict[str, str] = field(default_factory=dict)  # tensor -> name of what replaces it
 
-    def scale(self, weight: str, rank: int) -> float:
-        """What B A is multiplied by, for one weight."""
+    def update(self, weight: str, a: str) -> Update:
         path, patterns = weight.removesuffix(".weight"), self.config.get("alpha_pattern") or {}
         own = [value for key, value in patterns.items() if re.fullmatch(rf"(?:.*\.)?(?:{key})", path)]
-        alpha = float(own[0] if own else self.config["lora_alpha"])
-        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        alpha, rank = float(own[0] if own else self.config["lora_alpha"]), self.tensors.shapes[a][0]
+        scale = alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        return Update(self.tensors, a, a.replace(".lora_A.", ".lora_B."), scale)
+
+    def replaced(self, output: Output) -> Output:
+        """With whole tensors and rows of tables that the adapter has its own of."""
+        held, name = self.tensors, output.name
+
+        def make() -> Tensor:
+            value = held[self.whole[name]] if name in self.whole else output.make()
+            if name not in self.rows:
+                return value
+            table, indices = name.removesuffix(".weight"), self.config["trainable_token_indices"]
+            ids = indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
+            return value.float().index_copy(0, torch.tensor(ids), held[self.rows[name]].float())
+
+        return replace(output, make=make) if name in self.whole or name in self.rows else output
 
 
 def open_adapter(name: str) -> Adapter:
@@ -67,22 +117,22 @@ def open_adapter(name: str) -> Adapter:
     base, _ = adapter_base(name)
     config = read_json(Path(name) / CONFIG)
     odd = [key for key in ("use_dora", "fan_in_fan_out", "megatron_config", "layer_replication") if config.get(key)]
-    if config.get("peft_type", "LORA") != "LORA" or odd or config.get("bias", "none") != "none":
-        kind = odd[0] if odd else config.get("peft_type", "LORA")
+    odd += ["bias"] * (config.get("bias", "none") != "none")
+    if odd:
         raise AdapterError(
-            f"{name}: an adapter of a kind that weft does not fold in ({kind}); use peft's merge_and_unload"
+            f"{name}: an adapter of a kind that weft does not fold in ({odd[0]}); use peft's merge_and_unload"
         )
     adapter = Adapter(name, base, config, read_file(Path(name) / WEIGHTS))
     for held in adapter.tensors.shapes:
         path = held.removeprefix(PREFIX)
         if path.endswith(".lora_A.weight"):
             weight = path.removesuffix("lora_A.weight") + "weight"
-            adapter.lora[weight] = (held, held.replace(".lora_A.", ".lora_B."))
+            adapter.lora[weight] = adapter.update(weight, held)
         elif path.endswith(ROWS):
             adapter.rows[path.removesuffix(ROWS) + ".weight"] = held
         elif not path.endswith(".lora_B.weight"):
             adapter.whole[path] = held
-    lost = [b for _, b in adapter.lora.values() if b not in adapter.tensors]
+    lost = [update.b for update in adapter.lora.values() if update.b not in adapter.tensors]
     if lost or (not adapter.lora and not adapter.rows and not adapter.whole):
         raise AdapterError(f"{Path(name) / WEIGHTS}: {lost[0] if lost else 'every tensor'} is missing; copy it again")
     return adapter
@@ -108,8 +158,8 @@ def merge(
     strange = sorted({*adapter.lora, *adapter.rows, *adapter.whole} - set(weights.shapes))
     if strange:
         raise AdapterError(f"{name}: changes {strange[0]}, which {base} does not hold; it belongs to another model")
-    outputs = [Output(n, shape, _merged(adapter, weights, n)) for n, shape in weights.shapes.items()]
-    kind = stored_dtype(dtype, weights)
+    copies = [adapter.replaced(copy(weights, n, n)) for n in weights.shapes]
+    outputs, kind = with_lora(copies, adapter.lora, str(base)), stored_dtype(dtype, weights)
     with new_folder(out, force) as folder:
         written = write_weights(outputs, folder, kind, progress)
         for place in (base, Path(name)):  # the adapter's processor is the one that was trained with
@@ -118,30 +168,12 @@ def merge(
                     shutil.copyfile(file, folder / file.name)
         config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    sources = (Source(name, len(adapter.tensors.shapes), ()), Source(str(base), len(weights.shapes), ()))
+    sources = Account(name, len(adapter.tensors.shapes)), Account(str(base), len(weights.shapes))
     return Imported.of(out, sources, outputs, written, kind)
 
 
 def _of_weights(file: Path) -> bool:
     return file.name == CONFIG or file.name.endswith(".index.json")
-
-
-def _merged(adapter: Adapter, weights: Tensors, name: str) -> Callable[[], Tensor]:
-    held = adapter.tensors
-
-    def make() -> Tensor:
-        value = held[adapter.whole[name]] if name in adapter.whole else weights[name]
-        if name in adapter.rows:
-            table = name.removesuffix(".weight")
-            indices = adapter.config["trainable_token_indices"]
-            ids = indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
-            value = value.float().index_copy(0, torch.tensor(ids), held[adapter.rows[name]].float())
-        if name in adapter.lora:
-            a, b = (held[n].float() for n in adapter.lora[name])
-            value = value.float() + adapter.scale(name, len(a)) * (b @ a)
-        return value
-
-    return make
 
 
 def export_peft(name: str, out: Path, *, on: str = "model", base: str | None = None, force: bool = False) -> Path:
@@ -169,10 +201,7 @@ def export_peft(name: str, out: Path, *, on: str = "model", base: str | None = N
     local = Path(adapter.base).is_dir()
     config["base_model_name_or_path"] = base or (str(Path(adapter.base).absolute()) if local else adapter.base)
     with new_folder(out, force) as folder:
-        save_file(
-            {new: adapter.tensors[old] for old, new in names.items()}, folder / WEIGHTS, metadata={"format": "pt"}
-        )
-        _write_config(folder, config)
+        write_adapter(folder, {new: adapter.tensors[old] for old, new in names.items()}, config)
     return out
 
 
@@ -183,18 +212,16 @@ def _stripped(names: Any) -> Any:
     return [n.removeprefix(LANGUAGE) for n in names] if isinstance(names, list) else names
 
 
-def write_lora(folder: Path, lora: Lora) -> None:
-    """The LoRA of an import as an adapter folder whose base lies inside as ``base/``."""
-    rank = len(next(iter(lora.pairs.values()))[0])
+def write_lora(folder: Path, lora: Mapping[str, Update], prefix: str) -> None:
+    """The LoRA of an import as an adapter folder whose base lies inside as ``base/``. Weights are named without
+    ``prefix``; all have one rank and scale, as published."""
     tensors: dict[str, Tensor] = {}
-    for weight, (a, b) in lora.pairs.items():
-        path = PREFIX + LANGUAGE + weight.removesuffix(".weight")
-        tensors |= {f"{path}.lora_A.weight": a.contiguous(), f"{path}.lora_B.weight": b.contiguous()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    targets = sorted(LANGUAGE + weight.removesuffix(".weight") for weight in lora.pairs)
-    fields = {"base_model_name_or_path": "base", "r": rank, "lora_alpha": lora.scale * rank, "target_modules": targets}
-    _write_config(folder, {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0, **fields})
-
-
-def _write_config(folder: Path, config: dict[str, Any]) -> None:
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for weight, update in lora.items():
+        path = PREFIX + prefix + weight.removesuffix(".weight")
+        for part, value in zip("AB", update.pair(), strict=True):
+            tensors[f"{path}.lora_{part}.weight"] = value.contiguous()
+    one = next(iter(lora.values()))
+    rank = one.tensors.shapes[one.a][0]
+    targets = sorted(prefix + weight.removesuffix(".weight") for weight in lora)
+    fields = {"base_model_name_or_path": "base", "r": rank, "lora_alpha": one.scale * rank, "target_modules": targets}
+    write_adapter(folder, tensors, fields)

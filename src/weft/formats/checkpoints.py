@@ -2,8 +2,7 @@
 
 Reading never runs code from a file: safetensors, and pickles through `torch.load(weights_only=True)`. Tensors stay on
 disk (memory-mapped) until they are asked for, and are written as they come, so a checkpoint of any size converts
-within the memory of its largest tensor. A key map is strict: every tensor of every input is used or is on a short
-list of known surplus, and every shape is the expected one; anything else stops the import before a byte is written.
+within the memory of its largest tensor. What their names mean is in `mapping` and each system's table.
 """
 
 from __future__ import annotations
@@ -66,12 +65,6 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
 
-    def claim(self, name: str, shape: Sequence[int]) -> None:
-        """Marks a tensor as used after checking its shape; problems are collected by `Claims`."""
-        self.used.add(name)
-        if self.shapes[name] != tuple(shape):
-            raise CheckpointError(f"{name} {_shape(self.shapes[name])} for {_shape(shape)}")
-
     def dtype(self) -> torch.dtype:
         """The floating type that most of the values have."""
         sizes: dict[torch.dtype, int] = {}
@@ -81,45 +74,24 @@ class Tensors:
         return max(sizes, key=lambda kind: sizes[kind], default=torch.float32)
 
 
-class Claims:
-    """Checks what an input holds against what the layout says, and reports all that is off in one sentence."""
-
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
-        self.missing: list[str] = []
-        self.wrong: list[str] = []
-
-    def need(self, name: str, shape: Sequence[int]) -> str:
-        if name not in self.tensors:
-            self.missing.append(f"{name} {_shape(shape)}")
-            return name
-        try:
-            self.tensors.claim(name, shape)
-        except CheckpointError as error:
-            self.wrong.append(str(error))
-        return name
-
-    def surplus(self, *patterns: str) -> None:
-        """Names (whole, as regular expressions) that the released system leaves unused too."""
-        known = re.compile("|".join(f"(?:{p})" for p in patterns))
-        self.tensors.surplus |= {n for n in self.tensors.shapes if known.fullmatch(n)} - self.tensors.used
-
-    def settle(self) -> None:
-        """Raises `CheckpointError` unless every tensor was used or is surplus and nothing was missing or misshapen."""
-        t = self.tensors
-        unknown = [f"{n} {_shape(t.shapes[n])}" for n in t.shapes if n not in t.used and n not in t.surplus]
-        problems = [("missing", self.missing), ("of another shape", self.wrong), ("unexpected", unknown)]
-        said = [f"{len(names)} {what}: {_some(names)}" for what, names in problems if names]
-        if said:
-            raise CheckpointError(f"{t.label}: the tensors do not fit the published layout; {'; '.join(said)}")
-
-
-def _shape(shape: Sequence[int]) -> str:
+def said(shape: Sequence[int]) -> str:
+    """A shape in a message."""
     return f"({', '.join(map(str, shape))})"
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def some(names: Sequence[str], limit: int = 8) -> str:
+    """The first of many names in a message."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def stored_dtype(dtype: str, weights: Tensors) -> torch.dtype:
+    """The type to write: ``auto`` is what most values of ``weights`` (the language model's) are stored in."""
+    if dtype == "auto":
+        stored = weights.dtype()
+        return stored if stored in DTYPES.values() else torch.float32
+    if dtype not in DTYPES:
+        raise CheckpointError(f"--dtype {dtype}: not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
 
 
 def read_folder(folder: Path, pickles: bool = True) -> Tensors:
@@ -139,11 +111,11 @@ def read_folder(folder: Path, pickles: bool = True) -> Tensors:
             parts = sorted(set(names.values()))
             absent = [p for p in parts if not (folder / p).exists()]
             if not parts or absent:
-                raise CheckpointError(f"{index}: names {_some(absent) or 'no'} files that are not in the folder")
+                raise CheckpointError(f"{index}: names {some(absent) or 'no'} files that are not in the folder")
             joined = join([read_file(folder / p) for p in parts], str(folder))
             lost = sorted(set(names) - set(joined.shapes))
             if lost:
-                raise CheckpointError(f"{folder}: the index lists {_some(lost)}, which its shards do not hold")
+                raise CheckpointError(f"{folder}: the index lists {some(lost)}, which its shards do not hold")
             return joined
         single = folder / f"{stem}.{suffix}"
         if single.exists():
@@ -221,7 +193,7 @@ def _load_pickle(file: Path, inside: str | None) -> tuple[dict[str, Tensor], dic
     extra = {k: v for k, v in content.items() if k != inside} if isinstance(held, Mapping) else {}
     odd = [str(k) for k, v in entries.items() if not isinstance(v, Tensor)]
     if odd:
-        raise CheckpointError(f"{file}: {_some(odd)}: not tensors; expected a dictionary of tensors")
+        raise CheckpointError(f"{file}: {some(odd)}: not tensors; expected a dictionary of tensors")
     return entries, extra
 
 
@@ -340,9 +312,7 @@ def _write_shard(outputs: Sequence[Output], file: Path, dtype: torch.dtype) -> I
         for output in outputs:
             tensor = output.make()
             if tuple(tensor.shape) != output.shape:
-                raise CheckpointError(
-                    f"{output.name}: made as {_shape(tensor.shape)}, planned as {_shape(output.shape)}"
-                )
+                raise CheckpointError(f"{output.name}: made as {said(tensor.shape)}, planned as {said(output.shape)}")
             values = tensor.detach().to(output.dtype or dtype).contiguous()
             # One pass without a mask as large as the tensor; not-a-number passes through both ends.
             if values.numel() and not all(math.isfinite(end) for end in values.aminmax()):

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from weft.formats.checkpoints import (
     Output,
     Tensors,
     check_out,
-    copy,
     new_folder,
     read_folder,
+    stored_dtype,
     write_weights,
 )
-from weft.formats.folder import Imported, Source
-from weft.formats.llama import stored_dtype
+from weft.formats.folder import Account, Imported
+from weft.formats.mapping import Rule, write
 from weft.models import doors
 from weft.models.config import WeftConfig
 
@@ -58,10 +59,10 @@ class Layout:
 
     target: Any  # the class
     config: Any  # the class's configuration
-    names: Mapping[str, tuple[str, str]]  # prefix of the class's names -> (prefix on disk, prefix in weft)
-    made: Mapping[str, Output] = field(default_factory=dict)  # tensors that are not copied, by their name on disk
+    rules: Sequence[Rule]  # weft's names to those on disk, which come first, and to those of the class
+    made: Mapping[str, Output] = field(default_factory=dict)  # not copied, by their name on disk
     folded: Set[str] = frozenset()  # tensors of weft's that went into those
-    files: Mapping[str, Any] = field(default_factory=dict)  # the processor's: JSON, or text
+    texts: Mapping[str, Any] = field(default_factory=dict)  # the processor's: JSON, or text
     notes: Sequence[str] = ()
 
 
@@ -120,12 +121,12 @@ def export(
             shutil.copyfile(model.folder / "generation_config.json", folder / "generation_config.json")
         if model.processor is not None:
             _tokenizer(model, folder)
-            for file, content in layout.files.items():
+            for file, content in layout.texts.items():
                 text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
                 (folder / file).write_text(text, encoding="utf-8")
         else:
             notes.append(f"{model.folder} has no tokenizer, so neither has {out}: it takes token ids only")
-    return Imported.of(out, [Source(str(model.folder), len(outputs), ())], outputs, written, kind, notes)
+    return Imported.of(out, [Account(str(model.folder), len(outputs))], outputs, written, kind, notes)
 
 
 def first_misfit(model: Exporting, layout: str, checks: Mapping[str, bool]) -> None:
@@ -151,55 +152,48 @@ def rows_needed(model: Exporting) -> int:
 
 def plan(model: Exporting, layout: Layout) -> list[Output]:
     """Every tensor of the layout's class; raises `ExportError` where names or shapes differ."""
-    target, config, made = layout.target, layout.config, layout.made
     with torch.device("meta"):
-        shapes = {n: tuple(v.shape) for n, v in target(config).state_dict().items()}
-    if config.text_config.tie_word_embeddings:
+        shapes = {n: tuple(v.shape) for n, v in layout.target(layout.config).state_dict().items()}
+    if layout.config.text_config.tie_word_embeddings:
         shapes.pop("lm_head.weight")
-    outputs, used, problems = [], set(), []
-    for name, shape in shapes.items():
-        prefix = next(p for p in layout.names if name.startswith(p))
-        disk, mine = (p + name.removeprefix(prefix) for p in layout.names[prefix])
-        if disk in made:
-            outputs.append(made[disk])
-            used.add(mine)
-        elif model.weights.shapes.get(mine) == shape:
-            outputs.append(copy(model.weights, mine, disk))
-            used.add(mine)
-        elif mine in TABLES and model.weights.shapes.get(mine, ())[1:] == shape[1:]:
-            outputs.append(Output(disk, shape, grown(model.weights, mine, shape[0])))
-            used.add(mine)
-        else:
-            problems.append(f"{mine} {model.weights.shapes.get(mine, 'missing')} for {shape}")
-    tied = {TABLES[1]} if model.config.text_config.tie_word_embeddings else set()
-    problems += [
-        f"no place for {n}"
-        for n in model.weights.shapes
-        if n not in used | tied | layout.folded and not n.endswith("inv_freq")
-    ]
+    weights = grown(model.weights, layout.config.text_config.vocab_size)
+    weights.used |= layout.folded | {n for n in weights.shapes if n.endswith("inv_freq")}
+    weights.used |= {TABLES[1]} if model.config.text_config.tie_word_embeddings else set()
+    outputs, problems = write(shapes, layout.rules, weights, layout.made)
     if problems:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
-        raise ExportError(f"{model.folder} does not fit {target.__name__}: {problems[0]}{more}")
+        raise ExportError(f"{model.folder} does not fit {layout.target.__name__}: {problems[0]}{more}")
     return outputs
 
 
-def grown(weights: Tensors, name: str, rows: int) -> Callable[[], Tensor]:
-    """A table with rows up to ``rows``: the mean of its own, so that a new token is never the likeliest."""
+def grown(weights: Tensors, rows: int) -> Tensors:
+    """With tables of up to ``rows`` rows: the mean of their own, so that a new token is never the likeliest."""
 
-    def make() -> Tensor:
-        table_VW = weights[name]
-        mean_1W = table_VW.float().mean(0, keepdim=True).to(table_VW.dtype)
-        return torch.cat([table_VW, mean_1W.expand(rows - len(table_VW), -1)])
+    def read(name: str) -> Tensor:
+        value = weights[name]
+        if name not in TABLES:
+            return value
+        mean_1W = value.float().mean(0, keepdim=True).to(value.dtype)
+        return torch.cat([value, mean_1W.expand(rows - len(value), -1)])
 
-    return make
+    larger = {name: (rows, *weights.shapes[name][1:]) for name in TABLES if name in weights.shapes}
+    return replace(weights, shapes=weights.shapes | larger, read=read, used=set())
 
 
-def with_template(files: dict[str, Any], template: str | None, model: Exporting, notes: list[str]) -> dict[str, Any]:
+def template(name: str, **parts: str) -> str:
+    """The chat template of a dialect for programs without weft, each ``@PART@`` of it filled in."""
+    text = (files("weft.formats") / "templates" / f"{name}.jinja").read_text("utf-8")
+    for part, value in parts.items():
+        text = text.replace(f"@{part}@", value)
+    return text
+
+
+def with_template(texts: dict[str, Any], written: str | None, model: Exporting, notes: list[str]) -> dict[str, Any]:
     """The processor's files and the chat template, or a note where the dialect has none."""
-    if template is not None:
-        return files | {"chat_template.jinja": template}
+    if written is not None:
+        return texts | {"chat_template.jinja": written}
     notes.append(f"no chat template is written: the dialect {model.processor.dialect.name} has none")
-    return files
+    return texts
 
 
 def _tokenizer(model: Exporting, folder: Path) -> None:

@@ -13,41 +13,10 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from weft.dialects.llava import SYSTEM, LLaVA
 from weft.formats.checkpoints import Output
-from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, with_template
+from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, template, with_template
+from weft.formats.llava import RULES, TOWER
 from weft.models.config import VisionSection
 from weft.models.preparation import RESAMPLE
-
-# The class's names -> (names on disk, names in weft)
-NAMES = {
-    "model.language_model.": ("language_model.model.", "language_model.model."),
-    "lm_head.": ("language_model.lm_head.", "language_model.lm_head."),
-    "model.vision_tower.": ("vision_tower.vision_model.", "vision.tower."),
-    "model.multi_modal_projector.linear_1.": ("multi_modal_projector.linear_1.", "vision_connector.up."),
-    "model.multi_modal_projector.linear_2.": ("multi_modal_projector.linear_2.", "vision_connector.down."),
-}
-# The dialect's prompt for programs without weft; the tokenizer adds <s>. {begin} and {end}: see `chat_template`.
-TEMPLATE = """\
-{{%- if messages[0].role != 'system' -%}}{{{{- {begin} -}}}}{{%- endif -%}}
-{{%- for message in messages -%}}
-  {{%- if message.role == 'assistant' -%}}{{{{- 'ASSISTANT:' -}}}}
-  {{%- elif message.role != 'system' -%}}{{{{- 'USER: ' -}}}}{{%- endif -%}}
-  {{%- set ns = namespace(text='') -%}}
-  {{%- if message.content is string -%}}
-    {{%- set ns.text = message.content ~ ('' if message.role == 'assistant' else ' ') -%}}
-  {{%- else -%}}
-    {{%- for part in message.content -%}}
-      {{%- if part.type in ('image', 'image_url') -%}}{{{{- '<image>\\n' -}}}}
-      {{%- elif part.type == 'text' -%}}
-        {{%- set ns.text = ns.text ~ part.text ~ ('' if message.role == 'assistant' else ' ') -%}}
-      {{%- else -%}}{{{{- raise_exception('only text and image parts can be rendered without weft') -}}}}
-      {{%- endif -%}}
-    {{%- endfor -%}}
-  {{%- endif -%}}
-  {{%- if message.role == 'assistant' -%}}{{{{- ' ' ~ ns.text ~ {end} -}}}}
-  {{%- else -%}}{{{{- ns.text -}}}}{{%- endif -%}}
-{{%- endfor -%}}
-{{%- if add_generation_prompt -%}}{{{{- 'ASSISTANT:' -}}}}{{%- endif -%}}
-"""
 
 
 def llava_layout(model: Exporting) -> Layout:
@@ -83,8 +52,8 @@ def llava_layout(model: Exporting) -> Layout:
         for part, value in unused.items()
     }
     notes: list[str] = []
-    files = _processor_files(model, vision, tower.patch_size, strategy, notes)
-    return Layout(LlavaForConditionalGeneration, config, NAMES, made, files=files, notes=notes)
+    texts = _processor_files(model, vision, tower.patch_size, strategy, notes)
+    return Layout(LlavaForConditionalGeneration, config, (*RULES, *TOWER), made, texts=texts, notes=notes)
 
 
 def _fitting(model: Exporting) -> VisionSection:
@@ -158,4 +127,4 @@ def chat_template(processor: Any) -> str | None:
     if not isinstance(dialect, LLaVA):
         return processor.chat_template
     released = dialect.switches.template == "vicuna_v1"
-    return TEMPLATE.format(begin=repr(f"{SYSTEM} ") if released else "''", end="'</s>'" if released else "' '")
+    return template("llava", BEGIN=repr(f"{SYSTEM} ") if released else "''", END="'</s>'" if released else "' '")

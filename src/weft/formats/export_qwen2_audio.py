@@ -19,37 +19,22 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Q
 
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import Output
-from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, with_template
+from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, template, with_template
+from weft.formats.mapping import Rule
 from weft.models.config import AudioSection, WeftQwenConfig
 
-NAMES = {
-    "model.language_model.": ("language_model.model.", "language_model.model."),
-    "lm_head.": ("language_model.lm_head.", "language_model.lm_head."),
-    "model.audio_tower.": ("audio_tower.", "audio.tower."),
-    "model.multi_modal_projector.linear.": ("multi_modal_projector.linear.", "audio_connector.proj."),
-}
+# As on disk, and as the class has them.
+RULES = (
+    Rule("language_model.model.*", "language_model.model.*"),
+    Rule("model.language_model.*", "language_model.model.*"),
+    Rule("language_model.lm_head.*", "language_model.lm_head.*"),
+    Rule("lm_head.*", "language_model.lm_head.*"),
+    Rule("audio_tower.*", "audio.tower.*"),
+    Rule("model.audio_tower.*", "audio.tower.*"),
+    Rule("multi_modal_projector.linear.*", "audio_connector.proj.*"),
+    Rule("model.multi_modal_projector.linear.*", "audio_connector.proj.*"),
+)
 (TABLE, HEAD), BOUNDARIES = TABLES, "audio.boundaries.weight"
-# The chat form of the dialect qwen_audio, clips numbered over the whole conversation.
-TEMPLATE = """\
-{{%- set clips = namespace(n=0) -%}}
-{{%- if messages[0].role != 'system' -%}}{{{{- {system} -}}}}{{%- endif -%}}
-{{%- for message in messages -%}}
-  {{{{- '<|im_start|>' ~ message.role ~ '\\n' -}}}}
-  {{%- if message.content is string -%}}{{{{- message.content -}}}}
-  {{%- else -%}}
-    {{%- for part in message.content -%}}
-      {{%- if part.type in ('audio', 'audio_url', 'input_audio') -%}}
-        {{%- set clips.n = clips.n + 1 -%}}
-        {{{{- 'Audio ' ~ clips.n ~ ':{space}<audio>[[[AUDIO:modality]]]</audio>\\n' -}}}}
-      {{%- elif part.type == 'text' -%}}{{{{- part.text -}}}}
-      {{%- else -%}}{{{{- raise_exception('only text and audio parts can be rendered without weft') -}}}}
-      {{%- endif -%}}
-    {{%- endfor -%}}
-  {{%- endif -%}}
-  {{{{- '<|im_end|>\\n' -}}}}
-{{%- endfor -%}}
-{{%- if add_generation_prompt -%}}{{{{- '<|im_start|>assistant\\n' -}}}}{{%- endif -%}}
-"""
 
 
 def qwen2_audio_layout(model: Exporting) -> Layout:
@@ -70,12 +55,12 @@ def qwen2_audio_layout(model: Exporting) -> Layout:
     made, folded = {}, set()
     shape = (config.text_config.vocab_size, config.text_config.hidden_size)
     if tied:  # the class has a head of its own
-        made[HEAD] = Output(HEAD, shape, grown(model.weights, TABLE, shape[0]))
+        made[HEAD] = Output(HEAD, shape, lambda: grown(model.weights, shape[0])[TABLE])
     if audio.boundaries:
         folded.add(BOUNDARIES)
         made[TABLE] = Output(TABLE, shape, _with_boundaries(model, shape[0]))
-    files = _processor_files(model, audio, bands, notes) if model.processor is not None else {}
-    return Layout(Qwen2AudioForConditionalGeneration, config, NAMES, made, folded, files, notes)
+    texts = _processor_files(model, audio, bands, notes) if model.processor is not None else {}
+    return Layout(Qwen2AudioForConditionalGeneration, config, RULES, made, folded, texts, notes)
 
 
 def _fitting(model: Exporting) -> AudioSection:
@@ -126,7 +111,7 @@ def _with_boundaries(model: Exporting, rows: int) -> Callable[[], Tensor]:
     """The embedding table with a clip's learned start and end in the rows of their tokens, which weft replaces."""
 
     def make() -> Tensor:
-        table_VW = grown(model.weights, TABLE, rows)()
+        table_VW = grown(model.weights, rows)[TABLE]
         ends = torch.tensor([model.config.audio_start_id, model.config.audio_end_id])
         return table_VW.index_copy(0, ends, model.weights[BOUNDARIES].to(table_VW.dtype))
 
@@ -150,9 +135,10 @@ def _processor_files(model: Exporting, audio: AudioSection, bands: int, notes: l
     names = {"audio_token": token, "audio_bos_token": start, "audio_eos_token": end}
     processor = {"processor_class": "Qwen2AudioProcessor", **names}
     files: dict[str, Any] = {"preprocessor_config.json": sound, "processor_config.json": processor}
-    dialect, template = model.processor.dialect, model.processor.chat_template
+    dialect, written = model.processor.dialect, model.processor.chat_template
     if isinstance(dialect, QwenAudio):
         said = dialect.switches.system
         system = "''" if said is None else repr(f"<|im_start|>system\n{said}<|im_end|>\n")
-        template = TEMPLATE.format(system=system, space=" " if dialect.switches.space_after_number else "")
-    return with_template(files, template, model, notes)
+        space = " " if dialect.switches.space_after_number else ""
+        written = template("qwen_audio", SYSTEM=system, SPACE=space)
+    return with_template(files, written, model, notes)

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from weft.conversation import WeftError
 from weft.formats.checkpoints import read_json
 from weft.models import doors
-from weft.models.adapters import adapter_base, check_applied, lost, putting_on
+from weft.models.adapters import adapter_base, lost, merge_lora
 from weft.models.config import WeftConfig
 
 DTYPES = {
@@ -66,9 +66,9 @@ def load_parts(
     base, adapter = adapter_base(name)
     processor = load_processor(name)
     with in_one_sentence(base, name if adapter else None):
-        model = doors.load(WeftForConditionalGeneration, base, dtype=wanted or "auto")
+        model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto")
     if adapter:
-        model = _with_adapter(model, name)
+        merge_lora(model)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
         model = model.float()
     model.to(place)  # type: ignore[arg-type]  # transformers' wrapper loses the signature
@@ -154,11 +154,3 @@ def check_kind(name: str, config: dict[str, Any]) -> None:
             f"{name} is a {kind} checkpoint, not a weft one; `weft import --help` lists what can be imported, and a "
             f"recipe composes a model from parts"
         )
-
-
-def _with_adapter(model: Any, name: str) -> Any:
-    """The adapter merged into the weights, in memory."""
-    with putting_on(name):
-        adapted = doors.with_adapter(model, name)
-    check_applied(adapted.base_model.model, name)
-    return adapted.merge_and_unload()

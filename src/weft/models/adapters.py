@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from weft.conversation import WeftError
 from weft.models.doors import check_safetensors
@@ -66,6 +69,14 @@ def lost(name: str, base: str, why: str) -> str:
     )
 
 
+def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Writes PEFT's two files, the same bytes for the same adapter. ``config``: its fields; those that all of weft's
+    adapters share may be left out."""
+    usual = {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0}
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({**usual, **config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 @contextmanager
 def putting_on(name: str) -> Iterator[None]:
     """Around what loads the adapter ``name`` onto its base: a missing peft, and what peft raises, as one sentence."""
@@ -80,6 +91,32 @@ def putting_on(name: str) -> Iterator[None]:
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
+
+
+def merge_lora(model: nn.Module) -> int:
+    """Add every adapter into the weights it adapts and take it out; returns how many there were."""
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+    from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
+
+    tied = {id(m) for m in model.modules() if isinstance(m, TrainableTokensLayer) and m.tied_adapter is not None}
+    kinds = (LoraLayer, TrainableTokensWrapper, ModulesToSaveWrapper)
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, kinds)]
+    for name, wrapped in found:
+        if isinstance(wrapped, ModulesToSaveWrapper):
+            base: Any = wrapped.modules_to_save["default"]
+        else:
+            layer = wrapped.token_adapter if isinstance(wrapped, TrainableTokensWrapper) else wrapped
+            if id(layer) not in tied:  # a tied head has its rows from the embedding
+                layer.merge(safe_merge=True)
+            base = layer.get_base_layer()
+        base.requires_grad_(False)
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, base)
+    for module in model.modules():
+        if hasattr(module, "peft_config"):
+            delattr(module, "peft_config")
+    return len(found)
 
 
 def check_applied(model: Any, name: str) -> None:

@@ -40,19 +40,11 @@ def load(kind: Any, source: str | os.PathLike[str], lost: str = "", **options: A
 
 
 def language_model(config: Any, **options: Any) -> Any:
-    """A language model of ``config``, a part of what a folder holds, with random weights."""
+    """The language model or whole weft model of ``config``, which a folder may have brought, with random weights."""
     from transformers import AutoModelForCausalLM
 
     with guarded(""):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False, **options)
-
-
-def with_adapter(model: Any, name: str) -> Any:
-    """``model`` with the adapter of the folder ``name`` on it, by peft."""
-    from peft import PeftModel
-
-    with guarded(name):
-        return PeftModel.from_pretrained(model, name)
 
 
 @contextmanager

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import TrainableTokensWrapper
-from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
-from weft.models.adapters import CONFIG, PREFIX, WEIGHTS
+from weft.models.adapters import PREFIX, write_adapter
 from weft.training.build import build_model
 from weft.training.checkpoint import check_room
 from weft.training.recipe import ModelSpec, Stage
@@ -72,16 +69,15 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
         for name, m in model.named_modules()
         if isinstance(m, TrainableTokensWrapper) and m.token_adapter.tied_adapter is None
     }
-    config = LoraConfig(
-        r=usual,
-        lora_alpha=alpha,
-        rank_pattern={n: r for n, r in ranks.items() if r != usual},
-        alpha_pattern={n: a for n, a in alphas.items() if a != alpha},
-        target_modules=sorted(layers),
-        trainable_token_indices={n: list(m.token_adapter.token_indices["default"]) for n, m in rows.items()} or None,
-        modules_to_save=modules or None,
-        inference_mode=True,
-    )
+    config: dict[str, Any] = {
+        "r": usual,
+        "lora_alpha": alpha,
+        "rank_pattern": {n: r for n, r in ranks.items() if r != usual},
+        "alpha_pattern": {n: a for n, a in alphas.items() if a != alpha},
+        "target_modules": sorted(layers),
+        "trainable_token_indices": {n: list(m.token_adapter.token_indices["default"]) for n, m in rows.items()} or None,
+        "modules_to_save": modules or None,
+    }
     tensors = {
         PREFIX + name.replace(".default", ""): value.detach().contiguous().clone()
         for name, value in model.state_dict().items()
@@ -91,12 +87,10 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
     }
     inside = inside or start.base is None
     named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
-    config.base_model_name_or_path = "base" if inside else named
+    config["base_model_name_or_path"] = "base" if inside else named
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(path) as folder:
-        config.save_pretrained(str(folder))
-        _targets_as_list(folder / CONFIG)
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        write_adapter(folder, tensors, config)
         own = copy.deepcopy(model.config)  # by which transformers leaves the folder to weft
         own.dtype = model.saved_dtype
         own.save_pretrained(folder)
@@ -122,10 +116,3 @@ def _save(model: Any, folder: Path) -> None:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _targets_as_list(file: Path) -> None:
-    """peft writes a set in any order; sorted, the same run gives the same bytes."""
-    config = json.loads(file.read_text())
-    config["target_modules"] = sorted(config["target_modules"])
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

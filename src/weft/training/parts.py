@@ -8,9 +8,6 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
-from peft.tuners.trainable_tokens import TrainableTokensLayer
-from peft.utils.other import TrainableTokensWrapper
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -138,21 +135,3 @@ def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear) and child is not head:
             yield name, child
-
-
-def merge_lora(model: nn.Module) -> int:
-    """Add every adapter into the weights it adapts and take it out; returns how many there were."""
-    tied = {id(m) for m in model.modules() if isinstance(m, TrainableTokensLayer) and m.tied_adapter is not None}
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, (LoraLayer, TrainableTokensWrapper))]
-    for name, wrapped in found:
-        layer = wrapped.token_adapter if isinstance(wrapped, TrainableTokensWrapper) else wrapped
-        if id(layer) not in tied:  # a tied head has its rows from the embedding
-            layer.merge(safe_merge=True)
-        base = layer.get_base_layer()
-        base.requires_grad_(False)
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, base)
-    for module in model.modules():
-        if hasattr(module, "peft_config"):
-            delattr(module, "peft_config")
-    return len(found)

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from weft.conversation import WeftError
+from weft.models.adapters import merge_lora
 from weft.training import checkpoint as ckpt
 from weft.training import picture
 from weft.training.build import build_model
@@ -27,7 +28,6 @@ from weft.training.folder import RunFolder, alone_in, located
 from weft.training.lessons import Lessons, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import give_back_large_blocks
-from weft.training.parts import merge_lora
 from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.stage import Evaluate, Process, Progress, StageRun, count
