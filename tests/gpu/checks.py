@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,19 @@ import torch
 
 from tiny_model import questions
 from tiny_model import tiny as tiny_chat
-from training_world import picture, speech, text, tiny_recipe, write
+from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.data.loader import SourceSpec, TrainingData
 from weft.models import attention
 from weft.models.attention import TESTED_FAMILIES
+from weft.models.config import Connector, DialectSection
+from weft.models.encoders import SOUNDS
 from weft.teaching import teach
+from weft.training.build import build_model
+from weft.training.parallel import clip_gradients
 from weft.training.ranks import Ranks
-from weft.training.recipe import Evaluation, Lora, PartTraining
+from weft.training.recipe import Evaluation, Lora, PartTraining, Stage, TowerSource
 from weft.training.run import train
+from weft.training.update import NextTokens, backward, read
 
 LENGTHS = (9, 1, 14, 3)
 
@@ -139,6 +146,36 @@ def test_training(stage, gpu, tmp_path, monkeypatch):
     shutil.rmtree(there / "checkpoints" / "step-00000004")
     train(None, there, resume=True, teach=teach)
     assert alike(steps(there), wanted)
+
+
+@pytest.mark.parametrize(("kind", "taught", "packing"), [(k, k == "whisper", k != "conv") for k in sorted(SOUNDS)])
+def test_an_update_waits_for_nothing_before_it_reads(kind, taught, packing, gpu, without_waiting, tmp_path):
+    spec = tiny_spec()
+    places = {"places": True} if taught else {}
+    config = {"num_mel_bins": 20, "width": 24} if kind == "conv" else tiny.audio(kind).config
+    own = {"decoder_tokens": 6, "window_seconds": 1.0} if kind == "whisper_decoder" else {"window_seconds": 1.0}
+    audio = TowerSource(kind=kind, config=config, connector=Connector(merge=2, **places), options=own)
+    vision = spec.vision.model_copy(update={"connector": Connector(merge=4, grid=True, **places)})
+    dialect = DialectSection(name="chatml", switches={"box_bins": 20, "window_seconds": 1.0})
+    model, processor = build_model(spec.model_copy(update={"vision": vision, "audio": audio, "dialect": dialect}))
+    lessons = {"listen": {"weight": 1, "guide": 1}, "near": 0.5, "balance": 0.5}
+    hand = teach(Stage(lessons=lessons if taught else {}))
+    file = write(tmp_path, 12, (speech, picture, speech, text))
+    data = TrainingData(
+        [SourceSpec(file)],
+        processor,
+        row_tokens=500,
+        rows=1 if packing else 4,
+        packing=packing,
+        annotate=hand.annotate(processor),
+    )
+    micro = list(islice(data.batches(), 2))
+    model.to(gpu)
+    objectives = hand.objectives(0) if taught else [NextTokens()]
+    with without_waiting():
+        told = backward(model, micro, objectives, precision="float32")
+        norm = clip_gradients(model.parameters(), 1.0)
+    assert all(read({**told, "norm": norm}).values())
 
 
 def on(device: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         return
     # Packed rows take the way that they take on a GPU, up to the kernel.
     monkeypatch.setattr(attention, "_varlen_can", lambda value: value.device.type == stand_in.NAME)
-    monkeypatch.setattr(varlen, "varlen_attn", documentation.documented_varlen)
+    kernel = stand_in.waiting(True)(documentation.documented_varlen)
+    monkeypatch.setattr(varlen, "varlen_attn", kernel)
     with stand_in.stand_in() as device:
         yield device
+
+
+@pytest.fixture
+def without_waiting() -> Callable[[], AbstractContextManager[None]]:
+    """``with without_waiting():`` the host may not wait for the device."""
+
+    @contextmanager
+    def real() -> Iterator[None]:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return real if REAL else partial(stand_in.waiting, False)

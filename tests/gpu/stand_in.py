@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_a
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 NAME = "gpu"
+# The host waits for these.
+WAITED_FOR = {"_local_scalar_dense", "nonzero", "masked_select", "equal"}
 # CUDA lets these read the other memory: copies, and indices, which it moves itself.
 MAY_MIX = {"copy_", "_to_copy", "index", "_index_put_impl_", "index_put_", "index_put"}
 
@@ -44,6 +46,7 @@ class OnGpu(torch.Tensor):
         return f"OnGpu({self.held})"
 
     def tolist(self) -> Any:
+        _waits("tolist")
         return self.held.tolist()
 
     def untyped_storage(self) -> torch.UntypedStorage:
@@ -76,6 +79,13 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = any(isinstance(t, OnGpu) for t in tensors)
     _refuse(name, args, tensors if there else [])
     device = kwargs.get("device")
+    chosen = [i.dtype for i in args[1] if i is not None] if name == "index" and there else []
+    if (there and name in WAITED_FOR) or torch.bool in chosen:
+        _waits(f"{name} of what lies there")
+    if name in ("_to_copy", "copy_") and not (kwargs.get("non_blocking") or args[2:3] == (True,)):
+        ends = {isinstance(t, OnGpu) for t in tensors} | ({torch.device(device).type == NAME} if device else set())
+        if len(ends) > 1:
+            _waits("a copy between the memories")
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     out = func(*tree_map_only(OnGpu, _held, args), **tree_map_only(OnGpu, _held, kwargs))
@@ -84,6 +94,25 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if not (there if device is None else torch.device(device).type == NAME):
         return out
     return return_and_correct_aliasing(func, args, kwargs, tree_map_only(torch.Tensor, OnGpu, out))
+
+
+watched = False  # whether the host may not wait
+
+
+def _waits(what: str) -> None:
+    if watched:
+        raise RuntimeError(f"the host waits for the GPU: {what}")
+
+
+@contextmanager
+def waiting(allowed: bool) -> Iterator[None]:
+    """Where it is not allowed, an error meanwhile where the host waits for the GPU."""
+    global watched
+    before, watched = watched, not allowed
+    try:
+        yield
+    finally:
+        watched = before
 
 
 def _refuse(name: str, args: Any, tensors: list[torch.Tensor]) -> None:

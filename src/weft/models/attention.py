@@ -28,6 +28,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from weft.conversation import WeftError
+from weft.models.loss import sent
 
 NAME = "weft"
 TESTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "weft_qwen")
@@ -132,7 +133,7 @@ def weft_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: 
     """transformers' mask for SDPA. In training it is made without asking a GPU first whether a row is padded: the host
     would wait for the answer."""
     if torch.is_grad_enabled() and attention_mask is not None and attention_mask.device.type != "cpu":
-        kwargs["allow_is_causal_skip"] = False
+        kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
     return sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 
@@ -207,7 +208,7 @@ def _flash_runs_on(device: torch.device) -> bool:
 @lru_cache(maxsize=8)
 def _boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Where samples begin and end, [S + 1], on the device; the same for all layers of a step."""
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+    return sent(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)
 
 
 def _varlen(

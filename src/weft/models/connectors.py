@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.models import config
 from weft.models.attention import attend
+from weft.models.splice import inside
 
 Lengths = torch.Tensor | None
 Grid = tuple[int, int] | None
@@ -153,7 +154,7 @@ class Pool(Merging):
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
         there = features_NTD.new_ones(len(features_NTD), features_NTD.shape[1], 1)
         if lengths_N is not None:
-            there = (torch.arange(there.shape[1], device=there.device) < lengths_N[:, None])[..., None].to(there.dtype)
+            there = inside(lengths_N, there.shape[1], there.device)[..., None].to(there.dtype)
         count_Ntm1 = merge_neighbours(there, self.merge, self.grid)
         groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
         mean_NtD = groups_NtmD.sum(2) / count_Ntm1.sum(2).clamp(min=1)
@@ -199,7 +200,7 @@ class Queries(nn.Module):
         features_NTW = self.norm(self.proj(features_NTD))
         keys = None
         if lengths_N is not None and int(lengths_N.min()) < t:
-            keys = (torch.arange(t, device=lengths_N.device) < lengths_N[:, None])[:, None, None]
+            keys = inside(lengths_N, t, features_NTD.device)[:, None, None]
         x_NQW = self.queries.weight.to(features_NTW.dtype).expand(n, -1, -1)
         for layer in self.layers:
             x_NQW = layer(x_NQW, features_NTW, keys)

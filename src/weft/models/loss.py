@@ -78,7 +78,7 @@ def in_chunks(loss: Loss, rows: int) -> Loss:
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``tensor`` on its way to the device, which does not wait for it: only from locked memory is that so on a GPU."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    """``tensor`` on its way to the device, which nobody waits for: a GPU takes it so from locked memory alone."""
+    if tensor.device.type != "cpu" or device.type == "cpu":
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

@@ -22,7 +22,7 @@ from weft.models.config import WeftConfig
 from weft.models.connectors import build_connector
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import sent
-from weft.models.splice import among, before_last_run, splice
+from weft.models.splice import among, before_last_run, end_to_end, splice
 
 
 class Senses:
@@ -89,19 +89,19 @@ class Senses:
             raise WeftError("this model has no audio encoder; give text or images only")
         if lengths_N is None:
             lengths_N = torch.full((len(features),), features.shape[1])
-        lengths_N = lengths_N.to(features.device)
-        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N))
+        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N.cpu()))
         if self.config.audio_place_ids is not None:
             embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1], embedded_NtW.device)
         ends = ends and self.sound_kind.section.boundaries
         if ends:
             embedded_NtW, tokens_N = F.pad(embedded_NtW, (0, 0, 1, 1)), tokens_N + 2
-        place_t = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
         if ends:
             start_W, end_W = self.audio.boundaries.weight
+            place_t = torch.arange(embedded_NtW.shape[1], device=embedded_NtW.device)
+            last_N1 = sent(tokens_N[:, None] - 1, embedded_NtW.device)
             embedded_NtW = torch.where((place_t == 0)[:, None], start_W, embedded_NtW)
-            embedded_NtW = torch.where((place_t == tokens_N[:, None] - 1)[..., None], end_W, embedded_NtW)
-        return embedded_NtW[place_t < tokens_N[:, None]]
+            embedded_NtW = torch.where((place_t == last_N1)[..., None], end_W, embedded_NtW)
+        return end_to_end(embedded_NtW, tokens_N)
 
     def embed(
         self,

@@ -39,6 +39,17 @@ def splice(
     return text_BLW.masked_scatter(sent(slots_BL[..., None], text_BLW.device), media_XW.to(text_BLW.dtype))
 
 
+def inside(lengths_N: torch.Tensor, size: int, device: torch.device) -> torch.Tensor:
+    """[N, size] on the device, True where a position lies within its item."""
+    return sent(torch.arange(size, device=lengths_N.device)[None] < lengths_N[:, None], device)
+
+
+def end_to_end(items_NTW: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
+    """[X, W]: what lies within each item, one item after the other."""
+    at_X = inside(lengths_N, items_NTW.shape[1], lengths_N.device).flatten().nonzero()[:, 0]
+    return items_NTW.flatten(0, 1)[sent(at_X, items_NTW.device)]
+
+
 def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | None = None) -> torch.Tensor:
     """[B, L] True where ``slots_BL`` is, but for the last stretch of them in each row (or sample of a packed row)."""
     if segment_lengths_S is not None:

@@ -16,6 +16,7 @@ from weft.conversation import WeftError
 from weft.data.loader import Batch
 from weft.models import attention
 from weft.models.loss import Head, Loss, loss_at, next_tokens, sent
+from weft.models.splice import end_to_end
 from weft.teaching.gaze import Gaze
 
 SIDES = 0.5  # what naming the sides of what is heard or seen counts, beside naming it
@@ -217,11 +218,7 @@ def embeddings_given(model: Any, connector: str) -> Iterator[list[torch.Tensor]]
 
     def keep(_: nn.Module, __: Any, output: tuple[torch.Tensor, torch.Tensor | None]) -> None:
         embedded_NtW, tokens_N = output
-        if tokens_N is None:
-            found.append(embedded_NtW.flatten(0, 1))
-        else:
-            places = torch.arange(embedded_NtW.shape[1], device=tokens_N.device)
-            found.append(embedded_NtW[places < tokens_N[:, None]])
+        found.append(embedded_NtW.flatten(0, 1) if tokens_N is None else end_to_end(embedded_NtW, tokens_N))
 
     (part,) = model.part(connector)
     hook = part.register_forward_hook(keep)

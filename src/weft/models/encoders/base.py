@@ -244,7 +244,7 @@ class SoundKind(Kind):
         """One short window of nothing and its length, for a batch that has none."""
         frames = self.window(0, min(self.window_samples, self.section.sample_rate // 5)).frames
         shape = (1, frames) if self.bands is None else (1, frames, self.bands)
-        return torch.zeros(shape, device=device), torch.tensor([frames], device=device)
+        return torch.zeros(shape, device=device), torch.tensor([frames])
 
 
 def halved(length: Length) -> Length:

@@ -22,6 +22,7 @@ from weft.media.mel import HOP
 from weft.models.attention import attend
 from weft.models.config import Section
 from weft.models.encoders.base import SoundKind, halved
+from weft.models.splice import inside
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
 
@@ -48,7 +49,7 @@ class TimeBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor, keys_N11T: torch.Tensor | None) -> torch.Tensor:
         mixed_NTD = self.mix((x_NTD * inside_NT1).transpose(1, 2)).transpose(1, 2)
         return x_NTD + self.down(F.gelu(self.up(self.norm(mixed_NTD))))
 
@@ -63,10 +64,9 @@ class AttentionBlock(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor, keys_N11T: torch.Tensor | None) -> torch.Tensor:
         n, t, d = x_NTD.shape
         q, k, v = self.qkv(self.norm1(x_NTD)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        keys_N11T = None if bool(inside_NT1.all()) else inside_NT1[:, None, None, :, 0].bool()
         x_NTD = x_NTD + self.out(attend(q, k, v, keys_N11T).reshape(n, t, d))
         return x_NTD + self.down(F.gelu(self.up(self.norm2(x_NTD))))
 
@@ -107,15 +107,16 @@ class ConvSoundTower(nn.Module):
         x_NTD = self.stem_norm(self.project(maps_NCTM.permute(0, 2, 1, 3).flatten(2)))
         x_NTD = x_NTD + POSITION_SCALE * sinusoids(x_NTD.shape[1], self.width, x_NTD)
         inside_NT1 = _inside(lengths_N, x_NTD[:, None])
+        whole = int(lengths_N.min()) >= x_NTD.shape[1]
+        keys_N11T = None if whole else inside_NT1[:, None, None, :, 0].bool()
         for block in self.blocks:
-            x_NTD = block(x_NTD, inside_NT1)
+            x_NTD = block(x_NTD, inside_NT1, keys_N11T)
         return self.norm(x_NTD) * inside_NT1, lengths_N
 
 
 def _inside(lengths_N: torch.Tensor, maps_NCTX: torch.Tensor) -> torch.Tensor:
     """[N, T, 1]: one where a position lies within its clip, zero beyond."""
-    moments_T = torch.arange(maps_NCTX.shape[2], device=lengths_N.device)
-    return (moments_T[None] < lengths_N[:, None])[..., None].to(maps_NCTX.dtype)
+    return inside(lengths_N, maps_NCTX.shape[2], maps_NCTX.device)[..., None].to(maps_NCTX.dtype)
 
 
 def sinusoids(length: int, width: int, like: torch.Tensor) -> torch.Tensor:

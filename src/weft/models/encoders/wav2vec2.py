@@ -16,7 +16,9 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from weft.models.connectors import connector_tokens
 from weft.models.encoders.base import Length, SoundKind, Window
-from weft.models.encoders.whisper import blank, within
+from weft.models.encoders.whisper import blank
+from weft.models.loss import sent
+from weft.models.splice import inside
 
 
 class WaveformTower(nn.Module):
@@ -41,12 +43,13 @@ class WaveformTower(nn.Module):
         samples_NS = blank(samples_NS[..., None], lengths_N)[..., 0]
         features_N = self.lengths(lengths_N)
         if not self.alone or int(lengths_N.min()) == samples_NS.shape[1]:
-            mask = within(lengths_N, samples_NS.shape[1]).long() if int(lengths_N.min()) < samples_NS.shape[1] else None
+            size, device = samples_NS.shape[1], samples_NS.device
+            mask = inside(lengths_N, size, device).long() if int(lengths_N.min()) < size else None
             features_NTD = self.tower(samples_NS, attention_mask=mask).last_hidden_state
             return blank(features_NTD, features_N), features_N
         out_NTD = samples_NS.new_zeros(len(samples_NS), int(features_N.max()), self.width)
         for length in lengths_N.unique().tolist():
-            rows = (lengths_N == length).nonzero()[:, 0]
+            rows = sent((lengths_N == length).nonzero()[:, 0], samples_NS.device)
             features = self.tower(samples_NS[rows, :length]).last_hidden_state
             padded = nn.functional.pad(features, (0, 0, 0, out_NTD.shape[1] - features.shape[1]))
             out_NTD = out_NTD.index_add(0, rows, padded.to(out_NTD.dtype))
@@ -55,8 +58,8 @@ class WaveformTower(nn.Module):
 
 def normalized(samples_NS: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
     """Each clip with zero mean and unit variance over its own length (transformers' Wav2Vec2FeatureExtractor)."""
-    inside_NS = within(lengths_N, samples_NS.shape[1])
-    count_N1 = lengths_N[:, None]
+    inside_NS = inside(lengths_N, samples_NS.shape[1], samples_NS.device)
+    count_N1 = sent(lengths_N[:, None], samples_NS.device)
     mean_N1 = samples_NS.masked_fill(~inside_NS, 0.0).sum(1, keepdim=True) / count_N1
     centred_NS = (samples_NS - mean_N1).masked_fill(~inside_NS, 0.0)
     return centred_NS / (centred_NS.square().sum(1, keepdim=True) / count_N1 + 1e-7).sqrt()

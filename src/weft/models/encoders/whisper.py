@@ -21,13 +21,9 @@ from weft.conversation import WeftError
 from weft.media.mel import HOP
 from weft.models import attention
 from weft.models.encoders.base import SoundKind, Window, halved
+from weft.models.splice import end_to_end, inside
 
 SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame; after (x + 4) / 4 that is 2 below it
-
-
-def within(lengths_N: torch.Tensor, size: int) -> torch.Tensor:
-    """[N, size] True where a position lies within its item."""
-    return torch.arange(size, device=lengths_N.device)[None] < lengths_N[:, None]
 
 
 class WhisperTower(nn.Module):
@@ -74,23 +70,23 @@ class WhisperTower(nn.Module):
         hidden_NTD = hidden_NTD + encoder.embed_positions.weight[:size]
         hidden_NTD = F.dropout(blank(hidden_NTD, lengths_N), encoder.dropout, self.training)
         # Clips of different lengths are packed into one row: no layer works on what lies between them.
-        inside_NT = within(lengths_N, size)
-        whole = bool(inside_NT.all())
-        row_1LD = hidden_NTD if whole else hidden_NTD[inside_NT][None]
+        whole = int(lengths_N.min()) >= size
+        row_1LD = hidden_NTD if whole else end_to_end(hidden_NTD, lengths_N)[None]
         mask = None if whole else attention.segment_mask(lengths_N)
         for layer in encoder.layers:
             if not (self.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop):
                 row_1LD = layer(row_1LD, mask)
         if whole:
             return row_1LD, lengths_N
-        return hidden_NTD.new_zeros(hidden_NTD.shape).masked_scatter(inside_NT[..., None], row_1LD[0]), lengths_N
+        inside_NT1 = inside(lengths_N, size, hidden_NTD.device)[..., None]
+        return hidden_NTD.new_zeros(hidden_NTD.shape).masked_scatter(inside_NT1, row_1LD[0]), lengths_N
 
 
 def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
     """``x_NTD`` with zeros beyond each item's length (whatever was there, not-a-number included)."""
     if int(lengths_N.min()) >= x_NTD.shape[1]:
         return x_NTD
-    return x_NTD.masked_fill(~within(lengths_N, x_NTD.shape[1])[..., None], 0.0)
+    return x_NTD.masked_fill(~inside(lengths_N, x_NTD.shape[1], x_NTD.device)[..., None], 0.0)
 
 
 class Whisper(SoundKind):
@@ -148,11 +144,10 @@ class QwenAudioTower(WhisperTower):
         own_N = torch.where(frames_N < self.whole, frames_N - 1, frames_N)  # without the extra frame: always even
         longest = int(own_N.max())
         mel_NTM = mel_NTM.to(self.encoder.conv1.weight.dtype)
-        floor_N = mel_NTM.masked_fill(~within(own_N, mel_NTM.shape[1])[..., None], -torch.inf).amax((1, 2)) - SILENCE
+        own_NT1, fed_NT1 = (inside(n, mel_NTM.shape[1], mel_NTM.device)[..., None] for n in (own_N, frames_N))
+        floor_N = mel_NTM.masked_fill(~own_NT1, -torch.inf).amax((1, 2)) - SILENCE
         floor_N = floor_N.clamp(min=-1.5)  # digital silence: log10 is clamped at 1e-10
-        mel_NTM = torch.where(within(frames_N, mel_NTM.shape[1])[..., None], mel_NTM, floor_N[:, None, None])[
-            :, :longest
-        ]
+        mel_NTM = torch.where(fed_NT1, mel_NTM, floor_N[:, None, None])[:, :longest]
         hidden_NDT = F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(mel_NTM.transpose(1, 2)))))
         return self.blocks(hidden_NDT.transpose(1, 2), own_N // 2)
 
@@ -205,9 +200,9 @@ class WhisperDecoderTower(WhisperTower):
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         heard_NTD, _ = super().forward(mel_NTM, lengths_N)
         ids_NT = torch.full((len(mel_NTM), self.tokens), self.start, device=mel_NTM.device)
-        states_NTD = self.tower.decoder(
-            input_ids=ids_NT, encoder_hidden_states=heard_NTD, use_cache=False
-        ).last_hidden_state
+        # Without a mask, transformers would ask the device whether positions start anew in a row.
+        given = {"input_ids": ids_NT, "attention_mask": torch.ones_like(ids_NT), "encoder_hidden_states": heard_NTD}
+        states_NTD = self.tower.decoder(**given, use_cache=False).last_hidden_state
         return states_NTD, torch.full_like(lengths_N, self.tokens)
 
 
