@@ -8,8 +8,8 @@ from media_files import photo
 from PIL import Image
 
 from weft.conversation.types import Box, Word
-from weft.media import draw_boxes, timeline_image, timeline_svg
-from weft.media.draw import PALETTE, text_color
+from weft.media.draw import PALETTE, draw_boxes, text_color
+from weft.media.timeline import timeline_image, timeline_svg
 
 WORDS = [Word("hello", 0.31, 0.62), Word("<b>&", 0.62, 0.7), Word("世界", 0.7, 0.7), Word("again", 1.2, 11.0)]
 fraction = st.floats(-0.5, 1.5)

@@ -162,12 +162,12 @@ def test_readers_that_recipes_name_are_there():
 
 def test_a_stage_can_be_run_alone_from_a_published_model(capsys, tmp_path, monkeypatch):
     """`weft train qwen_audio --model FOLDER --stage chat`, in the tiny size, on samples made for it."""
-    from weft.recipes import datasets
+    from weft.playground import tasks
     from weft.training.build import build_model
     from weft.training.export import save_model
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "PLAYED", 8)
+    monkeypatch.setattr(tasks, "PLAYED", 8)
     save_model(*build_model(load_recipe("qwen_audio", "tiny").model), tmp_path / "start")
     call = ["train", "qwen_audio", "--size", "tiny", "--model", "start", "-o", "run"]
     assert run([*call, "--stage", "talk"]) == 2

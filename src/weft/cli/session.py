@@ -16,7 +16,9 @@ from weft.cli.terminal import err, out, plural
 from weft.conversation import TASKS, Conversation, Message, Text, WeftError, parse_messages
 from weft.conversation.samples import read_task
 from weft.generation import Model, Options, Reply
-from weft.media import audio_samples, draw_boxes, image_size, load_audio, load_image, timeline_image
+from weft.media import audio_samples, image_size, load_audio, load_image
+from weft.media.draw import draw_boxes
+from weft.media.timeline import timeline_image
 
 HELP = """\
   /image FILE          attach a picture to the next question

@@ -233,7 +233,8 @@ def _with_data(recipe: Recipe, data: list[str]) -> Recipe:
 
     Samples of the playground that are not there are made.
     """
-    from weft.recipes.datasets import how_to_make, make_if_played
+    from weft.playground.tasks import make_if_named
+    from weft.recipes.datasets import how_to_make
 
     names = list(dict.fromkeys(s.name or Path(s.path).stem for stage in recipe.stages for s in stage.mixture))
     given: dict[str, str] = {}
@@ -250,7 +251,7 @@ def _with_data(recipe: Recipe, data: list[str]) -> Recipe:
         for source in stage.mixture:
             label = source.name or Path(source.path).stem
             file = Path(given.get(label, source.path))
-            if not file.is_file() and not make_if_played(file):
+            if not file.is_file() and not make_if_named(file):
                 how = how_to_make(file)
                 raise WeftError(f"{file}: no such file; {how}say where it is with --data {label}=FILE")
             sources.append(source.model_copy(update={"path": str(file.absolute())}))

@@ -1,11 +1,9 @@
-"""Pictures and sound: decode, resample, resize, log-mel, draw. Nothing is learned here, and no address is opened."""
+"""Pictures and sound: decode, resample, resize, log-mel. Nothing is learned here, and no address is opened."""
 
-from weft.media.draw import draw_boxes
 from weft.media.images import MAX_PIXELS, image_notes, image_size, load_image, resize_normalize
 from weft.media.mel import log_mel, mel_filters
 from weft.media.sound import audio_notes, audio_samples, audio_seconds, load_audio, resampled_length
 from weft.media.source import MediaError
-from weft.media.timeline import timeline_image, timeline_svg
 from weft.media.windows import split_windows
 
 __all__ = [
@@ -14,7 +12,6 @@ __all__ = [
     "audio_notes",
     "audio_samples",
     "audio_seconds",
-    "draw_boxes",
     "image_notes",
     "image_size",
     "load_audio",
@@ -24,6 +21,4 @@ __all__ = [
     "resampled_length",
     "resize_normalize",
     "split_windows",
-    "timeline_image",
-    "timeline_svg",
 ]

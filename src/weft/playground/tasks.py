@@ -21,6 +21,7 @@ from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Ta
 from weft.playground import shapes, tones
 from weft.playground.shapes import RATE, Shape
 
+PLAYED, PLAY_SEED = 240, 1  # samples of a task that a recipe names, and what they follow from
 Turns = list[tuple[list[Part], list[Part]]]  # what is asked, and the answer
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -267,3 +268,11 @@ def _url(part: Any) -> Any:
         soundfile.write(file, part.source[0], part.source[1], format="FLAC", subtype="PCM_16")
         return Audio(f"data:audio/flac;base64,{base64.b64encode(file.getvalue()).decode()}")
     return part
+
+
+def make_if_named(path: Path) -> bool:
+    """Makes a file ``.../playground/TASK/train.jsonl``, which recipes name; False where ``path`` is none."""
+    if path.parts[-3:-2] != ("playground",) or path.name != "train.jsonl" or path.parts[-2] not in TASKS:
+        return False
+    write(path.parent.parent, path.parts[-2], PLAYED, PLAY_SEED)
+    return True
