@@ -35,7 +35,7 @@ def broken_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("broken_pair")
 def test_a_torchvision_that_does_not_fit_is_named_with_the_repair() -> None:
-    (finding,) = [f for f in doctor._pair() if f.name == "torchvision"]
+    (finding,) = [f for f in doctor.examine() if f.name == "torchvision"]
     assert finding.state == "broken" and "0.28.0" in finding.says and "torchvision::nms" in finding.says
     assert finding.fix.startswith("pip uninstall -y torchvision")
 
@@ -48,8 +48,7 @@ def test_a_missing_package_and_a_check_that_fails_are_findings(
     def fails() -> list[Finding]:
         raise ValueError("x")
 
-    for check in ("_torch", "_pair", "_transformers", "_sound"):
-        monkeypatch.setattr(doctor, check, fails)
+    monkeypatch.setattr(doctor, "CHECKS", [*doctor.CHECKS, *[fails] * 4])
     assert cli.run(["doctor"]) == 1
     out = capsys.readouterr().out
     assert "no-such-package" in out and "pip install no-such-package" in out
@@ -60,4 +59,4 @@ def test_a_missing_package_and_a_check_that_fails_are_findings(
     ("version", "numbers"), [("2.13.0+cpu", (2, 13, 0)), ("5.16.1", (5, 16, 1)), ("5.20.dev0", (5, 20))]
 )
 def test_versions_are_compared_by_their_numbers(version: str, numbers: tuple[int, ...]) -> None:
-    assert doctor._numbers(version) == numbers
+    assert doctor.numbers(version) == numbers

@@ -59,4 +59,6 @@ def test_a_line_is_a_sample_here_where_it_is_one_to_all_others(tmp_path):
         (tmp_path / "x.jsonl").write_bytes(content)
         source = JsonlSource(tmp_path / "x.jsonl")
         read = [(number, raw.removeprefix(bom).rstrip(b"\n")) for number, raw in iter_lines(tmp_path / "x.jsonl")]
-        assert [(int(source._lines[i]), source.raw(i)) for i in range(len(source))] == read
+        assert [(source.where(i), source.raw(i)) for i in range(len(source))] == [
+            (f"{tmp_path / 'x.jsonl'}:{number}", raw) for number, raw in read
+        ]

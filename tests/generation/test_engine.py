@@ -21,12 +21,17 @@ def test_batched_equals_single_in_float32(model):
     assert len({r.raw for r in alone}) >= 6  # different questions, different answers: mix-ups would show
 
 
-def test_batched_equals_single_when_rows_end_at_different_steps(model):
+def ending_at(model, stops, monkeypatch):
+    """The model with a checkpoint's own list of ids that end an answer, beside its dialect's."""
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", list(stops))
+    return Model(model.model, model.processor)
+
+
+def test_batched_equals_single_when_rows_end_at_different_steps(model, monkeypatch):
     """Rows leave the batch as they end; those that stay must not notice."""
     alone = [model.chat(q, max_new_tokens=40) for q in questions()]
     stops = {ids[-1] for ids in (model.processor.tokenizer(r.raw)["input_ids"][:12] for r in alone) if ids}
-    early = Model(model.model, model.processor)
-    early._stop = model._stop | frozenset(stops)
+    early = ending_at(model, stops, monkeypatch)
     single = [early.chat(q, max_new_tokens=40).tokens for q in questions()]
     assert [r.tokens for r in early.chat_batch(questions(), max_new_tokens=40)] == single
     assert len(set(single)) > 2
@@ -95,7 +100,8 @@ def test_beams_find_an_answer_at_least_as_likely_as_greedy(model):
 def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monkeypatch):
     text = model.model.config.get_text_config()
     monkeypatch.setattr(text, "max_position_embeddings", 120)
-    monkeypatch.setattr(model, "_stop", frozenset())
+    monkeypatch.setattr(type(model.processor), "stop_ids", [])
+    model = ending_at(model, [], monkeypatch)
     both = model.chat_batch([user("hello"), user("x" * 80)], max_new_tokens=40, num_beams=2)
     assert both[0].tokens == 40 > both[1].tokens
     assert both[0].raw == model.chat(user("hello"), max_new_tokens=40, num_beams=2).raw
@@ -114,7 +120,7 @@ def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monk
 def test_what_is_streamed_of_boxes_and_words_reads_as_the_answer(model, monkeypatch, answer):
     """As a trained model writes it: each id by itself."""
     tokenizer = model.processor.tokenizer
-    ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], min(model._stop)]
+    ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], min(model.processor.stop_ids)]
     monkeypatch.setattr(engine, "decode", lambda *_: iter([{0: i} for i in ids]))
     stream = model.stream(user(picture(1), sound(0.5), "what?"), max_new_tokens=99)
     pieces = [p for p in stream if p]
@@ -150,8 +156,13 @@ def test_wrong_options_are_named(change, said):
         ([[" "], ["two  ", " words"]], "two   words"),
     ],
 )
-def test_windows_are_streamed_as_they_are_put_together(windows, whole):
-    assert "".join(engine._joined(map(iter, windows))) == whole
+def test_windows_are_streamed_as_they_are_put_together(model, monkeypatch, windows, whole):
+    encode, stop = model.processor.renderer.encode_text, model.processor.stop_ids[0]
+    answers = iter([[*(i for text in window for i in encode(text)), stop] for window in windows])
+    monkeypatch.setattr(engine, "decode", lambda *_: iter([{0: i} for i in next(answers)]))
+    stream = model.stream(user(sound(2.0 * len(windows) - 0.4), {"task": "transcribe"}), max_new_tokens=99)
+    assert "".join(stream) == stream.reply.text == whole
+    assert stream.reply.windows == len(windows)
     assert join_words([text for w in windows if (text := "".join(w).strip())]) == whole
 
 

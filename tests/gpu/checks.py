@@ -6,6 +6,7 @@ import json
 import shutil
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,13 +68,14 @@ def test_packed_rows(family, gpu):
 def test_packed_rows_in_half_precision(window, gpu):
     """The kernel that a GPU runs for these, beside what is computed sample by sample in float32."""
     torch.manual_seed(0)
-    rule = attention.Rule(scaling=0.3, window=window)
     ours = [torch.randn(1, heads, sum(LENGTHS), 32, dtype=torch.bfloat16) for heads in (4, 2, 2)]
     there = [x.to(gpu).requires_grad_() for x in ours]
     here = [x.float().requires_grad_() for x in ours]
-    assert attention._varlen_can(there[2])
-    out = attention._varlen(*there, list(LENGTHS), rule)
-    wanted = attention._per_segment(*here, list(LENGTHS), rule)
+    assert attention.takes_varlen(there[2]) and not attention.takes_varlen(here[2])
+    asking, mask = SimpleNamespace(), attention.segment_mask(torch.tensor(LENGTHS))
+    out, wanted = (
+        attention.weft_attention(asking, *row, mask, scaling=0.3, sliding_window=window)[0] for row in (there, here)
+    )
     weight = torch.randn(wanted.shape)
     (out.float() * weight.to(gpu)).sum().backward()
     (wanted * weight).sum().backward()

@@ -26,7 +26,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "cuda"
         return
     # Packed rows take the way that they take on a GPU, up to the kernel.
-    monkeypatch.setattr(attention, "_varlen_can", lambda value: value.device.type == stand_in.NAME)
+    monkeypatch.setattr(attention, "takes_varlen", lambda value: value.device.type == stand_in.NAME)
     kernel = stand_in.waiting(True)(documentation.documented_varlen)
     monkeypatch.setattr(varlen, "varlen_attn", kernel)
     with stand_in.stand_in() as device:

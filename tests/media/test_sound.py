@@ -49,7 +49,7 @@ def test_blocks_give_what_the_whole_gives(monkeypatch):
     for format, subtype in (("FLAC", "PCM_16"), ("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS")):
         data = encode_sound(60000, 44100, 2, format, subtype)
         whole = load_audio(data)
-        monkeypatch.setattr(sound_module, "_BLOCK_VALUES", 5000)
+        monkeypatch.setattr(sound_module, "BLOCK_VALUES", 5000)
         assert (load_audio(data) == whole).all()
         monkeypatch.undo()
 

@@ -153,6 +153,12 @@ def test_a_segment_sum_that_is_not_the_row_is_refused():
         )
 
 
+def attended(row, window=None, causal=True):
+    """What weft's attention makes of query, key and value of a packed row."""
+    asking, mask = SimpleNamespace(is_causal=causal), attention.segment_mask(torch.tensor(LENGTHS))
+    return attention.weft_attention(asking, *row, mask, scaling=0.3, sliding_window=window)[0]
+
+
 @pytest.mark.parametrize(("window", "causal"), [(None, True), (4, True), (None, False)])
 def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypatch):
     """`varlen_attn` as its documentation defines it stands in for the kernel, which only a GPU has."""
@@ -164,22 +170,23 @@ def test_what_a_gpu_is_asked_for_is_what_a_cpu_computes(window, causal, monkeypa
     assert inspect.signature(documented_varlen).parameters.keys() <= taken.keys()
     monkeypatch.setattr(varlen, "varlen_attn", documented_varlen)
     torch.manual_seed(0)
-    query, key, value = (torch.randn(1, heads, sum(LENGTHS), 8) for heads in (4, 2, 2))
-    args = (query, key, value, list(LENGTHS), attention.Rule(scaling=0.3, window=window, causal=causal))
-    torch.testing.assert_close(attention._varlen(*args), attention._per_segment(*args))
+    row = [torch.randn(1, heads, sum(LENGTHS), 8) for heads in (4, 2, 2)]
+    asked = attended(row, window=window, causal=causal)
+    monkeypatch.setattr(attention, "takes_varlen", lambda value: True)
+    torch.testing.assert_close(attended(row, window=window, causal=causal), asked)
 
 
-def test_torch_takes_what_a_gpu_is_asked_for():
+def test_torch_takes_what_a_gpu_is_asked_for(monkeypatch):
     """`varlen_attn` itself and its derivative, on tensors without numbers."""
-
-    query, key, value = (
+    monkeypatch.setattr(attention, "takes_varlen", lambda value: True)
+    row = [
         torch.empty(1, heads, sum(LENGTHS), 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
         for heads in (4, 2, 2)
-    )
-    out = attention._varlen(query, key, value, list(LENGTHS), attention.Rule(scaling=0.3, window=4))
+    ]
+    out = attended(row, window=4)
     assert out.shape == (1, sum(LENGTHS), 4, 8) and out.dtype == torch.bfloat16
     out.sum().backward()
-    assert [x.grad.shape for x in (query, key, value)] == [x.shape for x in (query, key, value)]
+    assert [x.grad.shape for x in row] == [x.shape for x in row]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "mistral"])
@@ -219,10 +226,8 @@ def test_other_attention_is_refused_for_packing():
 ])  # fmt: skip
 def test_the_packed_kernel_runs_where_the_gpu_has_it(monkeypatch, generation, dtype, size, runs):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: generation)
-    attention._flash_runs_on.cache_clear()
     value = SimpleNamespace(is_cuda=True, device="cuda:0", dtype=dtype, shape=(1, 2, 5, size))
-    assert attention._varlen_can(value) is runs
-    attention._flash_runs_on.cache_clear()
+    assert attention.takes_varlen(value) is runs
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))

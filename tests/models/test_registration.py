@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tiny
 from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
 
 import weft
@@ -14,7 +15,7 @@ from weft.models.config import WeftConfig, WeftQwenConfig
 def test_importing_weft_registers_its_classes():
     assert type(AutoConfig.for_model("weft")) is WeftConfig
     assert type(AutoConfig.for_model("weft_qwen")) is WeftQwenConfig
-    assert AutoModelForMultimodalLM._model_mapping[WeftConfig] is weft.WeftForConditionalGeneration
+    assert type(AutoModelForMultimodalLM.from_config(tiny.model().config)) is weft.WeftForConditionalGeneration
     assert AutoProcessor is not None and weft.WeftProcessor.__name__ == "WeftProcessor"
     weft.register()  # again does no harm
 

@@ -44,7 +44,7 @@ def test_boxes_hold_their_shape_exactly():
 def test_every_seed_gives_a_picture():
     """A first shape in the middle leaves no room for a second; that must not be waited for."""
     for seed in range(600):
-        assert len(shapes._places(np.random.default_rng(seed), 2)) == 2
+        assert len(shapes.places(np.random.default_rng(seed), 2)) == 2
 
 
 def test_sounds_are_where_they_are_said_to_be():

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -74,7 +75,7 @@ def test_a_full_disk_leaves_the_earlier_ones_whole(tmp_path, monkeypatch, place)
 
 
 def test_too_little_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=9, free=1))
     with pytest.raises(ckpt.DiskFull, match=r"checkpoint of step 5 takes 1\.0 MB and 0\.0 MB are free"):
         put(tmp_path, 5)
     assert os.listdir(tmp_path) == []

@@ -426,10 +426,16 @@ def test_nothing_is_overwritten(data, tmp_path):
         go(None, tmp_path / "other", resume=True)
 
 
-@pytest.mark.parametrize("kinds", [(picture, text), (text,), (speech,)])
-def test_data_without_a_modality_trains(tmp_path, kinds):
-    path = write(tmp_path / "samples", 8, kinds)
-    go(tiny_recipe(path, steps=2), tmp_path / "run")
+@pytest.mark.parametrize(
+    ("kinds", "reached"),
+    [((picture, text), {"vision", "language"}), ((text,), {"language"}), ((speech,), {"audio", "language"})],
+)
+def test_data_without_a_modality_trains_what_it_reaches_and_nothing_else(tmp_path, kinds, reached):
+    recipe = tiny_recipe(write(tmp_path / "samples", 8, kinds), steps=2)
+    start = build_model(recipe.model)[0].state_dict()
+    end = weights(go(recipe, tmp_path / "run"))
+    moved = {name.split(".")[0].split("_")[0] for name, value in end.items() if not torch.equal(value, start[name])}
+    assert moved == reached
 
 
 def test_bfloat16_and_activation_checkpointing_run_and_keep_float32_weights(data, tmp_path):
@@ -465,10 +471,25 @@ def test_an_adapter_without_lora_is_refused(data, tmp_path):
     assert not (tmp_path / "run").exists()  # it was said before anything was trained
 
 
-def test_sources_with_weights_and_their_own_augmentation(data, tmp_path):
-    texts = write(tmp_path / "texts", 4, (text,), name="texts.jsonl")
-    mixture = (Source(path=str(data), weight=3.0, augment=AUGMENT), Source(path=str(texts), weight=1.0))
-    go(tiny_recipe(data, steps=2, mixture=mixture), tmp_path / "run")
+def test_sources_are_drawn_by_their_weights_and_changed_as_they_say(tmp_path, monkeypatch):
+    changed, plain = (write(tmp_path / name, 4, (picture,), name=f"{name}.jsonl") for name in ("changed", "plain"))
+    micro = []
+
+    def seen(model, batches, *more, **said):
+        micro.extend(batches)
+        return backward(model, batches, *more, **said)
+
+    monkeypatch.setattr(stage, "backward", seen)
+    mixture = (Source(path=str(changed), weight=3.0, augment=Augment(color=0.5)), Source(path=str(plain)))
+    recipe = tiny_recipe(plain, steps=3, mixture=mixture, packing=False, rows=32)
+    go(recipe, tmp_path / "run")
+    drawn = [name.rsplit("/", 1)[-1].split(":")[0] for batch in micro for name in batch.samples]
+    assert len(drawn) == 96 and abs(drawn.count("changed.jsonl") / 96 - 0.75) < 0.06
+    shown = [view for batch in micro for view in batch.inputs["pixel_values"]]
+    untouched = TrainingData([SourceSpec(plain)], build_model(recipe.model)[1], row_tokens=256, in_order=True)
+    pictures = next(untouched.batches()).inputs["pixel_values"]
+    as_is = [any(torch.equal(view, known) for known in pictures) for view in shown]
+    assert as_is == [name == "plain.jsonl" for name in drawn]
 
 
 def test_a_stage_without_data_is_refused(data, tmp_path):

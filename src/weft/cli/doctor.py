@@ -72,10 +72,8 @@ def doctor(
 def examine() -> list[Finding]:
     """Every finding, in the order a person reads them."""
     logging.getLogger("absl").setLevel(logging.ERROR)  # grain asks for jax, which nothing here uses
-    parts: list[Callable[[], list[Finding]]] = [_weft, _python, _torch, _pair, _transformers, _needed]
-    parts += [_images, _sound, _machine, _disk, _optional]
     findings: list[Finding] = []
-    for part in parts:
+    for part in CHECKS:
         try:
             findings += part()
         except Exception as e:  # a check that fails is a finding; the others still run
@@ -108,7 +106,7 @@ def _torch() -> list[Finding]:
             Finding("torch", "broken", f"{version} does not import: {_short(e)}", "pip install --force-reinstall torch")
         ]
     found = []
-    if _numbers(version) < TORCH:
+    if numbers(version) < TORCH:
         found.append(Finding("torch", "broken", f"{version} is too old", f"pip install -U 'torch>={_dotted(TORCH)}'"))
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     if getattr(torch.version, "hip", None):
@@ -168,7 +166,7 @@ def _transformers() -> list[Finding]:
     version = _version("transformers")
     if version is None:
         return [Finding("transformers", "broken", "is not installed", "make setup")]
-    if _numbers(version) < TRANSFORMERS:
+    if numbers(version) < TRANSFORMERS:
         fix = f"pip install -U 'transformers>={_dotted(TRANSFORMERS)}'"
         return [Finding("transformers", "broken", f"{version} is too old", fix)]
     try:
@@ -271,6 +269,10 @@ def _optional() -> list[Finding]:
 # ------------------------------------------------------------------------------------------------------------ helpers
 
 
+CHECKS: list[Callable[[], list[Finding]]] = [_weft, _python, _torch, _pair, _transformers, _needed]
+CHECKS += [_images, _sound, _machine, _disk, _optional]
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)
@@ -278,7 +280,7 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     """``2.13.0+cpu`` as (2, 13, 0)."""
     digits = []
     for piece in version.split("+")[0].split("."):

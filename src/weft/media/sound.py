@@ -38,7 +38,7 @@ _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
-_BLOCK_VALUES = 1 << 19
+BLOCK_VALUES = 1 << 19
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 
 
@@ -236,7 +236,7 @@ def _header_is_exact(file: _Stream) -> bool:
 
 def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
-    frames_a_block = max(1, _BLOCK_VALUES // file.channels)
+    frames_a_block = max(1, BLOCK_VALUES // file.channels)
     done = 0
     # A FLAC decoder that is asked for more than the header says takes a tag after the last frame for a broken one.
     flac = file.format == "FLAC" and file.least > 0

@@ -120,7 +120,7 @@ def weft_attention(
             )
         if kwargs.get("s_aux") is not None:
             raise WeftError("a language model with attention sinks cannot be packed; train it with packing off")
-        packed = _varlen if _varlen_can(value) and softcap is None else _per_segment
+        packed = _varlen if takes_varlen(value) and softcap is None else _per_segment
         return packed(query, key, value, lengths, rule), None
     if softcap is not None or _short_on_cpu(query, key, value):
         return _plain(query, key, value, attention_mask, rule), None
@@ -193,16 +193,11 @@ def _one_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ru
     return mixed.transpose(1, 2).to(dtype)
 
 
-def _varlen_can(value: torch.Tensor) -> bool:
-    """Whether FlashAttention, which varlen runs, takes this type and head size, on this GPU."""
+def takes_varlen(value: torch.Tensor) -> bool:
+    """Whether FlashAttention, which varlen runs, takes this type and head size, on this GPU: one from Ampere on has the
+    instructions of its kernels (not a T4 or V100)."""
     fits = value.dtype in (torch.float16, torch.bfloat16) and value.shape[-1] in range(8, 257, 8)
-    return fits and value.is_cuda and _flash_runs_on(value.device)
-
-
-@lru_cache(maxsize=8)
-def _flash_runs_on(device: torch.device) -> bool:
-    """Whether the GPU has the instructions of FlashAttention's kernels: from Ampere on (not on a T4 or V100)."""
-    return torch.cuda.get_device_capability(device) >= (8, 0)
+    return fits and value.is_cuda and torch.cuda.get_device_capability(value.device) >= (8, 0)
 
 
 @lru_cache(maxsize=8)

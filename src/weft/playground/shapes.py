@@ -56,14 +56,14 @@ def draw_picture(rng: np.random.Generator) -> tuple[Pillow.Image, list[Shape]]:
     canvas = Pillow.new("RGB", (size, size), (shade, shade, shade - int(rng.integers(0, 14))))
     pen = ImageDraw.Draw(canvas)
     shapes = [
-        Shape(str(color), str(rng.choice(SHAPES)), box) for color, box in zip(colors, _places(rng, n), strict=True)
+        Shape(str(color), str(rng.choice(SHAPES)), box) for color, box in zip(colors, places(rng, n), strict=True)
     ]
     for shape in shapes:
         _draw(pen, shape, size)
     return canvas.resize((SIDE, SIDE), Pillow.Resampling.BOX), shapes
 
 
-def _places(rng: np.random.Generator, n: int) -> list[BoxTuple]:
+def places(rng: np.random.Generator, n: int) -> list[BoxTuple]:
     """Boxes of ``n`` shapes that do not touch. A first box may leave no room for a second: then all are drawn anew."""
     while True:
         boxes: list[BoxTuple] = []
