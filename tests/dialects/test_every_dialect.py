@@ -174,6 +174,8 @@ def test_unknown_names_are_named():
         ("qwen_audio", {}),
         ("llava", {}),
         ("llava", {"template": "hf"}),
+        ("internvl", {}),
+        ("internvl", {"system": None}),
         ("llasm", {}),
         ("llasm", {"template": "plain"}),
         ("llasm", {"family": "baichuan", "strip_around_clips": True}),
@@ -212,5 +214,5 @@ def test_an_error_names_only_dialects_that_can():
     with pytest.raises(DialectError, match="cannot write word times; dialects that can: chatml, qwen_audio$"):
         get_dialect("llasm").render(Conversation((hears,)), generate=True)
     draws = Conversation((Message("user", (Text("?"),)), Message("assistant", (Box(((0, 0, 1, 1),)),))))
-    with pytest.raises(DialectError, match="cannot write a box; dialects that can: chatml, minigpt_v2$"):
+    with pytest.raises(DialectError, match="cannot write a box; dialects that can: chatml, minigpt_v2, internvl$"):
         get_dialect("llava").render(draws)

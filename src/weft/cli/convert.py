@@ -139,6 +139,19 @@ def llava(
     report(done)
 
 
+@app.command("internvl")
+def internvl(
+    checkpoint: Annotated[Path, typer.Option(help="The folder as converted for transformers (InternVL3-1B-hf).")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+) -> None:
+    """InternVL 2.5 and 3, whose pictures are cut into tiles."""
+    from weft.formats.internvl import import_internvl
+
+    report(import_internvl(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+
+
 def progress_line() -> Callable[[int, int], None] | None:
     """A line on stderr that counts written gigabytes, on a terminal; nothing in a log file."""
     if not sys.stderr.isatty():

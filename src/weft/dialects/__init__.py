@@ -4,12 +4,13 @@ from typing import Any
 
 from weft.dialects.base import Dialect, DialectError, Modality, Piece, Plain, Slot, Special, Spot, Switches, plain_text
 from weft.dialects.chatml import ChatML
+from weft.dialects.internvl import InternVL
 from weft.dialects.llasm import LLaSM
 from weft.dialects.llava import LLaVA
 from weft.dialects.minigpt_v2 import MiniGPTv2
 from weft.dialects.qwen_audio import QwenAudio
 
-DIALECTS: dict[str, type[Dialect]] = {d.name: d for d in (ChatML, MiniGPTv2, LLaSM, QwenAudio, LLaVA)}
+DIALECTS: dict[str, type[Dialect]] = {d.name: d for d in (ChatML, MiniGPTv2, LLaSM, QwenAudio, LLaVA, InternVL)}
 
 
 def get_dialect(name: str, switches: dict[str, Any] | None = None) -> Dialect:

@@ -34,6 +34,7 @@ class Connector(Section):
     kind: Literal["linear", "mlp", "pool", "queries", "none"] = "linear"
     merge: int = Field(1, ge=1)
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
+    norm: bool = False  # linear, mlp: a layer norm over what is concatenated, before it is projected (InternVL)
     bias: bool = True
     hidden: int | None = None  # width of the MLP's hidden layer; None: the language model's width
     # Embeddings are multiplied by this. A new connector's have a size of about 0.6 and text embeddings 0.02 to 0.05;
@@ -45,6 +46,12 @@ class Connector(Section):
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
+
+    @model_validator(mode="after")
+    def _norm_fits(self) -> Connector:
+        if self.norm and self.kind not in ("linear", "mlp"):
+            raise ValueError(f"connector.norm is for linear and mlp, and the kind is {self.kind}; leave it out")
+        return self
 
 
 class VisionSection(Section):

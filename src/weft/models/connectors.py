@@ -107,12 +107,17 @@ class Pass(nn.Module):
 class Merging(nn.Module):
     """What linear, MLP and pool share: which neighbours make one token."""
 
-    def __init__(self, section: config.Connector, grid: Grid) -> None:
+    def __init__(self, section: config.Connector, width: int, grid: Grid) -> None:
         super().__init__()
         self.merge, self.scale = section.merge, section.scale
+        self.norm = nn.LayerNorm(width * section.merge) if section.norm else nn.Identity()
         self.grid = grid if section.grid and grid is not None else None
         if self.grid is not None:
             grid_side(section)  # complains where merge is not a square
+
+    def joined(self, features_NTD: torch.Tensor, lengths_N: Lengths) -> tuple[torch.Tensor, Lengths]:
+        groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
+        return self.norm(groups_NtmD.flatten(2)), lengths_N
 
     def groups(self, features_NTD: torch.Tensor, lengths_N: Lengths) -> tuple[torch.Tensor, Lengths]:
         return merge_neighbours(features_NTD, self.merge, self.grid), merged_lengths(lengths_N, self.merge)
@@ -122,33 +127,33 @@ class Linear(Merging):
     """Concatenate ``merge`` neighbours and project (MiniGPT-v2: 4 patches of a row; LLaSM, Qwen-Audio: 1)."""
 
     def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
-        super().__init__(section, grid)
+        super().__init__(section, width, grid)
         self.proj = nn.Linear(width * self.merge, language_width, bias=section.bias)
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
-        groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.scale * self.proj(groups_NtmD.flatten(2)), lengths_N
+        joined_NtC, lengths_N = self.joined(features_NTD, lengths_N)
+        return self.scale * self.proj(joined_NtC), lengths_N
 
 
 class MLP(Merging):
     """Concatenate ``merge`` neighbours, then two linear layers with a GELU between (LLaVA-1.5)."""
 
     def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
-        super().__init__(section, grid)
+        super().__init__(section, width, grid)
         hidden = section.hidden or language_width
         self.up = nn.Linear(width * self.merge, hidden, bias=section.bias)
         self.down = nn.Linear(hidden, language_width, bias=section.bias)
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
-        groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.scale * self.down(F.gelu(self.up(groups_NtmD.flatten(2)))), lengths_N
+        joined_NtC, lengths_N = self.joined(features_NTD, lengths_N)
+        return self.scale * self.down(F.gelu(self.up(joined_NtC))), lengths_N
 
 
 class Pool(Merging):
     """Average ``merge`` neighbours (fewer in the last group), then project."""
 
     def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
-        super().__init__(section, grid)
+        super().__init__(section, width, grid)
         self.proj = nn.Linear(width, language_width, bias=section.bias)
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
+from transformers import PretrainedConfig
+
 from weft.conversation import WeftError
 from weft.models import doors
 from weft.models.config import CLIP_MEAN, CLIP_STD
@@ -26,6 +28,7 @@ CLASSES = {
     "Siglip": {**_HALF, "resample": 3},
     "ViT": {**_HALF, "resample": 2},
     "Blip": {**_CLIP, "size": [384, 384]},
+    "GotOcr2": {**_CLIP, "size": [384, 384]},  # InternVL's
 }
 BY_EDGE = ("CLIP", "Llava", "Bit", "Siglip")  # in which a plain number is that of the shorter side
 ENDINGS = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")
@@ -42,6 +45,12 @@ def prepared(source: str, part: str) -> dict[str, Any]:
     """How a source's media are prepared: its own file, or its section of processor_config.json (transformers 5)."""
     own = doors.read_json(source, "preprocessor_config.json", optional=True)
     return own or doors.read_json(source, "processor_config.json", optional=True).get(part) or {}
+
+
+def tower_settings(config: Any) -> dict[str, Any]:
+    """What a tower's configuration says of the tower, without what `transformers` keeps in every configuration."""
+    usual = PretrainedConfig().to_dict()
+    return {key: value for key, value in config.to_dict().items() if key not in usual and not key.startswith("_")}
 
 
 def pictures(
@@ -67,6 +76,8 @@ def pictures(
                 _refuse(source, key, value, "vision.options.size")
         if not asked["do_resize"] or asked.get("size") or asked.get("do_center_crop"):
             found["size"] = _size(asked, source, name in BY_EDGE, cropped)
+    if asked.get("crop_to_patches"):
+        found["tiles"] = asked.get("max_patches", 12)
     if not {"mean", "std"} <= set(given):
         found["mean"], found["std"] = _levels(asked, source)
     if "resample" not in given:

@@ -71,6 +71,21 @@ LANGUAGES: dict[str, PublishedText] = {
     "lmsys/vicuna-7b-v1.5": PublishedText(_llama2(), 32000, LLAMA_SPECIALS),
     "LinkSoul/Chinese-Llama-2-7b": PublishedText(_llama2(), 32000, LLAMA_SPECIALS),
     "models/qwen-7b": PublishedText(QWEN_AUDIO_TEXT, 151851, QWEN_SPECIALS),
+    "Qwen/Qwen2.5-0.5B-Instruct": PublishedText(  # arXiv 2412.15115, table 1; config.json
+        {
+            "model_type": "qwen2",
+            "vocab_size": 151936,
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "tie_word_embeddings": True,
+        },
+        151665,
+        QWEN_SPECIALS,
+    ),
     "Qwen/Qwen3-0.6B": PublishedText(_qwen3(1024, 3072, 28, 16, tied=True), 151669, QWEN_SPECIALS),
     "Qwen/Qwen3-1.7B": PublishedText(_qwen3(2048, 6144, 28, 16, tied=True), 151669, QWEN_SPECIALS),
     "Qwen/Qwen3-4B": PublishedText(_qwen3(2560, 9728, 36, 32, tied=True), 151669, QWEN_SPECIALS),
@@ -99,6 +114,19 @@ VISION: dict[str, tuple[str, dict[str, Any]]] = {
             "num_attention_heads": 16,
             "patch_size": 14,
             "image_size": 336,
+        },
+    ),
+    # InternViT-300M, in the config.json of the converted model; as a source its tower alone is read.
+    "OpenGVLab/InternVL3-1B-hf": (
+        "internvit",
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 448,
+            "attention_bias": True,
         },
     ),
     # SigLIP 2, arXiv 2502.14786: the encoders have the shapes of SigLIP's.

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from weft.conversation import WeftError
 from weft.recipes.bundled import bundled, bundled_model
 from weft.recipes.finetune import finetune_recipe
+from weft.recipes.internvl import internvl
 from weft.recipes.llasm import llasm
 from weft.recipes.llava import llava
 from weft.recipes.minigpt_v2 import minigpt_v2
@@ -31,6 +32,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "minigpt_v2": minigpt_v2,
     "llasm": llasm,
     "llava": llava,
+    "internvl": internvl,
     "qwen_audio": qwen_audio,
     "omni": omni,
 }

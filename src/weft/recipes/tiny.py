@@ -33,6 +33,7 @@ def rehearsal(recipe: Recipe, model: ModelSpec, mixtures: tuple[tuple[Source, ..
                     update={"lr": 3e-3, "min_lr": 1e-4, "warmup_steps": 5, "clip": 1.0, "weight_decay": 0.0}
                 ),
                 "mixture": mixture,
+                "lessons": {},
                 "row_tokens": 768,
                 "accumulate": 1,
                 "checkpoint_activations": False,

@@ -14,12 +14,19 @@ from weft.models.config import AudioSection, VisionSection
 from weft.models.encoders.base import ImageKind, SoundKind, Window
 from weft.models.encoders.conv import Conv
 from weft.models.encoders.conv_sound import ConvSound
-from weft.models.encoders.images import Clip, Dinov2, Eva, Siglip
+from weft.models.encoders.images import Clip, Dinov2, Eva, InternViT, Siglip
 from weft.models.encoders.wav2vec2 import Waveform
 from weft.models.encoders.whisper import QwenAudio, Whisper, WhisperDecoder
 
 Kind = TypeVar("Kind", ImageKind, SoundKind)
-IMAGES: dict[str, type[ImageKind]] = {"clip": Clip, "siglip": Siglip, "dinov2": Dinov2, "eva": Eva, "conv": Conv}
+IMAGES: dict[str, type[ImageKind]] = {
+    "clip": Clip,
+    "siglip": Siglip,
+    "dinov2": Dinov2,
+    "eva": Eva,
+    "internvit": InternViT,
+    "conv": Conv,
+}
 SOUNDS: dict[str, type[SoundKind]] = {
     "whisper": Whisper,
     "whisper_decoder": WhisperDecoder,

@@ -1,4 +1,4 @@
-"""Image towers of `transformers`: CLIP, SigLIP, DINOv2 and EVA-CLIP-g (`Blip2VisionModel`).
+"""Image towers of `transformers`: CLIP, SigLIP, DINOv2, InternViT and EVA-CLIP-g (`Blip2VisionModel`).
 
 The tower's modules are transformers' own, so its weights have transformers' names under ``vision.tower.``; layers that
 are never run (behind ``layer``), pooling heads and unused norms are not built.
@@ -19,6 +19,8 @@ from transformers import (
     CLIPVisionModel,
     Dinov2Config,
     Dinov2Model,
+    InternVLVisionConfig,
+    InternVLVisionModel,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
@@ -122,3 +124,12 @@ class Eva(TransformersKind):
     config_class, source_class = Blip2VisionConfig, Blip2VisionModel
     # A whole BLIP-2 holds the tower one level down, which transformers does not know of.
     renames: ClassVar = {r"^(model\.)?vision_model\.": ""}
+
+
+class InternViT(TransformersKind):
+    sources: ClassVar = {"internvl": "vision_config", "internvl_vision": None}
+    renames: ClassVar = {r"^(model\.)?vision_tower\.": ""}
+    config_class, source_class = InternVLVisionConfig, InternVLVisionModel
+    fixed: ClassVar = {**ImageKind.fixed, "use_mask_token": False}
+    last_norm = "layernorm"
+    other_size: ClassVar = {}  # it interpolates its positions by itself
