@@ -176,6 +176,7 @@ def test_unknown_names_are_named():
         ("llava", {"template": "hf"}),
         ("internvl", {}),
         ("internvl", {"system": None}),
+        ("qwen2_audio", {}),
         ("llasm", {}),
         ("llasm", {"template": "plain"}),
         ("llasm", {"family": "baichuan", "strip_around_clips": True}),

@@ -12,7 +12,7 @@ from weft.recipes.datasets import READERS, how_to_make
 from weft.training.sizes import model_size, planned, stage_size
 
 SIZED = [name for name in RECIPES if sizes(name)]
-SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio", "llava", "internvl")
+SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio", "llava", "internvl", "qwen2_audio")
 
 
 @pytest.fixture
@@ -95,6 +95,12 @@ def test_qwen_audio_is_of_its_published_size(offline):
     # The boundary embeddings train with the encoder; its sinusoids are constants.
     assert stages[0].trained["audio"] == parts(size)["audio"] - 1500 * 1280
     assert load_recipe("qwen_audio").stages[1].steps == 8000
+
+
+def test_qwen2_audio_learns_with_its_language_model(offline):
+    size, stages = measured("qwen2_audio")
+    assert (size.sound["tokens_second"], size.sound["tokens_window"]) == (25 + 2, 750 + 2)
+    assert [set(stage.trained) for stage in stages] == 2 * [{"audio", "audio_connector", "language"}]
 
 
 # Qwen3 technical report, table 1: parameters without embeddings, in billions

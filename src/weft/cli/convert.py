@@ -152,6 +152,19 @@ def internvl(
     report(import_internvl(checkpoint, out, dtype.value, force=force, progress=progress_line()))
 
 
+@app.command("qwen2-audio")
+def qwen2_audio(
+    checkpoint: Annotated[Path, typer.Option(help="The Qwen2-Audio or Qwen2-Audio-Instruct folder.")],
+    out: Out,
+    dtype: Kind = Dtype.auto,
+    force: Force = False,
+) -> None:
+    """Qwen2-Audio, as published for transformers."""
+    from weft.formats.qwen2_audio import import_qwen2_audio
+
+    report(import_qwen2_audio(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+
+
 def progress_line() -> Callable[[int, int], None] | None:
     """A line on stderr that counts written gigabytes, on a terminal; nothing in a log file."""
     if not sys.stderr.isatty():

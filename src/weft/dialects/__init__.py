@@ -8,9 +8,12 @@ from weft.dialects.internvl import InternVL
 from weft.dialects.llasm import LLaSM
 from weft.dialects.llava import LLaVA
 from weft.dialects.minigpt_v2 import MiniGPTv2
+from weft.dialects.qwen2_audio import Qwen2Audio
 from weft.dialects.qwen_audio import QwenAudio
 
-DIALECTS: dict[str, type[Dialect]] = {d.name: d for d in (ChatML, MiniGPTv2, LLaSM, QwenAudio, LLaVA, InternVL)}
+DIALECTS: dict[str, type[Dialect]] = {
+    d.name: d for d in (ChatML, MiniGPTv2, LLaSM, QwenAudio, LLaVA, InternVL, Qwen2Audio)
+}
 
 
 def get_dialect(name: str, switches: dict[str, Any] | None = None) -> Dialect:

@@ -4,8 +4,9 @@ layer, a language model.
 Qwen-Audio itself fits, with two things to know. Its learned start and end of a clip become the rows of those tokens.
 Its rules for long text (dynamic NTK, log-n) have no place, so the two are equal up to the length it was trained at.
 
-Qwen2-Audio feeds a clip with silence up to the window and cuts the features off afterwards, where weft feeds the clip
-alone: clips of a whole window are equal, in shorter ones the last feature is made of a frame of silence more.
+Qwen2-Audio feeds a clip with silence up to the window and cuts the features off afterwards, as weft's kind
+"qwen2_audio" does; "qwen_audio" feeds the clip alone: clips of a whole window are equal, in shorter ones the last
+feature is made of a frame of silence more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Qwen2Config
 
+from weft.dialects.qwen2_audio import Qwen2Audio
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import Output
 from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, template, with_template
@@ -77,7 +79,7 @@ def _fitting(model: Exporting) -> AudioSection:
             "its dialect has no place for sound": config.audio_token_id is not None,
             "it also has an image encoder": config.vision is None,
             f"its audio encoder is of the kind {audio.kind}, and Qwen2-Audio's averages pairs of features before its "
-            f"last norm (qwen_audio)": audio.kind == "qwen_audio",
+            f"last norm (qwen2_audio, qwen_audio)": audio.kind in ("qwen_audio", "qwen2_audio"),
             f"its audio connector is of the kind {connector.kind}, and Qwen2-Audio's is linear": connector.kind
             == "linear",
             f"its connector merges {connector.merge} features into one token": connector.merge == 1,
@@ -136,9 +138,9 @@ def _processor_files(model: Exporting, audio: AudioSection, bands: int, notes: l
     processor = {"processor_class": "Qwen2AudioProcessor", **names}
     files: dict[str, Any] = {"preprocessor_config.json": sound, "processor_config.json": processor}
     dialect, written = model.processor.dialect, model.processor.chat_template
-    if isinstance(dialect, QwenAudio):
+    if isinstance(dialect, QwenAudio | Qwen2Audio):
         said = dialect.switches.system
         system = "''" if said is None else repr(f"<|im_start|>system\n{said}<|im_end|>\n")
-        space = " " if dialect.switches.space_after_number else ""
-        written = template("qwen_audio", SYSTEM=system, SPACE=space)
+        space = " " if getattr(dialect.switches, "space_after_number", True) else ""
+        written = template("qwen_audio", SYSTEM=system, SPACE=space, CLIP=f"{start}{token}{end}")
     return with_template(files, written, model, notes)

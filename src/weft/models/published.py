@@ -179,6 +179,7 @@ def _whisper(width: int, layers: int, heads: int, decoder: int, bands: int, voca
 AUDIO: dict[str, dict[str, Any]] = {
     "openai/whisper-small": _whisper(768, 12, 12, 12, 80, 51865),
     "openai/whisper-large-v2": _whisper(1280, 32, 20, 32, 80, 51865),
+    "openai/whisper-large-v3": _whisper(1280, 32, 20, 32, 128, 51866),
     "openai/whisper-large-v3-turbo": _whisper(1280, 32, 20, 4, 128, 51866),
 }
 

@@ -19,6 +19,7 @@ from weft.recipes.llasm import llasm
 from weft.recipes.llava import llava
 from weft.recipes.minigpt_v2 import minigpt_v2
 from weft.recipes.omni import omni
+from weft.recipes.qwen2_audio import qwen2_audio
 from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
 from weft.training.overrides import first_mistake
@@ -34,6 +35,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "llava": llava,
     "internvl": internvl,
     "qwen_audio": qwen_audio,
+    "qwen2_audio": qwen2_audio,
     "omni": omni,
 }
 

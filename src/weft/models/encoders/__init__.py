@@ -16,7 +16,7 @@ from weft.models.encoders.conv import Conv
 from weft.models.encoders.conv_sound import ConvSound
 from weft.models.encoders.images import Clip, Dinov2, Eva, InternViT, Siglip
 from weft.models.encoders.wav2vec2 import Waveform
-from weft.models.encoders.whisper import QwenAudio, Whisper, WhisperDecoder
+from weft.models.encoders.whisper import Qwen2Audio, QwenAudio, Whisper, WhisperDecoder
 
 Kind = TypeVar("Kind", ImageKind, SoundKind)
 IMAGES: dict[str, type[ImageKind]] = {
@@ -31,6 +31,7 @@ SOUNDS: dict[str, type[SoundKind]] = {
     "whisper": Whisper,
     "whisper_decoder": WhisperDecoder,
     "qwen_audio": QwenAudio,
+    "qwen2_audio": Qwen2Audio,
     "wav2vec2": Waveform,
     "conv": ConvSound,
 }

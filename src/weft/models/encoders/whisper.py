@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import WhisperConfig, WhisperModel
+from transformers import Qwen2AudioEncoder, WhisperConfig, WhisperModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from weft.conversation import WeftError
@@ -126,12 +126,13 @@ class QwenAudioTower(WhisperTower):
     the released code does; features then come with that one extra frame.
     """
 
-    def __init__(self, kind: Whisper) -> None:
+    def __init__(self, kind: QwenAudio) -> None:
         super().__init__(kind)
-        self.batch_leak, self.whole = kind.section.batch_leak, kind.window_samples // HOP
+        self.silence, self.whole = kind.silence, kind.window_samples // HOP
+        self.leaks = kind.silence or kind.section.batch_leak
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.batch_leak:
+        if self.leaks:
             hidden_NTD, lengths_N = self.encode_leaking(mel_NTM, lengths_N)
         else:
             hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
@@ -140,9 +141,10 @@ class QwenAudioTower(WhisperTower):
         return blank(self.encoder.layer_norm(pooled_NtD), lengths_N), lengths_N
 
     def encode_leaking(self, mel_NTM: torch.Tensor, frames_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As released: mel is cut to the longest clip of the batch, and shorter clips go on in their own silence."""
+        """As released: mel is cut to the longest clip of the batch, and shorter clips go on in their own silence (with
+        ``silence``, so does the longest)."""
         own_N = torch.where(frames_N < self.whole, frames_N - 1, frames_N)  # without the extra frame: always even
-        longest = int(own_N.max())
+        longest = int((frames_N if self.silence else own_N).max())
         mel_NTM = mel_NTM.to(self.encoder.conv1.weight.dtype)
         own_NT1, fed_NT1 = (inside(n, mel_NTM.shape[1], mel_NTM.device)[..., None] for n in (own_N, frames_N))
         floor_N = mel_NTM.masked_fill(~own_NT1, -torch.inf).amax((1, 2)) - SILENCE
@@ -156,23 +158,42 @@ class QwenAudio(Whisper):
     sources: ClassVar = {}
     tower = QwenAudioTower
     leaks, pooled, shortest = True, 2, 3
+    silence = False  # whether one frame of the silence behind a clip is heard
 
     def features(self, frames: int) -> int:
         return halved(frames - frames % 2) // 2  # an odd last one is dropped, as published
 
     def frames(self, samples: int) -> int:
-        frames = 2 * halved(max(samples // HOP, self.shortest))
+        frames = 2 * halved(max(self.own(samples), self.shortest))
         # One frame more: what the original's first convolution sees of it in a batch.
-        return min(frames + 1, self.window_samples // HOP) if self.section.batch_leak else frames
+        more = self.silence or self.section.batch_leak
+        return min(frames + 1, self.window_samples // HOP) if more else frames
+
+    def own(self, samples: int) -> int:
+        """Frames of the clip itself."""
+        return samples // HOP
 
     def windows(self, samples: int) -> list[Window]:
-        if 0 < samples < self.shortest * HOP:
+        if samples > 0 and self.own(samples) < self.shortest:
             ms = 1000 * samples / self.section.sample_rate
             raise WeftError(
-                f"the audio clip is too short for Qwen-Audio's encoder: {ms:.3g} ms gives {samples // HOP} frames of "
-                f"10 ms and it needs {self.shortest}; give a clip of at least {10 * self.shortest} ms"
+                f"the audio clip is too short for Qwen-Audio's encoder: {ms:.3g} ms gives {self.own(samples)} frames "
+                f"of 10 ms and it needs {self.shortest}; give a clip of at least {10 * self.shortest} ms"
             )
         return super().windows(samples)
+
+
+class Qwen2Audio(QwenAudio):
+    """Qwen2-Audio feeds clips with silence up to the window, and cuts the features off behind its layers: where a clip
+    ends, one frame of silence is heard. A frame that a clip has begun counts as its own."""
+
+    sources: ClassVar = {"qwen2_audio": "audio_config", "qwen2_audio_encoder": None}
+    source_class, source_prefix = Qwen2AudioEncoder, ""
+    renames: ClassVar = {r"^(model\.)?audio_tower\.": ""}
+    leaks, silence = False, True
+
+    def own(self, samples: int) -> int:
+        return -(-samples // HOP)
 
 
 class WhisperDecoderTower(WhisperTower):
