@@ -2,14 +2,7 @@
 
 from weft.conversation.errors import SampleError, WeftError
 from weft.conversation.parts import within
-from weft.conversation.samples import (
-    iter_lines,
-    iter_samples,
-    parse_line,
-    parse_messages,
-    parse_sample,
-    read_samples,
-)
+from weft.conversation.samples import iter_lines, iter_samples, parse_line, parse_messages, parse_sample, read_samples
 from weft.conversation.tasks import TASKS, TaskSpec
 from weft.conversation.types import (
     Audio,
@@ -26,32 +19,3 @@ from weft.conversation.types import (
     Words,
 )
 from weft.conversation.writing import dump_parts, dump_sample, write_samples
-
-__all__ = [
-    "TASKS",
-    "Audio",
-    "Box",
-    "Conversation",
-    "Image",
-    "MediaSource",
-    "Message",
-    "Part",
-    "Role",
-    "SampleError",
-    "Task",
-    "TaskSpec",
-    "Text",
-    "WeftError",
-    "Word",
-    "Words",
-    "dump_parts",
-    "dump_sample",
-    "iter_lines",
-    "iter_samples",
-    "parse_line",
-    "parse_messages",
-    "parse_sample",
-    "read_samples",
-    "within",
-    "write_samples",
-]

@@ -30,19 +30,3 @@ def get_dialect(name: str, switches: dict[str, Any] | None = None) -> Dialect:
     except ValueError as error:
         first = str(error).replace("\n", " ")
         raise DialectError(f"a switch of the dialect {name} has a value it cannot take: {first}") from error
-
-
-__all__ = [
-    "DIALECTS",
-    "Dialect",
-    "DialectError",
-    "Modality",
-    "Piece",
-    "Plain",
-    "Slot",
-    "Special",
-    "Spot",
-    "Switches",
-    "get_dialect",
-    "plain_text",
-]
