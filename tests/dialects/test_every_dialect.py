@@ -156,6 +156,25 @@ def test_a_thin_box_of_a_model_stays_a_box_and_can_be_handed_back(name, switches
     assert isinstance(found, Box) and found.boxes[0][0] == found.boxes[0][2]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("role", "part", "said"),
+    [
+        ("assistant", Task("vqa"), "no place for a task in a message of the assistant|cannot write the task"),
+        ("assistant", Image("i.png"), "an image"),
+        ("assistant", Audio("a.wav"), "a clip"),
+        ("user", Words((Word("a", 0, 1),)), "word times"),
+        ("system", Image("i.png"), "an image"),
+    ],
+)
+def test_a_part_in_a_message_that_cannot_hold_it_is_refused(name, role, part, said):
+    turns = {"user": Message("user", (Text("hi"),)), "assistant": Message("assistant", (Text("ho"),))}
+    turns[role] = Message(role, (part,))
+    order = sorted(turns.values(), key=lambda m: ("system", "user", "assistant").index(m.role))
+    with pytest.raises(DialectError, match=said):
+        get_dialect(name).render(Conversation(tuple(order)))
+
+
 def test_unknown_names_are_named():
     with pytest.raises(DialectError, match="there are chatml"):
         get_dialect("chatlm")

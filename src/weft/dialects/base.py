@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from weft.conversation import Box, Conversation, Message, Part, Task, Text, WeftError, Words
+from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, WeftError, Words
 
 Modality = Literal["image", "audio"]
 
@@ -87,6 +87,7 @@ class Dialect(ABC):
     # The token repeated over a media span, and those written before and after it (None where there is none).
     slots: ClassVar[Mapping[Modality, tuple[str, str | None, str | None]]]
     marks: ClassVar[frozenset[type[Part]]] = frozenset()  # what answers may hold beside text: Box, Words (with times)
+    untimed: ClassVar[bool] = False  # it writes timed words where it has no times to write: as text
     apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
     def __init__(self, switches: BaseModel | None = None) -> None:
@@ -148,14 +149,14 @@ class Dialect(ABC):
             pieces += [p if learn or isinstance(p, Slot) or not p.loss else replace(p, learn=False) for p in written]
         return pieces
 
-    @abstractmethod
     def parse(self, text: str, conversation: Conversation) -> list[Part]:
-        """Parts of a generated answer.
+        """Parts of a generated answer; text alone where a dialect has no marks.
 
         ``text`` is decoded with special tokens kept and stop tokens removed; ``conversation`` is what was asked (its
         task, labels and clips resolve what the text leaves open). Malformed grounding stays text, never guessed at, and
         `malformed` names it.
         """
+        return [Text(text.strip())] if text.strip() else []
 
     def malformed(self, text: str, conversation: Conversation) -> list[str]:
         """What in a generated answer looks like boxes or times and is none: its fragments, as they were written."""
@@ -198,18 +199,33 @@ def cannot(
     return DialectError(f"the dialect {dialect.name} cannot write {what}; {can}")
 
 
+_MEDIA: dict[type[Part], Modality] = {Image: "image", Audio: "audio"}
+_NAMES = {Image: "an image", Audio: "a clip", Task: "a task", Box: "a box", Words: "word times"}
+
+
 def check(dialect: Dialect, conversation: Conversation) -> None:
-    """Raise where a conversation holds a task or a medium that ``dialect`` has no form for, or turns out of order."""
+    """Raise where a conversation holds what ``dialect`` has no form for, or turns out of order."""
+    forms: dict[str, set[type[Part]]] = {
+        "system": {Text},
+        "user": {Text, Task, Image, Audio, *(dialect.marks & {Box})},
+        "assistant": {Text, *dialect.marks} | ({Words} if dialect.untimed else set()),
+    }
+    for part in conversation.parts():
+        if isinstance(part, Task) and part.name not in dialect.tasks:
+            raise cannot(dialect, f"the task {part.name!r}", task=part.name)
     for i, message in enumerate(conversation.messages):
-        for part in message.parts:
-            if isinstance(part, Task) and part.name not in dialect.tasks:
-                raise cannot(dialect, f"the task {part.name!r}", task=part.name)
         if message.role == "system" and i:
             raise DialectError("a system message must be the first message of a conversation")
-    if conversation.images and "image" not in dialect.slots:
-        raise cannot(dialect, "an image", modality="image")
-    if conversation.audios and "audio" not in dialect.slots:
-        raise cannot(dialect, "a clip", modality="audio")
+        for part in message.parts:
+            kind = type(part)
+            if kind in _MEDIA and _MEDIA[kind] not in dialect.slots:
+                raise cannot(dialect, _NAMES[kind], modality=_MEDIA[kind])
+            if kind not in forms[message.role]:
+                if kind in (Box, Words) and kind not in dialect.marks:
+                    raise cannot(dialect, _NAMES[kind], mark=kind)
+                raise DialectError(
+                    f"the dialect {dialect.name} has no place for {_NAMES[kind]} in a message of the {message.role}"
+                )
 
 
 def asked(conversation: Conversation) -> Message | None:

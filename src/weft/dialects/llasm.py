@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
+from weft.conversation import Audio, Conversation, Message, Task, Text, Words
 from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, join_words
 
 SYSTEM = (
@@ -49,6 +49,7 @@ class LLaSM(Dialect):
     Switches = LLaSMSwitches
     tasks: ClassVar = frozenset(("transcribe", "question"))
     slots: ClassVar = {"audio": ("<au_patch>", "<au_start>", "<au_end>")}
+    untimed = True
     apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
     switches: LLaSMSwitches
 
@@ -99,8 +100,6 @@ class LLaSM(Dialect):
                 clips += 1
             elif isinstance(part, Text):
                 content.append(Plain(part.text))
-            elif not isinstance(part, Task):
-                raise self._no_form(part)
         task = message.task
         if task is not None and task.get("timestamps"):
             raise cannot(self, "word times", mark=Words)
@@ -112,28 +111,8 @@ class LLaSM(Dialect):
         return content
 
     def _answer(self, message: Message) -> str:
-        text = ""
-        for part in message.parts:
-            if isinstance(part, Text):
-                text += part.text
-            elif isinstance(part, Words):  # it has no times, but it has the words
-                text += join_words([word.text for word in part.words])
-            else:
-                raise self._no_form(part)
-        return text
-
-    def _no_form(self, part: Part) -> Exception:
-        if isinstance(part, Box):
-            return cannot(self, "a box", mark=Box)
-        if isinstance(part, Image):
-            return cannot(self, "an image", modality="image")
-        what = {Audio: "a clip in an answer", Task: "a task in an answer", Words: "word times in a question"}
-        return cannot(self, what[type(part)])
-
-    # Reading.
-
-    def parse(self, text: str, conversation: Conversation) -> list[Part]:
-        return [Text(text.strip())] if text.strip() else []
+        parts = [p for p in message.parts if isinstance(p, Text | Words)]
+        return "".join(p.text if isinstance(p, Text) else join_words([w.text for w in p.words]) for p in parts)
 
 
 def _stripped(pieces: list[Piece]) -> list[Piece]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Text, Words
-from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot
+from weft.conversation import Conversation, Image, Message, Text
+from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -61,7 +61,7 @@ class LLaVA(Dialect):
                 pieces += self._request(message, shown)
                 shown += sum(isinstance(part, Image) for part in message.parts)
             else:
-                pieces += [Plain(ROLES["assistant"]), Plain(self._answer(message), loss=True, apart=True)]
+                pieces += [Plain(ROLES["assistant"]), Plain(message.text, loss=True, apart=True)]
                 if self.switches.template == "vicuna_v1" or number == len(messages):
                     pieces.append(Special("</s>", loss=True))
             yield pieces
@@ -78,29 +78,9 @@ class LLaVA(Dialect):
                 shown += 1
             elif isinstance(part, Text):
                 texts.append(part.text)
-            elif isinstance(part, Audio | Box | Words):
-                raise self._no_form(part)
         task = message.task
         if task is not None and task.name == "vqa":
             texts = [*texts[:-1], "\n".join([*texts[-1:], SHORT_ANSWER])]
         elif task is not None and not any(text.strip() for text in texts):
             texts = [CAPTION]
         return [*pieces, *(Plain(f"{text} ") for text in texts)]
-
-    def _answer(self, message: Message) -> str:
-        for part in message.parts:
-            if not isinstance(part, Text):
-                raise self._no_form(part)
-        return message.text
-
-    def _no_form(self, part: Part) -> Exception:
-        if isinstance(part, Box):
-            return cannot(self, "a box", mark=Box)
-        if isinstance(part, Words):
-            return cannot(self, "word times", mark=Words)
-        return cannot(self, f"{type(part).__name__.lower()} parts in an answer")
-
-    # Reading.
-
-    def parse(self, text: str, conversation: Conversation) -> list[Part]:
-        return [Text(text.strip())] if text.strip() else []

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
+from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text
 from weft.dialects.base import (
     Dialect,
     DialectError,
@@ -24,7 +24,6 @@ from weft.dialects.base import (
     Switches,
     asked,
     asked_label,
-    cannot,
 )
 
 # Identifiers are plain text of three to five tokens.
@@ -115,13 +114,11 @@ class MiniGPTv2(Dialect):
             if identifier:
                 content.append(Plain(identifier))
                 written, identifier = identifier, ""
-            if isinstance(part, Text):
-                text = part.text
-            elif isinstance(part, Box):
+            if isinstance(part, Box):
                 gap = " " if written and not written[-1].isspace() else ""
                 text = gap + self._box(part, None, shown)
             else:
-                raise self._no_form(part)
+                text = part.text if isinstance(part, Text) else ""
             content.append(Plain(text))
             written = text or written
         if identifier:
@@ -130,16 +127,11 @@ class MiniGPTv2(Dialect):
 
     def _answer(self, message: Message, question: Message | None, shown: int, *, forget: bool) -> list[Piece]:
         label = asked_label(question)
-        text = ""
-        for part in message.parts:
-            if isinstance(part, Text):
-                text += part.text
-            elif isinstance(part, Box):
-                text += self._box(part, label, shown)
-            else:
-                raise self._no_form(part)
-        if forget:
-            text = ""
+        parts = () if forget else message.parts
+        said = [
+            self._box(p, label, shown) if isinstance(p, Box) else p.text for p in parts if isinstance(p, Box | Text)
+        ]
+        text = "".join(said)
         if self.switches.end_symbol == "</s>":
             return [Plain(text, loss=True, apart=True), Special("</s>", loss=True)]
         return [Plain(text + self.switches.end_symbol, loss=True, apart=True)]
@@ -154,12 +146,6 @@ class MiniGPTv2(Dialect):
         if box.label is None or box.label == label:
             return boxes
         return f"<p>{box.label}</p> {boxes}"
-
-    def _no_form(self, part: Part) -> DialectError:
-        if isinstance(part, Words):
-            return cannot(self, "word times", mark=Words)
-        what = {Image: "an image in an answer", Audio: "a clip", Task: "a task in an answer"}
-        return cannot(self, what.get(type(part), f"a {type(part).__name__.lower()} part"))
 
     # Reading.
 

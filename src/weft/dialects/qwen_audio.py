@@ -28,7 +28,7 @@ from itertools import groupby
 from math import nan
 from typing import ClassVar
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words
+from weft.conversation import Audio, Conversation, Message, Part, Task, Text, Word, Words
 from weft.dialects.base import (
     Dialect,
     DialectError,
@@ -39,7 +39,6 @@ from weft.dialects.base import (
     Spot,
     Switches,
     asked,
-    cannot,
     join_words,
 )
 
@@ -202,8 +201,6 @@ class QwenAudio(Dialect):
                 number += 1
             elif isinstance(part, Text):
                 content.append(Plain(part.text))
-            else:
-                raise self._no_form(part)
         if content and isinstance(content[0], Plain):
             content[0] = replace(content[0], apart=True)
         return content
@@ -217,8 +214,6 @@ class QwenAudio(Dialect):
                 clips += 1
             elif isinstance(part, Text):
                 text += part.text
-            elif not isinstance(part, Task):
-                raise self._no_form(part)
         if text and task.name not in WITH_TEXT:
             raise DialectError(
                 f"the dialect {self.name} has no place for words beside the task {task.name!r}; leave out the text, or "
@@ -281,8 +276,6 @@ class QwenAudio(Dialect):
                     content += [replace(piece, loss=True) for piece in self._boundaries(part, task)]
                 else:
                     content.append(Plain(join_words([w.text for w in part.words]), loss=True))
-            else:
-                raise self._no_form(part)
         if task is not None:
             return [*content, Special("<|endoftext|>", loss=True)]
         return _turn("assistant", content)
@@ -308,12 +301,6 @@ class QwenAudio(Dialect):
             out += [replace(piece, about=spot) for piece in told]
             now = end
         return out
-
-    def _no_form(self, part: Part) -> DialectError:
-        if isinstance(part, Box):
-            return cannot(self, "a box", mark=Box)
-        what = {Image: "an image", Audio: "a clip in an answer", Task: "a task in an answer"}
-        return cannot(self, what.get(type(part), f"a {type(part).__name__.lower()} part in a user message"))
 
     # Reading.
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Words
 from weft.dialects.base import (
     Dialect,
-    DialectError,
     Modality,
     Piece,
     Plain,
@@ -38,6 +37,7 @@ class TurnSwitches(Switches):
 class Turns(Dialect):
     Switches = TurnSwitches
     # What a task is called in words: without text, and with it. {text} is where the user's own parts go.
+    untimed = True  # a transcript that was asked for without them
     wordings: ClassVar[Mapping[str, tuple[str, str]]]
     switches: Any
 
@@ -60,9 +60,7 @@ class Turns(Dialect):
 
         ``total`` counts the images and clips there are so far.
         """
-        if isinstance(part, Box | Words):
-            raise cannot(self, "a box" if isinstance(part, Box) else "word times", mark=type(part))
-        raise DialectError(f"the dialect {self.name} has no form for {type(part).__name__}")
+        raise cannot(self, "a box" if isinstance(part, Box) else "word times", mark=type(part))
 
     def wording(self, task: Task, text: bool) -> tuple[list[Piece], list[Piece]]:
         """The wording of a task before and after the user's own parts; ``text``: whether there are any."""
@@ -126,11 +124,6 @@ class Turns(Dialect):
         untimed = task is not None and task.name == "transcribe" and not task.get("timestamps")
         content: list[Piece] = []
         for part in message.parts:
-            if isinstance(part, Image | Audio | Task):
-                raise DialectError(
-                    f"the dialect {self.name} cannot write {type(part).__name__.lower()} parts in {message.role} "
-                    "messages; move them to a user message"
-                )
             if untimed and isinstance(part, Words):
                 part = Text(join_words([word.text for word in part.words]))
             content += [Plain(part.text)] if isinstance(part, Text) else self.mark(part, label, seen)
