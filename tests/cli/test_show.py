@@ -8,7 +8,11 @@ from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
 from weft.cli import run
-from weft.cli.show import token_text
+from weft.cli.show import sample_tokens, token_text
+from weft.conversation import Conversation, Message, Text
+from weft.models.bytes_tokenizer import bytes_tokenizer
+from weft.models.config import DialectSection
+from weft.models.processing import WeftProcessor
 from weft.recipes import bundled, bundled_model
 from weft.training.build import build_model
 
@@ -122,6 +126,23 @@ def test_mistakes_are_one_sentence(capsys, samples, arguments, message):
     assert run(["show", *(a.format(samples=samples) for a in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in " ".join(error.split()) and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "switches", "generate"),
+    [("llava", {"template": "hf"}, False), ("minigpt_v2", {}, True), ("llasm", {}, False), ("qwen_audio", {}, True)],
+)
+def test_each_token_has_the_role_of_the_message_that_wrote_it(name, switches, generate):
+    """Dialects whose text of a message depends on where it stands, or on whether an answer is asked for."""
+    processor = WeftProcessor.build(bytes_tokenizer(), None, None, DialectSection(name=name, switches=switches))
+    said = ["QUESTION", "answer", "AGAIN", "last"][: 3 if generate else 4]
+    turns = [Message(("user", "assistant")[i % 2], (Text(text),)) for i, text in enumerate(said)]
+    found = sample_tokens(processor, Conversation(tuple(turns)), generate=generate)
+    for role, words, others in (("user", said[::2], said[1::2]), ("assistant", said[1::2], said[::2])):
+        text = "".join(t["text"] for t in found if t["role"] == role)
+        assert all(word in text for word in words) and not any(word in text for word in others)
+    first = next(t["text"] for t in found[1:] if t["role"] == "user" and found[t["position"] - 1]["role"] != "user")
+    assert first != "</s>"
 
 
 def test_parts_of_a_character_are_shown_as_bytes():

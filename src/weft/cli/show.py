@@ -17,6 +17,7 @@ from weft.cli.terminal import facts, number, out, plural, size
 from weft.conversation import Conversation, WeftError, iter_samples, within
 
 if TYPE_CHECKING:
+    from weft.dialects import Piece
     from weft.models.config import WeftConfig
     from weft.models.processing import WeftProcessor
     from weft.training.recipe import Recipe
@@ -160,15 +161,18 @@ def sample_tokens(
 ) -> list[dict[str, Any]]:
     """One entry a token: position, id, text, role, loss, segment, and the medium where it stands for one."""
     rendered = processor.render(conversation, generate=generate)
-    roles = [""] * len(rendered.ids)
-    ends = [0, *_ends(processor, conversation)]
-    for message, (start, end) in zip(conversation.messages, zip(ends, ends[1:], strict=False), strict=True):
-        roles[start:end] = [message.role] * (end - start)
-    roles[ends[-1] :] = ["assistant"] * (len(roles) - ends[-1])
     media: dict[int, str] = {}
+    sizes: dict[tuple[Any, int], list[int]] = {}
     for span in rendered.spans:
+        sizes.setdefault((span.modality, span.item), []).append(span.length)
         label = f"{span.modality} {span.item}" + (f" window {span.window}" if span.window else "")
         media |= dict.fromkeys(range(span.start, span.start + span.length), label)
+    roles: list[str] = []
+    written: list[Piece] = []
+    whose = [*(message.role for message in conversation.messages), "assistant"]  # who is asked for an answer comes last
+    for role, pieces in zip(whose, processor.dialect.write(conversation, generate), strict=False):
+        written += pieces
+        roles += [role] * (len(processor.renderer.render(written, sizes).ids) - len(roles))
     return [
         {
             "segment": segment,
@@ -182,12 +186,6 @@ def sample_tokens(
         }
         for i, index in enumerate(rendered.ids)
     ]
-
-
-def _ends(processor: WeftProcessor, conversation: Conversation) -> list[int]:
-    """Where each message ends: dialects write message after message, so what came before is a conversation too."""
-    messages = conversation.messages
-    return [len(processor.render(Conversation(messages[: k + 1])).ids) for k in range(len(messages))]
 
 
 def token_text(tokenizer: Any, index: int) -> str:
