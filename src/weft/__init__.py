@@ -25,6 +25,7 @@ _PUBLIC = {
     "WeftProcessor": "weft.models.processing",
     "compose": "weft.models.compose",
     "Model": "weft.generation.engine",
+    "resolve": "weft.models.doors",
 }
 __all__ = [*_PUBLIC, "load", "register"]
 
@@ -60,14 +61,16 @@ def load(
     such as ``{"restart_numbering": True}``.
     """
     from weft.generation.engine import Model, load
-    from weft.generation.loading import resolve_device, resolve_dtype
+    from weft.models.doors import resolve
 
-    if path == "bundled":
-        from weft.recipes import bundled_model
+    if resolve(path) == "built-in":
+        from weft.generation.loading import resolve_device, resolve_dtype
+        from weft.recipes import model_spec
+        from weft.training.build import build_model
 
-        place, kind = resolve_device(device), resolve_dtype(dtype)
-        model, processor = bundled_model()
-        found = Model(model.to(place, kind), processor, "bundled")
+        name, place, kind = os.fspath(path), resolve_device(device), resolve_dtype(dtype)
+        model, processor = build_model(model_spec(name))
+        found = Model(model.eval().to(place, kind), processor, name)
     else:
         found = load(path, dtype=dtype, device=device)
     if not switches:

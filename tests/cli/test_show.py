@@ -13,7 +13,7 @@ from weft.conversation import Conversation, Message, Text
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import DialectSection
 from weft.models.processing import WeftProcessor
-from weft.recipes import bundled, bundled_model
+from weft.recipes import bundled
 from weft.training.build import build_model
 
 REFER = {
@@ -146,7 +146,7 @@ def test_each_token_has_the_role_of_the_message_that_wrote_it(name, switches, ge
 
 
 def test_parts_of_a_character_are_shown_as_bytes():
-    tokenizer = bundled_model()[1].tokenizer
+    tokenizer = bytes_tokenizer()
     shown = [token_text(tokenizer, i) for i in tokenizer.encode("né 你", add_special_tokens=False)]
     assert shown == ["n", "<0xC3>", "<0xA9>", " ", "<0xE4>", "<0xBD>", "<0xA0>"]
     letters = ByteLevel.alphabet()

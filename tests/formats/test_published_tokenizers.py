@@ -103,6 +103,15 @@ def test_tiktoken_ids(tmp_path: Path) -> None:
     check_tiktoken(tmp_path / "qwen.tiktoken", tmp_path, [t for t in random_texts(300) if _old(t)])
 
 
+def test_the_file_that_is_there_now_is_the_one_that_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "qwen.tiktoken"
+    tiktoken_ranks(file)
+    first = tiktoken_tokenizer(file, []).get_vocab_size()
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:-1]))
+    assert tiktoken_tokenizer(file, []).get_vocab_size() == first - 1
+
+
 def test_published_tiktoken_ids(shared: Path, tmp_path: Path) -> None:
     folder = shared / "parity" / "qwen_audio"
     check_tiktoken(folder / "qwen.tiktoken", tmp_path, [t for t in random_texts(600) if _old(t)])

@@ -62,5 +62,5 @@ def test_names_that_cannot_be_on_the_hub_are_not_asked_for_there(folder):
     for name in (folder, "nowhere", f"{folder.parent}/other"):
         with pytest.raises(WeftError, match="there is no model folder"):
             load_config(name)
-    with pytest.raises(WeftError, match="weft's own small recipe"):
+    with pytest.raises(WeftError, match="a recipe of weft's own"):
         load_config("bundled")

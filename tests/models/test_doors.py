@@ -345,6 +345,35 @@ def test_a_snapshot_of_the_hub_s_cache_is_links_to_its_own_blobs(folder, tmp_pat
     refused(snapshot)
 
 
+# Names.
+
+
+def test_one_rule_says_what_a_name_stands_for_and_every_command_has_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs", "model", "bundled"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "file").write_text("")
+    assert [weft.resolve(name) for name in ("bundled", "./bundled", "model", tmp_path, "owner/name")] == [
+        *("built-in", "folder", "folder", "folder", "hub"),
+    ]
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]
+    (tmp_path / "1.jsonl").write_text(json.dumps({"messages": turns}))
+    commands = (
+        "chat {} hello",
+        "show {}",
+        "generate {} 1.jsonl -o a.jsonl",
+        "evaluate {} --data 1.jsonl",
+        "merge {} -o o",
+    )
+    commands += "finetune {} --data 1.jsonl -o o", "export {} --format llava -o o", "data stats 1.jsonl --model {}"
+    for name in ("nowhere", "runs/model", "./owner/name", "/owner/name", "~/name", "a/b/c", "file"):
+        with pytest.raises(WeftError, match="there is no model folder .* a hub name"):
+            weft.resolve(name)
+        for command in commands:
+            assert run(command.format(name).split()) == 2
+            assert f"there is no {'folder' if command[0] == 'm' else 'model folder'}" in capsys.readouterr().err
+
+
 # The rule.
 
 

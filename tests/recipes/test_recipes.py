@@ -5,13 +5,15 @@ import json
 import pytest
 import torch
 
+import weft
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
-from weft.recipes import RECIPES, bundled_model, finetune_recipe, load_recipe
+from weft.models.doors import BUILT_IN
+from weft.recipes import RECIPES, finetune_recipe, load_recipe, model_spec
 from weft.recipes.finetune import default_steps
 from weft.training.build import build_model
 from weft.training.export import save_model
-from weft.training.recipe import PART_NAMES, Recipe, Source
+from weft.training.recipe import PART_NAMES, ModelSpec, Recipe, Source
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -22,11 +24,19 @@ def test_a_built_in_recipe_is_one_value_that_survives_json(name):
 
 
 def test_the_bundled_model_is_the_same_every_time_and_small():
-    (one, processor), (other, _) = bundled_model(), bundled_model()
+    (one, processor), (other, _) = (
+        (found.model, found.processor) for found in (weft.load("bundled") for _ in range(2))
+    )
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     assert one.num_parameters() < 10_000_000 and not one.training
     assert all(one.part(name) for name in PART_NAMES)
     assert processor.audio is not None and processor.vision is not None
+
+
+def test_every_name_of_a_built_in_model_has_its_parts(tmp_path):
+    for name in BUILT_IN:
+        assert model_spec(name).language is not None
+    assert model_spec(str(tmp_path)) == ModelSpec(base=str(tmp_path))
 
 
 def test_a_users_file_gives_its_recipe(tmp_path):

@@ -16,8 +16,6 @@ from weft.conversation import WeftError
 if TYPE_CHECKING:
     from weft.generation import Model, Options
 
-BUNDLED = "bundled"
-
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.", show_default=False)
 ]

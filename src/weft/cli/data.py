@@ -20,7 +20,7 @@ from weft.cli.asking import MediaRoot
 from weft.cli.data_convert import HELP as CONVERT_HELP
 from weft.cli.data_convert import convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
-from weft.conversation import Conversation, SampleError
+from weft.conversation import SampleError
 
 if TYPE_CHECKING:
     from weft.data.stats import Stats
@@ -107,7 +107,12 @@ def stats(
     """Measure sample files: lengths, tokens, tasks, durations, picture sizes, boxes; a table, and a picture."""
     from weft.data.stats import draw, measure
 
-    length = _length_of(model) if model is not None else None
+    length = None
+    if model is not None:  # what counts tokens as its processor does; no weights are read
+        from weft.recipes import model_spec
+        from weft.training.sizes import planned
+
+        length = planned(model_spec(model))[1].length
     total = sum(os.path.getsize(f) for f in files if f.is_file())
     with _progress("measuring", total, hide=as_json) as advance:
         found = measure(files, length=length, limit=limit, on_progress=advance, media_root=media_root)
@@ -132,18 +137,6 @@ def stats(
         if not as_json:
             out.print()
             out.print(Text.assemble("drawn to ", (str(drawn), "accent")))
-
-
-def _length_of(model: str) -> Callable[[Conversation], int]:
-    """What counts tokens as a model's processor does; its weights are not read."""
-    from weft.cli.asking import BUNDLED
-    from weft.generation.loading import load_processor
-
-    if model == BUNDLED:
-        from weft.recipes import bundled_model
-
-        return bundled_model()[1].length  # type: ignore[no-any-return]
-    return load_processor(model).length  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -84,7 +84,8 @@ def show(
 def _open(
     name: str, size_name: str | None, changes: list[str], *, sizes_only: bool
 ) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
-    from weft.recipes import RECIPES, bundled, is_recipe, load_recipe
+    from weft.generation.loading import load_config
+    from weft.recipes import RECIPES, is_recipe, load_recipe, model_spec
     from weft.training.overrides import override
     from weft.training.sizes import planned
 
@@ -95,23 +96,13 @@ def _open(
         raise WeftError(f"--size chooses among a recipe's sizes, and {name} is a model; leave it out")
     if changes:
         raise WeftError(f"--set changes a recipe, and {name} is a model; leave it out")
-    if name == "bundled":
-        return None, *planned(bundled())
-    if not Path(name).is_dir() and (name.count("/") != 1 or name.startswith((".", "/", "~"))):
-        raise WeftError(
-            f"there is no recipe or model folder {name!r}; recipes are {', '.join(RECIPES)}, or give a .py file, a "
-            "folder, a hub name (owner/name) or 'bundled'"
-        )
-    return None, *_folder(name)
-
-
-def _folder(name: str) -> tuple[WeftConfig, WeftProcessor | None]:
-    from weft.generation.loading import load_config, load_processor
-
-    config = load_config(name)
-    if Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file():
-        return config, None  # a model that takes token ids alone
-    return config, load_processor(name)
+    try:
+        spec = model_spec(name)
+    except WeftError as error:
+        raise WeftError(f"{error}; recipes are {', '.join(RECIPES)}, or a .py file") from None
+    if spec.base is not None and Path(name).is_dir() and not (Path(name) / "processor_config.json").is_file():
+        return None, load_config(name), None  # a model that takes token ids alone
+    return None, *planned(spec)
 
 
 # Samples.

@@ -69,9 +69,10 @@ class Layout:
 def open_model(model: str) -> Exporting:
     """The folder (or hub name) ``model``; an adapter is an error, as other layouts hold merged weights."""
     folder = Path(model)
-    if model == "bundled" and not folder.exists():
-        raise ExportError("bundled: its encoders are weft's own, and no other layout has a place for them")
-    if not folder.exists() and model.count("/") == 1 and not model.startswith((".", "/", "~")):
+    found = doors.resolve(model)
+    if found == "built-in":
+        raise ExportError(f"{model}: its encoders are weft's own, and no other layout has a place for them")
+    if found == "hub":
         folder = _downloaded(model)
     if (folder / "adapter_config.json").is_file():
         raise ExportError(f"{model} is an adapter, and this layout holds whole models: weft merge {model} -o DIR first")

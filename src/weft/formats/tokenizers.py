@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import random
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, processors
 from tokenizers.models import BPE
 
 from weft.conversation import WeftError
@@ -146,35 +148,19 @@ def _tags(names: str) -> list[str]:
 
 def tiktoken_tokenizer(file: Path, specials: Sequence[str]) -> Tokenizer:
     """Qwen's `qwen.tiktoken` as a `tokenizers.Tokenizer` with NFC normalisation and ``specials`` after the ranks."""
+    from unittest.mock import patch
+
     import tiktoken
+    from transformers.convert_slow_tokenizer import TikTokenConverter
 
     ranks = _read_ranks(file)
-    letters = _byte_letters()
-    names = {token: "".join(letters[b] for b in token) for token in ranks}
-    merges: list[tuple[bytes, bytes]] = []
-    for token in sorted(ranks, key=ranks.__getitem__):
-        splits = [(token[:k], token[k:]) for k in range(1, len(token))]
-        known = [(left, right) for left, right in splits if left in ranks and right in ranks]
-        merges += sorted(known, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-    model = BPE(
-        vocab={names[token]: rank for token, rank in ranks.items()},
-        merges=[(names[left], names[right]) for left, right in merges],
-        fuse_unk=False,
-        ignore_merges=True,  # tiktoken looks a whole word up before it merges
-    )
-    tokenizer = Tokenizer(model)
+    # tiktoken (0.14) keeps what a path held once, and gives it for what is there now, unless it has no place to.
+    with patch.dict(os.environ, {"TIKTOKEN_CACHE_DIR": ""}):
+        tokenizer = TikTokenConverter(str(file), QWEN_PATTERN).converted()
     tokenizer.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN_PATTERN), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
     add_specials(tokenizer, specials)
-
-    import unicodedata
-
     reference = tiktoken.Encoding("qwen", pat_str=QWEN_PATTERN, mergeable_ranks=ranks, special_tokens={})
-    words = [token.decode() for token in ranks if _is_text(token)]
+    words = [word for token in ranks if (word := token.decode(errors="replace")) and "\ufffd" not in word]
     check_ids(tokenizer, lambda text: reference.encode_ordinary(unicodedata.normalize("NFC", text)), words, str(file))
     return tokenizer
 
@@ -193,21 +179,6 @@ def _read_ranks(file: Path) -> dict[bytes, int]:
     if missing:
         raise TokenizerError(f"{file}: {len(missing)} of the 256 single bytes have no rank")
     return ranks
-
-
-def _byte_letters() -> dict[int, str]:
-    """GPT-2's printable stand-in for each byte, which byte-level `tokenizer.json` files are written in."""
-    keep = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [b for b in range(256) if b not in keep]
-    return {b: chr(b) for b in keep} | {b: chr(256 + i) for i, b in enumerate(rest)}
-
-
-def _is_text(token: bytes) -> bool:
-    try:
-        token.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def add_specials(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:

@@ -137,11 +137,8 @@ def check_name(name: str) -> None:
         if not (folder / "config.json").is_file():
             raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
         check_kind(name, read_json(folder / "config.json"))
-    elif name == "bundled":  # who knows what that is has taken its turn before
-        raise WeftError("bundled is no checkpoint but weft's own small recipe; write model=weft.recipes.bundled()")
-    elif folder.exists() or name.startswith((".", "/", "~")) or name.count("/") != 1 or folder.parent.is_dir():
-        # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
-        raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or 'bundled'")
+    elif doors.resolve(name) == "built-in":  # who knows what that is has taken its turn before
+        raise WeftError(f"{name} is no checkpoint but a recipe of weft's own; write model=weft.recipes.{name}()")
 
 
 def check_kind(name: str, config: dict[str, Any]) -> None:

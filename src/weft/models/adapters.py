@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.conversation import WeftError
-from weft.models.doors import check_safetensors
+from weft.models.doors import check_safetensors, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
@@ -52,12 +52,10 @@ def adapter_base(name: str) -> tuple[str, bool]:
         )
     beside = Path(name) / base  # a base inside the folder makes it self-contained
     base = str(beside) if beside.is_dir() else base
-    # runs/model, where there is a folder runs here or beside the adapter, is no hub name.
-    roots = (Path(), Path(name).absolute().parent)
-    if not Path(base).is_dir() and (
-        base.count("/") != 1 or base.startswith((".", "/", "~")) or any((r / base).parent.is_dir() for r in roots)
-    ):
-        raise AdapterError(lost(name, base, "which is not there"))
+    try:
+        resolve(base, Path(name).absolute().parent)
+    except WeftError:
+        raise AdapterError(lost(name, base, "which is not there")) from None
     return base, True
 
 

@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from transformers.utils import cached_file
@@ -23,6 +23,27 @@ from weft.conversation import WeftError
 
 # Where weft reads pickles at all, it reads these: a training_args.bin beside them holds no weights, and code to run.
 PICKLES = "pytorch_model*.bin"
+
+
+BUILT_IN = ("bundled",)  # names of models that weft brings along; `weft.recipes` has what they stand for
+
+
+def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", "folder", "hub"]:
+    """What the name of a model stands for: one that weft brings along, a folder, or (owner/name) one on the hub.
+
+    Raises `WeftError` where it can be none of them. ``beside``: folders that a path may also start from.
+    """
+    name = os.fspath(name)
+    if name in BUILT_IN:
+        return "built-in"
+    if os.path.isdir(name):
+        return "folder"
+    # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
+    near = any((root / name).exists() or (root / name).parent.is_dir() for root in (Path(), *beside))
+    if name.startswith((".", "/", "~")) or name.count("/") != 1 or near:
+        own = " or ".join(map(repr, BUILT_IN))
+        raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or {own}")
+    return "hub"
 
 
 def load(kind: Any, source: str | os.PathLike[str], lost: str = "", **options: Any) -> Any:

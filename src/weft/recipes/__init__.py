@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
-from weft.recipes.bundled import bundled, bundled_model
+from weft.recipes.bundled import BUILT_IN, bundled, model_spec
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.internvl import internvl
 from weft.recipes.llasm import llasm
@@ -88,8 +88,8 @@ def load_recipe(name: str, size: str | None = None) -> Recipe:
         raise WeftError(f"{where}: {said}; correct the recipe") from error
     if not isinstance(value, Recipe):
         raise WeftError(f"{path}: needs a function recipe() that returns a weft.training.recipe.Recipe")
-    if value.model == ModelSpec(base="bundled"):
-        value = value.model_copy(update={"model": bundled()})
+    if value.model.base in BUILT_IN and value.model == ModelSpec(base=value.model.base):
+        value = value.model_copy(update={"model": model_spec(value.model.base)})
     return value
 
 
@@ -105,12 +105,12 @@ def _sized(name: str, size: str | None) -> Recipe:
 __all__ = [
     "RECIPES",
     "bundled",
-    "bundled_model",
     "cells",
     "digits",
     "digits_cells",
     "finetune_recipe",
     "is_recipe",
     "load_recipe",
+    "model_spec",
     "sizes",
 ]

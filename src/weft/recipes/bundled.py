@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from weft.models.config import Connector, DialectSection
+from weft.models.doors import resolve
 from weft.training.recipe import LanguageSource, ModelSpec, TowerSource
 
 WIDTH = 192
@@ -44,14 +43,9 @@ def bundled() -> ModelSpec:
     )
 
 
+BUILT_IN = {"bundled": bundled}
+
+
 def model_spec(name: str) -> ModelSpec:
-    """``bundled``, or a checkpoint's folder or hub name."""
-    return bundled() if name == "bundled" else ModelSpec(base=name)
-
-
-def bundled_model() -> tuple[Any, Any]:
-    """``(model, processor)`` of `bundled`: the same random weights every time, in evaluation mode."""
-    from weft.training.build import build_model
-
-    model, processor = build_model(bundled())
-    return model.eval(), processor
+    """The model that a name stands for, as a recipe has it: built in, or a checkpoint's folder or hub name."""
+    return BUILT_IN[name]() if resolve(name) == "built-in" else ModelSpec(base=name)

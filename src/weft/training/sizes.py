@@ -23,13 +23,13 @@ import torch
 
 from weft.dialects import get_dialect
 from weft.generation.loading import load_config, load_processor
+from weft.models import published
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import CHUNK
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
-from weft.models.published import outline_audio, outline_language, outline_vision
 from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.recipe import PART_NAMES, LanguageSource, ModelSpec, Recipe, Stage, TowerSource
 
@@ -105,8 +105,7 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
         for modality, part in (("image", "vision"), ("audio", "audio")):
             if parts[part] and modality in form.modalities:
                 wanted += [token for token in form.slot_tokens(modality) if token]  # type: ignore[arg-type]
-        parts["vision"], parts["audio"] = outline_vision(parts["vision"]), outline_audio(parts["audio"])
-        parts["language"] = outline_language(parts["language"], wanted)
+        parts = {name: published.outline(name, part, wanted) for name, part in parts.items()}
     vision, audio, language = (parts[name] or None for name in ("vision", "audio", "language"))
     return plan(vision=vision, audio=audio, language=language, dialect=spec.dialect)
 
