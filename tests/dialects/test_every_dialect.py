@@ -138,6 +138,7 @@ def test_the_tags_of_a_question_are_learned_with_its_answer_alone(turns):
         ("chatml", {}, "<|p100|><|p200|><|p100|><|p300|>", (0.1001, 0.2002, 0.1001, 0.3003)),
         ("chatml", {"coordinates": "text"}, "[100, 200, 100, 300]", (0.1, 0.2, 0.1, 0.3)),
         ("minigpt_v2", {}, "{<50><30><50><36>}", (0.5, 0.3, 0.5, 0.36)),
+        ("internvl", {}, "<box>[[500, 300, 500, 360]]</box>", (0.5, 0.3, 0.5, 0.36)),
     ],
 )
 def test_a_thin_box_of_a_model_stays_a_box_and_can_be_handed_back(name, switches, text, box):

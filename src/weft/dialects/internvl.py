@@ -31,8 +31,10 @@ WORDINGS = {  # the prompts of the published evaluation
     ),
 }
 TAGS = ("<ref>", "</ref>", "<box>", "</box>")
-_BOX = re.compile(r"\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]")
-_BOXES = re.compile(r"(?:<ref>(?P<label>[^<]*)</ref>)?\s*<box>\s*\[(?P<boxes>[\d\s,\[\]]*)\]\s*</box>")
+_BOX = r"\[\s*\d+(?:\s*,\s*\d+){3}\s*\]"
+_BOXES = re.compile(
+    rf"(?:<ref>(?P<label>[^<]*)</ref>)?\s*<box>\s*\[\s*(?P<boxes>{_BOX}(?:\s*,\s*{_BOX})*)\s*\]\s*</box>"
+)
 
 
 class InternVLSwitches(TurnSwitches):
@@ -76,9 +78,9 @@ class InternVL(Turns):
         parts: list[Part] = []
         end = 0
         for match in _BOXES.finditer(text):
-            corners = [tuple(int(n) / 1000 for n in found) for found in _BOX.findall(match["boxes"])]
-            boxes = tuple((a, b, c, d) for a, b, c, d in corners if a <= c <= 1 and b <= d <= 1)
-            if len(boxes) != len(corners) or not boxes or last < 0:
+            values = [int(n) / 1000 for n in re.findall(r"\d+", match["boxes"])]
+            boxes = tuple(zip(values[::4], values[1::4], values[2::4], values[3::4], strict=True))
+            if last < 0 or not all(a <= c <= 1 and b <= d <= 1 for a, b, c, d in boxes):
                 continue  # no boxes of an image: stays text
             if text[end : match.start()].strip():
                 parts.append(Text(text[end : match.start()]))

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from weft.conversation import Conversation, Part, Text
 from weft.dialects.base import Piece, Plain, Slot
 from weft.dialects.chatml import WORDINGS
 from weft.dialects.turns import Turns, TurnSwitches
@@ -36,6 +35,3 @@ class Qwen2Audio(Turns):
 
     def medium(self, slot: Slot) -> list[Piece]:
         return [Plain(f"Audio {slot.index + 1}: "), slot, Plain("\n")]
-
-    def parse(self, text: str, conversation: Conversation) -> list[Part]:
-        return [Text(text)] if text.strip() else []
