@@ -169,7 +169,7 @@ def test_joined_ogg_files_are_refused_rather_than_half_heard():
             load_audio(data + data)
 
 
-def test_absurd_rates_and_lengths_are_refused(monkeypatch):
+def test_absurd_rates_are_refused():
     data = encode_sound(1000)
     for rate in (0, 1, 999, 5_000_000, 0xFFFFFFFF):
         with pytest.raises(MediaError, match=r"rate|damaged"):
@@ -177,11 +177,6 @@ def test_absurd_rates_and_lengths_are_refused(monkeypatch):
     for rate in (0, -5, 10**9):
         with pytest.raises(MediaError, match="rate"):
             load_audio(data, rate)
-    monkeypatch.setattr(sound_module, "MAX_SECONDS", 1)
-    long = encode_sound(16001)
-    for load in (load_audio, audio_samples):
-        with pytest.raises(MediaError, match="limit"):
-            load(long)
 
 
 def test_arrays_of_any_layout_and_type():

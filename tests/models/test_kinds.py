@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from weft.conversation import WeftError
+from weft.media import load_image
 from weft.models.config import AudioSection, VisionSection
 from weft.models.encoders import image_kind, sound_kind
 
@@ -83,6 +84,13 @@ def test_tiles_are_views_in_raster_order_before_the_whole_picture():
     np.testing.assert_allclose(views[6].mean((1, 2)), np.mean(colours, 0) / 255, atol=0.01)
     model = tiny.model(vision=section)
     assert len(model.embed_images(torch.from_numpy(views))) == image_kind(section).tokens(24, 16)
+
+
+def test_a_picture_that_is_read_smaller_has_the_tiles_of_its_own_size():
+    kind = image_kind(tiny.vision("conv", size=(8, 8), tiles=6))
+    smaller = load_image(Image.new("RGB", (16, 16)), 500)
+    assert smaller.size < (16, 16) and kind.tiles(16, 16) != kind.tiles(*smaller.size)
+    assert len(kind.pixels(smaller)) * kind.view_tokens == kind.tokens(16, 16)
 
 
 @pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "whisper_decoder", "wav2vec2"])

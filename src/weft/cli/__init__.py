@@ -102,8 +102,15 @@ def build() -> Any:
     def weft(
         version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
         traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
+        media_mb: Annotated[
+            int | None, typer.Option(min=1, metavar="MB", help="Memory that one picture or recording may take: 537.")
+        ] = None,
     ) -> None:
         """Language models that see and hear: compose, train, evaluate, chat."""
+        if media_mb is not None:
+            from weft.media import set_decoded_bytes
+
+            set_decoded_bytes(media_mb * 1_000_000)
 
     return typer.main.get_command(app)
 

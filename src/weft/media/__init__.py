@@ -1,13 +1,13 @@
 """Pictures and sound: decode, resample, resize, log-mel. Nothing is learned here, and no address is opened."""
 
-from weft.media.images import MAX_PIXELS, image_notes, image_size, load_image, resize_normalize
+from weft.media.images import image_notes, image_size, load_image, resize_normalize
 from weft.media.mel import log_mel, mel_filters
 from weft.media.sound import audio_notes, audio_samples, audio_seconds, load_audio, resampled_length
-from weft.media.source import MediaError
+from weft.media.source import DECODED_BYTES, MediaError, set_decoded_bytes
 from weft.media.windows import split_windows
 
 __all__ = [
-    "MAX_PIXELS",
+    "DECODED_BYTES",
     "MediaError",
     "audio_notes",
     "audio_samples",
@@ -20,5 +20,6 @@ __all__ = [
     "mel_filters",
     "resampled_length",
     "resize_normalize",
+    "set_decoded_bytes",
     "split_windows",
 ]

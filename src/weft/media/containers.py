@@ -1,6 +1,7 @@
-"""What stands around the pixels of a picture: chunks, blocks, directories; read by hand, for Pillow walks them slowly.
+"""What stands around the pixels of a picture: chunks, blocks, directories.
 
-Sources of the layouts: PNG (third edition), GIF89a, TIFF 6.0 and BigTIFF, the RIFF container of WebP.
+Read by hand, for Pillow walks them slowly and keeps what it finds: millions of empty ones take it minutes.
+Sources of the layouts: PNG (third edition), GIF89a, JPEG (ISO 10918-1), TIFF 6.0 and BigTIFF, and WebP's container.
 """
 
 from __future__ import annotations
@@ -9,14 +10,35 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-MOST_PAGES = 1 << 16
-"""Where the count of a TIFF's pages stops."""
+MOST_BLOCKS = 1 << 16
+"""Blocks, chunks, segments, strips or pages that are looked at; no camera, scanner or editor writes half as many."""
+
+
+class TooMany(ValueError):
+    """More than ``MOST_BLOCKS`` of what the text names."""
+
+
+def check_blocks(file: BinaryIO, head: bytes) -> None:
+    """Raise ``TooMany`` for a JPEG or TIFF whose header Pillow would walk for long. ``file`` is put to its start."""
+    if head[:3] == b"\xff\xd8\xff":
+        for _ in jpeg_segments(file):
+            pass
+    elif head[:2] in (b"II", b"MM"):
+        order, big = ("<" if head[:2] == b"II" else ">"), 43 in head[2:4]
+        file.seek(struct.unpack_from(order + "Q", head, 8)[0] if big else struct.unpack_from(order + "I", head, 4)[0])
+        (entries,) = struct.unpack(order + "Q" if big else order + "H", file.read(8 if big else 2))
+        for _ in range(min(entries, MOST_BLOCKS)):
+            entry = file.read(20 if big else 12)
+            tag, _, count = struct.unpack_from(order + ("HHQ" if big else "HHI"), entry)
+            if tag in (273, 324) and count > MOST_BLOCKS:  # StripOffsets, TileOffsets
+                raise TooMany(f"{count:,} strips")
+    file.seek(0)
 
 
 def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """``(kind, length)`` of each chunk; ``file`` stands at its data meanwhile, and its position is lost."""
     place = 8
-    while True:
+    for _ in range(MOST_BLOCKS):
         file.seek(place)
         header = file.read(8)
         if len(header) < 8:
@@ -26,6 +48,61 @@ def png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         if kind == b"IEND":
             return
         place += length + 12
+    raise TooMany(f"more than {MOST_BLOCKS:,} chunks")
+
+
+def jpeg_segments(file: BinaryIO) -> Iterator[int]:
+    """The marker of each segment up to the first scan; ``file`` stands behind its length meanwhile."""
+    file.seek(2)
+    mark = b""
+    for _ in range(MOST_BLOCKS):
+        mark, before = file.read(1), mark
+        if not mark:
+            return
+        if before != b"\xff" or mark in (b"\0", b"\1", b"\xff") or 0xD0 <= mark[0] <= 0xD9:
+            continue  # stray and filling bytes, and markers without a length
+        length = file.read(2)
+        place = file.tell()
+        yield mark[0]
+        if mark[0] == 0xDA:
+            return
+        file.seek(place + max(int.from_bytes(length, "big") - 2, 0))
+    raise TooMany(f"more than {MOST_BLOCKS:,} segments")
+
+
+def webp_size(head: bytes) -> tuple[int, int]:
+    """Width and height of a WebP from its first 30 bytes: libwebp makes room for the picture when it opens one."""
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    return int.from_bytes(head[26:28], "little") & 0x3FFF, int.from_bytes(head[28:30], "little") & 0x3FFF
+
+
+def gif_size(file: BinaryIO, head: bytes) -> tuple[int, int]:
+    """Width and height of a GIF: of its screen, or of a first image that goes beyond. Pillow makes room on opening.
+
+    Raises ``TooMany`` where too many blocks come before that image. ``file`` is put to its start.
+    """
+    width, height = struct.unpack_from("<HH", head, 6)
+    file.seek(13 + _colours(head[10]))
+    left = MOST_BLOCKS
+    while (mark := file.read(1)) == b"!":
+        file.seek(1, 1)
+        while (length := file.read(1)) not in (b"\0", b""):
+            file.seek(length[0], 1)
+            left -= 1
+            if left <= 0:
+                break
+        left -= 1
+        if left <= 0:
+            raise TooMany(f"more than {MOST_BLOCKS:,} blocks")
+    if mark == b",":
+        x, y, across, down = struct.unpack("<HHHH", file.read(8))
+        width, height = max(width, x + across), max(height, y + down)
+    file.seek(0)
+    return width, height
 
 
 def count_pictures(data: bytes) -> int:
@@ -79,7 +156,7 @@ def _tiff_pages(data: bytes) -> int:
     (place,) = struct.unpack_from(order + place_kind, data, 8 if big else 4)
     seen: set[int] = set()
     pages = 0
-    while place and place not in seen and len(seen) < MOST_PAGES:
+    while place and place not in seen and len(seen) < MOST_BLOCKS:
         seen.add(place)
         (entries,) = struct.unpack_from(order + count_kind, data, place)
         place += struct.calcsize(count_kind)

@@ -52,10 +52,10 @@ def check_one_ogg(file: BinaryIO, name: str) -> None:
     place, ended = 0, False
     while True:
         file.seek(place)
-        page = file.read(27)
+        page = file.read(27 + 255)
         if len(page) < 27 or page[:4] != b"OggS":
             return
         if ended and page[5] & 2:
             raise MediaError(f"{name}: holds several recordings one after the other; join them (ffmpeg -i IN OUT.flac)")
         ended = ended or bool(page[5] & 4)
-        place += 27 + page[26] + sum(file.read(page[26]))
+        place += 27 + page[26] + sum(page[27 : 27 + page[26]])

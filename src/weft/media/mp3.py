@@ -9,6 +9,8 @@ Source of the layout: ISO 11172-3 (frame header), and the Xing, LAME and VBRI ta
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -22,6 +24,18 @@ _KBITS = {
 _RATES = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 _SAME = 0xFFFE0C00
 """Header bits that all frames of a stream share: sync, version, layer and sample rate."""
+
+
+_SYNC = re.compile(
+    b"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]["
+    + b"".join(re.escape(bytes([b])) for b in range(256) if b >> 4 not in (0, 15) and b >> 2 & 3 != 3)
+    + b"]"
+)
+"""The first three bytes of what may be a frame: layer III, a bitrate, a sample rate."""
+
+_TAGS = 100  # ID3 tags one after the other; a file of a million empty ones is no recording
+_TRIES = 1 << 16
+"""Places that look like a frame and are none. A file of random bytes has one in 16,000 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +80,17 @@ def _header(data: bytes, at: int) -> _Header | None:
     return _Header(bits) if valid else None
 
 
-def _next_frame(data: bytes, at: int) -> tuple[int, _Header] | None:
+def _next_frame(data: bytes, at: int, tries: Iterator[int], name: str) -> tuple[int, _Header] | None:
     """The first frame from ``at`` on that another one of its kind follows, or the end of the data."""
-    while (at := data.find(b"\xff", at)) >= 0:
+    for match in _SYNC.finditer(data, at):
+        if next(tries, None) is None:
+            raise MediaError(f"{name}: is no MP3, though much in it looks like one; save or download it again")
+        at = match.start()
         if (header := _header(data, at)) is not None:
             end = at + header.size
             follower = int.from_bytes(data[end : end + 4], "big")
             if (end + 4 <= len(data) and follower & _SAME == header.bits & _SAME) or end == len(data):
                 return at, header
-        at += 1
     return None
 
 
@@ -86,7 +102,7 @@ def looks_like_mp3(head: bytes) -> bool:
 def flac_behind_id3(file: BinaryIO) -> int:
     """The offset of a FLAC that stands behind ID3 tags, as some taggers write it; 0 where there is none."""
     at = 0
-    for _ in range(100):  # tags; a file of a million empty ones is no recording
+    for _ in range(_TAGS):
         file.seek(at)
         head = file.read(10)
         if head[:3] != b"ID3" or len(head) < 10:
@@ -120,7 +136,8 @@ def count_frames(data: bytes, name: str) -> Mp3:
     Raises ``MediaError`` where more than one of the claimed frames is missing, where the sample rate changes, or where
     there is no frame.
     """
-    first = _next_frame(data, _after_id3(data, 0))
+    tries = iter(range(_TRIES))
+    first = _next_frame(data, _after_id3(data, 0), tries, name)
     if first is None:
         raise MediaError(f"{name}: is an MP3 without a single whole frame; save or download it again")
     start, header = first
@@ -128,21 +145,26 @@ def count_frames(data: bytes, name: str) -> Mp3:
 
     sound = start + (header.size if tag else 0)
     frames, at, bits = 0, sound, header.bits
+    sizes: dict[int, int] = {}  # of the few kinds of frames that a file has; there may be a million frames
     while True:
-        here = _header(data, at)
-        if here is None or here.bits & _SAME != bits & _SAME:
-            found = _next_frame(data, _after_id3(data, at))
+        here = int.from_bytes(data[at : at + 4], "big")
+        if (size := sizes.get(here >> 9)) is None:
+            known = _header(data, at)
+            size = sizes[here >> 9] = known.size if known else 0
+        if not size or here & _SAME != bits & _SAME:
+            found = _next_frame(data, _after_id3(data, at), tries, name)
             if found is None:
                 break
-            at, here = found
-            if here.rate != header.rate:
+            at, there = found
+            if there.rate != header.rate:
                 raise MediaError(
-                    f"{name}: changes its sample rate from {header.rate} to {here.rate} Hz at byte {at:,}; "
+                    f"{name}: changes its sample rate from {header.rate} to {there.rate} Hz at byte {at:,}; "
                     "save its recordings as files of their own"
                 )
-        if at + here.size > len(data):
+            here, size = there.bits, there.size
+        if at + size > len(data):
             break  # a last frame that is not whole
-        frames, at, bits = frames + 1, at + here.size, here.bits
+        frames, at, bits = frames + 1, at + size, here
     if claim is not None and frames < claim - 1:
         raise MediaError(
             f"{name}: is cut short, its header promises {claim:,} MP3 frames and {frames:,} are there; "
@@ -189,7 +211,9 @@ def _info_frame(like: _Header, frames: int) -> bytes:
 
 
 def _after_id3(data: bytes, at: int) -> int:
-    while data[at : at + 3] == b"ID3" and at + 10 <= len(data):
+    for _ in range(_TAGS):
+        if data[at : at + 3] != b"ID3" or at + 10 > len(data):
+            break
         at += _id3_size(data[at : at + 10])
     return at
 

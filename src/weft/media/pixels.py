@@ -7,41 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageCms
 
-_BAND = 1 << 20  # pixels that are converted at a time, for the steps between take 20 bytes a pixel
+_TILE = 1 << 18  # pixels that are converted at a time, for the steps between take 20 bytes a pixel
 _WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES = 256, 258, 259, 262, 277, 284
 _FORMAT, _LEAST, _GREATEST, _SUBSAMPLING = 339, 340, 341, 530
 _FORMATS = {1: "unsigned", 2: "signed", 3: "float"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB, with transparency laid over white."""
+def to_rgb(image: Image.Image, reduction: int = 1) -> Image.Image:
+    """Any mode to RGB, with transparency laid over white; its sides divided by ``reduction``, rounded up."""
     if image.mode == "RGB" and "transparency" not in image.info:
+        if reduction > 1:
+            return image.reduce(reduction)
         return image if type(image) is Image.Image else image.copy()  # not a file object that holds its data
     scale = levels(image)
-    if scale is None and image.width * image.height <= _BAND:
-        return _band_to_rgb(image, None)
-    out = Image.new("RGB", image.size)
-    for top, band in bands(image):
-        out.paste(_band_to_rgb(band, scale), (0, top))
+    out = Image.new("RGB", (-(-image.width // reduction), -(-image.height // reduction)))
+    for (left, top), tile in tiles(image, reduction):
+        rgb = _tile_to_rgb(tile, scale)
+        out.paste(rgb.reduce(reduction) if reduction > 1 else rgb, (left // reduction, top // reduction))
     return out
 
 
-def bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """``(first row, picture)`` of the rows in bands of about a million pixels."""
-    rows = max(1, _BAND // image.width)
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        yield top, band
+def tiles(image: Image.Image, step: int = 1) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """``((left, top), picture)`` of parts of a quarter of a million pixels, whose sides are multiples of ``step``."""
+    width = max(min(image.width, _TILE) // step, 1) * step
+    height = max(_TILE // width // step, 1) * step
+    for top in range(0, image.height, height):
+        for left in range(0, image.width, width):
+            right, bottom = min(left + width, image.width), min(top + height, image.height)
+            yield (left, top), image.crop((left, top, right, bottom))
 
 
-def _band_to_rgb(image: Image.Image, scale: Levels | None) -> Image.Image:
+def _tile_to_rgb(image: Image.Image, scale: Levels | None) -> Image.Image:
     if scale is not None:
         values = _values(image, scale.kind)
         grey = scale.grey(values)
@@ -50,8 +54,7 @@ def _band_to_rgb(image: Image.Image, scale: Levels | None) -> Image.Image:
             grey[values == hidden] = 255
         return Image.fromarray(grey).convert("RGB")
     if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        converted = ImageCms.applyTransform(image, _lab_to_rgb())
         assert converted is not None
         return converted
     if image.mode in ("La", "RGBa"):
@@ -61,6 +64,11 @@ def _band_to_rgb(image: Image.Image, scale: Levels | None) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
+
+
+@cache
+def _lab_to_rgb() -> Any:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
 
 
 # ------------------------------------------------------------------------------------ samples of more than 8 bits
@@ -108,8 +116,8 @@ def levels(image: Image.Image) -> Levels | None:
     if image.mode == "I" and tags and not signed:
         kind = np.uint32
     low, high, used = np.inf, -np.inf, 0
-    for _, band in bands(image):
-        values = _values(band, kind)
+    for _, tile in tiles(image):
+        values = _values(tile, kind)
         values = values[np.isfinite(values)] if kind is np.float32 else values
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))

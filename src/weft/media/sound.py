@@ -1,6 +1,7 @@
 """Sound: any file to mono float32 at the rate an encoder wants, and its exact length without decoding where possible.
 
-Files are read, mixed down and resampled in blocks, so memory follows the result and not what a header claims.
+Files are read, mixed down and resampled in blocks, so memory follows the result; its size is known from most headers,
+and what would be too large is refused before anything is decoded.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ import soxr
 
 from weft.media.headers import check_one_ogg, check_wav_promise
 from weft.media.mp3 import Mp3, count_frames, flac_behind_id3, looks_like_mp3
-from weft.media.source import Encoded, MediaError, decoded_array, encoded_source, sniff
-
-MAX_SECONDS = 6 * 3600
-"""Longest clip that is decoded: 1.4 GB at 16 kHz."""
+from weft.media.source import (
+    Encoded,
+    MediaError,
+    decoded_array,
+    decoded_bytes,
+    encoded_source,
+    over_limit,
+    sniff,
+)
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Sample rates in Hz that are taken as meant. 1 kHz is below any telephone, 1 MHz above any converter."""
@@ -42,7 +48,7 @@ BLOCK_VALUES = 1 << 19
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 
 
-def load_audio(source: Any, rate: int = 16000) -> npt.NDArray[np.float32]:
+def load_audio(source: Any, rate: int = 16000, max_bytes: int | None = None) -> npt.NDArray[np.float32]:
     """Mono sound at ``rate``: float32 ``[samples]``, full scale 1, all channels averaged, resampled by soxr (HQ).
 
     ``source``: WAV, FLAC, MP3 or OGG (Vorbis, Opus) as a path, a ``data:`` URL, bytes or an open binary file; or an
@@ -51,33 +57,37 @@ def load_audio(source: Any, rate: int = 16000) -> npt.NDArray[np.float32]:
     latter scaled by their type's range.
 
     A clip of n frames at rate r gives ``resampled_length(n, r, rate)`` samples. Raises ``MediaError`` for what is no
-    such sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or lasts
-    longer than ``MAX_SECONDS``. An OGG, or an MP3 without a frame count, that ends early cannot be told from a shorter
-    recording and gives what it holds.
+    such sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or takes
+    more than ``max_bytes`` of memory (None: what `set_decoded_bytes` says, or 512 MiB: 2 h 19 min at 16 kHz). An OGG,
+    or an MP3 without a frame count, that ends early cannot be told from a shorter recording and gives what it holds.
     """
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
         wave, own_rate = array
-        return _resample_blocks(iter([wave]), own_rate, rate, "audio array").copy()  # never the caller's own memory
-    encoded = encoded_source(source, "audio")
+        return _resample_blocks(iter([wave]), own_rate, rate, "audio array", None)
+    encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
     with _opened(encoded) as file:
-        return _resample_blocks(_blocks(file, encoded.name), file.samplerate, rate, encoded.name)
+        if file.counted is not None:
+            _check_length(file.counted, file.samplerate, rate, encoded.name, limit - file.held)
+        blocks = _blocks(file, encoded.name)
+        return _resample_blocks(blocks, file.samplerate, rate, encoded.name, limit - file.held)
 
 
-def audio_samples(source: Any, rate: int = 16000) -> int:
+def audio_samples(source: Any, rate: int = 16000, max_bytes: int | None = None) -> int:
     """``len(load_audio(source, rate))``, from the header where it can be trusted; else by decoding (remembered).
 
-    Where ``load_audio`` raises because the body is damaged, this may still give what the header promises.
+    Where ``load_audio`` raises because the body is damaged, this may still give what the header promises; it raises as
+    well for what takes more than ``max_bytes``.
     """
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
         return resampled_length(len(array[0]), array[1], rate)
-    encoded = encoded_source(source, "audio")
+    encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
     if encoded.path is None:
-        frames, own_rate = _count_frames(encoded)
+        frames, own_rate = _count_frames(encoded, rate, limit)
     else:
-        status = os.stat(encoded.path)
-        frames, own_rate = _remembered_frames(os.path.abspath(encoded.path), status.st_mtime_ns, status.st_size)
+        facts = os.path.abspath(encoded.path), os.stat(encoded.path).st_mtime_ns, encoded.size
+        frames, own_rate = _remembered_frames(*facts, rate, limit)
     return resampled_length(frames, own_rate, rate)
 
 
@@ -156,6 +166,8 @@ class _Stream(soundfile.SoundFile):
     """Frames, where the header or a count of MP3 frames tells them."""
     late = 0
     """Frames that an encoder and the decoder may have put before the sound, and nothing takes off."""
+    held = 0
+    """Bytes of the encoded file that are in memory while it is decoded."""
 
     def seekable(self) -> bool:
         return False
@@ -192,6 +204,7 @@ def _opened(encoded: Encoded) -> Iterator[_Stream]:
                 file = _open_stream(raw.fileno(), name, head, stack)
             if file.format == "MP3":
                 raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
+            file.held = 0 if encoded.data is None else len(encoded.data)
             if _header_is_exact(file):
                 file.least = file.counted = file.frames
         if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
@@ -209,6 +222,7 @@ def _open_mp3(mp3: Mp3, name: str, head: bytes, stack: contextlib.ExitStack) -> 
         file, claimed = _open_stream(_Memory(mp3.with_claim()), name, head, stack), True
     file.counted = min(file.frames, mp3.samples)
     file.least = file.counted - 1152  # a first frame that leans on one before it is silent
+    file.held = 3 * len(mp3.data)  # as read, with its claim corrected, and behind one
     file.late = 0 if mp3.delayed else LAME_DELAY + (0 if claimed else DECODER_DELAY)
     return file
 
@@ -250,7 +264,6 @@ def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
         if len(block) == 0:
             break
         done += len(block)
-        _check_length(done, file.samplerate, name)
         yield _mix(block, name, done - len(block))
     if done < file.least:
         raise MediaError(
@@ -273,25 +286,28 @@ def _mix(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[n
 
 
 def _resample_blocks(
-    blocks: Iterator[npt.NDArray[np.float32]], from_rate: int, to_rate: int, name: str
+    blocks: Iterator[npt.NDArray[np.float32]], from_rate: int, to_rate: int, name: str, limit: int | None
 ) -> npt.NDArray[np.float32]:
     """Resample as a stream, which gives what soxr gives for the whole at once, bit for bit."""
-    frames = 0
-    out: list[npt.NDArray[np.float32]] = []
+    frames, value = 0, 0.0
+    out = bytearray()  # grows in place, where a list of blocks would be there twice when they are joined
     stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ") if from_rate != to_rate else None
     for block in blocks:
+        if not frames:
+            value = float(np.mean(block))
         frames += len(block)
-        out.append(stream.resample_chunk(np.ascontiguousarray(block)) if stream else block)
+        if limit is not None:
+            _check_length(frames, from_rate, to_rate, name, limit)
+        out += np.ascontiguousarray(stream.resample_chunk(np.ascontiguousarray(block)) if stream else block).data
     if frames == 0:
         raise MediaError(f"{name}: holds no sound (0 samples)")
     if stream:
-        out.append(stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
-    wave = np.ascontiguousarray(out[0] if len(out) == 1 else np.concatenate(out), dtype=np.float32)
-    expected = resampled_length(frames, from_rate, to_rate)
+        out += stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True).data
+    wave, expected = np.frombuffer(out, dtype=np.float32), resampled_length(frames, from_rate, to_rate)
     if len(wave) == expected:
         return wave
     if len(wave) == 0:  # one or two frames at a high rate, less than half a sample: hold their value
-        return np.full(expected, float(np.mean(out[0])) if len(out[0]) else 0.0, dtype=np.float32)
+        return np.full(expected, value, dtype=np.float32)
     raise AssertionError(
         f"soxr gave {len(wave)} samples where {expected} were expected from {frames} at {from_rate} Hz"
     )
@@ -302,25 +318,29 @@ def _check_rate(rate: int, name: str) -> None:
         raise MediaError(f"{name}: a sample rate of {rate} Hz is outside {MIN_RATE}..{MAX_RATE:,}; correct it")
 
 
-def _check_length(frames: int, rate: int, name: str) -> None:
-    if frames > MAX_SECONDS * rate:
-        hours = frames / rate / 3600
-        raise MediaError(f"{name}: {hours:,.1f} hours is over the limit of {MAX_SECONDS / 3600:g}; split the recording")
+def _check_length(frames: int, from_rate: int, to_rate: int, name: str, limit: int) -> None:
+    needed = 4 * resampled_length(frames, from_rate, to_rate)
+    if needed > limit:
+        hours = frames / from_rate / 3600
+        raise over_limit(f"{name}: {hours:,.1f} hours at {to_rate:,} Hz", needed, limit, "split the recording")
 
 
-def _count_frames(encoded: Encoded) -> tuple[int, int]:
+def _count_frames(encoded: Encoded, rate: int, limit: int) -> tuple[int, int]:
     """``(frames, their rate)``, decoding only where the header does not tell."""
     with _opened(encoded) as file:
         if _header_is_exact(file):
-            _check_length(file.frames, file.samplerate, encoded.name)
+            _check_length(file.frames, file.samplerate, rate, encoded.name, limit)
             return file.frames, file.samplerate
-        frames = sum(len(block) for block in _blocks(file, encoded.name))
+        frames = 0
+        for block in _blocks(file, encoded.name):
+            frames += len(block)
+            _check_length(frames, file.samplerate, rate, encoded.name, limit)
         if frames == 0:
             raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
         return frames, file.samplerate
 
 
 @lru_cache(maxsize=1 << 16)
-def _remembered_frames(path: str, mtime_ns: int, size: int) -> tuple[int, int]:
-    """As ``_count_frames`` for a file; the other arguments say when it has changed."""
-    return _count_frames(Encoded(path, path, None))
+def _remembered_frames(path: str, mtime_ns: int, size: int, rate: int, limit: int) -> tuple[int, int]:
+    """As ``_count_frames`` for a file; time and size say when it has changed."""
+    return _count_frames(Encoded(path, path, None), rate, limit)

@@ -29,6 +29,9 @@ MAX_BYTES = 4 << 30
 MAX_MEMORY_BYTES = 512 << 20
 """Largest encoded item that is held in memory: data URLs, bytes, file objects, and every picture."""
 
+DECODED_BYTES = 512 << 20
+"""Most memory that decoding one picture or recording may take, unless a call or `set_decoded_bytes` says otherwise."""
+
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")  # two letters at least: ``C:\\pictures`` is a path
 
 
@@ -64,11 +67,38 @@ class Encoded:
                 raise MediaError(f"{self.name}: cannot be read ({error.strerror})") from None
         return _within_memory(data, self.name)
 
+    @property
+    def size(self) -> int:
+        """Bytes in all."""
+        return len(self.data) if self.data is not None else os.stat(self.path or "").st_size
+
     def head(self, count: int = 64) -> bytes:
         if self.data is not None:
             return self.data[:count]
         with self.open() as file:
             return file.read(count)
+
+
+_decoded_bytes = DECODED_BYTES
+
+
+def set_decoded_bytes(count: int) -> None:
+    """Set for this process how much memory decoding one picture or recording may take."""
+    global _decoded_bytes
+    _decoded_bytes = count
+
+
+def decoded_bytes(given: int | None) -> int:
+    """The limit of a call: what it was given, or that of the process."""
+    return _decoded_bytes if given is None else given
+
+
+def over_limit(what: str, needed: float, limit: int, advice: str) -> MediaError:
+    """The error for what needs more memory than it may take."""
+    return MediaError(
+        f"{what} take {needed / 1e6:,.0f} MB to decode, over the limit of {limit / 1e6:,.0f} MB; {advice}, or raise it "
+        "(weft --media-mb N, or max_bytes= in Python)"
+    )
 
 
 def encoded_source(source: Any, what: str) -> Encoded:

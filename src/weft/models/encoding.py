@@ -135,7 +135,7 @@ class Encoding:
         for item, source in enumerate(images):
             picture = load_image(source)
             pixels.append(self.images.pixels(picture))
-            sizes["image", item] = [self.images.tokens(*picture.size)]
+            sizes["image", item] = [self.images.tokens(*image_size(picture))]
         for item, source in enumerate(clips):
             wave = load_audio(source, self.sounds.section.sample_rate)
             windows = self._windows(source, len(wave))

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 
 from weft.conversation import WeftError
-from weft.media import log_mel, resize_normalize
+from weft.media import image_size, log_mel, resize_normalize
 from weft.media.mel import HOP
 from weft.models import attention
 from weft.models.config import AudioSection, VisionSection
@@ -129,7 +129,7 @@ class ImageKind(Kind):
 
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The views of a picture as the encoder takes them, tiles in raster order before the whole: [V, 3, H, W]."""
-        s, (rows, columns) = self.section, self.tiles(*image.size)
+        s, (rows, columns) = self.section, self.tiles(*image_size(image))
 
         def view(rows: int, columns: int) -> np.ndarray:
             size = rows * s.size[0], columns * s.size[1]
