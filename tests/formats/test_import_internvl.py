@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_said(kit: InternVL, tmp_path: Path, capsys: pytest
     folder = InternVL(tmp_path / "kit").write()
     raw = json.loads((folder / "config.json").read_text())
     for changes, wrong in (
-        ({"model_type": "internvl_chat"}, "take the one named -hf"),
+        ({"model_type": "internvl_chat"}, "its name may end in -hf"),
         ({"vision_feature_layer": -2}, "vision_feature_layer is -2"),
         ({"image_token_id": 3}, "and the model at 3; they differ"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -23,6 +24,7 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+Checkpoint = Annotated[Path, typer.Option(help="The published folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
 Kind = Annotated[Dtype, typer.Option(help="Type of the written weights; auto: that of the language model's file.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the model folder that is there.")]
@@ -82,19 +84,6 @@ def qwen_audio(
     report(import_qwen_audio(checkpoint, out, dtype=dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
 
 
-@app.command("qwen")
-def qwen(
-    checkpoint: Annotated[Path, typer.Option(help="The Qwen-7B folder.")],
-    out: Out,
-    dtype: Kind = Dtype.auto,
-    force: Force = False,
-) -> None:
-    """Qwen-7B alone, with Qwen-Audio's tokens: the language model that the recipe qwen_audio starts from."""
-    from weft.formats.qwen import import_qwen
-
-    report(import_qwen(checkpoint, out, dtype=dtype.value, force=force, progress=progress_line()))
-
-
 @app.command("llasm")
 def llasm(
     checkpoint: Annotated[Path, typer.Option(help="The LLaSM folder (Chinese-Llama-2 or Baichuan).")],
@@ -139,30 +128,25 @@ def llava(
     report(done)
 
 
-@app.command("internvl")
-def internvl(
-    checkpoint: Annotated[Path, typer.Option(help="The folder as converted for transformers (InternVL3-1B-hf).")],
-    out: Out,
-    dtype: Kind = Dtype.auto,
-    force: Force = False,
-) -> None:
-    """InternVL 2.5 and 3, whose pictures are cut into tiles."""
-    from weft.formats.internvl import import_internvl
-
-    report(import_internvl(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+# Systems of which a folder is all there is to say: their modules in `formats`.
+PLAIN = {
+    "qwen": "Qwen-7B alone, with Qwen-Audio's tokens: the language model that the recipe qwen_audio starts from.",
+    "internvl": "InternVL 2.5 and 3, as converted for transformers (InternVL3-1B-hf); pictures are cut into tiles.",
+    "qwen2-audio": "Qwen2-Audio and Qwen2-Audio-Instruct, as published for transformers.",
+}
 
 
-@app.command("qwen2-audio")
-def qwen2_audio(
-    checkpoint: Annotated[Path, typer.Option(help="The Qwen2-Audio or Qwen2-Audio-Instruct folder.")],
-    out: Out,
-    dtype: Kind = Dtype.auto,
-    force: Force = False,
-) -> None:
-    """Qwen2-Audio, as published for transformers."""
-    from weft.formats.qwen2_audio import import_qwen2_audio
+def _plain(name: str) -> Callable[..., None]:
+    def command(checkpoint: Checkpoint, out: Out, dtype: Kind = Dtype.auto, force: Force = False) -> None:
+        system = name.replace("-", "_")
+        read = getattr(import_module(f"weft.formats.{system}"), f"import_{system}")
+        report(read(checkpoint, out, dtype.value, force=force, progress=progress_line()))
 
-    report(import_qwen2_audio(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+    return command
+
+
+for _name, _what in PLAIN.items():
+    app.command(_name, help=_what)(_plain(_name))
 
 
 def progress_line() -> Callable[[int, int], None] | None:

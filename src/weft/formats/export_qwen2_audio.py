@@ -22,20 +22,9 @@ from weft.dialects.qwen2_audio import Qwen2Audio
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import Output
 from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, template, with_template
-from weft.formats.mapping import Rule
+from weft.formats.qwen2_audio import RULES
 from weft.models.config import AudioSection, WeftQwenConfig
 
-# As on disk, and as the class has them.
-RULES = (
-    Rule("language_model.model.*", "language_model.model.*"),
-    Rule("model.language_model.*", "language_model.model.*"),
-    Rule("language_model.lm_head.*", "language_model.lm_head.*"),
-    Rule("lm_head.*", "language_model.lm_head.*"),
-    Rule("audio_tower.*", "audio.tower.*"),
-    Rule("model.audio_tower.*", "audio.tower.*"),
-    Rule("multi_modal_projector.linear.*", "audio_connector.proj.*"),
-    Rule("model.multi_modal_projector.linear.*", "audio_connector.proj.*"),
-)
 (TABLE, HEAD), BOUNDARIES = TABLES, "audio.boundaries.weight"
 
 

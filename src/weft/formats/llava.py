@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from transformers import LlavaConfig
 
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out, read_folder, read_json
+from weft.formats.converted import LANGUAGE, part
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, llama_config, llama_tokenizer
 from weft.formats.llava_vision import converted_vision, released_vision
@@ -25,16 +26,11 @@ from weft.models.config import DialectSection, WeftConfig
 IMAGE, SPECIALS = "<image>", ("<s>", "</s>")
 # The conversions (as they are on disk, as the class has them), then the released folder.
 RULES = (
-    Rule("language_model.model.*", "language_model.model.*"),
-    Rule("model.language_model.*", "language_model.model.*"),
+    *LANGUAGE,
     Rule("model.*", "language_model.model.*"),
-    Rule("language_model.lm_head.*", "language_model.lm_head.*"),
-    Rule("lm_head.*", "language_model.lm_head.*"),
-    Rule("multi_modal_projector.linear_1.*", "vision_connector.up.*"),
-    Rule("model.multi_modal_projector.linear_1.*", "vision_connector.up.*"),
+    *part("multi_modal_projector.linear_1", "vision_connector.up"),
     Rule("model.mm_projector.0.*", "vision_connector.up.*"),
-    Rule("multi_modal_projector.linear_2.*", "vision_connector.down.*"),
-    Rule("model.multi_modal_projector.linear_2.*", "vision_connector.down.*"),
+    *part("multi_modal_projector.linear_2", "vision_connector.down"),
     Rule("model.mm_projector.2.*", "vision_connector.down.*"),
 )
 # CLIP: in the same, and in a folder of its own.

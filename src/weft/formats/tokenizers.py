@@ -269,7 +269,7 @@ def save_tokenizer(
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def own_tokenizer(folder: Path, token: str, number: int) -> Tokenizer:
+def own_tokenizer(folder: Path, token: str, number: int | None) -> Tokenizer:
     """The `tokenizer.json` of a folder of `transformers`, in which ``token`` has that number."""
     if not (folder / "tokenizer.json").exists():
         raise CheckpointError(f"{folder}: there is no tokenizer.json; copy it there")

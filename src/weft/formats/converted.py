@@ -1,0 +1,62 @@
+"""Folders of `transformers`' own classes, by which most systems are published: what the imports of such share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
+from weft.formats.folder import Imported, Writing, write_folder
+from weft.formats.mapping import Input, Rule, read, wanted_by
+from weft.formats.tokenizers import own_tokenizer
+from weft.models.config import WeftConfig
+
+
+def part(theirs: str, ours: str) -> tuple[Rule, Rule]:
+    """The names of a part as published folders have them, and as newer versions of the class do."""
+    return Rule(f"{theirs}.*", f"{ours}.*"), Rule(f"model.{theirs}.*", f"{ours}.*")
+
+
+LANGUAGE = (
+    Rule("language_model.model.*", "language_model.model.*"),
+    Rule("model.language_model.*", "language_model.model.*"),
+    Rule("language_model.lm_head.*", "language_model.lm_head.*"),
+    Rule("lm_head.*", "language_model.lm_head.*"),
+)
+END, PADS = "<|im_end|>", ("<|endoftext|>", "</s>")
+
+
+def import_converted(
+    checkpoint: Path,
+    out: Path,
+    dtype: str,
+    kind: Any,
+    make: Callable[[Any, Path], WeftConfig],
+    token: str,
+    rules: Sequence[Rule],
+    **writing: Unpack[Writing],
+) -> Imported:
+    """Reads a folder of ChatML turns and writes ``out``; returns what was read.
+
+    ``kind``: the class of its configuration, of which ``make`` makes weft's. ``token`` is repeated over its media.
+    Raises `WeftError` where anything does not fit.
+    """
+    check_out(out, writing.get("force", False))
+    raw = read_json(checkpoint / "config.json")
+    if (found := raw.get("model_type")) != kind.model_type:
+        raise CheckpointError(
+            f"{checkpoint / 'config.json'}: model_type is {found!r}, expected {kind.model_type!r}; give the folder "
+            "that was published for transformers (its name may end in -hf)"
+        )
+    config = make(kind.from_dict(raw), checkpoint)
+    tokenizer = own_tokenizer(
+        checkpoint, token, config.image_token_id if config.audio is None else config.audio_token_id
+    )
+    weights = read_folder(checkpoint)
+    tied = ("lm_head.weight", "language_model.lm_head.weight") if config.text_config.tie_word_embeddings else ()
+    outputs = read(wanted_by(config), [Input(weights, rules, tied)])
+    names = {"eos": END, "pad": next(token for token in (*PADS, END) if tokenizer.token_to_id(token) is not None)}
+    return write_folder(
+        out, config, outputs, [weights], tokenizer, names, {"max_new_tokens": 1024}, dtype=dtype, **writing
+    )
