@@ -36,7 +36,8 @@ def converted(reader: str, tmp_path: Path, *entries: dict[str, Any], **options: 
     ("mark", "learn"),
     [({"loss": False}, False), ({"loss": True}, True), ({"loss_scale": 0}, False), ({"loss_scale": 0.0}, False),
      ({"loss_weight": 0.0}, False), ({"weight": 0}, False), ({"weight": 1}, True), ({"train": False}, False),
-     ({"training": False}, False), ({"loss": True, "loss_scale": 0}, False), ({"loss": None}, True)],
+     ({"training": False}, False), ({"loss": True, "loss_scale": 0}, False), ({"loss": None}, True),
+     ({"learn": False}, False), ({"masked": True}, False), ({"masked": False}, True)],
 )  # fmt: skip
 def test_an_answer_marked_by_another_tool_is_written_and_not_learned(
     reader: str, mark: dict[str, Any], learn: bool, tmp_path: Path
@@ -47,6 +48,15 @@ def test_an_answer_marked_by_another_tool_is_written_and_not_learned(
     (one,) = read(tmp_path / "o.jsonl")
     assert [m.learn for m in one.messages] == [True, learn, True, True]
     assert [m.text for m in one.messages] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_an_entry_that_is_marked_as_a_whole_is_refused(reader: str, tmp_path: Path) -> None:
+    plain = talk(reader, "a", "b")
+    unlearned = [plain | mark for mark in ({"loss": False}, {"weight": 0}, {"loss_scale": 0.0}, {"masked": True})]
+    report = converted(reader, tmp_path, *unlearned, plain, plain | {"weight": 0.5}, plain | {"train": "yes"})
+    assert (report.samples, dict(report.left_out)) == (3, {"not to be learned": 4})
+    assert dict(report.notes) == {'key "weight" is not used': 1, 'key "train" is not used': 1}
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -91,7 +101,8 @@ def test_parts_of_a_turn_are_learned_together_or_refused(tmp_path: Path) -> None
      ({"rejected_response": "no"}, "preference data"), ({"rejected_messages": [{}]}, "preference data"),
      ({"rejected_images": ["b.png"]}, "preference data"), ({"chosen": "yes"}, "preference data"),
      ({"chosen_messages": [{}]}, "preference data"), ({"margin": 0.5}, "preference data"),
-     ({"negative_messages": [[{}]]}, "retrieval data"), ({"videos": ["v.mp4"]}, "video"), ({"tools": "[{}]"}, "tools")],
+     ({"negative_messages": [[{}]]}, "retrieval data"), ({"videos": ["v.mp4"]}, "video"), ({"tools": "[{}]"}, "tools"),
+     ({"functions": [{}]}, "tools")],
 )  # fmt: skip
 def test_what_judges_answers_is_refused_entry_by_entry(
     reader: str, keys: dict[str, Any], reason: str, tmp_path: Path
@@ -196,8 +207,9 @@ def test_media_named_twice_and_media_in_answers_are_refused(tmp_path: Path) -> N
     twice = talk("llama-factory", [part], "a", images=["a.png"])
     drawn = talk("llama-factory", "draw", [part])
     calls = talk("llama-factory", "a", ("b", {"tool_calls": [{"id": "1"}]}))
-    report = converted("llama-factory", tmp_path, twice, drawn, calls, talk("llama-factory", "a", "b"))
-    assert dict(report.left_out) == {"does not fit its layout": 1, "media in an answer": 1, "tools": 1}
+    older = talk("llama-factory", "a", ("b", {"function_call": {"name": "f"}}))
+    report = converted("llama-factory", tmp_path, twice, drawn, calls, older, talk("llama-factory", "a", "b"))
+    assert dict(report.left_out) == {"does not fit its layout": 1, "media in an answer": 1, "tools": 2}
 
 
 def test_ms_swift_query_and_response_without_an_answer(tmp_path: Path) -> None:

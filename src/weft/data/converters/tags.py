@@ -30,13 +30,14 @@ REFUSED = {
     **dict.fromkeys(("video", "videos"), _VIDEO),
     **dict.fromkeys(("chosen", "chosen_", "rejected", "rejected_", "margin"), _PAIR),
     **dict.fromkeys(("positive_", "negative_"), _SEARCH),
-    "tools": ("tools", "offers tools, which weft conversations have no place for"),
+    **dict.fromkeys(("tools", "functions"), ("tools", "offers tools, which weft conversations have no place for")),
     "kto_tag": ("preference data", "is marked as a good or bad answer: not training data for answers"),
     "label": ("label", "has a label in place of an answer, or one that judges it"),
 }
 # What marks a message (or a part of one) as learned or not: ms-swift and XTuner have loss, ms-swift loss_scale,
-# LLaMA-Factory loss_weight, OpenAI and mistral-finetune weight, axolotl train and training.
-MARKS = ("loss", "loss_scale", "loss_weight", "weight", "train", "training")
+# LLaMA-Factory loss_weight, OpenAI and mistral-finetune weight, axolotl train and training, weft learn; torchtune has
+# masked, which says the contrary.
+MARKS = ("loss", "loss_scale", "loss_weight", "weight", "train", "training", "learn", "masked")
 
 
 class Turn(NamedTuple):
@@ -126,6 +127,9 @@ def refuse(entry: dict[str, Any]) -> None:
         refused = REFUSED.get(key) or REFUSED.get(key.partition("_")[0] + "_")
         if refused and entry.get(key) not in EMPTY:
             raise BadEntry(refused[1], reason=refused[0], field=key)
+    for key, value in entry.items():
+        if key in MARKS and isinstance(value, bool | int | float) and bool(value) == (key == "masked"):
+            raise BadEntry("marks the whole entry as not to be learned", reason="not to be learned", field=key)
 
 
 def turns(
@@ -147,7 +151,7 @@ def turns(
         speaker = ROLES.get(message[role])
         if speaker is None:
             raise BadEntry(f'weft has no role "{message[role]}"', reason="tools", field=f"{where}.{role}")
-        if "tool_calls" in message and message["tool_calls"] not in EMPTY:
+        if any(key in message and message[key] not in EMPTY for key in ("tool_calls", "function_call")):
             raise BadEntry("calls tools, which weft conversations have no place for", reason="tools", field=where)
         said, mark = message.get(content), learned(job, message, speaker, where)
         if said is None and speaker == "assistant":
@@ -181,13 +185,14 @@ def learned(job: Job, message: dict[str, Any], role: str, where: str) -> bool | 
             continue
         if not isinstance(value, bool | int | float) or not (isfinite(value) and value >= 0):
             raise BadEntry(f"must be true, false or a weight from 0, this is {str(value)[:60]}", field=f"{where}.{key}")
+        wanted = bool(value) != (key == "masked")
         if role != "assistant":
-            if value:
+            if wanted:
                 job.notes[f'"{key}" asks to learn a turn of the {role}, and weft learns answers alone'] += 1
             continue
         if value not in (0, 1):
             job.notes[f'"{key}" is neither 0 nor 1: learned as with 1'] += 1
-        learn = bool(value) and learn is not False
+        learn = wanted and learn is not False
     for key in ("train_detail", "training_detail"):  # axolotl: which characters of a turn are learned
         if key in message and message[key] not in EMPTY:
             raise BadEntry("marks characters: weft learns whole turns", reason=IN_PART, field=f"{where}.{key}")
