@@ -4,6 +4,7 @@ import pytest
 
 from weft.conversation import Box, Text, Word, Words
 from weft.conversation.tasks import TASKS
+from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.pairs import Pair
 from weft.evaluation.right import GRADED, TIME_TOLERANCE, is_right, rule
 
@@ -102,3 +103,13 @@ def test_finding_nothing_where_nothing_is_is_right():
     assert is_right(Pair("locate", (words(),), ())) and not is_right(Pair("locate", (words(),), (words(BARK),)))
     silent = Pair("transcribe", (Text(""),), ())
     assert is_right(silent) and not is_right(Pair("transcribe", (Text(""),), (Text("you"),)))
+    for task in ("chat", "vqa", "refer"):
+        for nothing in ((box(),), (Text(""),)):
+            assert is_right(Pair(task, nothing, ())) and is_right(Pair(task, nothing, (box(),)))
+            assert not is_right(Pair(task, nothing, (box(LEFT),)))
+
+
+def test_boxes_given_where_none_are_expected_are_no_exact_answer():
+    for task in ("chat", "detection"):
+        figures = measure([Pair(task, (box(),), (box(LEFT),))], chosen(["exact", "box_f1_50"])).metrics[task]
+        assert figures == {"box_f1_50": 0.0}

@@ -49,7 +49,9 @@ def test_exact_match_ignores_case_spaces_and_outer_punctuation():
 
 def test_exact_match_takes_the_punctuation_of_every_script_and_no_sign():
     assert scorers.exact("हाँ", "हाँ।") == scorers.exact("نعم", "نعم؟") == scorers.exact("да", "«да»") == Tally(1, 1)
-    for one, other in (("5", "5%"), ("5", "-5"), ("C", "C#"), ("कि", "की"), ("Maße", "Masse")):
+    assert scorers.exact("(5)", "5.") == scorers.exact("“.5”", ".5") == scorers.exact("-.5", " -.5.") == Tally(1, 1)
+    different = [("5", "5%"), ("5", "-5"), ("5", ".5"), ("-.5", ".5"), ("C", "C#"), ("कि", "की"), ("Maße", "Masse")]
+    for one, other in [*different, ("?", "!"), ("*", "...")]:
         assert scorers.exact(one, other) == Tally(0, 1)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from weft.conversation import Box, WeftError
 from weft.evaluation import scorers
-from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
+from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words, asks_boxes
 from weft.evaluation.published import boxes, captions, choices, hallucination, notes, speech, translation, vqa
 from weft.evaluation.scorers import Tally, mean, pooled
 from weft.evaluation.text import letters, normalized, units, whisper_normalized
@@ -187,7 +187,7 @@ def _first_iou(pair: Pair) -> float:
 
 def _said_in_text(pair: Pair) -> bool:
     written = {"transcribe", "translate"} | CAPTIONS
-    return pair.task not in written and not answer_boxes(pair.expected) and not answer_words(pair.expected)
+    return pair.task not in written and not asks_boxes(pair.expected) and not answer_words(pair.expected)
 
 
 def _equal(figure: str, full: float = 1.0, applies: Callable[[Pair], bool] = lambda pair: True) -> Computed:
@@ -207,7 +207,7 @@ COMPUTED: dict[str, Computed] = {
     "word_time_ms": counted(lambda pair: _word_times(pair).error, _timed),
     "word_time_coverage": counted(lambda pair: _word_times(pair).coverage, _timed),
     "box_accuracy_50": averaged(lambda p: _first_iou(p) >= scorers.IOU_THRESHOLD, _one_place),
-    "box_f1_50": counted(_box_f1, lambda p: bool(answer_boxes(p.expected)) or p.task == "detection", nothing=1.0),
+    "box_f1_50": counted(_box_f1, lambda p: asks_boxes(p.expected) or p.task == "detection", nothing=1.0),
     "exact": counted(
         lambda p: scorers.exact(answer_text(p.expected), answer_text(p.given), p.language), _said_in_text
     ),

@@ -96,6 +96,11 @@ def answer_words(parts: Sequence[Part]) -> list[Word]:
     return [word for part in parts if isinstance(part, Words) for word in part.words]
 
 
+def asks_boxes(expected: Sequence[Part]) -> bool:
+    """Whether an expected answer says where something is, or with a list of no boxes that it is nowhere."""
+    return any(isinstance(part, Box) for part in expected)
+
+
 def answer_boxes(parts: Sequence[Part], image: int | None = None) -> list[BoxTuple]:
     """All boxes in order, or those on one image (a part that names none is on the first)."""
     return [b for p in parts if isinstance(p, Box) and (image is None or (p.image or 0) == image) for b in p.boxes]

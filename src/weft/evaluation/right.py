@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from weft.conversation import Box, Part, Text, Word, Words
 from weft.evaluation.metrics import Metric
-from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words
+from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words, asks_boxes
 from weft.evaluation.scorers import BoxTuple, exact, match_boxes, one_to_one, word_errors
 from weft.evaluation.text import normalized
 
@@ -35,12 +35,12 @@ def demands(pair: Pair) -> list[str]:
         return ["silence"]
     timed = bool(answer_words(pair.expected))
     written = any(isinstance(part, Text) and part.text.strip() for part in pair.expected)
-    places = pair.task in PLACES or bool(answer_boxes(pair.expected))
+    places = pair.task in PLACES or asks_boxes(pair.expected)
     found = ["words"] if pair.task == "transcribe" else []
     found += ["times"] * timed + ["boxes"] * places
     if pair.task in CAPTIONS | PLACES | {"transcribe", "translate"}:
         return found
-    return [*found, "text"] if written or not found else found
+    return [*found, "text"] if written else found or ["silence"]
 
 
 def is_right(pair: Pair, figure: Metric | None = None, scores: dict[str, float | None] | None = None) -> bool | None:
@@ -124,7 +124,7 @@ def _text(pair: Pair) -> bool:
 
 
 def _silence(pair: Pair) -> bool:
-    return not normalized(answer_text(pair.given), pair.language)
+    return not normalized(answer_text(pair.given), pair.language) and not answer_boxes(pair.given)
 
 
 _MET = {"silence": _silence, "words": _words, "times": _times, "boxes": _boxes, "text": _text}

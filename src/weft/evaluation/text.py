@@ -42,7 +42,7 @@ _ONE_WAY = [
     )
 ]
 _END = r"[\s`^~|<>[\p{P}--[%‰&@#]]]+"
-_OUTER = regex.compile(rf"(?V1)^(?:(?![-–]\d){_END[:-1]})+|{_END}$")
+_OUTER = regex.compile(rf"(?V1)^(?:(?![-–]?[.,]?\d){_END[:-1]})+|{_END}$")
 _MARK = regex.compile(r"(?<=\p{L})[\p{Mn}\p{Mc}]")
 _MARK_OR_LETTER = regex.compile(rf"{_MARK.pattern}|{_LETTER}")
 _NIQQUD = regex.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7]")
@@ -98,8 +98,10 @@ def normalized(text: str, language: str | None = None) -> str:
 
 
 def canonical(text: str, language: str | None = None) -> str:
-    """Text for exact match: one case and encoding, punctuation at both ends removed; signs that are read aloud stay."""
-    return _OUTER.sub("", folded(text, language))
+    """Text for exact match: one case and encoding, punctuation at both ends removed. What belongs to a number stays, as
+    do signs that are read aloud, and text that is nothing but punctuation."""
+    text = folded(text, language)
+    return _OUTER.sub("", text) or text
 
 
 @lru_cache(1 << 16)
