@@ -84,6 +84,18 @@ def test_joined_clips_have_both_answers_and_one_prompt():
     assert len(made.audios[0].source[0]) == sum(t.stop for t in takes)
 
 
+def test_where_nothing_is_said_nothing_is_joined_to_the_words():
+    clips = [clip([300]), clip([400]), clip([500])]
+    said = [
+        replace(c, messages=(c.messages[0], Message("assistant", (Text(words),))))
+        for c, words in zip(clips, ("", "one ", "two"), strict=True)
+    ]
+    for order, joined in (((0, 1), "one"), ((1, 0, 2), "one two"), ((0, 0), "")):
+        plan = ClipPlan(tuple(Take(i, 0, len(said[i].audios[0].source[0])) for i in order))
+        made = make_clip(plan, RATE, said.__getitem__, lambda c: c.audios[0].source[0])
+        assert made.answer.parts == (Text(joined),)
+
+
 def test_a_changed_clip_keeps_what_is_not_to_be_learned():
     one = clip([300, 400])
     marked = replace(one, messages=(one.messages[0], replace(one.messages[1], learn=False)))

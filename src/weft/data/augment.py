@@ -223,7 +223,8 @@ def make_clip(
     elif timed:
         answer = Words(tuple(words), 0)
     elif texts:
-        answer = Text(space.join(t.strip() for t in texts) if len(texts) > 1 else texts[0])
+        spoken_texts = [t.strip() for t in texts if t.strip()]  # where nothing is said there is nothing to join
+        answer = Text(space.join(spoken_texts) if len(texts) > 1 else texts[0])
     return _replace_clip(first, (np.concatenate(waves), rate), answer)
 
 
