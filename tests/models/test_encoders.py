@@ -153,7 +153,7 @@ def test_qwen_audio_pools_before_its_last_norm():
     section = tiny.audio("qwen_audio")
     encoder = sound_kind(section).build().eval()
     mel, lengths = torch.randn(1, 20, 8), torch.tensor([20])
-    hidden, _ = encoder.encode(mel, lengths)
+    hidden, _ = encoder.encode(mel, lengths, lengths)
     pooled = hidden.unflatten(1, (5, 2)).mean(2)
     torch.testing.assert_close(encoder(mel, lengths)[0], encoder.tower.layer_norm(pooled))
 

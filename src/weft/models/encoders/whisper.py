@@ -23,8 +23,6 @@ from weft.models import attention
 from weft.models.encoders.base import SoundKind, Window, halved
 from weft.models.splice import end_to_end, inside
 
-SILENCE = 2.0  # Whisper's log-mel is floored 8 decades below its loudest frame; after (x + 4) / 4 that is 2 below it
-
 
 class WhisperTower(nn.Module):
     """log-mel [N, T, M] and lengths [N] -> features [N, ceil(T/2), D] (one per 20 ms) and their lengths."""
@@ -53,16 +51,21 @@ class WhisperTower(nn.Module):
         self.encoder.embed_positions.weight.mul_(0.3)
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
+        hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N, lengths_N)
         return blank(self.encoder.layer_norm(hidden_NTD), lengths_N), lengths_N
 
-    def encode(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The encoder up to, not including, its last norm; ``mel_NTM`` is zero beyond each length."""
+    def encode(
+        self, mel_NTM: torch.Tensor, fed_N: torch.Tensor, own_N: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The encoder up to, not including, its last norm; ``mel_NTM`` is zero beyond what is fed of each clip.
+
+        ``own_N``: frames of the clips themselves, whose features go through the layers.
+        """
         encoder = self.encoder
-        mel_NTM = blank(mel_NTM.to(encoder.conv1.weight.dtype), lengths_N)
+        mel_NTM = blank(mel_NTM.to(encoder.conv1.weight.dtype), fed_N)
         hidden_NDT = F.gelu(encoder.conv1(mel_NTM.transpose(1, 2)))
-        hidden_NDT = blank(hidden_NDT.transpose(1, 2), lengths_N).transpose(1, 2)
-        return self.blocks(F.gelu(encoder.conv2(hidden_NDT)).transpose(1, 2), halved(lengths_N))
+        hidden_NDT = blank(hidden_NDT.transpose(1, 2), fed_N).transpose(1, 2)
+        return self.blocks(F.gelu(encoder.conv2(hidden_NDT)).transpose(1, 2), halved(own_N))
 
     def blocks(self, hidden_NTD: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and transformer layers over the convolutions' output."""
@@ -122,36 +125,23 @@ class Whisper(SoundKind):
 class QwenAudioTower(WhisperTower):
     """Qwen-Audio's encoder: Whisper's, halved by averaging *before* the last norm; 25 features a second (audio.py).
 
-    With ``batch_leak`` a clip next to a longer one sees one frame of the silence behind it in the first convolution, as
-    the released code does; features then come with that one extra frame.
+    An odd last frame is one of the silence behind a clip, which its first convolution sees. With ``batch_leak`` only a
+    clip next to a longer one sees it: as in the released code, mel is cut to the longest clip of the batch.
     """
 
     def __init__(self, kind: QwenAudio) -> None:
         super().__init__(kind)
-        self.silence, self.whole = kind.silence, kind.window_samples // HOP
-        self.leaks = kind.silence or kind.section.batch_leak
+        self.batch_leak = kind.section.batch_leak
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.leaks:
-            hidden_NTD, lengths_N = self.encode_leaking(mel_NTM, lengths_N)
-        else:
-            hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N)
+        own_N = lengths_N - lengths_N % 2
+        if self.batch_leak:
+            mel_NTM = mel_NTM[:, : int(own_N.max())]
+            lengths_N = lengths_N.clamp(max=mel_NTM.shape[1])
+        hidden_NTD, lengths_N = self.encode(mel_NTM, lengths_N, own_N)
         lengths_N = lengths_N // 2
         pooled_NtD = F.avg_pool1d(hidden_NTD.transpose(1, 2), 2, 2).transpose(1, 2)
         return blank(self.encoder.layer_norm(pooled_NtD), lengths_N), lengths_N
-
-    def encode_leaking(self, mel_NTM: torch.Tensor, frames_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """As released: mel is cut to the longest clip of the batch, and shorter clips go on in their own silence (with
-        ``silence``, so does the longest)."""
-        own_N = torch.where(frames_N < self.whole, frames_N - 1, frames_N)  # without the extra frame: always even
-        longest = int((frames_N if self.silence else own_N).max())
-        mel_NTM = mel_NTM.to(self.encoder.conv1.weight.dtype)
-        own_NT1, fed_NT1 = (inside(n, mel_NTM.shape[1], mel_NTM.device)[..., None] for n in (own_N, frames_N))
-        floor_N = mel_NTM.masked_fill(~own_NT1, -torch.inf).amax((1, 2)) - SILENCE
-        floor_N = floor_N.clamp(min=-1.5)  # digital silence: log10 is clamped at 1e-10
-        mel_NTM = torch.where(fed_NT1, mel_NTM, floor_N[:, None, None])[:, :longest]
-        hidden_NDT = F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(mel_NTM.transpose(1, 2)))))
-        return self.blocks(hidden_NDT.transpose(1, 2), own_N // 2)
 
 
 class QwenAudio(Whisper):
