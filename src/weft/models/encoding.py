@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from weft.conversation import Conversation, Part, Text, WeftError
@@ -218,17 +220,12 @@ class Encoding:
     ) -> dict[str, torch.Tensor]:
         """Rows padded to the longest: input_ids, attention_mask [B, L], labels where the samples are for training;
         pixel_values [N, 3, H, W], input_features [W, T, M] (or [W, S]), feature_lengths [W] where there are any."""
-        longest = max(len(sample) for sample in samples)
-        shape = (len(samples), longest)
-        ids_BL = np.full(shape, self.pad_id, dtype=np.int64)
-        mask_BL = np.zeros(shape, dtype=np.int64)
-        labels_BL = np.full(shape, IGNORE, dtype=np.int64)
-        for row, sample in enumerate(samples):
-            here = slice(longest - len(sample), longest) if padding_side == "left" else slice(0, len(sample))
-            ids_BL[row, here], mask_BL[row, here], labels_BL[row, here] = sample.input_ids, 1, sample.labels
-        batch = {"input_ids": torch.from_numpy(ids_BL), "attention_mask": torch.from_numpy(mask_BL)}
+        batch = {
+            "input_ids": padded([s.input_ids for s in samples], self.pad_id, padding_side),
+            "attention_mask": padded([np.ones_like(s.input_ids) for s in samples], 0, padding_side),
+        }
         if not any(sample.generate for sample in samples):
-            batch["labels"] = torch.from_numpy(labels_BL)
+            batch["labels"] = padded([s.labels for s in samples], IGNORE, padding_side)
         return batch | self.media(samples)
 
     def pack(self, samples: Sequence[Encoded]) -> dict[str, torch.Tensor]:
@@ -253,12 +250,9 @@ class Encoding:
         if images:
             out["pixel_values"] = torch.from_numpy(np.concatenate(images))
         if features:
-            each = self.sounds.batch_frames
-            longest = -(-max(len(feature) for feature in features) // each) * each
-            padded = np.zeros((len(features), longest, *features[0].shape[1:]), dtype=np.float32)
-            for row, feature in zip(padded, features, strict=True):
-                row[: len(feature)] = feature
-            out["input_features"] = torch.from_numpy(padded)
+            more = -max(map(len, features)) % self.sounds.batch_frames
+            filled = padded(features, 0.0)
+            out["input_features"] = F.pad(filled, (0, 0) * (filled.ndim - 2) + (0, more))
             out["feature_lengths"] = torch.tensor([len(feature) for feature in features])
         return out
 
@@ -294,3 +288,8 @@ class Encoding:
         for token in self._special_among(ids):
             text = text.replace(token, "")
         return text
+
+
+def padded(rows: Sequence[np.ndarray], fill: float, side: Literal["right", "left"] = "right") -> torch.Tensor:
+    """Rows of different lengths as one tensor."""
+    return pad_sequence([torch.from_numpy(row) for row in rows], True, fill, side)

@@ -14,7 +14,7 @@ from weft.dialects import DialectError, Slot, get_dialect
 from weft.media import image_size
 from weft.models import doors, templates
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
-from weft.models.encoding import Encoded, Encoding
+from weft.models.encoding import Encoded, Encoding, padded
 
 
 class WeftProcessor(ProcessorMixin, Encoding):
@@ -141,10 +141,16 @@ class WeftProcessor(ProcessorMixin, Encoding):
         return self._feature(samples, return_tensors, padding_side)
 
     def _feature(
-        self, samples: list[Encoded], return_tensors: str | None, padding_side: Literal["right", "left"]
+        self,
+        samples: list[Encoded],
+        return_tensors: str | None,
+        padding_side: Literal["right", "left"],
+        masks: bool = False,
     ) -> BatchFeature:
         batch = self.collate(samples, padding_side)
         batch.pop("labels", None)
+        if masks:
+            batch["assistant_masks"] = padded([s.loss_mask.astype(np.int64) for s in samples], 0, padding_side)
         if return_tensors == "pt":
             return BatchFeature(batch)
         arrays = {name: tensor.numpy() for name, tensor in batch.items()}
@@ -152,12 +158,10 @@ class WeftProcessor(ProcessorMixin, Encoding):
             return BatchFeature(arrays)
         if return_tensors not in (None, "auto"):
             raise WeftError(f'return_tensors is "pt", "np" or None, not {return_tensors!r}')
+        there = arrays["attention_mask"].astype(bool)
         lists: dict[str, Any] = {name: array.tolist() for name, array in arrays.items() if array.ndim <= 2}
-        for name in ("input_ids", "attention_mask"):  # without tensors rows need no padding
-            lists[name] = [
-                [v for v, keep in zip(row, mask, strict=True) if keep]
-                for row, mask in zip(arrays[name].tolist(), arrays["attention_mask"].tolist(), strict=True)
-            ]
+        for name in ("input_ids", "attention_mask", *["assistant_masks"] * masks):  # rows need no padding
+            lists[name] = [row[keep].tolist() for row, keep in zip(arrays[name], there, strict=True)]
         return BatchFeature({**arrays, **lists})
 
     def apply_chat_template(  # type: ignore[override]
@@ -188,23 +192,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
             texts = [self.renderer.write(self.pieces(c, generate=add_generation_prompt)) for c in conversations]
             return texts if batched else texts[0]
         samples = [self.encode(c, generate=add_generation_prompt) for c in conversations]
-        feature = self._feature(samples, return_tensors, padding_side)
-        if return_assistant_tokens_mask:
-            masks = [sample.loss_mask.astype(np.int64) for sample in samples]
-            width = max(map(len, masks))
-            rows = [
-                np.pad(m, (width - len(m), 0) if padding_side == "left" else (0, width - len(m)))
-                if return_tensors in ("pt", "np")
-                else m
-                for m in masks
-            ]
-            feature["assistant_masks"] = (
-                torch.from_numpy(np.stack(rows))
-                if return_tensors == "pt"
-                else np.stack(rows)
-                if return_tensors == "np"
-                else [row.tolist() for row in rows]
-            )
+        feature = self._feature(samples, return_tensors, padding_side, masks=return_assistant_tokens_mask)
         if return_dict:
             return feature
         return feature["input_ids"] if batched or return_tensors in ("pt", "np") else feature["input_ids"][0]
