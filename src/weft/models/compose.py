@@ -44,19 +44,10 @@ def compose(
     all random weights; all are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
     """
     words, processor, known = _parts(vision, audio, language, tokenizer, dialect)
-    sections = processor.vision, processor.audio
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         language_model, text_config = _language(words, processor, dtype)
-        config = WeftConfig(
-            text_config=text_config,
-            vision=sections[0],
-            audio=sections[1],
-            dialect=processor.section,
-            **processor.token_ids,
-        )
-        model: Any = WeftForConditionalGeneration(config, language_model=language_model)
+        model: Any = WeftForConditionalGeneration(_config(text_config, processor), language_model=language_model)
         model.to(dtype)
         if language_model is not None:
             start_new_tokens(model, known, len(processor.tokenizer))
@@ -88,14 +79,7 @@ def plan(
             text_config.vocab_size = -(-len(processor.tokenizer) // 64) * 64
     else:
         text_config = _language(words, processor, torch.float32)[1]
-    config = WeftConfig(
-        text_config=text_config,
-        vision=processor.vision,
-        audio=processor.audio,
-        dialect=processor.section,
-        **processor.token_ids,
-    )
-    return config, processor
+    return _config(text_config, processor), processor
 
 
 # -- what was asked for ------------------------------------------------------------------------------------------------
@@ -120,6 +104,11 @@ def _parts(
         text_tokenizer = doors.load(AutoTokenizer, wanted, "no tokenizer could be loaded")
     known = len(text_tokenizer)
     return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), known
+
+
+def _config(text: Any, processor: WeftProcessor) -> WeftConfig:
+    parts: dict[str, Any] = {"vision": processor.vision, "audio": processor.audio, "dialect": processor.section}
+    return WeftConfig(text_config=text, **parts, **processor.token_ids)
 
 
 def _mapping(source: Source | None, name: str) -> dict[str, Any]:

@@ -158,17 +158,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         over labelled positions, or with ``num_items_in_batch`` (transformers' Trainer) their sum over that number.
         ``cache`` (or ``past_key_values``) holds what the row began with, as in transformers.
         """
-        inputs = self.woven(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            inputs_embeds=inputs_embeds,
-            pixel_values=pixel_values,
-            input_features=input_features,
-            feature_lengths=feature_lengths,
-            segment_lengths=segment_lengths,
-            **kwargs,
-        )
+        media = pixel_values, input_features, feature_lengths
+        inputs = self.woven(input_ids, attention_mask, position_ids, inputs_embeds, *media, segment_lengths, **kwargs)
         if labels is None:
             out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
             return WeftOutput(
