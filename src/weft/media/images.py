@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from weft.media.containers import count_pictures
-from weft.media.opening import alone, open_picture, orientation, reduction_of
+from weft.media.opening import LARGE, alone, open_picture, orientation, reduction_of
 from weft.media.pixels import levels, tiles, to_rgb
 from weft.media.source import MediaError, decoded_array, decoded_bytes, encoded_source
 
@@ -182,9 +182,9 @@ def resize_normalize(
     height, width = size_hw
     if image.mode != "RGB":
         raise MediaError(f"image: has mode {image.mode}, not RGB; pass it through load_image first")
-    image = _shortened(image, apart=fit == "stretch")
     if fit == "pad":
         image = _squared(image, width, mean, _RESAMPLE[resample])
+    image = _shortened(image, apart=fit == "stretch")
     scaled = _covering(image := _middle(image), height, width) if fit == "crop" else (width, height)
     if image.size != scaled:
         image = image.resize(scaled, _RESAMPLE[resample])
@@ -211,13 +211,20 @@ def _shortened(image: Image.Image, apart: bool) -> Image.Image:
 
 
 def _squared(image: Image.Image, width: int, mean: Sequence[float], resample: Image.Resampling) -> Image.Image:
-    """The picture in the middle of a square of the mean colour, resized to ``width`` across and not yet downward.
+    """The picture, halved while its square is over 134 megapixels, in the middle of a square of the mean colour.
 
-    Pillow resizes across first, each row for itself: so no square is made, and the result is the same."""
+    Where that square would be ``LARGE``, it is not made: each row is resized to ``width`` for itself. That is the same
+    where Pillow resizes across first, which it does for all square targets (and before 13 for all)."""
+    while max(image.size) ** 2 > 1 << 27:
+        image = image.reduce(2)
     side = max(image.size)
+    left, top = (side - image.width) // 2, (side - image.height) // 2
     red, green, blue = (int(255 * value) for value in mean)
-    left, top, rows = (side - image.width) // 2, (side - image.height) // 2, max(1, (1 << 20) // side)
-    out = Image.new("RGB", (width, side), (red, green, blue))
+    rows = side if side * side <= LARGE else LARGE // side // 16
+    out = Image.new("RGB", (side if rows == side else width, side), (red, green, blue))
+    if rows == side:
+        out.paste(image, (left, top))
+        return out
     for row in range(0, image.height, rows):
         part = image.crop((0, row, image.width, min(row + rows, image.height)))
         strip = Image.new("RGB", (side, part.height), (red, green, blue))
