@@ -24,14 +24,19 @@ CONV = {"kind": "conv", "config": {"channels": [8, 16, 16, 16], "heads": 2}, "op
 PLACES = {"connector": {"places": True}}  # embeddings of tokens that name places are added to those of media
 WHISPER = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "num_mel_bins": 16}
 LANGUAGE = {"hidden_size": 64, "num_key_value_heads": 1, "max_position_embeddings": 512, **SMALL}
+BLOCKS = {"connector": {"kind": "mlp", "merge": 4, "grid": True}}
+# Three tiles and the whole at most: how many tokens a picture takes depends on its shape.
+TILES = {"kind": "internvit", "config": SIGLIP["config"], "options": {"tiles": 3}, **BLOCKS}
+ENDS = {"boundaries": True}  # learned embeddings at the start and end tokens of clips
 MODELS = {
-    "siglip-qwen2": (SIGLIP | {"connector": {"kind": "mlp", "merge": 4, "grid": True}}, {"model_type": "qwen2"}),
-    "conv-llama-tied": (CONV | PLACES, {"model_type": "llama", "tie_word_embeddings": True}),
+    "siglip-qwen2": (SIGLIP | BLOCKS, {}, {"model_type": "qwen2"}),
+    "conv-llama-tied": (CONV | PLACES, {}, {"model_type": "llama", "tie_word_embeddings": True}),
+    "tiles-ends-qwen2": (TILES, ENDS, {"model_type": "qwen2"}),
 }
 
 
-def picture(seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+def picture(seed, width=50):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, width, 3), dtype=np.uint8))
 
 
 def sound(seconds, seed, rate=16000):  # of 16 bits, so that a WAV file holds it as it is
@@ -49,6 +54,7 @@ CASES = {
     "two clips, 16 and 22 kHz": [sound(0.5, 2), sound(1.3, 3, 22050), "The same?"],
     "two images": [picture(0), picture(1), "The same?"],
     "a clip of three windows": [sound(4.4, 4), "What is this?"],
+    "a wide and a tall image": [picture(2, 120), picture(3, 17), "Which is wider?"],
 }
 
 
@@ -70,9 +76,9 @@ def chats(http=False):
     return [[{"role": "user", "content": [part(value, http) for value in parts]}] for parts in CASES.values()]
 
 
-def make(folder, vision, language):
+def make(folder, vision, sound, language):
     merging = {"merge": 4, "places": vision["connector"].get("places", False)}
-    audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0}}
+    audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0, **sound}}
     dialect = {"name": "chatml", "switches": {"window_seconds": 2.0}}
     model, processor = weft.compose(
         vision=vision, audio=audio, language={"config": LANGUAGE | language}, dialect=dialect
