@@ -4,7 +4,6 @@ from weft.media.images import image_notes, image_size, load_image, resize_normal
 from weft.media.mel import log_mel, mel_filters
 from weft.media.sound import audio_notes, audio_samples, audio_seconds, load_audio, resampled_length
 from weft.media.source import DECODED_BYTES, MediaError, set_decoded_bytes
-from weft.media.windows import split_windows
 
 __all__ = [
     "DECODED_BYTES",
@@ -21,5 +20,4 @@ __all__ = [
     "resampled_length",
     "resize_normalize",
     "set_decoded_bytes",
-    "split_windows",
 ]
