@@ -1,12 +1,11 @@
-"""Words on a timeline, as an SVG text for a page or as a picture: who said what when, beside the sound itself.
+"""Words on a timeline, as a picture: who said what when, beside the sound itself.
 
-One layout makes shapes, and two short writers draw them, so that a report and a saved picture look alike. Long clips
-wrap like text, some seconds a line.
+A layout in pixels makes shapes, and a short writer draws them at any scale. Long clips wrap like text, some seconds a
+line.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +31,6 @@ class _Rect:
     w: float
     h: float
     fill: str
-    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +65,6 @@ class _Wave:
 _Shape = _Rect | _Line | _Text | _Wave
 
 
-def timeline_svg(
-    rows: Sequence[tuple[str, Sequence[Word]]],
-    duration: float | None = None,
-    wave: npt.ArrayLike | None = None,
-    *,
-    width: int = 960,
-    seconds_per_line: float = 10.0,
-) -> str:
-    """Rows of words over time as one ``<svg>`` element that stands alone: no script, no font, no address in it.
-
-    ``rows``: ``[(title, words), ...]`` one above the other, such as expected and given. ``duration`` in seconds, else
-    the end of the last word. ``wave``: mono samples that span the duration, drawn behind the time axis.
-    """
-    shapes, height = _layout(rows, duration, wave, width, seconds_per_line)
-    return _to_svg(shapes, width, height)
-
-
 def timeline_image(
     rows: Sequence[tuple[str, Sequence[Word]]],
     duration: float | None = None,
@@ -93,7 +74,11 @@ def timeline_image(
     seconds_per_line: float = 10.0,
     scale: int = 2,
 ) -> Image.Image:
-    """As ``timeline_svg``, drawn as an RGB picture of ``scale * width`` pixels across."""
+    """Rows of words over time as an RGB picture of ``scale * width`` pixels across.
+
+    ``rows``: ``[(title, words), ...]`` one above the other, such as expected and given. ``duration`` in seconds, else
+    the end of the last word. ``wave``: mono samples that span the duration, drawn above the time axis.
+    """
     shapes, height = _layout(rows, duration, wave, width, seconds_per_line)
     return _to_image(shapes, width, height, scale)
 
@@ -181,8 +166,7 @@ def _row(
     for word, color in shown:
         x0 = left + (max(word.start, start) - start) * scale
         x1 = left + (min(word.end, end) - start) * scale
-        hint = f"{one_line(word.text)}  {word.start:.2f}–{word.end:.2f} s"
-        shapes.append(_Rect(x0, y, max(1.5, x1 - x0 - 1), _BAR - 2, color, hint))
+        shapes.append(_Rect(x0, y, max(1.5, x1 - x0 - 1), _BAR - 2, color))
         text = fit_text(one_line(word.text), _FONT, room_right - left)
         if not text or word.start < start:
             continue  # the bar goes on from the line above, where its word stands
@@ -193,7 +177,7 @@ def _row(
         x = min(x0, room_right - needed)
         lane = next((n for n, taken in enumerate(lanes) if taken <= x), len(lanes))
         if lane == _MAX_LANES:
-            continue  # the bar's hint still says it
+            continue  # the bar is there, without its word
         lanes[lane : lane + 1] = [x + needed + 5]
         label_y = y + _BAR + 3 + lane * _LABEL
         shapes.append(_Line(x0, y + _BAR - 2, x0, label_y + _LABEL - 4, color))
@@ -208,32 +192,6 @@ def _start(word: Word) -> float:
 def _is_text(shape: _Shape) -> bool:
     """Text is drawn last, so that no line crosses it."""
     return isinstance(shape, _Text)
-
-
-def _to_svg(shapes: list[_Shape], width: int, height: int) -> str:
-    out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'font-family="system-ui, sans-serif" font-size="{_FONT}" style="max-width:100%;height:auto">'
-    ]
-    for shape in sorted(shapes, key=_is_text):
-        if isinstance(shape, _Rect):
-            box = f'x="{shape.x:.1f}" y="{shape.y:.1f}" width="{shape.w:.1f}" height="{shape.h:.1f}" rx="3"'
-            out.append(f'<rect {box} fill="{shape.fill}"><title>{html.escape(shape.hint)}</title></rect>')
-        elif isinstance(shape, _Wave):
-            strokes = zip(shape.tops, shape.bottoms, strict=True)
-            path = "".join(
-                f"M{shape.x + i + 0.5:.1f} {top:.1f}V{bottom:.1f}" for i, (top, bottom) in enumerate(strokes)
-            )
-            out.append(f'<path d="{path}" stroke="{WAVE}"/>')
-        elif isinstance(shape, _Line):
-            ends = f'x1="{shape.x0:.1f}" y1="{shape.y0:.1f}" x2="{shape.x1:.1f}" y2="{shape.y1:.1f}"'
-            out.append(f'<line {ends} stroke="{shape.stroke}"/>')
-        else:
-            anchor = ' text-anchor="middle"' if shape.centred else ""
-            anchor += ' stroke="#fff" stroke-width="3" paint-order="stroke"' if shape.halo else ""
-            place = f'x="{shape.x:.1f}" y="{shape.y:.1f}" dy=".35em"'
-            out.append(f'<text {place} fill="{shape.fill}"{anchor}>{html.escape(shape.text)}</text>')
-    return "\n".join([*out, "</svg>"])
 
 
 def _to_image(shapes: list[_Shape], width: int, height: int, scale: int) -> Image.Image:
