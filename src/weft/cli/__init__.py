@@ -42,7 +42,7 @@ COMMANDS: dict[str, Command] = {
     "demo": Command("weft.cli.demo:demo", USE, "See it work: the bundled model answers about pictures and speech."),
     "chat": Command("weft.cli.chat:chat", USE, "Ask a model about pictures and sound, once or in a conversation."),
     "generate": Command(
-        "weft.cli.chat:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."
+        "weft.cli.generate:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."
     ),
     "train": Command("weft.cli.train:train", TRAIN, "Train a recipe: a built-in name or a Python file."),
     "finetune": Command("weft.cli.train:finetune", TRAIN, "Fine-tune a model on your own samples."),

@@ -9,9 +9,6 @@ from typing import Annotated
 import typer
 
 from weft.cli import asking
-from weft.cli.generate import generate
-
-__all__ = ["chat", "generate"]
 
 
 def chat(

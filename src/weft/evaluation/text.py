@@ -7,7 +7,6 @@ tones, accents); points that ordinary spelling leaves out (Arabic, Hebrew) go: a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, lru_cache
 from unicodedata import digit, normalize
 
@@ -117,16 +116,6 @@ def whisper_normalized(text: str, language: str | None = None) -> str | None:
         return None
     kind = "english" if code == "en" else "letters" if code in UNSPACED else "basic"
     return " ".join(_whisper(kind)(text).split())
-
-
-def no_whisper_figure(missing: Sequence[bool]) -> str | None:
-    """The sentence for a report where a text of some samples has no Whisper's form; None where all have it."""
-    if not any(missing):
-        return None
-    return (
-        f"wer_whisper has no figure: {sum(missing)} of {len(missing)} samples hold marks that Whisper's normaliser "
-        "makes blanks, or are unspaced and name no language; wer_normalized is right for every script."
-    )
 
 
 @cache
