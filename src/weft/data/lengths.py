@@ -21,7 +21,7 @@ from weft.conversation import Conversation, Message, SampleError, Text, WeftErro
 from weft.data.augment import cut_points, join_key, spoken_part
 from weft.data.counts import end_problem, last_words
 from weft.data.learnable import nothing_to_learn
-from weft.data.source import JsonlSource
+from weft.data.sample_file import SampleFile
 from weft.dialects import Modality
 from weft.files import whole_file
 from weft.media import audio_samples
@@ -79,7 +79,7 @@ def slot_tokens(processor: Any, modality: Modality, embeddings: int) -> int:
 
 
 def measure(
-    source: JsonlSource,
+    source: SampleFile,
     processor: Any,
     *,
     row_tokens: int,
@@ -118,7 +118,7 @@ def measure(
 
 
 def _measure(
-    source: JsonlSource, processor: Any, on_bad_sample: str, progress: Callable[[int, int], None] | None
+    source: SampleFile, processor: Any, on_bad_sample: str, progress: Callable[[int, int], None] | None
 ) -> Lengths:
     n = len(source)
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
@@ -185,7 +185,7 @@ def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int
         return 0  # a dialect that cannot write it: rows are planned a little too empty
 
 
-def _key(source: JsonlSource, processor: Any) -> str:
+def _key(source: SampleFile, processor: Any) -> str:
     """Changes whenever the file, the model's token layout or the tokenizer does."""
     stat = source.path.stat()
     facts = [str(source.path.resolve()), stat.st_size, stat.st_mtime_ns, len(processor.tokenizer), processor.to_dict()]

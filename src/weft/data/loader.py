@@ -31,7 +31,7 @@ from weft.data.augment import (
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
 from weft.data.mixture import Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
-from weft.data.source import JsonlSource
+from weft.data.sample_file import SampleFile
 from weft.media import load_audio, load_image
 
 CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
@@ -107,7 +107,7 @@ class SourceSpec:
     name: str | None = None
     media_root: str | None = None  # the folder that media lie in, links followed; None: anywhere
     # Made of the source, the tokens of its samples (0: left out) and the processor.
-    company: Callable[[JsonlSource, np.ndarray, Any], Company] | None = None
+    company: Callable[[SampleFile, np.ndarray, Any], Company] | None = None
 
 
 class TrainingData:
@@ -146,7 +146,7 @@ class TrainingData:
         self.processor, self.row_tokens, self.rows, self.packing = processor, row_tokens, rows, packing
         self.seed, self.on_bad_sample, self.rank, self.world = seed, on_bad_sample, rank, world
         self.specs = list(specs)
-        self.sources = [JsonlSource(s.path, s.name, s.media_root) for s in specs]
+        self.sources = [SampleFile(s.path, s.name, s.media_root) for s in specs]
         self.lengths: list[Lengths] = [
             measure(
                 s,

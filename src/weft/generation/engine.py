@@ -21,7 +21,7 @@ from weft.generation.decode import Inputs, beams, decode
 from weft.generation.detokenize import Detokenizer
 from weft.generation.loading import load_parts
 from weft.generation.reply import Options, Reply
-from weft.generation.windows import Window, merge, split_transcription
+from weft.generation.windows import WindowPrompt, merge, split_transcription
 from weft.media import image_size
 
 Asked = Conversation | Sequence[Any] | str
@@ -44,7 +44,7 @@ class _Request:
     """One conversation with its prompts."""
 
     jobs: list[_Job] = field(default_factory=list)
-    windows: list[Window] | None = None
+    windows: list[WindowPrompt] | None = None
     error: WeftError | None = None
 
     def result(self) -> Reply | WeftError | None:
@@ -189,7 +189,7 @@ class Model:
         except WeftError as error:
             return _Request(error=error)
 
-    def _windows(self, conversation: Conversation) -> list[Window] | None:
+    def _windows(self, conversation: Conversation) -> list[WindowPrompt] | None:
         section = self.model.config.audio_section
         if section is None:
             return None

@@ -20,14 +20,14 @@ SMOOTH_SECONDS = 0.1  # loudness is averaged over this long
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class WindowPrompt:
     """One prompt of a split conversation: ``offset`` seconds from the start of the clip."""
 
     conversation: Conversation
     offset: float
 
 
-def split_transcription(conversation: Conversation, rate: int, window_seconds: float) -> list[Window] | None:
+def split_transcription(conversation: Conversation, rate: int, window_seconds: float) -> list[WindowPrompt] | None:
     """The prompts of a transcription whose one clip is longer than the window; None for any other conversation.
 
     It applies where the last user message has task ``transcribe`` and exactly one clip. A window ends at the quietest
@@ -48,7 +48,7 @@ def split_transcription(conversation: Conversation, rate: int, window_seconds: f
         parts = list(message.parts)
         parts[clips[0]] = Audio((wave[start:end], rate))
         last = replace(message, parts=tuple(parts))
-        windows.append(Window(Conversation((*conversation.messages[:-1], last), conversation.id), start / rate))
+        windows.append(WindowPrompt(Conversation((*conversation.messages[:-1], last), conversation.id), start / rate))
     return windows
 
 
@@ -72,7 +72,7 @@ def quiet_windows(wave: np.ndarray, size: int, rate: int) -> list[tuple[int, int
     return list(zip(cuts, [*cuts[1:], len(wave)], strict=True))
 
 
-def merge(replies: list[Reply], windows: list[Window]) -> Reply:
+def merge(replies: list[Reply], windows: list[WindowPrompt]) -> Reply:
     """One reply for the whole clip: texts joined, word times moved by each window's offset."""
     texts: list[str] = []
     words: list[Word] = []

@@ -9,7 +9,7 @@ import torch
 
 from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import SPEECH
-from weft.data.source import JsonlSource
+from weft.data.sample_file import SampleFile
 from weft.generation.loading import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
@@ -49,7 +49,7 @@ def base_config(base: str) -> WeftConfig:
     return load_config(base)
 
 
-def _readable(source: JsonlSource) -> list[Conversation]:
+def _readable(source: SampleFile) -> list[Conversation]:
     """The first samples; what cannot be read is named, or left out, when the samples are measured."""
     found = []
     for i in range(min(len(source), LOOKED_AT)):
@@ -71,7 +71,7 @@ def finetune_recipe(
 ) -> Recipe:
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
     spec = model_spec(model)
-    sources = [JsonlSource(s.path, media_root=media_root) for s in data]
+    sources = [SampleFile(s.path, media_root=media_root) for s in data]
     heads = [_readable(source) for source in sources]
     for file, head in zip(data, heads, strict=True):
         check_senses(spec, model, file.path, head)

@@ -19,7 +19,7 @@ from weft.media import image_size
 CHUNK = 1 << 24
 
 
-class JsonlSource:
+class SampleFile:
     """The samples of ``path`` in file order; ``source[i]`` is a `Conversation` whose media paths are resolved.
 
     Blank lines are not samples. A line that is not a sample raises `SampleError` with file, line and field when it is

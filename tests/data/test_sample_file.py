@@ -8,12 +8,12 @@ import pytest
 from training_world import text, write
 from weft.conversation import SampleError, WeftError
 from weft.conversation.samples import iter_lines
-from weft.data.source import JsonlSource
+from weft.data.sample_file import SampleFile
 
 
 def test_every_sample_is_found_by_its_index(tmp_path):
     path = write(tmp_path, 20, (text,))
-    source = JsonlSource(path)
+    source = SampleFile(path)
     ids = [json.loads(line)["id"] for line in path.read_text().splitlines()]
     assert [source[i].id for i in (19, 0, 7)] == [ids[19], ids[0], ids[7]]
     assert len(source) == 20
@@ -23,7 +23,7 @@ def test_blank_lines_a_byte_order_mark_and_a_missing_last_newline_do_not_matter(
     lines = write(tmp_path, 3, (text,)).read_text().splitlines()
     odd = tmp_path / "odd.jsonl"
     odd.write_text("\ufeff" + lines[0] + "\n\n   \n" + lines[1] + "\r\n" + lines[2])
-    source = JsonlSource(odd)
+    source = SampleFile(odd)
     assert [source[i].id for i in range(3)] == ["0", "1", "2"]
     assert [source.where(i).rsplit(":", 1)[1] for i in range(3)] == ["1", "4", "5"]
 
@@ -33,7 +33,7 @@ def test_a_wrong_line_names_file_line_and_field(tmp_path):
     lines = path.read_text().splitlines()
     lines[1] = lines[1].replace('"role"', '"rolle"', 1)
     path.write_text("\n".join(lines))
-    source = JsonlSource(path)
+    source = SampleFile(path)
     assert source[0].id == "0"
     with pytest.raises(SampleError, match=r"train\.jsonl:2: messages\[0\]"):
         source[1]
@@ -42,13 +42,13 @@ def test_a_wrong_line_names_file_line_and_field(tmp_path):
 def test_an_empty_or_missing_file_is_refused(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(WeftError, match="holds no samples"):
-        JsonlSource(tmp_path / "empty.jsonl")
+        SampleFile(tmp_path / "empty.jsonl")
     with pytest.raises(WeftError, match="cannot be read"):
-        JsonlSource(tmp_path / "none.jsonl")
+        SampleFile(tmp_path / "none.jsonl")
 
 
 def test_a_source_travels_to_another_process(tmp_path):
-    source = JsonlSource(write(tmp_path, 4, (text,)))
+    source = SampleFile(write(tmp_path, 4, (text,)))
     source[0]
     assert pickle.loads(pickle.dumps(source))[3].id == "3"
 
@@ -57,7 +57,7 @@ def test_a_line_is_a_sample_here_where_it_is_one_to_all_others(tmp_path):
     bom = b"\xef\xbb\xbf"
     for content in (b" " * 40 + b"\n{}\n", b"{}\n\t \r\n \n  {}", bom + b"\n{}\n", bom + b"{}\n\n", b"\r\n{}\r\n"):
         (tmp_path / "x.jsonl").write_bytes(content)
-        source = JsonlSource(tmp_path / "x.jsonl")
+        source = SampleFile(tmp_path / "x.jsonl")
         read = [(number, raw.removeprefix(bom).rstrip(b"\n")) for number, raw in iter_lines(tmp_path / "x.jsonl")]
         assert [(source.where(i), source.raw(i)) for i in range(len(source))] == [
             (f"{tmp_path / 'x.jsonl'}:{number}", raw) for number, raw in read
