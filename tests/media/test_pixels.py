@@ -147,7 +147,10 @@ def test_dark_colours_of_sixteen_bits_are_noted():
         header = b"\0\0\0\x06\0\0\0\x04\x10\x02\0\0\0"
         png = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(rows))
         for data in (tiff(values), png + png_chunk(b"IEND", b"")):
-            assert len(image_notes(data)) == notes
+            found = image_notes(data)
+            assert len(found) == notes
+            # A TIFF of colours that states its range is refused: nobody is sent there.
+            assert all("its samples from 0 to" in note and note.endswith("save it with 8 bits") for note in found)
     assert not image_notes(tiff(np.full((4, 6, 3), 20, np.uint8)))
 
 

@@ -147,12 +147,13 @@ def image_notes(source: Any, max_bytes: int | None = None) -> tuple[str, ...]:
                 elif image.mode in ("RGB", "RGBA") and _bits(image, encoded.head()) == 16:
                     high = max(int(np.asarray(tile.convert("RGB")).max()) for _, tile in tiles(image))
                     if 0 < high < 1 << 6:
-                        reached = f"up to {256 * high + 255:,} are read with white at 65,535"
+                        reached = f"0 to {256 * high + 255:,} are read with white at 65,535"
         except Exception as error:
             raise MediaError(f"{encoded.name}: is damaged ({_reason(error)}); save or download it again") from error
     if reached is not None:
-        advice = "where that is wrong, save it with 8 bits, or as TIFF state their range"
-        notes.append(f"{encoded.name}: its samples from {reached}; {advice}")
+        grey = image.mode not in ("RGB", "RGBA")
+        other = ", or as a TIFF that states their range" if grey else ""
+        notes.append(f"{encoded.name}: its samples from {reached}; where that is wrong, save it with 8 bits{other}")
     return tuple(notes)
 
 
