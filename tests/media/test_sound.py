@@ -102,7 +102,7 @@ def test_floats_far_beyond_full_scale_are_refused_but_some_overshoot_is_kept():
             load_audio(wave)
 
 
-@pytest.mark.parametrize(("format", "subtype"), [f for f in SOUND_FORMATS if f[0] != "OGG"])
+@pytest.mark.parametrize(("format", "subtype"), SOUND_FORMATS)
 def test_a_truncated_file_is_an_error_and_never_a_shorter_sound(format, subtype):
     data = encode_sound(30000, 16000, 1, format, subtype)
     for kept in (0.02, 0.5, 0.9):

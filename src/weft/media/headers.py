@@ -1,6 +1,6 @@
 """What WAV and OGG files say about their own length, where the decoder would not notice that it gives less.
 
-libsndfile shortens a WAV silently to what the file holds, and stops where a second OGG begins in the same file.
+libsndfile shortens a WAV or OGG silently to what the file holds, and stops where a second OGG begins in the same file.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def check_wav_promise(file: BinaryIO, name: str) -> None:
 
 
 def check_one_ogg(file: BinaryIO, name: str) -> None:
-    """Raise ``MediaError`` for an OGG in which another one follows, as internet radio makes: one would be heard.
+    """Raise ``MediaError`` for an OGG that ends within a page, and for one in which another one follows, as internet
+    radio makes: one would be heard.
 
     Walks the page headers: a stream that begins (flag 2) after one has ended (flag 4).
     """
-    place, ended = 0, False
+    place, ended, size = 0, False, file.seek(0, os.SEEK_END)
     while True:
         file.seek(place)
         page = file.read(27 + 255)
@@ -59,3 +60,7 @@ def check_one_ogg(file: BinaryIO, name: str) -> None:
             raise MediaError(f"{name}: holds several recordings one after the other; join them (ffmpeg -i IN OUT.flac)")
         ended = ended or bool(page[5] & 4)
         place += 27 + page[26] + sum(page[27 : 27 + page[26]])
+        if place > size:
+            raise MediaError(
+                f"{name}: is cut short, its last page lacks {place - size:,} bytes; save or download it again"
+            )
