@@ -93,7 +93,7 @@ def test_pictures(kind, gpu):
     assert_close(trained(tiny.model(vision=section), inputs, gpu), trained(tiny.model(vision=section), inputs, "cpu"))
 
 
-@pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "whisper_decoder", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "qwen2_audio", "whisper_decoder", "wav2vec2"])
 def test_sounds(kind, gpu):
     section = tiny.audio(kind, {"kind": "pool", "merge": 2} if kind == "whisper" else {"merge": 2})
     clips = [tiny.clip(section, n, n) for n in (4000, 9000)]

@@ -17,7 +17,11 @@ from transformers import (
     CLIPModel,
     Dinov2Config,
     Dinov2Model,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlamaConfig,
+    Qwen2AudioConfig,
+    Qwen2AudioForConditionalGeneration,
     SiglipConfig,
     SiglipModel,
     Wav2Vec2Config,
@@ -191,6 +195,27 @@ def test_a_waveform_model_keeps_its_weights(tmp_path):
     wave = torch.randn(1, 800)
     wanted = source.wav2vec2(wave).last_hidden_state
     torch.testing.assert_close(model.audio(wave, torch.tensor([800]))[0], wanted)
+
+
+def test_towers_of_whole_models_keep_their_weights(tmp_path):
+    """Of an InternVL and of a Qwen2-Audio, whose towers transformers does not find by itself."""
+    text = {k: v for k, v in tiny.text("qwen2").items() if k != "layer_types"}
+    torch.manual_seed(0)
+    sees = InternVLForConditionalGeneration(InternVLConfig(vision_config=tiny.VISION["internvit"], text_config=text))
+    tower = {k: v for k, v in tiny.WHISPER.items() if k in Qwen2AudioConfig().audio_config.to_dict()}
+    hears = Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(audio_config={**tower, "model_type": "qwen2_audio_encoder"}, text_config=text)
+    )
+    for name, source in (("sees", sees), ("hears", hears)):
+        source.eval().save_pretrained(tmp_path / name)
+    prepared = {"image_processor_type": "GotOcr2ImageProcessor", "size": {"height": 24, "width": 24}, "max_patches": 4}
+    (tmp_path / "sees" / "preprocessor_config.json").write_text(json.dumps({**prepared, "crop_to_patches": True}))
+    model, _ = compose(str(tmp_path / "sees"), str(tmp_path / "hears"), LANGUAGE)
+    assert (model.config.vision_section.tiles, model.config.audio_section.kind) == (4, "qwen2_audio")
+    pixels, mel = torch.randn(1, 3, 24, 24), torch.randn(1, 100, 8)
+    torch.testing.assert_close(model.vision(pixels), sees.model.vision_tower(pixels).last_hidden_state[:, 1:])
+    wanted = hears.model.audio_tower(mel.transpose(1, 2)).last_hidden_state
+    torch.testing.assert_close(model.audio(mel, torch.tensor([100]))[0], wanted)
 
 
 def test_neighbours_on_a_scale_start_alike():

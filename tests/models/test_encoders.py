@@ -9,7 +9,7 @@ from weft.models.config import AudioSection
 from weft.models.encoders import IMAGES, image_kind, sound_kind
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva", "internvit"])
 def test_image_towers_equal_transformers(kind):
     torch.manual_seed(0)
     encoder = image_kind(tiny.vision(kind, drop_cls=False)).build().eval()
@@ -23,7 +23,7 @@ def test_image_towers_equal_transformers(kind):
     torch.testing.assert_close(encoder(pixels), reference(pixels).last_hidden_state)
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", "dinov2", "eva", "internvit"])
 def test_a_chosen_layer_without_the_last_norm_is_that_hidden_state(kind):
     torch.manual_seed(0)
     encoder = image_kind(tiny.vision(kind, layer=-2, final_norm=False)).build().eval()
@@ -115,6 +115,7 @@ def test_wav2vec2_equals_transformers(norm):
 BATCHES = [
     ("whisper", {}),
     ("qwen_audio", {}),
+    ("qwen2_audio", {}),
     ("wav2vec2", {"config": {"feat_extract_norm": "group"}}),
     ("wav2vec2", {"config": {"feat_extract_norm": "layer", "do_stable_layer_norm": True}, "normalize": True}),
     ("wav2vec2", {"config": {"add_adapter": True, "output_hidden_size": 16, "num_adapter_layers": 1}}),

@@ -93,7 +93,7 @@ def test_a_picture_that_is_read_smaller_has_the_tiles_of_its_own_size():
     assert len(kind.pixels(smaller)) * kind.view_tokens == kind.tokens(16, 16)
 
 
-@pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "whisper_decoder", "wav2vec2"])
+@pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "qwen2_audio", "whisper_decoder", "wav2vec2"])
 @pytest.mark.parametrize(
     "connector", [c for c in CONNECTORS if "grid" not in c], ids=lambda c: f"{c['kind']}{c.get('merge', '')}"
 )

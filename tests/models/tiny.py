@@ -50,7 +50,7 @@ VISION: dict[str, dict[str, Any]] = {
         "image_size": 24,
         "patch_size": 8,
     }
-    for kind in ("clip", "siglip", "dinov2", "eva")
+    for kind in ("clip", "siglip", "dinov2", "eva", "internvit")
 }
 VISION["conv"] = {"channels": [8, 12, 16], "layers": 1, "heads": 2}
 
