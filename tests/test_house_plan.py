@@ -8,6 +8,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "weft"
 ORDER = (
     "files",
+    "frozen",
     "conversation",
     "media",
     "playground",

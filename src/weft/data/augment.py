@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageEnhance
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from weft.conversation import Audio, Box, Conversation, Image, Part, Task, Text, Word, Words
+from weft.frozen import Frozen
 
 SPEECH = ("transcribe", "translate")
 SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sentences are joined without a space
@@ -35,10 +36,8 @@ SHORTEST = 0.05  # seconds of the shortest piece that is cut out
 FADE = 0.005  # seconds over which a cut clip fades in and out, so that the cut is no click to learn from
 
 
-class Augment(BaseModel):
+class Augment(Frozen):
     """Random changes to training media; boxes and word times follow. All off by default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain_db: float = Field(0.0, ge=0)  # uniform in +-; of the whole clip, and of each of the clips joined in it
     noise_db: tuple[float, float] | None = None  # signal-to-noise range of the noise added to half of the clips

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, WeftError, Words
+from weft.frozen import Frozen
 
 Modality = Literal["image", "audio"]
 
@@ -69,10 +68,8 @@ class Slot:
 Piece = Plain | Special | Slot
 
 
-class Switches(BaseModel):
+class Switches(Frozen):
     """The named switches of a dialect: its quirks, with the published behaviour as the default."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Dialect(ABC):
@@ -82,7 +79,7 @@ class Dialect(ABC):
     """
 
     name: ClassVar[str]
-    Switches: ClassVar[type[BaseModel]] = Switches
+    Switches: ClassVar[type[Frozen]] = Switches
     tasks: ClassVar[frozenset[str]]  # names of the tasks it can write
     # The token repeated over a media span, and those written before and after it (None where there is none).
     slots: ClassVar[Mapping[Modality, tuple[str, str | None, str | None]]]
@@ -90,7 +87,7 @@ class Dialect(ABC):
     untimed: ClassVar[bool] = False  # it writes timed words where it has no times to write: as text
     apart_text: ClassVar[str] = ""  # what stands between separately tokenised neighbours when a prompt is one string
 
-    def __init__(self, switches: BaseModel | None = None) -> None:
+    def __init__(self, switches: Frozen | None = None) -> None:
         self.switches = switches or self.Switches()
 
     @abstractmethod

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
+
+from weft.frozen import Frozen
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Connector(Section):
+class Connector(Frozen):
     """Features to language-model embeddings.
 
     ``merge`` neighbours are concatenated (linear, mlp) or averaged (pool) into one token before projecting: neighbours
@@ -54,7 +52,7 @@ class Connector(Section):
         return self
 
 
-class VisionSection(Section):
+class VisionSection(Frozen):
     """An image encoder: pixels to features [T, D]."""
 
     kind: str  # one of encoders.IMAGES
@@ -85,7 +83,7 @@ class VisionSection(Section):
         return self
 
 
-class AudioSection(Section):
+class AudioSection(Frozen):
     """A sound encoder: log-mel or waveform to features [T, D]."""
 
     kind: str  # one of encoders.SOUNDS
@@ -101,7 +99,7 @@ class AudioSection(Section):
     connector: Connector = Connector()
 
 
-class DialectSection(Section):
+class DialectSection(Frozen):
     name: str = "chatml"
     switches: dict[str, Any] = Field(default_factory=dict)
 
@@ -189,7 +187,7 @@ class WeftConfig(PretrainedConfig):
         return DialectSection.model_validate(self.dialect)
 
 
-def _plain(section: type[Section], value: dict[str, Any] | Section | None) -> dict[str, Any] | None:
+def _plain(section: type[Frozen], value: dict[str, Any] | Frozen | None) -> dict[str, Any] | None:
     """A validated section as JSON-ready data (what transformers saves)."""
     if value is None:
         return None

@@ -7,20 +7,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec
+from weft.frozen import Frozen
 from weft.teaching.labels import Labels
 from weft.teaching.losses import Answers, Gazing, Heard, Seen
 from weft.teaching.samples import Conversing, Easing
 
 L = TypeVar("L", bound="SourceLessons")
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Listen(Frozen):

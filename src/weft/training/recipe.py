@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from weft.data.augment import Augment
+from weft.frozen import Frozen
 from weft.models.config import Connector, DialectSection
 from weft.training import old
 
 PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
 PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
-
-
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TowerSource(Frozen):

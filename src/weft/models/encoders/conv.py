@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from weft.conversation import WeftError
+from weft.frozen import Frozen
 from weft.models.attention import attend
-from weft.models.config import Section
 from weft.models.encoders.base import ImageKind, halved
 
 
-class ConvTowerConfig(Section):
+class ConvTowerConfig(Frozen):
     """``channels``: width of each stride-2 convolution; the last is the tower's width. Head size is width / heads."""
 
     channels: tuple[int, ...] = Field((24, 48, 96, 192), min_length=1)

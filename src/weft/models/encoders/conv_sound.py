@@ -18,16 +18,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from weft.conversation import WeftError
+from weft.frozen import Frozen
 from weft.media.mel import HOP
 from weft.models.attention import attend
-from weft.models.config import Section
 from weft.models.encoders.base import SoundKind, halved
 from weft.models.splice import inside
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
 
 
-class ConvSoundConfig(Section):
+class ConvSoundConfig(Frozen):
     """``channels``: width of each 3x3 convolution, which halves time and bands; ``width``: the features'."""
 
     num_mel_bins: int = 80

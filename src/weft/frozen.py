@@ -1,0 +1,7 @@
+"""The base of what a user sets: a value that does not change, in which a field that it does not know is an error."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
