@@ -23,6 +23,17 @@ def test_librispeech_lines_name_the_recordings_beside_them(tmp_path: Path) -> No
     assert one.messages[0].task.fields == {"language": "en"}
 
 
+def test_a_line_in_another_encoding_is_named_and_lines_after_it_are_read(tmp_path: Path) -> None:
+    clip(tmp_path / "84" / "84-0.flac")
+    clip(tmp_path / "84" / "84-1.flac")
+    (tmp_path / "84" / "84.trans.txt").write_bytes("84-0 caf\xe9\r\n84-1 the\r\n".encode("latin-1"))
+    with pytest.raises(BadEntry, match=r"84\.trans\.txt:1: is not UTF-8"):
+        convert("librispeech", tmp_path, tmp_path / "o.jsonl")
+    report = convert("librispeech", tmp_path, tmp_path / "o.jsonl", on_bad="skip")
+    assert dict(report.left_out) == {"is not UTF-8": 1}
+    assert [one.messages[1].text for one in read(tmp_path / "o.jsonl")] == ["the"]
+
+
 def test_aishell_finds_the_split_of_a_recording(tmp_path: Path) -> None:
     root = tmp_path / "data_aishell"
     clip(root / "wav" / "train" / "S0002" / "BAC009S0002W0122.wav")

@@ -139,8 +139,9 @@ class Job:
         """``make(entry)`` of every entry; what it raises becomes a `BadEntry` with the place."""
         for entry in found:
             if isinstance(entry.value, SampleError):
-                reason = getattr(entry.value, "reason", "is not JSON")
-                yield BadEntry(entry.value.problem, reason=reason, entry=entry)
+                problem = entry.value.problem
+                reason = getattr(entry.value, "reason", "is not JSON" if "JSON" in problem else "is not UTF-8")
+                yield BadEntry(problem, reason=reason, entry=entry)
                 continue
             made, bad = list[Found](), None
             try:

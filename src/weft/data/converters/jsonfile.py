@@ -66,7 +66,7 @@ def entries(path: Path) -> Iterator[Entry]:
     A line that is not JSON comes as an `Entry` whose value is the `SampleError`: the lines after it can still be read.
     """
     if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(path):
-        return _lines(path)
+        return _json_lines(path)
     return items(path)
 
 
@@ -120,25 +120,34 @@ def _is_lines(path: Path) -> bool:
     return True
 
 
-def _lines(path: Path) -> Iterator[Entry]:
+def lines(path: Path) -> Iterator[Entry]:
+    """Lines of a text file that are not blank, without what ends them; the `SampleError` of one that is not UTF-8."""
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
                 if raw.isspace() or not raw:
                     continue
-                value: Any
                 try:
-                    value = json.loads(raw.decode("utf-8"), object_pairs_hook=Noted)
+                    value: str | SampleError = raw.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError:
                     value = SampleError("is not UTF-8: save the file as UTF-8")
-                except json.JSONDecodeError as e:
-                    value = SampleError(f"invalid JSON at column {e.colno} ({e.msg})")
-                except (RecursionError, ValueError) as e:
-                    value = SampleError(f"invalid JSON: {e}")
                 yield Entry(value, str(path), line=number)
     except OSError as e:
         raise _unreadable(path, e) from e
+
+
+def _json_lines(path: Path) -> Iterator[Entry]:
+    for entry in lines(path):
+        value = entry.value
+        if isinstance(value, str):
+            try:
+                value = json.loads(value, object_pairs_hook=Noted)
+            except json.JSONDecodeError as e:
+                value = SampleError(f"invalid JSON at column {e.colno} ({e.msg})")
+            except (RecursionError, ValueError) as e:
+                value = SampleError(f"invalid JSON: {e}")
+        yield entry._replace(value=value)
 
 
 def _unreadable(path: Path, error: OSError) -> SampleError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from weft.conversation import WeftError
 from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task
-from weft.data.converters.jsonfile import Entry, Noted
+from weft.data.converters.jsonfile import Entry, Noted, lines
 
 _BLANKS = re.compile(r"\s+")
 
@@ -32,7 +32,7 @@ def librispeech(job: Job) -> Read:
         yield _transcript(name, job.find(str(inside / f"{name}.flac"), what="audio"), said, job.language or "en")
 
     for file in _files(job.path, "*.trans.txt"):
-        yield from job.each(_lines(file), make)
+        yield from job.each(lines(file), make)
 
 
 def aishell(job: Job) -> Read:
@@ -61,7 +61,7 @@ def aishell(job: Job) -> Read:
         clip = str(root / (job.split or found[0]) / name[6:11] / f"{name}.wav")
         yield _transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
 
-    yield from job.each(_lines(file), make)
+    yield from job.each(lines(file), make)
 
 
 def covost(job: Job) -> Read:
@@ -132,18 +132,6 @@ def _files(path: Path, pattern: str) -> list[Path]:
     if not found:
         raise WeftError(f"{path}: holds no file {pattern}: name a folder above them")
     return found
-
-
-def _lines(file: Path) -> Iterator[Entry]:
-    try:
-        with open(file, encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield Entry(line.rstrip("\r\n"), str(file), line=number)
-    except UnicodeDecodeError:
-        yield Entry(BadEntry("is not UTF-8: save the file as UTF-8"), str(file))
-    except OSError as e:
-        raise WeftError(f"{file}: cannot be read ({e.strerror}): check the path") from None
 
 
 def _halves(line: str) -> tuple[str, str]:

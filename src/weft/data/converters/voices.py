@@ -12,8 +12,7 @@ from typing import Any
 
 from weft.conversation import Text, dump_parts, parse_messages
 from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, audio, get, text
-from weft.data.converters.jsonfile import Entry, entries
-from weft.data.converters.speech import _lines
+from weft.data.converters.jsonfile import Entry, entries, lines
 from weft.data.converters.tags import Media, Turn, conversation, listed, refuse, turns
 
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|(?=<\|im_start\|>)|\Z)", re.DOTALL)
@@ -54,7 +53,7 @@ def qwen_audio(job: Job) -> Read:
             raise BadEntry(f"is no ChatML: {whole[end:][:60]!r} begins no turn (<|im_start|>user)")
         yield {"messages": made}
 
-    yield from job.each(_lines(job.path), make)
+    yield from job.each(lines(job.path), make)
 
 
 def _heard(job: Job, words: str) -> list[Part]:
