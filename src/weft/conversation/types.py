@@ -7,8 +7,8 @@ tokens, files or models. Units: boxes are ``(left, top, right, bottom)`` in frac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -104,6 +104,10 @@ class Conversation:
     def parts(self) -> Iterator[Part]:
         for message in self.messages:
             yield from message.parts
+
+    def changed(self, change: Callable[[Part], Part]) -> Conversation:
+        """The conversation with ``change(part)`` in the place of each part."""
+        return replace(self, messages=tuple(replace(m, parts=tuple(map(change, m.parts))) for m in self.messages))
 
     @property
     def images(self) -> tuple[Image, ...]:

@@ -403,16 +403,11 @@ def _space(conversation: Conversation) -> str:
     return "" if language in SPACELESS else " "
 
 
-def _map_parts(conversation: Conversation, change: Callable[[Part], Part]) -> Conversation:
-    messages = tuple(replace(m, parts=tuple(change(p) for p in m.parts)) for m in conversation.messages)
-    return replace(conversation, messages=messages)
-
-
 def _ask_without_times(conversation: Conversation) -> Conversation:
     def change(part: Part) -> Part:
         return replace(part, fields={**part.fields, "timestamps": False}) if isinstance(part, Task) else part
 
-    return _map_parts(conversation, change)
+    return conversation.changed(change)
 
 
 def _replace_clip(conversation: Conversation, source: Any, answer: Part | None) -> Conversation:
@@ -424,7 +419,7 @@ def _replace_clip(conversation: Conversation, source: Any, answer: Part | None) 
             return Audio(source)
         return answer if part is old and answer is not None else part
 
-    return _map_parts(conversation, change)
+    return conversation.changed(change)
 
 
 def _replace_image(
@@ -446,4 +441,4 @@ def _replace_image(
             return replace(part, boxes=tuple(move(b) for b in part.boxes))
         return part
 
-    return _map_parts(conversation, change)
+    return conversation.changed(change)

@@ -7,7 +7,7 @@ before. So the loader's whole state is the number of the next micro-step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -29,14 +29,13 @@ from weft.data.augment import (
     mask_features,
 )
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
-from weft.data.mixture import Mixture, grain
+from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.sample_file import SampleFile
 from weft.media import load_audio, load_image
 
 CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
 SEAM = 2  # tokens more that a clip's edge may take: a pause and its time
-FAR = 1 << 40  # more micro-steps than any run has
 
 
 @dataclass
@@ -261,8 +260,7 @@ class TrainingData:
                 return Audio((color_sound(wave, augment, rng), self.rate))
             return Image(self._load_image(part.source)) if isinstance(part, Image) else part
 
-        messages = tuple(replace(m, parts=tuple(change(p) for p in m.parts)) for m in conversation.messages)
-        return augment_images(replace(conversation, messages=messages), augment, rng)
+        return augment_images(conversation.changed(change), augment, rng)
 
     def encode(self, position: int) -> tuple[Any, Any]:
         """The sample at a position as the processor makes it (`Encoded`), and what `annotate` says of it."""

@@ -16,7 +16,7 @@ from absl import logging
 logging.set_verbosity(logging.ERROR)  # importing grain warns that jax, which is not needed, is absent
 import grain  # noqa: E402
 
-FAR = 1 << 40  # more draws than any run makes
+FAR = 1 << 40  # more draws, or micro-steps, than any run makes
 
 
 class Mixture:

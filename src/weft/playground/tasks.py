@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -255,8 +254,7 @@ def write(folder: Path, task: str, count: int, seed: int, name: str = "train") -
 
 def _enclosed(sample: Conversation) -> Conversation:
     """The sample with its media as data URLs: PNG and FLAC, both exact (sound to 16 bits)."""
-    messages = tuple(replace(m, parts=tuple(map(_url, m.parts))) for m in sample.messages)
-    return replace(sample, messages=messages)
+    return sample.changed(_url)
 
 
 def _url(part: Any) -> Any:

@@ -12,9 +12,8 @@ from typing import Literal
 from weft.models.config import Connector, DialectSection
 from weft.recipes.datasets import data, play
 from weft.recipes.tiny import LLAMA, rehearsal
-from weft.training.recipe import LanguageSource, ModelSpec, Optim, PartTraining, Recipe, Stage, TowerSource
+from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
-FULL = PartTraining(train="full")
 # Four patches into one, normed, two layers; up to 12 tiles and the whole picture [S].
 PROJECTOR = Connector(kind="mlp", merge=4, grid=True, norm=True)
 TILES = {"tiles": 12}

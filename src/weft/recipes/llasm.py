@@ -11,9 +11,8 @@ from typing import Literal
 from weft.models.config import Connector, DialectSection
 from weft.recipes.datasets import data, play
 from weft.recipes.tiny import LLAMA, rehearsal
-from weft.training.recipe import LanguageSource, ModelSpec, Optim, PartTraining, Recipe, Stage, TowerSource
+from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
-FULL = PartTraining(train="full")
 # One linear layer, 1280 to 4096, on the states of Whisper's decoder [C].
 ADAPTOR = Connector(kind="linear")
 # The paper's single system block; the released double one is for the published weights.

@@ -12,9 +12,8 @@ from typing import Literal
 from weft.models.config import Connector, DialectSection
 from weft.recipes.datasets import data, play
 from weft.recipes.tiny import LLAMA, rehearsal
-from weft.training.recipe import LanguageSource, ModelSpec, Optim, PartTraining, Recipe, Stage, TowerSource
+from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
-FULL = PartTraining(train="full")
 PROJECTOR = Connector(kind="mlp")  # mlp2x_gelu [S]: 1024 to 4096 to 4096
 # The layer before the last, padded pictures [S].
 TOWER = {"layer": -2, "fit": "pad"}

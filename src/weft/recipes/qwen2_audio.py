@@ -12,7 +12,7 @@ import weft.recipes.qwen_audio as first
 from weft.models.config import DialectSection
 from weft.recipes.datasets import play
 from weft.recipes.tiny import rehearsal
-from weft.training.recipe import ModelSpec, Recipe, TowerSource
+from weft.training.recipe import FULL, ModelSpec, Recipe, TowerSource
 
 # Whisper-large-v3, its output averaged in pairs, and Qwen-7B [P].
 MODEL = ModelSpec(
@@ -31,7 +31,7 @@ TASKS = ("transcribe", "translate", "sound_caption", "event", "question", "emoti
 def qwen2_audio(size: Literal["full", "tiny"] = "full") -> Recipe:
     """Two stages, of tasks and of dialogues, in both of which encoder and language model learn (equation 1 [P])."""
     base = first.qwen_audio()
-    learned = dict.fromkeys(("audio", "audio_connector", "language"), first.FULL)
+    learned = dict.fromkeys(("audio", "audio_connector", "language"), FULL)
     stages = [
         stage.model_copy(
             update={

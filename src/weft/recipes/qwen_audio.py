@@ -13,9 +13,8 @@ from weft.data.augment import Augment
 from weft.models.config import Connector, DialectSection
 from weft.recipes.datasets import data, play
 from weft.recipes.tiny import rehearsal
-from weft.training.recipe import LanguageSource, ModelSpec, Optim, PartTraining, Recipe, Stage, TowerSource
+from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
-FULL = PartTraining(train="full")
 # Frames of 20 ms, averaged in pairs before the last norm, then one linear layer; the embeddings of a clip's start and
 # end belong to the encoder [C audio.py].
 PROJECTION = Connector(kind="linear")

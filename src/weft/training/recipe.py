@@ -58,6 +58,9 @@ class PartTraining(Frozen):
     dialect_tokens: bool = True
 
 
+FULL = PartTraining(train="full")
+
+
 class Optim(Frozen):
     lr: float = Field(1e-4, gt=0)
     min_lr: float = Field(0.0, ge=0)
