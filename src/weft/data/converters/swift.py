@@ -112,6 +112,9 @@ class _Objects:
             if not isinstance(number, int) or not 0 <= number < len(pictures):
                 raise BadEntry(f"there is no picture {number}", field=f"objects.image_id[{i}]")
             sides = numbers(box, 4, where)
+            if unit == "real" and max(sides) <= 1:
+                said = 'lies within one pixel: boxes in fractions say "bbox_type": "norm1"'
+                raise BadEntry(said, reason="box in another unit", field=where)
             if unit == "real":
                 path = pictures[number]
                 path = path if str(path).startswith("data:") else job.find(path, what="image")
