@@ -226,7 +226,41 @@ def test_one_empty_answer_among_several_costs_that_one(tmp_path: Path) -> None:
     assert (report.samples, dict(report.left_out)) == (1, {"no answer": 1})  # the majority said yes, and nothing
     report = convert("vqav2", source, tmp_path / "o.jsonl", on_bad="skip", answers="every")
     assert (report.samples, dict(report.left_out)) == (4, {"no answer": 4})
-    report = (
-        convert("vqav2", save(tmp_path / "in.json", [entry | {"answer": [5]}]), tmp_path / "o.jsonl") if False else None
-    )
-    assert report is None
+    with pytest.raises(BadEntry, match="answers: must be a string"):
+        convert("vqav2", save(tmp_path / "in.json", [entry | {"answer": [5]}]), tmp_path / "o.jsonl")
+
+
+def test_an_answer_that_lacks_the_form_asked_for_is_a_missing_one(tmp_path: Path) -> None:
+    entry = {"question": "?", "answer": "yes"}
+    source, _ = members(lambda a: entry | a)(tmp_path, [{"fullAnswer": "Yes."}, {}, {"fullAnswer": None}])
+    report = convert("gqa", source, tmp_path / "o.jsonl", on_bad="skip", answers="full")
+    assert (report.samples, dict(report.left_out)) == (1, {"no answer": 2})
+
+
+def test_an_empty_media_file_is_a_bad_entry(tmp_path: Path) -> None:
+    entry = {"messages": [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "a"}]}
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").touch()
+    source = lines(tmp_path / "in.jsonl", *(entry | {"images": [name]} for name in ("a.jpg", "b.jpg")))
+    report = convert("ms-swift", source, tmp_path / "o.jsonl", on_bad="skip")
+    assert (report.samples, dict(report.left_out)) == (1, {"media file is empty": 1})
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name, data in (
+            ("c.jpg", b""),
+            ("c.txt", b"C"),
+            ("d.jpg", (tmp_path / "a.jpg").read_bytes()),
+            ("d.txt", b"D"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    report = convert("webdataset", tmp_path / "s.tar", tmp_path / "o.jsonl", on_bad="skip")
+    assert (report.samples, dict(report.left_out)) == (1, {"media file is empty": 1})
+
+
+def test_boxes_of_swift_within_one_pixel_are_in_another_unit(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    messages = [{"role": "user", "content": "<image>?"}, {"role": "assistant", "content": "<bbox>"}]
+    entry = {"messages": messages, "images": ["a.jpg"], "objects": {"bbox": [[0.1, 0.2, 0.9, 1.0]]}}
+    with pytest.raises(BadEntry, match=r'objects\.bbox\[0\]: .* "bbox_type": "norm1"'):
+        convert("ms-swift", lines(tmp_path / "in.jsonl", entry), tmp_path / "o.jsonl")

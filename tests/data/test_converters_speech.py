@@ -178,6 +178,17 @@ def test_textgrids_give_word_times(tmp_path: Path, encoding: str) -> None:
     assert [(t.name, len(t.spans)) for t in read_textgrid(aligned / "one.TextGrid")] == [("words", 4), ("phones", 1)]
 
 
+def test_words_past_the_end_of_their_clip_are_a_bad_entry(tmp_path: Path) -> None:
+    (tmp_path / "a.TextGrid").write_text(LONG)
+    clip(tmp_path / "a.wav", 0.5)
+    with pytest.raises(BadEntry, match=r"a word ends at .* its clip at 0\.500 s"):
+        convert("mfa", tmp_path, tmp_path / "o.jsonl")
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    with pytest.raises(BadEntry, match="is not a sound") as caught:
+        convert("mfa", tmp_path, tmp_path / "o.jsonl")
+    assert caught.value.reason == "media file cannot be read"
+
+
 def test_only_an_empty_label_and_eps_are_silence_among_words(tmp_path: Path) -> None:
     spans = ["", "sil", "sp", "SIL", "<eps>", "spa"]
     rows = "".join(f'{i}\n{i + 1}\n"{label}"\n' for i, label in enumerate(spans))

@@ -30,6 +30,7 @@ from weft.data.converters.swift import ms_swift
 from weft.data.converters.textgrid import mfa
 from weft.data.converters.vision import minigpt_refcoco, refcoco, visual_genome
 from weft.data.converters.voices import llasm, qwen_audio
+from weft.data.counts import end_problem, last_words
 
 EXAMPLES = 5  # bad entries a report keeps
 BAD_BOXES = {"outside its image": "box outside its picture", "has no area": "box without area"}
@@ -240,6 +241,13 @@ def _checked(job: Job, found: Found) -> Conversation | BadEntry:
             return BadEntry(problem, reason=BAD_BOXES["has no area"], entry=found.entry)
         if message.role == "assistant" and not any(not isinstance(p, Text) or p.text.strip() for p in message.parts):
             return BadEntry(f"gives messages[{number}]: {NO_ANSWER}", reason="no answer", entry=found.entry)
+    for where, number, last in last_words(made):
+        try:
+            seconds = job.seconds(made.audios[number].source)
+        except WeftError as e:
+            return BadEntry(str(e), reason="media file cannot be read", entry=found.entry)
+        if seconds is not None and (late := end_problem(last, seconds)):
+            return BadEntry(f"gives {where}: {late}", reason="word past the end of its clip", entry=found.entry)
     return made
 
 

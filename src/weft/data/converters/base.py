@@ -26,6 +26,7 @@ Part = dict[str, Any]
 T = TypeVar("T")
 
 NO_ANSWER = "is empty, so there is no answer"
+EMPTY_FILE = "media file is empty"
 ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains
 
 
@@ -73,6 +74,7 @@ class Job:
     def __post_init__(self) -> None:
         self.exists = Folders()
         self.size = lru_cache(maxsize=1 << 16)(_size)
+        self.seconds = lru_cache(maxsize=1 << 16)(_seconds)
 
     @property
     def folder(self) -> Path:
@@ -97,6 +99,8 @@ class Job:
                 name = re.split(r"[?#]", name)[0].rsplit("/", 1)[-1]
             path = os.path.join(self.folder, name)
             if "\0" not in path and self.exists(path):
+                if not os.path.getsize(path):
+                    raise BadEntry(f"is empty (0 bytes): {path!r}", reason=EMPTY_FILE, field=what)
                 return path
         raise BadEntry(
             f"no such file: {names[0]!r} (looked in {self.folder}; --media names another folder)",
@@ -226,6 +230,12 @@ def _size(image: str) -> tuple[int, int]:
     from weft.media import image_size
 
     return image_size(image)
+
+
+def _seconds(clip: str) -> float | None:
+    from weft.media import audio_seconds
+
+    return audio_seconds(clip)
 
 
 # ------------------------------------------------------------------------------------------------ parts of samples

@@ -115,7 +115,7 @@ def gqa(job: Job) -> Read:
     def make(e: Entry) -> Iterator[Sample]:
         entry, number = e.value, identity(e.value, "imageId")
         path = job.find(f"{number}.jpg", f"images/{number}.jpg", what="image")
-        given = _given(entry, key if "answer" in entry else "answer")
+        given = _given({key: entry.get(key)}, key) if "answer" in entry else None
         yield from _asked(job, e.name or number, path, get(entry, "question"), given)
 
     yield from job.each(members(job.path), make)

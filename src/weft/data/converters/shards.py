@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Read, Sample, blip_caption, image, sample, task
+from weft.data.converters.base import EMPTY_FILE, BadEntry, Job, Read, Sample, blip_caption, image, sample, task
 from weft.data.converters.jsonfile import Entry, Noted
 
 PICTURES = ("jpg", "jpeg", "png", "webp")
@@ -42,6 +42,8 @@ def webdataset(job: Job) -> Read:
         if kind is None:
             there = ", ".join(f".{ending}" for ending in files)
             raise BadEntry(f"holds no picture (.{', .'.join(PICTURES)}) but {there}: {DOT}", reason="no picture")
+        if not files[kind]:
+            raise BadEntry("is empty (0 bytes)", reason=EMPTY_FILE, field=kind)
         said = _caption(files)
         while name in taken:  # a name that comes again later in a shard is another sample, and gets another file
             number += 1
