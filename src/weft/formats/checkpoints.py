@@ -238,6 +238,25 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
+def check_weft(folder: Path, name: str) -> None:
+    """Raises `CheckpointError` where the folder, which the user called ``name``, is not that of a weft model."""
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
+    check_kind(name, read_json(folder / "config.json"))
+
+
+def check_kind(name: str, config: dict[str, Any]) -> None:
+    """Raises `CheckpointError` where the content of a config.json is of another kind of model than weft's."""
+    kind = config.get("model_type")
+    if kind is None:
+        raise CheckpointError(f"{name} holds no model: its config.json names no model_type; copy the checkpoint again")
+    if kind != "weft":
+        raise CheckpointError(
+            f"{name} is a {kind} checkpoint, not a weft one; `weft import --help` lists what can be imported, and a "
+            f"recipe composes a model from parts"
+        )
+
+
 @dataclass(frozen=True)
 class Output:
     """One tensor to be written: its name in the weft folder, its shape, and how to make it (called once, late)."""

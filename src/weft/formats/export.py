@@ -24,6 +24,7 @@ from weft.formats.checkpoints import (
     Output,
     Tensors,
     check_out,
+    check_weft,
     new_folder,
     read_folder,
     stored_dtype,
@@ -76,11 +77,7 @@ def open_model(model: str) -> Exporting:
         folder = _downloaded(model)
     if (folder / "adapter_config.json").is_file():
         raise ExportError(f"{model} is an adapter, and this layout holds whole models: weft merge {model} -o DIR first")
-    if not (folder / "config.json").is_file():
-        raise ExportError(f"{model}: no model there (no config.json); give a weft folder or a hub name")
-    kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
-    if kind != "weft":
-        raise ExportError(f"{model} is a {kind or 'foreign'} checkpoint, not a weft one; weft import turns it into one")
+    check_weft(folder, model)
     from weft.models.processing import WeftProcessor
 
     processor = doors.load(WeftProcessor, folder) if (folder / "processor_config.json").is_file() else None

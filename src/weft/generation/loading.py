@@ -13,19 +13,12 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from weft.conversation import WeftError
-from weft.formats.checkpoints import read_json
+from weft.formats.checkpoints import DTYPES, check_kind, check_weft
 from weft.models import doors
 from weft.models.adapters import adapter_base, lost, merge_lora
 from weft.models.config import WeftConfig
 
-DTYPES = {
-    "float32": torch.float32,
-    "fp32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "bf16": torch.bfloat16,
-    "float16": torch.float16,
-    "fp16": torch.float16,
-}
+SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
@@ -33,9 +26,9 @@ def resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
         return dtype
     if dtype in ("auto", ""):
         return None
-    if dtype not in DTYPES:
+    if (found := DTYPES.get(SHORT.get(dtype, dtype))) is None:
         raise WeftError(f"there is no dtype {dtype!r}; choose float32, bfloat16 or float16")
-    return DTYPES[dtype]
+    return found
 
 
 def default_device() -> str:
@@ -134,20 +127,6 @@ def check_name(name: str) -> None:
     """Raises `WeftError` where ``name`` is neither the folder of a weft model nor may be a hub name."""
     folder = Path(name)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise WeftError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
-        check_kind(name, read_json(folder / "config.json"))
+        check_weft(folder, name)
     elif doors.resolve(name) == "built-in":  # who knows what that is has taken its turn before
         raise WeftError(f"{name} is no checkpoint but a recipe of weft's own; write model=weft.recipes.{name}()")
-
-
-def check_kind(name: str, config: dict[str, Any]) -> None:
-    """Raises `WeftError` where the content of a config.json is of another kind of model than weft's."""
-    kind = config.get("model_type")
-    if kind is None:
-        raise WeftError(f"{name} holds no model: its config.json names no model_type; copy the checkpoint again")
-    if kind != "weft":
-        raise WeftError(
-            f"{name} is a {kind} checkpoint, not a weft one; `weft import --help` lists what can be imported, and a "
-            f"recipe composes a model from parts"
-        )
