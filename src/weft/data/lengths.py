@@ -74,8 +74,7 @@ def clip_tokens(processor: Any, samples: int) -> int:
 
 def slot_tokens(processor: Any, modality: Modality, embeddings: int) -> int:
     """Tokens of a medium that is encoded as so many embeddings, boundaries included."""
-    _, start, end = processor.dialect.slot_tokens(modality)
-    return embeddings + (start is not None) + (end is not None)
+    return embeddings + len(processor.dialect.edges(modality))
 
 
 def measure(

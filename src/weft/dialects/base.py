@@ -104,6 +104,15 @@ class Dialect(ABC):
             raise cannot(self, "an image" if modality == "image" else "a clip", modality=modality)
         return self.slots[modality]
 
+    def edges(self, modality: Modality) -> list[str]:
+        """The tokens before and after the embeddings of a picture or window; none where it takes no such medium."""
+        return [token for token in self.slots.get(modality, ())[1:] if token is not None]
+
+    def all_tokens(self, *modalities: Modality) -> list[str]:
+        """Every special token of a model with these senses: what `render` writes, placeholders, and their edges."""
+        media = (m for m in modalities if m in self.slots)
+        return self.special_tokens() + [token for m in media for token in (self.slots[m][0], *self.edges(m))]
+
     @abstractmethod
     def stop_tokens(self) -> list[str]:
         """Tokens that end a generated answer."""

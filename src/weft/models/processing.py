@@ -10,7 +10,7 @@ import torch
 from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Conversation, WeftError, dump_parts, parse_messages
-from weft.dialects import DialectError, Slot, get_dialect
+from weft.dialects import DialectError, Modality, Slot, get_dialect
 from weft.media import image_size
 from weft.models import doors, templates
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
@@ -61,10 +61,8 @@ class WeftProcessor(ProcessorMixin, Encoding):
             switches["bos"] = tokenizer.bos_token
         section = DialectSection(name=dialect.name, switches=switches)
         form = get_dialect(section.name, section.switches)
-        wanted = form.special_tokens()
-        for modality, tower in (("image", vision), ("audio", audio)):
-            if tower is not None and modality in form.modalities:
-                wanted += [token for token in form.slot_tokens(modality) if token is not None]  # type: ignore[arg-type]
+        senses: dict[Modality, Any] = {"image": vision, "audio": audio}
+        wanted = form.all_tokens(*(modality for modality, tower in senses.items() if tower is not None))
         # Also those that it has but does not mark as special: else text could become one of them.
         added = tokenizer.added_tokens_decoder.values()
         special = {str(token) for token in added if token.special}

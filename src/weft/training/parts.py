@@ -67,8 +67,8 @@ def dialect_tokens(processor: Any) -> list[int]:
     """Ids of the tokens that the model's dialect writes; not the placeholders of media, which are replaced."""
     names = list(processor.dialect.special_tokens())
     for modality, section in (("image", processor.vision), ("audio", processor.audio)):
-        if section is not None and modality in processor.dialect.modalities:
-            names += [t for t in processor.dialect.slot_tokens(modality)[1:] if t is not None]
+        if section is not None:
+            names += processor.dialect.edges(modality)
     return sorted({processor.renderer.token_id(name) for name in names})
 
 

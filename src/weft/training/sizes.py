@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from weft.dialects import get_dialect
+from weft.dialects import Modality, get_dialect
 from weft.generation.loading import load_config, load_processor
 from weft.models import published
 from weft.models.compose import plan
@@ -101,10 +101,8 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
     parts = {name: asked(getattr(spec, name)) for name in ("vision", "audio", "language")}
     if outline:
         form = get_dialect(spec.dialect.name, spec.dialect.switches)
-        wanted = form.special_tokens()
-        for modality, part in (("image", "vision"), ("audio", "audio")):
-            if parts[part] and modality in form.modalities:
-                wanted += [token for token in form.slot_tokens(modality) if token]  # type: ignore[arg-type]
+        senses: dict[str, Modality] = {"vision": "image", "audio": "audio"}
+        wanted = form.all_tokens(*(modality for part, modality in senses.items() if parts[part]))
         parts = {name: published.outline(name, part, wanted) for name, part in parts.items()}
     vision, audio, language = (parts[name] or None for name in ("vision", "audio", "language"))
     return plan(vision=vision, audio=audio, language=language, dialect=spec.dialect)
@@ -243,11 +241,9 @@ def _encoder_activations(kind: ImageKind | SoundKind, tokens: int, half: bool, a
     return tokens * merge * (4 * width * layers + layer if again else layers * layer)
 
 
-def _around(processor: WeftProcessor | None, modality: Any) -> int:
+def _around(processor: WeftProcessor | None, modality: Modality) -> int:
     """Tokens written before and after a medium."""
-    if processor is None or modality not in processor.dialect.modalities:
-        return 0
-    return sum(token is not None for token in processor.dialect.slot_tokens(modality)[1:])
+    return len(processor.dialect.edges(modality)) if processor is not None else 0
 
 
 def _what(name: str, config: WeftConfig) -> str:
