@@ -6,6 +6,9 @@ import pytest
 
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.cli import run
+from weft.cli.train import Scorer
+from weft.conversation import WeftError
+from weft.evaluation.metrics import chosen
 from weft.recipes import bundled
 from weft.training.build import build_model
 from weft.training.export import save_model
@@ -66,6 +69,14 @@ def test_data_replaces_the_paths_of_sources(recipe, tmp_path, capsys):
     assert saved["stages"][0]["mixture"][0]["path"] == str(other)
     assert run(["train", str(recipe), "-o", str(tmp_path / "no"), "--data", f"digits={other}"]) == 2
     assert "with a name of: train" in capsys.readouterr().err
+
+
+def test_which_way_is_up_is_what_the_metrics_say():
+    assert Scorer().lower_is_better("transcribe.wer_normalized") and not Scorer().lower_is_better("refer.exact")
+    for metric in chosen(None):
+        assert Scorer().lower_is_better(f"task.{metric.name}") == (metric.better == "lower"), metric.name
+    with pytest.raises(WeftError, match="there is no metric 'luck'; choose among"):
+        Scorer().lower_is_better("refer.luck")
 
 
 def test_finetune_writes_a_model_folder_and_its_run_beside_it(checkpoint, data, tmp_path, capsys):

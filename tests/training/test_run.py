@@ -45,6 +45,19 @@ def dev(tmp_path_factory):
     return write(tmp_path_factory.mktemp("dev"), 6, seed=9)
 
 
+class Scores:
+    """An evaluation of answers: what ``score`` gives, and which way is up."""
+
+    def __init__(self, score, lower=False):
+        self.score, self.lower = score, lower
+
+    def __call__(self, *asked):
+        return self.score(*asked)
+
+    def lower_is_better(self, metric):
+        return self.lower
+
+
 def go(recipe, run, **options):
     return train(recipe, run, **{"console": QUIET, **options})
 
@@ -256,7 +269,7 @@ def test_evaluation_keeps_the_best_and_ends_early(data, dev, tmp_path):
         evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact", patience=2),
         recipe={"checkpoint_every": 100, "keep_last": 1},
     )
-    out = go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    out = go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.exact": next(scores)}))
     assert [r["transcribe.exact"] for r in records(tmp_path / "run", "eval")] == [0.5, 0.9, 0.7, 0.8]
     best = ckpt.best(tmp_path / "run" / "checkpoints", False, [0, "transcribe.exact", str(dev), None])
     assert best.step == 2
@@ -269,7 +282,7 @@ def test_each_stage_keeps_its_own_best(data, dev, tmp_path):
     scores = iter([0.9, 0.8, 0.7, 0.5, 0.4, 0.3])
     one = tiny_recipe(data, steps=3, evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact"))
     recipe = one.model_copy(update={"stages": one.stages * 2, "keep_best": 1, "keep_last": 1})
-    go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.exact": next(scores)}))
     assert ckpt.best(tmp_path / "run" / "checkpoints", False, [1, "transcribe.exact", str(dev), None]).step == 4
 
 
@@ -277,17 +290,16 @@ def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data,
     scores = iter([None, 80.0, None, 90.0])
     evaluation = Evaluation(data=str(dev), every=1, metric="transcribe.word_time_ms", patience=3)
     recipe = tiny_recipe(data, steps=4, evaluation=evaluation)
-    go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.word_time_ms": next(scores)})
+    go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.word_time_ms": next(scores)}, lower=True))
     assert [r["transcribe.word_time_ms"] for r in records(tmp_path / "run", "eval")] == [None, 80.0, None, 90.0]
     assert ckpt.best(tmp_path / "run" / "checkpoints", True, [0, "transcribe.word_time_ms", str(dev), None]).step == 2
 
 
-def test_which_way_is_up_is_what_the_metrics_say():
-    from weft.evaluation.metrics import chosen
-
-    assert stage.lower_is_better("loss") and stage.lower_is_better("transcribe.wer_normalized")
-    for metric in chosen(None):
-        assert stage.lower_is_better(f"task.{metric.name}") == (metric.better == "lower"), metric.name
+def test_a_metric_needs_a_scorer_before_the_first_update(data, dev, tmp_path):
+    recipe = tiny_recipe(data, evaluation=Evaluation(data=str(dev), every=1, metric="transcribe.exact"))
+    with pytest.raises(WeftError, match=r"evaluation\.metric transcribe\.exact needs a scorer"):
+        go(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
 def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(data, tmp_path):
@@ -304,11 +316,11 @@ def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(da
 
     recipe = tiny_recipe(broken, steps=4, recipe={"on_bad_sample": "skip", "checkpoint_every": 2},
                          evaluation=Evaluation(data=str(broken), every=4, metric="refer.exact"))  # fmt: skip
-    go(recipe, tmp_path / "run", evaluate=scorer)
+    go(recipe, tmp_path / "run", evaluate=Scores(scorer))
     whole = records(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "final")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
-    go(None, tmp_path / "run", resume=True, evaluate=scorer)
+    go(None, tmp_path / "run", resume=True, evaluate=Scores(scorer))
     assert [r["skipped"] for r in records(tmp_path / "run")] == [r["skipped"] for r in whole]
     assert whole[-1]["skipped"] >= 1 and set(told) == {"skip"}
 
@@ -329,7 +341,7 @@ def test_a_16_bit_base_keeps_what_is_computed_and_not_saved(tmp_path):
 def test_an_unknown_metric_is_named(data, dev, tmp_path):
     recipe = tiny_recipe(data, evaluation=Evaluation(data=str(dev), every=1, metric="refer.wer"))
     with pytest.raises(WeftError, match=r'no metric "refer\.wer".*transcribe\.wer'):
-        go(recipe, tmp_path / "run", evaluate=lambda *_: {"transcribe.wer": 1.0})
+        go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.wer": 1.0}))
 
 
 def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
@@ -365,7 +377,7 @@ def test_scores_of_another_kind_are_not_compared(data, dev, tmp_path):
     scores = iter([0.3, 0.6, 0.5])
     changed = Evaluation(data=str(dev), every=1, metric="transcribe.exact", patience=3)
     recipe = tiny_recipe(data, steps=6, evaluation=changed)
-    go(recipe, tmp_path / "run", resume=True, evaluate=lambda *_: {"transcribe.exact": next(scores)})
+    go(recipe, tmp_path / "run", resume=True, evaluate=Scores(lambda *_: {"transcribe.exact": next(scores)}))
     assert ckpt.best(tmp_path / "run" / "checkpoints", False, [0, "transcribe.exact", str(dev), None]).step == 5
 
 

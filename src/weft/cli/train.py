@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -157,7 +156,7 @@ def _run(recipe: Recipe, run: Path, **options: Any) -> None:
     from weft.training.run import train
 
     try:
-        scorer = partial(_metrics, media_root=recipe.media_root)
+        scorer = Scorer(recipe.media_root)
         folder = train(recipe, run, evaluate=scorer, teach=teacher(recipe), console=err, **options)
     except Interrupted as stop:
         err.print(str(stop), style="warn", soft_wrap=True)
@@ -177,25 +176,31 @@ def teacher(recipe: Recipe) -> Teach | None:
     return teach
 
 
-def _metrics(
-    model: Any,
-    processor: Any,
-    data: str,
-    limit: int | None,
-    on_bad_sample: Literal["fail", "skip"],
-    media_root: str | None,
-) -> dict[str, float | None]:
-    """``{"task.metric": value}`` of generated answers."""
-    from weft.evaluation.run import evaluate
-    from weft.generation import Model
+class Scorer:
+    """What `weft evaluate` says of a model that is being trained (`weft.training.stage.Evaluate`)."""
 
-    report = evaluate(Model(model, processor), data, limit=limit, on_bad_sample=on_bad_sample, media_root=media_root)
-    return {
-        f"{task}.{name}": value
-        for task, values in report["metrics"].items()
-        for name, value in values.items()
-        if value is None or isinstance(value, (int, float))
-    }
+    def __init__(self, media_root: str | None = None) -> None:
+        self.media_root = media_root
+
+    def __call__(
+        self, model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"], /
+    ) -> dict[str, float | None]:
+        from weft.evaluation.run import evaluate
+        from weft.generation import Model
+
+        asked: dict[str, Any] = {"limit": limit, "on_bad_sample": on_bad_sample, "media_root": self.media_root}
+        report = evaluate(Model(model, processor), data, **asked)
+        return {
+            f"{task}.{name}": value
+            for task, values in report["metrics"].items()
+            for name, value in values.items()
+            if value is None or isinstance(value, (int, float))
+        }
+
+    def lower_is_better(self, metric: str, /) -> bool:
+        from weft.evaluation.metrics import chosen
+
+        return chosen([metric.rsplit(".", 1)[-1]])[0].better == "lower"
 
 
 def _settings(

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -39,10 +39,22 @@ from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_ac
 from weft.training.ranks import Ranks, leave
 from weft.training.update import backward, batch_loss, mixed_seed, read
 
-# evaluate(model, processor, data file, first samples only, "fail" or "skip") -> {"task.metric": value}; None: there is
-# no value yet, such as an error of word times where no word was right
-Evaluate = Callable[[Any, Any, str, int | None, Literal["fail", "skip"]], dict[str, float | None]]
 DRAW_EVERY = 60.0  # seconds
+
+
+class Evaluate(Protocol):
+    """Scores generated answers, for a stage that names a metric."""
+
+    def __call__(
+        self, model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"], /
+    ) -> dict[str, float | None]:
+        """``{"task.metric": value}`` of the first ``limit`` samples of a file; None: there is no value yet, such as an
+        error of word times where no word was right."""
+        ...
+
+    def lower_is_better(self, metric: str, /) -> bool:
+        """Which way is up for a "task.metric"."""
+        ...
 
 
 @dataclass
@@ -77,12 +89,6 @@ class Process:
     progress: Progress
 
 
-def lower_is_better(metric: str) -> bool:
-    """Which way is up for the loss or a "task.metric"; the names are those of `weft evaluate`."""
-    name = metric.rsplit(".", 1)[-1]
-    return name == "loss" or name.startswith(("wer", "cer")) or name.endswith(("_ms", "_per_minute"))
-
-
 class StageRun:
     """One process's work on stage ``number``, from its start or from the checkpoint ``found`` in it."""
 
@@ -94,7 +100,10 @@ class StageRun:
         self.recipe = self.folder.recipe
         self.stage = stage = self.recipe.stages[number]
         self.lessons = process.lessons[number]
-        self.lower = lower_is_better(stage.evaluation.metric or "loss")
+        metric = stage.evaluation.metric
+        if metric and process.evaluate is None:
+            raise WeftError(f"evaluation.metric {metric} needs a scorer; weft train and finetune have it")
+        self.lower = not metric or (process.evaluate is not None and process.evaluate.lower_is_better(metric))
         judged = stage.evaluation.data and self.folder.inside(stage.evaluation.data)
         # What a score of this stage is a score of.
         self.measured = [number, stage.evaluation.metric or "loss", judged, stage.evaluation.limit]
@@ -325,11 +334,7 @@ class StageRun:
         values: dict[str, float | None] = {"loss": total / max(labels, 1)}
         if evaluation.metric:
             evaluate = self.process.evaluate
-            if evaluate is None:
-                raise WeftError(
-                    f"evaluation.metric {evaluation.metric} needs a scorer; weft train and finetune have it"
-                )
-            assert evaluation.data is not None
+            assert evaluate is not None and evaluation.data is not None
             bad = self.recipe.on_bad_sample
             values |= evaluate(self.model, self.processor, evaluation.data, evaluation.limit, bad)
             if evaluation.metric not in values:
