@@ -36,8 +36,8 @@ class TurnSwitches(Switches):
 
 class Turns(Dialect):
     Switches = TurnSwitches
-    # What a task is called in words: without text, and with it. {text} is where the user's own parts go.
     untimed = True  # a transcript that was asked for without them
+    # What a task is called in words: without text, and with it. {text} is where the user's own parts go.
     wordings: ClassVar[Mapping[str, tuple[str, str]]]
     switches: Any
 

@@ -14,9 +14,9 @@ from weft.formats.checkpoints import CheckpointError, Tensors, read_json
 from weft.formats.mapping import Input, Rule
 from weft.formats.tokenizers import add_specials, sentencepiece_tokenizer
 
-# What older transformers saved with the weights and every later one computes.
 PREFIX = "language_model."
 NAMES = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "</s>"}  # of a tokenizer without a token for padding
+# What older transformers saved with the weights and every later one computes.
 ROTARY = ("model.layers.#.self_attn.rotary_emb.inv_freq", "layers.#.self_attn.rotary_emb.inv_freq")
 RULES = (Rule("*", PREFIX + "*"), *(Rule(name, None) for name in ROTARY))
 

@@ -43,20 +43,20 @@ def compose(
     ``model_type``), and ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides
     all random weights; all are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
     """
-    words, processor, known = _parts(vision, audio, language, tokenizer, dialect)
+    words, processor, own = _parts(vision, audio, language, tokenizer, dialect)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         language_model, text_config = _language(words, processor, dtype)
         model: Any = WeftForConditionalGeneration(_config(text_config, processor), language_model=language_model)
         model.to(dtype)
         if language_model is not None:
-            start_new_tokens(model, known, len(processor.tokenizer))
+            start_new_tokens(model, own, len(processor.tokenizer))
         ids = processor.tokenizer.convert_tokens_to_ids
         scales = [ids(scale) for scale in processor.dialect.ordered_tokens()]
         for encoder in (model.vision, model.audio):
             if hasattr(encoder, "start_well"):
                 encoder.start_well()
-        start_scales(model, scales if language_model is None else [s for s in scales if min(s) >= known])
+        start_scales(model, scales if language_model is None else [s for s in scales if min(s) >= own])
     for encoder, kind, asked in ((model.vision, model.image_kind, vision), (model.audio, model.sound_kind, audio)):
         if source := _mapping(asked, "encoder").get("source"):
             _load_tower(encoder.tower, kind, source)
@@ -102,8 +102,8 @@ def _parts(
     text_tokenizer = bytes_tokenizer()
     if wanted:
         text_tokenizer = doors.load(AutoTokenizer, wanted, "no tokenizer could be loaded")
-    known = len(text_tokenizer)
-    return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), known
+    own = len(text_tokenizer)
+    return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), own
 
 
 def _config(text: Any, processor: WeftProcessor) -> WeftConfig:
@@ -246,10 +246,10 @@ def tables(model: Any) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def start_new_tokens(model: WeftForConditionalGeneration, known: int, tokens: int) -> None:
-    """Tokens ``known`` to ``tokens`` of a trained model start at the mean of the known ones: as likely as any."""
+def start_new_tokens(model: WeftForConditionalGeneration, own: int, tokens: int) -> None:
+    """Tokens ``own`` to ``tokens`` of a trained model start at the mean of those before: as likely as any."""
     for table in tables(model):
-        table[known:tokens] = table[:known].float().mean(0).to(table.dtype)
+        table[own:tokens] = table[:own].float().mean(0).to(table.dtype)
 
 
 @torch.no_grad()

@@ -167,7 +167,10 @@ class Encoding:
 
     def pieces(self, conversation: Conversation, *, generate: bool = False) -> list[Piece]:
         """What the dialect writes for a conversation, of whose media the model has the senses."""
-        assert (not conversation.images or self.images) and (not conversation.audios or self.sounds)
+        if conversation.images:
+            _ = self.images  # an error where there is no encoder of them
+        if conversation.audios:
+            _ = self.sounds
         if generate and conversation.answer is not None:
             raise WeftError(
                 "the conversation ends with an answer, so there is nothing to generate; end it with a user message"

@@ -95,7 +95,6 @@ class Senses:
         ends = ends and self.sound_kind.section.boundaries
         if ends:
             embedded_NtW, tokens_N = F.pad(embedded_NtW, (0, 0, 1, 1)), tokens_N + 2
-        if ends:
             start_W, end_W = self.audio.boundaries.weight
             place_t = torch.arange(embedded_NtW.shape[1], device=embedded_NtW.device)
             last_N1 = sent(tokens_N[:, None] - 1, embedded_NtW.device)

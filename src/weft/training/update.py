@@ -20,11 +20,8 @@ from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.training.ranks import ALONE, Ranks
 
 Precision = Literal["float32", "bfloat16"]
-COUNTED = (
-    "input_ids",
-    "segment_lengths",
-    "feature_lengths",
-)  # stay on the CPU, where the model counts them without a wait
+# What stays on the CPU, where the model counts it without a wait.
+COUNTED = ("input_ids", "segment_lengths", "feature_lengths")
 
 
 def mixed_seed(*numbers: int) -> int:
