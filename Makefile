@@ -20,8 +20,8 @@ help:
 
 setup: $(READY)
 
-# The environment is made anew when what it depends on has changed. constraints.txt keeps pip from a torch that is too
-# new for this machine's wheels; pyproject.toml leaves users free.
+# The environment is made anew when what it depends on has changed. constraints.txt keeps pip from a torch newer than
+# those that the tests have run with; pyproject.toml leaves users free.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "make: $(PYTHON) is Python %d.%d, and weft needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
 	@echo "setting up .venv (some minutes the first time)"

@@ -110,7 +110,7 @@ def finetune(
     workers: Workers = None,
     threads: Threads = None,
 ) -> None:
-    """Fine-tune a model on your own samples: one command, one folder that chats, evaluates and serves.
+    """Fine-tune a model on your own samples: one command, one folder to chat with and to evaluate.
 
     [dim]weft finetune bundled --data digits/train.jsonl -o digits-model[/dim]
     """

@@ -44,7 +44,7 @@ class Sample:
 def make_report(
     samples: Sequence[Sample], figures: Figures, scorer: str, name: str = "", figure: Metric | None = None
 ) -> dict[str, Any]:
-    """JSON-ready (DESIGN: metrics, baseline, samples, signature; and notes).
+    """JSON-ready: metrics, baseline, samples, signature and notes.
 
     ``figures``: of the samples that have a reply, in their order. ``name``: what all samples are reported as, in place
     of their tasks. ``figure``: the published one, which decides what is right.

@@ -1,6 +1,6 @@
 """The engine: conversations in, replies out.
 
-`Model` holds a weft model and its processor. Everything that generates goes through it (chat, evaluation, the server),
+`Model` holds a weft model and its processor. Everything that generates goes through it (chat, requests, evaluation),
 so that prompts, batching, stop tokens and parsing are the same everywhere.
 """
 

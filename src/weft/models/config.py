@@ -1,4 +1,4 @@
-"""The configuration of a composed model: an ordinary `transformers` configuration with four small sections of ours.
+"""The configuration of a composed model: an ordinary `transformers` configuration with three small sections of ours.
 
 ``text_config`` is the language model's own configuration. ``vision`` and ``audio`` say which encoder, what it eats and
 which of its features are used; each has a connector into the language model's space. ``dialect`` names the prompt

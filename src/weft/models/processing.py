@@ -175,7 +175,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
         padding_side: Literal["right", "left"] = "left",
         **unused: Any,
     ) -> Any:
-        """Messages (DESIGN: text, image, audio, task, box and words parts) rendered by the model's dialect.
+        """Messages (of text, image, audio, task, box and words parts) rendered by the model's dialect.
 
         ``tokenize=False`` gives the prompt as text with a placeholder for each image and clip. A list of conversations
         gives a batch, padded on the left. Without ``add_generation_prompt`` this is the training form.

@@ -1,6 +1,6 @@
 """The one renderer: pieces of a dialect to token ids, with loss flags, media spans and the piece each token came from.
 
-Training samples, evaluation prompts, chat prompts and the server's prompts are all made here, so they cannot differ.
+Training samples, evaluation prompts and chat prompts are all made here, so they cannot differ.
 Plain text is tokenised with special tokens switched off: what a user writes never becomes one, nor a media slot.
 """
 
