@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from training_world import RATE, asked_twice, picture, speech, text, tiny_spec, tone, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
-from weft.models.config import DialectSection
+from weft.models.config import Connector, DialectSection
 from weft.training.build import build_model
 
 AUGMENT = Augment(
@@ -131,6 +132,26 @@ def test_no_sample_is_longer_than_planned_and_no_row_longer_than_a_row(tmp_path_
     if not (changes.get("untimed") or not changes):
         assert sum(planned) - sum(tokens) <= 6 * len(tokens)
     assert all(whole.batch(row)["tokens"] <= 500 for row in range(6))
+
+
+def wide(folder, number, rng):
+    """A question about a picture of any shape."""
+    shape = [int(n) for n in rng.integers(12, 120, 2)]
+    Image.fromarray(rng.integers(0, 255, (*shape, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    user = [{"type": "image", "image": f"{number}.png"}, {"type": "text", "text": "what?"}]
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": "this"}]}
+
+
+def test_a_crop_takes_the_tokens_that_were_planned_for_its_picture(tmp_path_factory):
+    """Where tiles let them depend on its size."""
+    spec = tiny_spec()
+    tiled = spec.vision.model_copy(update={"options": {"size": [32, 32], "tiles": 6}, "connector": Connector(merge=4)})
+    _, processor = build_model(spec.model_copy(update={"vision": tiled}))
+    file = write(tmp_path_factory.getbasetemp() / "wide", 30, (wide,))
+    whole = data([file], processor, Augment(shift=0.3, scale=0.8), row_tokens=500)
+    lengths = [(len(whole.encode(p)[0].input_ids), whole.length(p)) for p in range(40)]
+    assert all(made == planned for made, planned in lengths)
+    assert len({planned for _, planned in lengths}) > 3
 
 
 def test_labels_counted_are_labels_learned(model_and_processor, files):

@@ -286,8 +286,13 @@ def mask_features(features: Sequence[np.ndarray], augment: Augment, rng: np.rand
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def augment_images(conversation: Conversation, augment: Augment, rng: np.random.Generator) -> Conversation:
-    """Colour, crop and flip of every picture (sources are PIL images), its boxes moved along."""
+def augment_images(
+    conversation: Conversation, augment: Augment, rng: np.random.Generator, sized: bool = False
+) -> Conversation:
+    """Colour, crop and flip of every picture (sources are PIL images), its boxes moved along.
+
+    ``sized``: a crop is brought back to the picture's size, where that says how many tokens it takes.
+    """
     parts = list(conversation.parts())
     for number, part in enumerate([p for p in parts if isinstance(p, Image)]):
         picture: PILImage.Image = part.source
@@ -300,6 +305,7 @@ def augment_images(conversation: Conversation, augment: Augment, rng: np.random.
             window = draw_crop(augment, rng, boxes, picture.size)
             if window is not None:
                 picture, moves = crop(picture, window)
+                picture = picture.resize(part.source.size) if sized else picture
         if augment.flip and rng.random() < 0.5 and not _names_sides(parts) and not conversation.audios:
             picture, moves = picture.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT), _flipped(moves)
         conversation = _replace_image(conversation, number, picture, mine, moves)

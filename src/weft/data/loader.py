@@ -260,7 +260,9 @@ class TrainingData:
                 return Audio((color_sound(wave, augment, rng), self.rate))
             return Image(self._load_image(part.source)) if isinstance(part, Image) else part
 
-        return augment_images(conversation.changed(change), augment, rng)
+        kind = self.processor.image_kind
+        sized = kind is not None and kind.by_size
+        return augment_images(conversation.changed(change), augment, rng, sized)
 
     def encode(self, position: int) -> tuple[Any, Any]:
         """The sample at a position as the processor makes it (`Encoded`), and what `annotate` says of it."""
