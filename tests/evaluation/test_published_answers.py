@@ -7,7 +7,7 @@ import pytest
 from evaluation_samples import rows, score
 
 from weft.evaluation.families import score_files
-from weft.evaluation.published import captions, hallucination, notes, vqa
+from weft.evaluation.published import captions, hallucination, music, vqa
 
 # --- VQA --------------------------------------------------------------------------------------------------------------
 
@@ -128,9 +128,9 @@ def note(pitch, instrument="organ", sonic="bright, dark"):
 
 
 def test_a_note_is_read_and_what_is_missing_is_128():
-    assert notes.read_note(note(60)) == (60, 100, "organ", {"bright", "dark"})
-    assert notes.read_note("nothing") == (128, 128, "", frozenset())
-    assert notes.read_note("<|pitch|><|midi_pitch_x|>").pitch == 128
+    assert music.read_note(note(60)) == (60, 100, "organ", {"bright", "dark"})
+    assert music.read_note("nothing") == (128, 128, "", frozenset())
+    assert music.read_note("<|pitch|><|midi_pitch_x|>").pitch == 128
 
 
 def test_chroma_of_the_original_counts_places_not_pitches():
@@ -143,7 +143,7 @@ def test_chroma_of_the_original_counts_places_not_pitches():
 
 def test_average_precision_over_hard_labels():
     # scikit-learn: one of two found, no false alarm: 0.5 * 1 + 0.5 * 2/4
-    assert notes.hard_average_precision([True, True, False, False], [True, False, False, False]) == pytest.approx(0.75)
-    assert notes.hard_average_precision([True, False], [False, False]) == pytest.approx(0.5)
-    assert notes.hard_average_precision([False, False], [True, False]) == 0
-    assert notes.macro_average_precision([frozenset()], [frozenset()]) is None
+    assert music.hard_average_precision([True, True, False, False], [True, False, False, False]) == pytest.approx(0.75)
+    assert music.hard_average_precision([True, False], [False, False]) == pytest.approx(0.5)
+    assert music.hard_average_precision([False, False], [True, False]) == 0
+    assert music.macro_average_precision([frozenset()], [frozenset()]) is None

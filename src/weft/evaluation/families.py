@@ -16,7 +16,7 @@ from typing import Any, Literal
 from weft.conversation import WeftError
 from weft.evaluation.metrics import METRICS, Figures, Metric, measure
 from weft.evaluation.pairs import Pair
-from weft.evaluation.published import boxes, captions, choices, hallucination, notes, speech, translation, vqa
+from weft.evaluation.published import boxes, captions, choices, hallucination, music, speech, translation, vqa
 from weft.evaluation.published.rows import Row, read_rows
 from weft.evaluation.report import scored_by
 
@@ -30,7 +30,7 @@ READERS: dict[str, Callable[..., Pair]] = {
     "srwt": speech.read_timed_row,
     "bleu": translation.read_row,
     "cider": captions.read_row,
-    "nsynth": notes.read_row,
+    "nsynth": music.read_row,
 }
 
 

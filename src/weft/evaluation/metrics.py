@@ -15,7 +15,7 @@ from pathlib import Path
 from weft.conversation import Box, WeftError
 from weft.evaluation import scorers
 from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, answer_words, asks_boxes
-from weft.evaluation.published import boxes, captions, choices, hallucination, notes, speech, translation, vqa
+from weft.evaluation.published import boxes, captions, choices, hallucination, music, speech, translation, vqa
 from weft.evaluation.scorers import Tally, mean, pooled
 from weft.evaluation.text import letters, normalized, units, whisper_normalized
 
@@ -194,8 +194,8 @@ def _equal(figure: str, full: float = 1.0, applies: Callable[[Pair], bool] = lam
     return averaged(lambda pair: full * choices.equal(figure, pair), applies)
 
 
-def _note(same: Callable[[notes.Note, notes.Note], bool]) -> Computed:
-    return averaged(lambda pair: same(*notes.notes(pair)))
+def _note(same: Callable[[music.Note, music.Note], bool]) -> Computed:
+    return averaged(lambda pair: same(*music.notes(pair)))
 
 
 COMPUTED: dict[str, Computed] = {
@@ -224,7 +224,7 @@ COMPUTED: dict[str, Computed] = {
     "chair_s": averaged(lambda p: hallucination.mentions(p).absent > 0),
     "length_words": averaged(lambda p: len(p.raw.split())),
     "without_times": averaged(lambda p: speech.read_times(p.raw) is None),
-    "chroma_accuracy": averaged(notes.same_chroma, lambda p: notes.notes(p)[0].pitch != notes.NONE),
+    "chroma_accuracy": averaged(music.same_chroma, lambda p: music.notes(p)[0].pitch != music.NONE),
     # The originals'.
     "minigpt_v2_vqa_accuracy": Computed(
         lambda pairs: round(100 * mean([vqa.original_accuracy(p.raw, p.references) for p in pairs]), 2),
@@ -238,11 +238,11 @@ COMPUTED: dict[str, Computed] = {
     "qwen_audio_bleu": Computed(translation.original_bleu, note=translation.no_dictionary),
     "qwen_audio_accuracy": _equal("qwen_audio_accuracy"),
     "qwen_audio_accuracy_binary": _equal("qwen_audio_accuracy", applies=choices.yes_or_no),
-    "qwen_audio_qualities_map": Computed(notes.qualities_map),
+    "qwen_audio_qualities_map": Computed(music.qualities_map),
     "qwen_audio_instrument_accuracy": _note(lambda x, y: x.instrument == y.instrument),
     "qwen_audio_pitch_accuracy": _note(lambda x, y: x.pitch == y.pitch),
     "qwen_audio_chroma_accuracy": Computed(
-        lambda pairs: mean(notes.same_places(pairs)), lambda pairs: [*notes.same_places(pairs)]
+        lambda pairs: mean(music.same_places(pairs)), lambda pairs: [*music.same_places(pairs)]
     ),
     "qwen_audio_velocity_accuracy": _note(lambda x, y: x.velocity == y.velocity),
 }  # fmt: skip
