@@ -21,7 +21,7 @@ import soxr
 from weft.media.headers import check_one_ogg, check_wav_promise
 from weft.media.mp3 import Mp3, count_frames, flac_behind_id3, looks_like_mp3
 from weft.media.source import (
-    Encoded,
+    EncodedFile,
     MediaError,
     decoded_array,
     decoded_bytes,
@@ -183,7 +183,7 @@ class _Memory(io.BytesIO):
 
 
 @contextlib.contextmanager
-def _opened(encoded: Encoded) -> Iterator[_Stream]:
+def _opened(encoded: EncodedFile) -> Iterator[_Stream]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
@@ -326,7 +326,7 @@ def _check_length(frames: int, from_rate: int, to_rate: int, name: str, limit: i
         raise over_limit(f"{name}: {hours:,.1f} hours at {to_rate:,} Hz", needed, limit, "split the recording")
 
 
-def _count_frames(encoded: Encoded, rate: int, limit: int) -> tuple[int, int]:
+def _count_frames(encoded: EncodedFile, rate: int, limit: int) -> tuple[int, int]:
     """``(frames, their rate)``, decoding only where the header does not tell."""
     with _opened(encoded) as file:
         if _header_is_exact(file):
@@ -344,4 +344,4 @@ def _count_frames(encoded: Encoded, rate: int, limit: int) -> tuple[int, int]:
 @lru_cache(maxsize=1 << 16)
 def _remembered_frames(path: str, mtime_ns: int, size: int, rate: int, limit: int) -> tuple[int, int]:
     """As ``_count_frames`` for a file; time and size say when it has changed."""
-    return _count_frames(Encoded(path, path, None), rate, limit)
+    return _count_frames(EncodedFile(path, path, None), rate, limit)

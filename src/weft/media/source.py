@@ -40,7 +40,7 @@ class MediaError(WeftError):
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class EncodedFile:
     """An encoded file before decoding: a path to a regular file, or its bytes. ``name`` is what messages call it."""
 
     name: str
@@ -101,18 +101,18 @@ def over_limit(what: str, needed: float, limit: int, advice: str) -> MediaError:
     )
 
 
-def encoded_source(source: Any, what: str) -> Encoded:
-    """A path, ``data:`` URL, bytes or binary file object as ``Encoded``; ``what`` is "image" or "audio" for messages.
+def encoded_source(source: Any, what: str) -> EncodedFile:
+    """A path, ``data:`` URL, bytes or binary file object; ``what`` is "image" or "audio" for messages.
 
     A seekable file object is put back where it stood, so it can be read twice. Raises ``MediaError`` for addresses
     (``http:``, ``file:``, ...), missing files, folders, devices and pipes, empty input, and input over the limits.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name = f"{what} bytes"
-        return Encoded(name, None, _not_empty(_within_memory(bytes(source), name), name))
+        return EncodedFile(name, None, _not_empty(_within_memory(bytes(source), name), name))
     if isinstance(source, str) and source[:5].lower() == "data:":
         name = f"{what} data URL"
-        return Encoded(name, None, _not_empty(_decode_data_url(source, what), name))
+        return EncodedFile(name, None, _not_empty(_decode_data_url(source, what), name))
     if isinstance(source, (str, os.PathLike)):
         return _regular_file(os.fspath(source), what)
     if hasattr(source, "read"):
@@ -135,7 +135,7 @@ def decoded_array(source: Any, what: str) -> npt.NDArray[Any] | None:
         raise MediaError(f"{what} array: cannot be read ({error}); give a float32 array on the CPU") from error
 
 
-def _regular_file(path: str | bytes, what: str) -> Encoded:
+def _regular_file(path: str | bytes, what: str) -> EncodedFile:
     text = os.fsdecode(path)
     name = text if len(text) <= 300 else f"{text[:60]}... ({len(text)} characters)"
     if not text:
@@ -171,10 +171,10 @@ def _regular_file(path: str | bytes, what: str) -> Encoded:
         raise MediaError(f"{name}: the file is empty (0 bytes)")
     if status.st_size > MAX_BYTES:
         raise MediaError(f"{name}: {status.st_size:,} bytes is over the limit of {MAX_BYTES:,}; split the file")
-    return Encoded(name, text, None)
+    return EncodedFile(name, text, None)
 
 
-def _read_file_object(source: Any, what: str) -> Encoded:
+def _read_file_object(source: Any, what: str) -> EncodedFile:
     name = f"{what} file {source.name}" if isinstance(getattr(source, "name", None), str) else f"{what} file object"
     start = None
     try:
@@ -187,7 +187,7 @@ def _read_file_object(source: Any, what: str) -> Encoded:
         raise MediaError(f"{name}: cannot be read ({error}); give a file that is open in binary mode") from None
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise MediaError(f"{name}: gives {type(data).__name__}, not bytes; open it in binary mode ('rb')")
-    return Encoded(name, None, _not_empty(_within_memory(bytes(data), name), name))
+    return EncodedFile(name, None, _not_empty(_within_memory(bytes(data), name), name))
 
 
 def _decode_data_url(url: str, what: str) -> bytes:
