@@ -21,8 +21,8 @@ import matplotlib as mpl
 mpl.use("agg")
 from matplotlib import pyplot as plt
 
+import weft
 from weft.evaluation.run import evaluate
-from weft.generation import load
 from weft.training import checkpoint
 
 SHOWN = {
@@ -51,7 +51,7 @@ def minutes_by_step(run: Path) -> dict[int, float]:
 
 def curve(model: Path, run: Path, data: Path) -> dict[str, Any]:
     """Scores of the checkpoints of ``run`` and of the finished model, by update."""
-    answerer = load(str(model))
+    answerer = weft.load(str(model))
     minutes = minutes_by_step(run)
     final = {name: tensor.clone() for name, tensor in answerer.model.state_dict().items()}
     points: list[dict[str, Any]] = []

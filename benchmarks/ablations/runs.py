@@ -13,9 +13,10 @@ from benchmarks.ablations import world
 from benchmarks.ablations.experiments import Arm, Experiment
 from rich.console import Console
 
+import weft
 from weft.data.loader import SourceSpec, TrainingData
 from weft.evaluation.run import evaluate
-from weft.generation import Options, load
+from weft.generation import Options
 from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.optim import build_optimizer, embedding_ids
@@ -82,7 +83,7 @@ def run(
     """Trains arm ``name`` and measures its figures on ``tested`` samples of each kind, the same in every run."""
     arm, place = experiment.arms[name], folder / "run"
     shutil.rmtree(place, ignore_errors=True)
-    model = load(train(recipe(arm, folder, seed, steps, samples), place, teach=teach, console=Console(quiet=True)))
+    model = weft.load(train(recipe(arm, folder, seed, steps, samples), place, teach=teach, console=Console(quiet=True)))
     figures: dict[str, float | None] = {}
     baseline: dict[str, float | None] = {}
     for figure in experiment.figures:

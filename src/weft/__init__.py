@@ -57,14 +57,14 @@ def load(
     """A model ready to chat: from a folder, a hub name, or ``"bundled"``, the small one that weft brings along.
 
     ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a
-    CPU). ``device``: None takes a GPU where there is one. ``switches``: changes to the switches of the model's dialect,
-    such as ``{"restart_numbering": True}``.
+    CPU, where it is two hundred times slower). ``device``: None takes a GPU where there is one. ``switches``: changes
+    to the switches of the model's dialect, such as ``{"restart_numbering": True}``.
     """
-    from weft.generation.engine import Model, load
+    from weft.generation.engine import Model
+    from weft.generation.loading import load_parts, resolve_device, resolve_dtype
     from weft.models.doors import resolve
 
     if resolve(path) == "built-in":
-        from weft.generation.loading import resolve_device, resolve_dtype
         from weft.recipes import model_spec
         from weft.training.build import build_model
 
@@ -72,7 +72,7 @@ def load(
         model, processor = build_model(model_spec(name))
         found = Model(model.eval().to(place, kind), processor, name)
     else:
-        found = load(path, dtype=dtype, device=device)
+        found = Model(*load_parts(path, dtype, device), name=os.fspath(path))
     if not switches:
         return found
     return Model(found.model, found.processor.with_switches(**switches), found.name)

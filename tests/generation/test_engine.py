@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+import weft
 from tiny_model import picture, questions, sound, tiny, user
 from weft.conversation import Text, WeftError, Word, Words
 from weft.dialects.base import join_words
-from weft.generation import Model, Options, engine, load
+from weft.generation import Model, Options, engine
 from weft.generation.detokenize import Detokenizer
 
 
@@ -268,17 +269,17 @@ def test_a_conversation_that_asks_nothing_is_refused(model):
 def test_saved_and_loaded_answers_the_same(model, tmp_path):
     model.model.save_pretrained(tmp_path)
     model.processor.save_pretrained(tmp_path)
-    again = load(tmp_path, device="cpu")
+    again = weft.load(tmp_path, device="cpu")
     assert again.chat_batch(questions(), max_new_tokens=8) == model.chat_batch(questions(), max_new_tokens=8)
 
 
 def test_what_is_no_model_is_refused_in_one_sentence(tmp_path):
     for name in (tmp_path / "nothing", tmp_path):
         with pytest.raises(WeftError, match="config.json|no model folder"):
-            load(name)
+            weft.load(name)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(WeftError, match="llama"):
-        load(tmp_path)
+        weft.load(tmp_path)
 
 
 def test_detokenizer_never_shows_half_a_character(model):

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
+import weft
 from weft.conversation import WeftError
 from weft.files import lock
-from weft.generation import Options, load
+from weft.generation import Options
 from weft.generation.requests import answer_file
 
 SHORT = Options(max_new_tokens=3)
@@ -62,9 +63,9 @@ def test_a_killed_run_is_gone_on_with(model, tmp_path):
     model.model.save_pretrained(tmp_path / "model")
     model.processor.save_pretrained(tmp_path / "model")
     code = (
-        "import sys, torch; torch.set_num_threads(1); from weft.generation import load, Options;"
+        "import sys, torch; torch.set_num_threads(1); import weft; from weft.generation import Options;"
         "from weft.generation.requests import answer_file;"
-        "model = load(sys.argv[1], device='cpu');"
+        "model = weft.load(sys.argv[1], device='cpu');"
         "answer_file(model, sys.argv[2], sys.argv[3], Options(max_new_tokens=3), batch_size=1)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "model"), str(asked), str(answers)]
@@ -111,8 +112,8 @@ def test_a_model_moved_elsewhere_is_the_same(model, tmp_path):
     for place in ("here", "there"):
         model.model.save_pretrained(tmp_path / place)
         model.processor.save_pretrained(tmp_path / place)
-    answer_file(load(tmp_path / "here", device="cpu"), asked, answers, SHORT)
-    assert answer_file(load(tmp_path / "there", device="cpu"), asked, answers, SHORT).before == 2
+    answer_file(weft.load(tmp_path / "here", device="cpu"), asked, answers, SHORT)
+    assert answer_file(weft.load(tmp_path / "there", device="cpu"), asked, answers, SHORT).before == 2
 
 
 def test_a_changed_request_is_asked_again(model, tmp_path):

@@ -34,10 +34,11 @@ def demo(
     again: Annotated[bool, typer.Option("--again", help="Train anew, though a trained model is there.")] = False,
 ) -> None:
     """See weft work: make samples, train the bundled model on them, ask it, score it."""
+    import weft
     from weft.cli.asking import progress_bar
     from weft.evaluation.report import table
     from weft.evaluation.run import evaluate, read_questions
-    from weft.generation import Options, load
+    from weft.generation import Options
     from weft.playground import shapes
 
     begun = time.monotonic()
@@ -59,7 +60,7 @@ def demo(
         _train(demo_recipe(train_data, steps), folder / "run", model_folder)
 
     err.print("3. Asking about pictures and clips that it has not seen.")
-    model = load(model_folder)
+    model = weft.load(model_folder)
     options = Options(max_new_tokens=48)
     questions = read_questions(test_data)
     replies = model.chat_batch([c.prompt() for c in questions[:SHOWN]], options)

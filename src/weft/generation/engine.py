@@ -6,7 +6,6 @@ so that prompts, batching, stop tokens and parsing are the same everywhere.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +18,6 @@ from weft.conversation.samples import parse_messages
 from weft.dialects.base import join_words
 from weft.generation.decode import Inputs, beams, decode
 from weft.generation.detokenize import Detokenizer
-from weft.generation.loading import load_parts
 from weft.generation.reply import Options, Reply
 from weft.generation.windows import WindowPrompt, merge, split_transcription
 from weft.media import image_size
@@ -323,15 +321,6 @@ def _joined(windows: Iterable[Iterator[str]]) -> Iterator[str]:
             if body:
                 yield body if begun or not last else join_words([last, body])[1:]
                 last, begun = body[-1], True
-
-
-def load(path: str | os.PathLike[str], dtype: str | torch.dtype | None = None, device: str | None = None) -> Model:
-    """A model from a folder or hub name, ready to chat.
-
-    ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a CPU,
-    where it is two hundred times slower). ``device``: None takes a GPU where there is one.
-    """
-    return Model(*load_parts(path, dtype, device), name=os.fspath(path))
 
 
 def _conversation(asked: Asked) -> Conversation:
