@@ -106,12 +106,10 @@ def gif_size(file: BinaryIO, head: bytes) -> tuple[int, int]:
 
 
 def count_pictures(data: bytes) -> int:
-    """Pages of a TIFF, frames of a GIF or WebP; 1 for other formats, and for what is damaged before a second."""
+    """Pages of a TIFF or frames of a GIF; 1 for other formats, and for what is damaged before a second."""
     try:
         if data[:4] == b"GIF8":
             return _gif_frames(data)
-        if data[8:12] == b"WEBP":
-            return _webp_frames(data)
         if data[:2] in (b"II", b"MM"):
             return _tiff_pages(data)
     except (IndexError, struct.error):  # it ends early
@@ -137,15 +135,6 @@ def _gif_frames(data: bytes) -> int:
 def _colours(flags: int) -> int:
     """Bytes of the colour table that the flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _webp_frames(data: bytes) -> int:
-    at, frames = 12, 0
-    while at + 8 <= len(data):
-        frames += data[at : at + 4] == b"ANMF"
-        (length,) = struct.unpack_from("<I", data, at + 4)
-        at += 8 + length + length % 2
-    return max(1, frames)
 
 
 def _tiff_pages(data: bytes) -> int:

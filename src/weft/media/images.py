@@ -133,10 +133,10 @@ def image_notes(source: Any, max_bytes: int | None = None) -> tuple[str, ...]:
         try:
             if image.format == "MPO":  # a JPEG with others behind it, most of them smaller ones of the same
                 count = sum("Thumbnail" not in entry["Attribute"]["MPType"] for entry in image.mpinfo[0xB002])
-            elif image.format == "PNG":
-                count = image.n_frames
+            elif image.format in ("GIF", "TIFF"):
+                count = count_pictures(encoded.read())
             else:
-                count = count_pictures(encoded.read()) if image.format in ("GIF", "TIFF", "WEBP") else 1
+                count = getattr(image, "n_frames", 1)
             if count > 1:
                 notes.append(f"{encoded.name}: holds {count:,} pictures (pages or frames), of which the first is read")
             with alone(image.size):

@@ -164,6 +164,7 @@ def _reduction(size: tuple[int, int], costs: Costs, name: str, held: int, limit:
     if min(size) < 1:
         raise MediaError(f"{name}: is {size[0]}x{size[1]} pixels; a picture needs at least 1x1")
     pixels, least = size[0] * size[1], float("inf")
+    held += 12 * size[0] + 16 * size[1]  # rows that decoders keep, and Pillow's pointers to rows
     for step, (decoding, decoded) in costs.items():
         rgb = 4 / step**2  # beside what was decoded, and a second time where the picture is turned
         needed = held + pixels * max(decoding, decoded + rgb, 2 * rgb)
@@ -183,14 +184,15 @@ def _first_scan(file: BinaryIO) -> int:
     return channels
 
 
-def _strip_bytes(tags: Any) -> int:
+def _strip_bytes(tags: Any) -> float:
     """What libtiff decodes at once: a strip or tile, and where that is a JPEG its coefficients."""
     if tags.get(259, 1) == 1:
         return 0
     width, rows = tags.get(322, tags[256]), tags.get(323, min(tags.get(278, tags[257]), tags[257]))
     samples, bits = tags.get(277, 1), max(tags.get(258, (1,)))
     jpeg = 6 * samples if tags[259] in (6, 7) else 0
-    return width * rows * ((4 if tags.get(262) == 6 else samples * bits / 8) + jpeg)
+    window = 1 << 27 if tags[259] == 50000 else 0  # the largest of zstd
+    return width * rows * ((4 if tags.get(262) == 6 else samples * bits / 8) + jpeg) + window
 
 
 def _tiff_samples(file: BinaryIO) -> str | None:

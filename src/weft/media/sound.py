@@ -65,13 +65,11 @@ def load_audio(source: Any, rate: int = 16000, max_bytes: int | None = None) -> 
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
         wave, own_rate = array
-        return _resample_blocks(iter([wave]), own_rate, rate, "audio array", None)
+        return _resample_blocks(iter([wave]), own_rate, rate, "audio array")
     encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
     with _opened(encoded) as file:
-        if file.counted is not None:
-            _check_length(file.counted, file.samplerate, rate, encoded.name, limit - file.held)
-        blocks = _blocks(file, encoded.name)
-        return _resample_blocks(blocks, file.samplerate, rate, encoded.name, limit - file.held)
+        blocks = _blocks(file, encoded.name, rate, limit)
+        return _resample_blocks(blocks, file.samplerate, rate, encoded.name)
 
 
 def audio_samples(source: Any, rate: int = 16000, max_bytes: int | None = None) -> int:
@@ -249,8 +247,10 @@ def _header_is_exact(file: _Stream) -> bool:
     return file.subtype in _EXACT and file.frames < 1 << 40
 
 
-def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
-    """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises."""
+def _blocks(file: _Stream, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises, and before the
+    first where they will be more than ``limit`` bytes at ``rate``; else as soon as they are."""
+    _check_length(file.counted or 0, file, rate, name, limit)
     frames_a_block = max(1, BLOCK_VALUES // file.channels)
     done = 0
     # A FLAC decoder that is asked for more than the header says takes a tag after the last frame for a broken one.
@@ -265,6 +265,7 @@ def _blocks(file: _Stream, name: str) -> Iterator[npt.NDArray[np.float32]]:
         if len(block) == 0:
             break
         done += len(block)
+        _check_length(done, file, rate, name, limit)
         yield _mix(block, name, done - len(block))
     if done < file.least:
         raise MediaError(
@@ -287,7 +288,7 @@ def _mix(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[n
 
 
 def _resample_blocks(
-    blocks: Iterator[npt.NDArray[np.float32]], from_rate: int, to_rate: int, name: str, limit: int | None
+    blocks: Iterator[npt.NDArray[np.float32]], from_rate: int, to_rate: int, name: str
 ) -> npt.NDArray[np.float32]:
     """Resample as a stream, which gives what soxr gives for the whole at once, bit for bit."""
     frames, value = 0, 0.0
@@ -297,8 +298,6 @@ def _resample_blocks(
         if not frames:
             value = float(np.mean(block))
         frames += len(block)
-        if limit is not None:
-            _check_length(frames, from_rate, to_rate, name, limit)
         out += np.ascontiguousarray(stream.resample_chunk(np.ascontiguousarray(block)) if stream else block).data
     if frames == 0:
         raise MediaError(f"{name}: holds no sound (0 samples)")
@@ -319,23 +318,20 @@ def _check_rate(rate: int, name: str) -> None:
         raise MediaError(f"{name}: a sample rate of {rate} Hz is outside {MIN_RATE}..{MAX_RATE:,}; correct it")
 
 
-def _check_length(frames: int, from_rate: int, to_rate: int, name: str, limit: int) -> None:
-    needed = 4 * resampled_length(frames, from_rate, to_rate)
+def _check_length(frames: int, file: _Stream, rate: int, name: str, limit: int) -> None:
+    needed = 4 * resampled_length(frames, file.samplerate, rate) + file.held
     if needed > limit:
-        hours = frames / from_rate / 3600
-        raise over_limit(f"{name}: {hours:,.1f} hours at {to_rate:,} Hz", needed, limit, "split the recording")
+        hours = frames / file.samplerate / 3600
+        raise over_limit(f"{name}: {hours:,.1f} hours at {rate:,} Hz", needed, limit, "split the recording")
 
 
 def _count_frames(encoded: EncodedFile, rate: int, limit: int) -> tuple[int, int]:
     """``(frames, their rate)``, decoding only where the header does not tell."""
     with _opened(encoded) as file:
         if _header_is_exact(file):
-            _check_length(file.frames, file.samplerate, rate, encoded.name, limit)
+            _check_length(file.frames, file, rate, encoded.name, limit)
             return file.frames, file.samplerate
-        frames = 0
-        for block in _blocks(file, encoded.name):
-            frames += len(block)
-            _check_length(frames, file.samplerate, rate, encoded.name, limit)
+        frames = sum(len(block) for block in _blocks(file, encoded.name, rate, limit))
         if frames == 0:
             raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
         return frames, file.samplerate
