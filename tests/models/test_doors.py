@@ -18,9 +18,11 @@ import weft
 from tiny_model import tiny as tiny_model
 from weft.cli import run
 from weft.conversation import WeftError
+from weft.formats import checkpoints
 from weft.formats.adapters import merge
 from weft.formats.checkpoints import read_folder
 from weft.formats.export import open_model
+from weft.models import doors
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 
@@ -123,6 +125,17 @@ def test_a_processor_may_not_name_models_to_load(folder, mark, tmp_path, file, k
     for load in (weft.load, weft.WeftProcessor.from_pretrained, lambda f: open_model(str(f))):
         with pytest.raises(WeftError, match=f"its {file} names an audio tokenizer"):
             load(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"weft"', "3", "{"])
+def test_a_file_that_holds_no_object_is_named(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    for read in (
+        lambda: doors.read_json(tmp_path, "config.json"),
+        lambda: checkpoints.read_json(tmp_path / "config.json"),
+    ):
+        with pytest.raises(WeftError, match=r"config\.json"):
+            read()
 
 
 def test_a_way_to_generate_of_its_own_is_not_taken(folder):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
-from weft.models.doors import PICKLES, check_index, check_safetensors
+from weft.models.doors import PICKLES, check_index, check_safetensors, json_object
 
 Shape = tuple[int, ...]
 NO_FOLDER = "{}: not a folder; give the folder that holds config.json and the weights"
@@ -226,16 +226,13 @@ class _Mapped:
 
 def read_json(file: Path) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return json_object(file)
     except OSError as error:
         if not file.parent.is_dir():
             raise CheckpointError(NO_FOLDER.format(file.parent)) from None
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise CheckpointError(f"{file}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{file}: expected a JSON object")
-    return value
 
 
 def check_weft(folder: Path, name: str) -> None:

@@ -92,11 +92,19 @@ def guarded(source: str | os.PathLike[str]) -> Iterator[None]:
         raise
 
 
+def json_object(file: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; raises `ValueError` for anything else."""
+    value = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a JSON object, and it is a {type(value).__name__}")
+    return value
+
+
 def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
     """A JSON file of a folder or hub repository; {} where it is ``optional`` and not there."""
     try:
         path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional, **where)
-        return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return json_object(Path(path)) if path else {}
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise WeftError(f"{source}: cannot read {name} ({first}); give a folder or hub name") from error
