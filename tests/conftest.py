@@ -1,5 +1,6 @@
 """What every test shares: one thread (results and speed do not depend on the machine), and where shared data lies."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,11 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs ../shared (parity kits and real data), which is not here")
     return SHARED
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no progress.png, a third of a small run's time, but for tests marked ``drawn``."""
+    picture = sys.modules.get("weft.training.picture")
+    if picture is not None and request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr(picture, "draw", lambda run: None)

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -12,6 +10,7 @@ import torch
 from PIL import Image
 
 import weft
+from processes import Python
 from weft.conversation import WeftError
 from weft.files import lock
 from weft.generation import Options
@@ -68,15 +67,17 @@ def test_a_killed_run_is_gone_on_with(model, tmp_path):
         "model = weft.load(sys.argv[1], device='cpu');"
         "answer_file(model, sys.argv[2], sys.argv[3], Options(max_new_tokens=3), batch_size=1)"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "model"), str(asked), str(answers)]
-    process = subprocess.Popen(command)
-    while process.poll() is None and (not answers.exists() or answers.read_bytes().count(b"\n") < 5):
+    command = code, tmp_path / "model", asked, answers
+    process = Python(*command)
+    while process.returncode is None and (not answers.exists() or answers.read_bytes().count(b"\n") < 5):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     kept = answers.read_bytes().count(b"\n")
     assert kept >= 5
-    assert subprocess.run(command).returncode == 0
+    again = Python(*command)
+    said = again.communicate()
+    assert again.returncode == 0, said
     assert [a["id"] for a in read(answers)] == [f"q{i}" for i in range(60)]
 
 

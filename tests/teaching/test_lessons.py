@@ -1,13 +1,12 @@
 """What a stage can ask for, how it is read, and that a run is taught it."""
 
 import json
-import subprocess
-import sys
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
+from processes import Python
 from training_world import picture, speech, tiny_recipe, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
@@ -147,7 +146,7 @@ WITHOUT = """
 import sys
 from io import StringIO
 from rich.console import Console
-sys.modules["weft.teaching"] = None
+sys.modules |= {name: None for name in ["weft.teaching", *sys.modules] if name.startswith("weft.teaching")}
 from weft.cli.train import teacher
 from weft.conversation import WeftError
 from weft.training.recipe import Recipe
@@ -165,7 +164,8 @@ except WeftError as error:
 def test_a_framework_without_the_package_trains(tmp_path):
     file = tmp_path / "recipe.json"
     file.write_text(tiny_recipe(write(tmp_path / "samples", 6), steps=2).model_dump_json())
-    ended = subprocess.run([sys.executable, "-c", WITHOUT, file, tmp_path / "run"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+    ended = Python(WITHOUT, file, tmp_path / "run")
+    said = ended.communicate()
+    assert ended.returncode == 0, said
     assert len(records(tmp_path / "run")) == 2 and (tmp_path / "run" / "final").is_dir()
-    assert "has lessons (near)" in ended.stdout
+    assert "has lessons (near)" in said

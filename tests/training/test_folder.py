@@ -186,6 +186,7 @@ def made_a_folder(file):
     file.mkdir()
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize(
     ("name", "damages"),
     [

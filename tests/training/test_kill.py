@@ -1,11 +1,8 @@
 """A run that is killed without warning goes on, bit for bit."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from io import StringIO
 
@@ -13,14 +10,17 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from processes import Python
 from training_world import tiny_recipe, tiny_spec, write
 from weft.data.augment import Augment
 from weft.training.run import train
 
 CHILD = """
 import sys
+from weft.training import picture
 from weft.training.run import train
 from weft.training.recipe import Recipe
+picture.draw = lambda run: None
 train(Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2])
 """
 
@@ -36,16 +36,11 @@ def test_sigkill_at_a_random_step_changes_nothing(tmp_path):
     run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
     last = random.randint(1, 20)
     print(f"killed after step {last}")
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(tmp_path / "recipe.json"), str(run)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    while child.poll() is None and not (log.exists() and log.read_text().count('"event": "step"') >= last):
+    child = Python(CHILD, tmp_path / "recipe.json", run)
+    while child.returncode is None and not (log.exists() and log.read_text().count('"event": "step"') >= last):
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    child.communicate()
     assert log.exists()
     resumed = train(None, run, resume=True, console=quiet)
 

@@ -1,12 +1,9 @@
 """Several ranks do what one does: the same updates, the same checkpoints, the same endings."""
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from io import StringIO
 from pathlib import Path
@@ -16,6 +13,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from processes import Python
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.teaching import teach
 from weft.training.build import build_model
@@ -30,7 +28,9 @@ from weft.teaching import teach
 from weft.training import run, stage
 from weft.training.endings import Interrupted
 from weft.training.run import train
+from weft.training import picture
 from weft.training.recipe import Recipe
+picture.draw = lambda run: None  # a third of the time
 if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
     forward, times = stage.backward, []
 
@@ -66,7 +66,7 @@ except WeftError as error:
 QUIET = Console(file=StringIO())
 
 
-def start(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[subprocess.Popen]:
+def start(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[Python]:
     """Ranks as torchrun starts them."""
     source = "resume"
     if recipe is not None:
@@ -75,30 +75,17 @@ def start(world: int, recipe: Recipe | None, run: Path, **environment: object) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "CUDA_VISIBLE_DEVICES": ""}
+    known |= {k: str(v) for k, v in environment.items()}
     return [
-        subprocess.Popen(
-            [sys.executable, "-c", CHILD, source, str(run)],
-            env={
-                **os.environ,
-                **known,
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "CUDA_VISIBLE_DEVICES": "",
-                **{k: str(v) for k, v in environment.items()},
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
+        Python(CHILD, source, run, env={**known, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)
     ]
 
 
 def together(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[tuple[int, str]]:
     """The status and the words of each rank."""
     ranks = start(world, recipe, run, **environment)
-    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    said = [rank.communicate() for rank in ranks]
     return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
 
 
@@ -167,10 +154,10 @@ def test_a_run_goes_on_with_another_number_of_ranks(files, tmp_path, before, aft
 def test_a_signal_to_one_rank_stops_and_saves_all(files, tmp_path):
     ranks = start(2, tiny_recipe(files, row_tokens=96, steps=5000), tmp_path / "run")
     while len(steps(tmp_path / "run") if (tmp_path / "run" / "log.jsonl").exists() else []) < 3:
-        assert all(rank.poll() is None for rank in ranks)
+        assert all(rank.returncode is None for rank in ranks)
         time.sleep(0.05)
     ranks[1].send_signal(signal.SIGTERM)
-    said = [rank.communicate(timeout=240)[0] for rank in ranks]
+    said = [rank.communicate() for rank in ranks]
     assert [rank.returncode for rank in ranks] == [143, 143], said
     assert "saved at step" in said[0] and "saved at step" not in said[1]
     assert saved(tmp_path / "run") == len(steps(tmp_path / "run"))

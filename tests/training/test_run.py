@@ -93,6 +93,7 @@ def records(run, event="step"):
     return [r for r in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if r["event"] == event]
 
 
+@pytest.mark.drawn
 def test_a_run_leaves_model_log_recipe_and_picture(data, dev, tmp_path):
     from weft.models.modeling import WeftForConditionalGeneration
     from weft.models.processing import WeftProcessor
