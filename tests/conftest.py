@@ -1,10 +1,14 @@
 """What every test shares: one thread (results and speed do not depend on the machine), and where shared data lies."""
 
+import os
 import sys
 from pathlib import Path
 
-import pytest
-import torch
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy and torch read them, and for child processes
+    os.environ.setdefault(threads, "1")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -22,6 +26,5 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no progress.png, a third of a small run's time, but for tests marked ``drawn``."""
-    picture = sys.modules.get("weft.training.picture")
-    if picture is not None and request.node.get_closest_marker("drawn") is None:
-        monkeypatch.setattr(picture, "draw", lambda run: None)
+    if "weft" in sys.modules and request.node.get_closest_marker("drawn") is None:
+        monkeypatch.setattr("weft.training.picture.draw", lambda run: None)

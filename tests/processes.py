@@ -12,10 +12,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-IMPORTED = ["pytest", "weft.training.run", "weft.models.compose", "weft.teaching", "weft.generation.requests"]
-IMPORTED += ["transformers.models.llama.modeling_llama"]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(IMPORTED)
+CONTEXT.set_forkserver_preload(["pytest", "weft.training.run", "weft.teaching", "weft.generation.requests", "warm"])
 
 
 class Python:

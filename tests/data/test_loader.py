@@ -106,7 +106,16 @@ def wordy(folder, number, rng):
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
 
 
-@pytest.mark.parametrize("dialect", ["chatml", "qwen_audio"])
+@pytest.fixture(scope="module", params=["chatml", "qwen_audio"])
+def wordy_files(request, processor, tmp_path_factory):
+    """A processor of the dialect, and clips of such words."""
+    file = write(tmp_path_factory.mktemp("wordy"), 60, (wordy,))
+    if request.param == "chatml":
+        return processor, file
+    spec = tiny_spec().model_copy(update={"dialect": DialectSection(name="qwen_audio"), "vision": None})
+    return build_model(spec)[1], file
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -118,13 +127,9 @@ def wordy(folder, number, rng):
         {},
     ],
 )
-def test_no_sample_is_longer_than_planned_and_no_row_longer_than_a_row(tmp_path_factory, dialect, changes):
+def test_no_sample_is_longer_than_planned_and_no_row_longer_than_a_row(wordy_files, changes):
     """Nor much shorter, so that rows are full, but where times are left out."""
-    spec = tiny_spec()
-    if dialect == "qwen_audio":
-        spec = spec.model_copy(update={"dialect": DialectSection(name="qwen_audio"), "vision": None})
-    _, processor = build_model(spec)
-    file = write(tmp_path_factory.getbasetemp() / "wordy", 60, (wordy,))
+    processor, file = wordy_files
     whole = data([file], processor, Augment(**changes) if changes else AUGMENT, row_tokens=500)
     tokens = [len(whole.encode(p)[0].input_ids) for p in range(80)]
     planned = [whole.length(p) for p in range(80)]

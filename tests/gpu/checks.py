@@ -134,7 +134,7 @@ LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connecto
 def test_training(stage, gpu, tmp_path, monkeypatch):
     """Every update, an evaluation, a checkpoint and going on from it; the log is a CPU's."""
     data = write(tmp_path / "data", 24, (speech, picture, text, speech))
-    recipe = tiny_recipe(data, steps=4, evaluation=Evaluation(data=str(data), every=2), **stage)
+    recipe = tiny_recipe(data, steps=4, evaluation=Evaluation(data=str(data), every=2, limit=4), **stage)
     there, here = tmp_path / "there", tmp_path / "here"
     for run, device in ((there, gpu), (here, "cpu")):
         on(device, monkeypatch)

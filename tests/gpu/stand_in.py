@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 NAME = "gpu"
 # The host waits for these.
@@ -71,29 +72,54 @@ class _Everywhere(TorchDispatchMode):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    if func._can_decompose():  # without a graph, operations that are made of others arrive whole
+    tensors = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
+    there, device = any(type(t) is OnGpu for t in tensors), kwargs.get("device")
+    made_there = there if device is None else torch.device(device).type == NAME
+    if not there and not made_there:
+        return func(*args, **kwargs)
+    composite, name, aliases = _facts(func)
+    if composite:  # without a graph, operations that are made of others arrive whole
         with _Everywhere():
             return func.decompose(*args, **kwargs)
-    name = func._schema.name.removeprefix("aten::")
-    tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    there = any(isinstance(t, OnGpu) for t in tensors)
     _refuse(name, args, tensors if there else [])
-    device = kwargs.get("device")
     chosen = [i.dtype for i in args[1] if i is not None] if name == "index" and there else []
     if (there and name in WAITED_FOR) or torch.bool in chosen:
         _waits(f"{name} of what lies there")
     if name in ("_to_copy", "copy_") and not (kwargs.get("non_blocking") or args[2:3] == (True,)):
-        ends = {isinstance(t, OnGpu) for t in tensors} | ({torch.device(device).type == NAME} if device else set())
+        ends = {type(t) is OnGpu for t in tensors} | ({made_there} if device is not None else set())
         if len(ends) > 1:
             _waits("a copy between the memories")
-    if device is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
-    out = func(*tree_map_only(OnGpu, _held, args), **tree_map_only(OnGpu, _held, kwargs))
+    here = {"device": torch.device("cpu")} if device is not None else {}
+    out = func(*_held(args), **{k: _held(v) for k, v in kwargs.items()} | here)
     if name == "copy_":
         return args[0]
-    if not (there if device is None else torch.device(device).type == NAME):
+    if not made_there:
         return out
-    return return_and_correct_aliasing(func, args, kwargs, tree_map_only(torch.Tensor, OnGpu, out))
+    made = OnGpu(out) if isinstance(out, torch.Tensor) else tree_map_only(torch.Tensor, OnGpu, out)
+    return return_and_correct_aliasing(func, args, kwargs, made) if aliases else made
+
+
+@cache
+def _facts(func: Any) -> tuple[bool, str, bool]:
+    """Whether an operation is made of others, its name, and whether it gives (a view of) what it is given."""
+    returns = func._schema.returns
+    aliases = any(r.alias_info is not None for r in returns)
+    return func._can_decompose(), func._schema.name.removeprefix("aten::"), aliases
+
+
+def _tensors(values: Any) -> Iterator[torch.Tensor]:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif type(value) in (list, tuple):
+            yield from _tensors(value)
+
+
+def _held(value: Any) -> Any:
+    """``value`` with the tensors behind those of the stand-in."""
+    if type(value) is OnGpu:
+        return value.held
+    return type(value)(map(_held, value)) if type(value) in (list, tuple) else value
 
 
 watched = False  # whether the host may not wait
@@ -121,10 +147,6 @@ def _refuse(name: str, args: Any, tensors: list[torch.Tensor]) -> None:
         raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got some on the CPU: {left}")
     if left and name == "index" and not isinstance(args[0], OnGpu):
         raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-
-
-def _held(tensor: OnGpu) -> torch.Tensor:
-    return tensor.held
 
 
 def prepare() -> None:

@@ -4,21 +4,20 @@ Elsewhere the same checks run on a stand-in for one, which must be there before 
 run in a process of their own.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import stand_in
 import torch
 
+from processes import Python
+
 
 def test_the_checks_pass_in_a_process_of_their_own():
     checks = Path(__file__).with_name("checks.py")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(checks)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
+    done = Python("import pytest, sys; sys.exit(pytest.main(['-p', 'no:cacheprovider', sys.argv[1]]))", checks)
+    said = done.communicate()
+    assert done.returncode == 0, said[-4000:]
 
 
 def test_the_stand_in_refuses_what_a_gpu_refuses():

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from functools import cache
 
 import pytest
 
@@ -24,6 +25,7 @@ def offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@cache
 def measured(name, size=None):
     recipe = load_recipe(name, size)
     config, processor = planned(recipe.model, outline=True)

@@ -34,18 +34,25 @@ def merges(count: int = MERGES) -> tuple[tuple[str, str], ...]:
         for letters, _ in split.pre_tokenize_str(block):
             if letters.isalpha():
                 counts[tuple(letters)] += weight**2
-    words = dict(counts)
+    words = {"".join(letters): letters for letters in counts}
+    weights = {word: counts[letters] for word, letters in words.items()}
+    pairs: Counter[tuple[str, str]] = Counter()
+    for word, pieces in words.items():
+        for pair in zip(pieces, pieces[1:], strict=False):
+            pairs[pair] += weights[word]
     found: list[tuple[str, str]] = []
-    while len(found) < count:
-        pairs: Counter[tuple[str, str]] = Counter()
-        for word, n in words.items():
-            for pair in zip(word, word[1:], strict=False):
-                pairs[pair] += n
-        if not pairs:
-            break
-        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+    while len(found) < count and pairs:
+        most = max(pairs.values())
+        best = min(pair for pair, n in pairs.items() if n == most)
         found.append(best)
-        words = {_merged(word, best): n for word, n in words.items()}
+        for word, pieces in words.items():
+            if best[0] + best[1] in word and (merged := _merged(pieces, best)) != pieces:
+                words[word] = merged
+                for pair in zip(pieces, pieces[1:], strict=False):
+                    pairs[pair] -= weights[word]
+                for pair in zip(merged, merged[1:], strict=False):
+                    pairs[pair] += weights[word]
+        pairs = +pairs
     return tuple(found)
 
 
