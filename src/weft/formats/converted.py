@@ -21,6 +21,7 @@ def part(theirs: str, ours: str) -> tuple[Rule, Rule]:
 LANGUAGE = (
     Rule("language_model.model.*", "language_model.model.*"),
     Rule("model.language_model.*", "language_model.model.*"),
+    Rule("language_model.model.model.*", "language_model.model.*"),  # as transformers 5.19 saves Qwen2-Audio
     Rule("language_model.lm_head.*", "language_model.lm_head.*"),
     Rule("lm_head.*", "language_model.lm_head.*"),
 )
