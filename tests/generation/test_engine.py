@@ -98,6 +98,19 @@ def test_beams_find_an_answer_at_least_as_likely_as_greedy(model):
     assert [r.raw for r in batch] == [model.chat(q, max_new_tokens=6, num_beams=3).raw for q in questions()[:3]]
 
 
+def test_sampled_beams_do_not_depend_on_their_batch(model):
+    options = Options(max_new_tokens=8, do_sample=True, num_beams=3, temperature=1.5, seed=3)
+    alone = [model.chat(q, options).raw for q in questions()]
+    assert [r.raw for r in model.chat_batch(questions(), options)] == alone
+    assert [r.raw for r in model.chat_batch(questions()[::-1], options, batch_size=2)] == alone[::-1]
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_without_a_seed_each_answer_is_another(model, beams):
+    options = Options(max_new_tokens=8, do_sample=True, num_beams=beams, temperature=2.0)
+    assert len({model.chat(questions()[0], options).raw for _ in range(4)}) > 1
+
+
 def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monkeypatch):
     text = model.model.config.get_text_config()
     monkeypatch.setattr(text, "max_position_embeddings", 120)

@@ -326,6 +326,24 @@ def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(da
     assert whole[-1]["skipped"] >= 1 and set(told) == {"skip"}
 
 
+@pytest.mark.parametrize("step", [1, 3])
+def test_samples_left_out_are_listed_once_whenever_a_run_was_killed(data, tmp_path, step):
+    """Before the first checkpoint of all, and before the first of the second stage."""
+    broken = data.with_name("twice.jsonl")
+    broken.write_text(data.read_text() + "{broken\n")
+    one = tiny_recipe(broken, steps=2, recipe={"on_bad_sample": "skip", "checkpoint_every": 100})
+    recipe = one.model_copy(update={"stages": one.stages * 2})
+    go(recipe, tmp_path / "whole")
+    with after_step(step, stop_dead), pytest.raises(KeyboardInterrupt):
+        go(recipe, tmp_path / "cut")
+    go(None, tmp_path / "cut", resume=True)
+    told = [
+        [(r["step"], r.get("problem"), r.get("skipped")) for kind in ("bad_sample", "step") for r in records(run, kind)]
+        for run in (tmp_path / "whole", tmp_path / "cut")
+    ]
+    assert told[0] == told[1] and len(records(tmp_path / "whole", "bad_sample")) == 2
+
+
 def test_a_16_bit_base_keeps_what_is_computed_and_not_saved(tmp_path):
     """Rotary frequencies: a folder's reader computes them exactly, so the next stage must train with exact ones."""
     model, processor = build_model(tiny_spec())

@@ -74,7 +74,10 @@ def decode(
 
 
 def beams(model: Any, inputs: Inputs, options: Options, stop: frozenset[int], limit: int, pad: int) -> list[list[int]]:
-    """The best beam of every row, by transformers' search; ids end with a stop token where one was made."""
+    """The best beam of every row, by transformers' search; ids end with a stop token where one was made.
+
+    Where it samples, all rows draw from one generator: give it one row, and the answer does not depend on others.
+    """
     config = GenerationConfig(
         max_new_tokens=limit,
         num_beams=options.num_beams,
@@ -90,7 +93,9 @@ def beams(model: Any, inputs: Inputs, options: Options, stop: frozenset[int], li
     )
     devices = [inputs["input_ids"].device] if inputs["input_ids"].device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        if options.do_sample and options.seed is not None:
+        if options.seed is None:
+            torch.seed()  # else it would be what it was the last time
+        else:
             torch.manual_seed(options.seed)
         out_BL = model.generate(**inputs, generation_config=config)
     prompt = inputs["input_ids"].shape[1]

@@ -198,8 +198,12 @@ class Model:
         limits = [self._room(job.encoded, options.max_new_tokens) for job in batch]
         made: list[list[int]] = [[] for _ in batch]
         if options.num_beams > 1:
-            for limit in set(limits):  # the search has one for all its rows
-                rows = [i for i, own in enumerate(limits) if own == limit]
+            together: dict[tuple[int, int], list[int]] = {}
+            for i, limit in enumerate(
+                limits
+            ):  # the search has one limit, and one source of random numbers, for its rows
+                together.setdefault((limit, i if options.do_sample else 0), []).append(i)
+            for (limit, _), rows in together.items():
                 inputs = self._collate([batch[i].encoded for i in rows])
                 found = beams(self.model, inputs, options, self._stop, limit, self.processor.pad_id)
                 for i, ids in zip(rows, found, strict=True):

@@ -205,7 +205,7 @@ class StageRun:
     def _tell_start(self, resumed: bool) -> None:
         problems = self.data.problems
         for problem in () if resumed else problems:  # else log and count have them
-            self.log.write("bad_sample", step=self.at.step, problem=problem)
+            self.log.write("bad_sample", step=self.at.step + 1, problem=problem)
             self.at.skipped += 1
         if problems:
             self.log.say(f"{len(problems)} bad samples are left out, listed in {self.folder.log}")
@@ -268,7 +268,7 @@ class StageRun:
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         samples = self.ranks.gathered([s for b in micro for s in b.samples])
-        self.log.write("not_finite", step=self.at.step, what=what, samples=samples)
+        self.log.write("not_finite", step=self.at.step + 1, what=what, samples=samples)
         shown = ", ".join(samples[:3]) + (f" and {len(samples) - 3} more (log.jsonl)" if len(samples) > 3 else "")
         raise NotFinite(
             f'stage "{self.stage.name}", step {self.at.step + 1}: the {what} is not finite on {shown}; nothing of this'
