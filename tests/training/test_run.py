@@ -19,7 +19,7 @@ from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
-from weft.training import pace, stage
+from weft.training import stage
 from weft.training.build import build_model
 from weft.training.endings import Interrupted, NotFinite
 from weft.training.export import save_model
@@ -361,31 +361,6 @@ def test_an_unknown_metric_is_named(data, dev, tmp_path):
     recipe = tiny_recipe(data, evaluation=Evaluation(data=str(dev), every=1, metric="refer.wer"))
     with pytest.raises(WeftError, match=r'no metric "refer\.wer".*transcribe\.wer'):
         go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.wer": 1.0}))
-
-
-def test_minutes_become_steps_and_are_remembered(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pace.Pace, "LAST", 4)
-    monkeypatch.setattr(pace.Pace, "FIRST", 1)
-    real = pace.Pace.after
-    # Ten seconds an update, whatever the clock says: six to a minute.
-    monkeypatch.setattr(pace.Pace, "after", lambda self, seconds: real(self, 10.0))
-    recipe = tiny_recipe(data, steps=12, minutes=1.0)
-    go(recipe, tmp_path / "run")
-    planned = json.loads((tmp_path / "run" / "steps.json").read_text())["0"]["steps"]
-    assert planned == len(records(tmp_path / "run")) == 6  # made once: a plan that is made anew moves its own end
-
-
-def test_minutes_that_change_are_measured_again(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(pace.Pace, "LAST", 4)
-    monkeypatch.setattr(pace.Pace, "FIRST", 1)
-    real = pace.Pace.after
-    monkeypatch.setattr(pace.Pace, "after", lambda self, seconds: real(self, 10.0))
-    out = go(tiny_recipe(data, steps=3, minutes=1.0), tmp_path / "run")  # minutes count, not steps
-    assert len(records(tmp_path / "run")) == 6
-    for recipe, steps in ((tiny_recipe(data, steps=3, minutes=2.0), 18), (tiny_recipe(data, steps=20), 20)):
-        shutil.rmtree(out)
-        go(recipe, tmp_path / "run", resume=True)
-        assert len(records(tmp_path / "run")) == steps
 
 
 def test_scores_of_another_kind_are_not_compared(data, dev, tmp_path):

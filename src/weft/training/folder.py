@@ -151,21 +151,29 @@ class RunFolder:
             now._write_facts({**facts, "moved": time.time()} if moved else facts)
         return now
 
-    def read_steps(self) -> dict[int, int]:
-        """Steps of the stages that are given in minutes, once their speed is known; not where the minutes changed.
+    def read_plans(self, stage: int) -> list[tuple[int, int]]:
+        """What `pace` has planned for a stage that is given in minutes; nothing where they have changed.
 
         What is damaged is measured again.
         """
         try:
-            known = json.loads((self.path / "steps.json").read_text())
-            found = {i: known[str(i)] for i in range(len(self.recipe.stages)) if str(i) in known}
-            return {i: int(n["steps"]) for i, n in found.items() if n["minutes"] == self.recipe.stages[i].minutes}
-        except (OSError, AttributeError, KeyError, TypeError, ValueError):
-            return {}
+            known = self._steps()[str(stage)]
+            if known["minutes"] != self.recipe.stages[stage].minutes:
+                return []
+            return [(int(at), int(steps)) for at, steps in known.get("plans", [[0, known["steps"]]])]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []
 
-    def write_steps(self, steps: dict[int, int]) -> None:
-        stages = self.recipe.stages
-        _write(self.path / "steps.json", {i: {"minutes": stages[i].minutes, "steps": n} for i, n in steps.items()})
+    def write_plans(self, stage: int, plans: list[tuple[int, int]]) -> None:
+        known = {"minutes": self.recipe.stages[stage].minutes, "steps": plans[-1][1], "plans": plans}
+        _write(self.path / "steps.json", {**self._steps(), str(stage): known})
+
+    def _steps(self) -> dict[str, Any]:
+        try:
+            known = json.loads((self.path / "steps.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
 
 
 def alone_in(run: Path) -> AbstractContextManager[None]:

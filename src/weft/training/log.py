@@ -84,13 +84,17 @@ class Log:
             for sink in self._sinks:
                 sink.add(values["step"], numbers)
 
+    def new_stage(self) -> None:
+        """What is told of speed and loss is of the stage that begins."""
+        self._recent.clear()
+
     def say(self, text: str) -> None:
         """A sentence for the person who watches."""
         self.console.print(Text(text), soft_wrap=True)
 
-    def step(self, *, stage: str, step: int, last: int, losses: dict[str, float], **values: Any) -> None:
+    def step(self, *, stage: str, step: int, last: int | None, losses: dict[str, float], **values: Any) -> None:
         """A training step: recorded, and shown on the live line. ``losses`` by name: "loss", and what else is learned;
-        a loss of 0 says that nothing was learned for it."""
+        a loss of 0 says that nothing was learned for it. ``last`` None: the stage's end is not known yet."""
         self.write("step", stage=stage, step=step, **losses, **values)
         self._recent.append({**values, "losses": losses})
         line = self._line(stage, step, last)
@@ -100,7 +104,7 @@ class Log:
             self._told = time.monotonic()
             self.console.print(line, soft_wrap=True)
 
-    def _line(self, stage: str, step: int, last: int) -> Text:
+    def _line(self, stage: str, step: int, last: int | None) -> Text:
         seconds = sum(r["seconds"] for r in self._recent)
         learned = [r for r in self._recent if r["losses"]["loss"] > 0]
         names = ["loss"] if learned else [name for name in self._recent[-1]["losses"] if name != "loss"]
@@ -109,18 +113,18 @@ class Log:
         loss = sum(r["losses"].get(name, 0.0) * r["labels"] for r in learned for name in names) / labels
         speed = sum(r["tokens"] for r in self._recent) / max(seconds, 1e-9)
         padding = sum(r["padding"] for r in self._recent) / len(self._recent)
-        left = (last - step) * seconds / len(self._recent)
         skipped = self._recent[-1]["skipped"]
         line = Text()
         line.append(f"{stage} ", style="bold")
-        line.append(f"{step:>{len(str(last))}}/{last}  ")
+        line.append(f"{step:>{len(str(last))}}/{last}  " if last is not None else f"{step}  ")
         line.append(f"{' + '.join(names)} ", style="dim")
         line.append(f"{loss:.4f}  ", style="bold cyan")
         line.append(f"{speed:,.0f} ")
         line.append("tokens/s  padding ", style="dim")
         line.append(f"{padding:.1%}  ")
-        line.append("left ", style="dim")
-        line.append(clock(left))
+        if last is not None:
+            line.append("left ", style="dim")
+            line.append(clock((last - step) * seconds / len(self._recent)))
         if skipped:
             line.append(f"  {skipped} bad samples left out", style="yellow")
         return line

@@ -12,12 +12,15 @@ from weft.training.parts import TrainedPart
 from weft.training.recipe import Optim
 
 
-def learning_rate(step: int, steps: int, optim: Optim) -> float:
-    """The rate of update ``step`` (from 0) of ``steps``: a linear warm-up, then the schedule down to ``min_lr``."""
-    warmup = min(optim.warmup_steps, max(steps - 1, 0))
+def learning_rate(step: int, steps: int | None, optim: Optim) -> float:
+    """The rate of update ``step`` (from 0) of ``steps``: a linear warm-up, then the schedule down to ``min_lr``.
+
+    ``steps`` None: not known yet, and the end far away.
+    """
+    warmup = optim.warmup_steps if steps is None else min(optim.warmup_steps, max(steps - 1, 0))
     if step < warmup:
         return optim.lr * (step + 1) / (warmup + 1)
-    if optim.schedule == "constant":
+    if optim.schedule == "constant" or steps is None:
         return optim.lr
     done = (step - warmup) / max(steps - warmup, 1)
     shape = 0.5 * (1 + math.cos(math.pi * done)) if optim.schedule == "cosine" else 1 - done

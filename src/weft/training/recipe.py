@@ -93,7 +93,7 @@ class Evaluation(Frozen):
 class Stage(Frozen):
     name: str = "train"
     steps: int = Field(1000, ge=1)  # optimizer updates
-    minutes: float | None = Field(None, gt=0)  # instead: as many steps as fit, from the speed of the first twenty
+    minutes: float | None = Field(None, gt=0)  # instead: as many steps as fit (`pace`)
     optim: Optim = Optim()
     parts: dict[PartName, PartTraining] = Field(default_factory=dict)  # a part not named here is frozen
     mixture: tuple[Source, ...] = ()

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -33,7 +33,7 @@ from weft.training.optim import (
     optimizer_state,
     set_rate,
 )
-from weft.training.pace import Pace
+from weft.training.pace import Pace, early_updates
 from weft.training.parallel import add_gradients, clip_gradients
 from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
@@ -65,6 +65,7 @@ class Progress:
     stage: int = 0
     done: int = 0  # updates done in this stage
     rows: int = 0  # rows of the stage's plan consumed: the position
+    seconds: float = 0.0  # spent in this stage, where it is given in minutes
     skipped: int = 0  # samples left out, over all stages
     best: float | None = None  # score in this stage
     stale: int = 0  # evaluations since the best
@@ -115,39 +116,50 @@ class StageRun:
         self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
         if found is None:
             self.at.stage, self.at.done, self.at.rows, self.at.best, self.at.stale = number, 0, 0, None, 0
+            self.at.seconds = 0.0
         anchor = self._restore(found) if found is not None else None
         need = 12 * count(self.parameters.values()) + 4 * count(self.model.parameters())
         ckpt.check_room(self.folder.path, need, "a checkpoint and the final model")
         self.data = self.ranks.after_first(partial(self._train_data, anchor))
-        self.steps = self.folder.read_steps()
+        self.pace: Pace | None = None
+        if stage.minutes is not None:
+            every = {"evaluation": stage.evaluation.every} if stage.evaluation.data else {}
+            self.pace = Pace(
+                stage.minutes,
+                early_updates(self.lessons.objectives),
+                self.at.seconds,
+                self.folder.read_plans(number),
+                {**every, "checkpoint": self.recipe.checkpoint_every},
+            )
         self.drawn = time.monotonic()
+        self.log.new_stage()
         self._tell_start(resumed=found is not None)
         self.dev = self.ranks.lead(self._dev_data)
 
     @property
-    def planned(self) -> int:
-        """Updates of this stage."""
-        return self.steps.get(self.number, self.stage.steps)
+    def planned(self) -> int | None:
+        """Updates of this stage; None where they are not known yet."""
+        return self.pace.steps(self.at.done) if self.pace else self.stage.steps
+
+    def _timing(self, kind: str) -> AbstractContextManager[None]:
+        return self.pace.timing(kind) if self.pace else nullcontext()
 
     def train(self) -> None:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
         stage, at = self.stage, self.at
         batches = self.data.batches(workers=self.recipe.workers)
-        measure, begun = Pace(stage) if stage.minutes and self.number not in self.steps else None, at.done
         try:
-            while (measure or at.done < self.planned) and not self._patience_is_out():
+            while (self.planned is None or at.done < self.planned) and not self._patience_is_out():
                 started = time.monotonic()
-                micro = self._fetch(batches)
-                waited = time.monotonic() - started
-                numbers = self._update(micro)
+                with self._timing(self.pace.kind(at.done) if self.pace else ""):
+                    micro = self._fetch(batches)
+                    waited = time.monotonic() - started
+                    numbers = self._update(micro)
                 at.step, at.done = at.step + 1, at.done + 1
                 at.rows += stage.accumulate * stage.rows * self.ranks.world
                 self._record(micro, numbers, time.monotonic() - started, waited)
-                if measure and (planned := int(self.ranks.told(measure.after(time.monotonic() - started) or 0))):
-                    measure = None  # once: each new plan would move the end on
-                    self.steps[self.number] = fit = begun + planned
-                    self.ranks.lead(partial(self.folder.write_steps, self.steps))
-                    self.log.say(f"{stage.name}: {fit} steps fit into {stage.minutes:g} minutes at this speed")
+                if self.pace:
+                    self._keep_time(self.pace)
                 self._after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -218,7 +230,7 @@ class StageRun:
         samples = sum(len(s) for s in self.data.sources) - len(problems)
         at = f", going on at step {self.at.step}" if self.at.step else ""
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
-        for note in () if self.stage.minutes else self.lessons.notes(self.planned):
+        for note in self.lessons.notes(self.planned) if self.planned is not None else ():
             self.log.say(f"  {note}")
 
     # ----------------------------------------------------------------------------------------------- one update
@@ -242,7 +254,7 @@ class StageRun:
         losses = backward(
             self.model,
             micro,
-            self.lessons.objectives(self.at.done),
+            self.lessons.objectives(self.pace.place(self.at.done) if self.pace else self.at.done),
             precision=recipe.precision,
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
@@ -286,7 +298,7 @@ class StageRun:
         self.log.step(
             stage=self.stage.name,
             step=self.at.step,
-            last=self.at.step + self.planned - self.at.done,
+            last=self.at.step + self.planned - self.at.done if self.planned is not None else None,
             **numbers,
             tokens=tokens,
             padding=round(1 - tokens / max(places, 1), 4),
@@ -295,11 +307,32 @@ class StageRun:
             skipped=self.at.skipped,
         )
 
+    def _keep_time(self, pace: Pace) -> None:
+        """Plans the end of a stage that is given in minutes, once the pace is known; and corrects it from then on."""
+        at, stage = self.at, self.stage
+        at.seconds = pace.elapsed
+        first = not pace.plans
+        if not (self.ranks.told(pace.ready()) if first else pace.due(at.done)):
+            return
+        if first and self.stage.evaluation.data and not pace.timed["evaluation"]:
+            with self._timing("evaluation"):  # what it costs belongs into the plan
+                self.ranks.lead(self._evaluate)
+        fit = int(self.ranks.told(pace.fitting(at.done)))
+        if fit != self.planned:
+            pace.plans.append((at.done, fit))
+            self.ranks.lead(partial(self.folder.write_plans, self.number, pace.plans))
+        if first:
+            self.log.say(f"{stage.name}: {fit} steps fit into {stage.minutes:g} minutes at this speed")
+            if (cost := sum(pace.timed.get("evaluation", ()))) > pace.seconds / 4:
+                less = f"--set stages.{self.number}.evaluation.limit=N makes it shorter"
+                self.log.say(f"  an evaluation takes {cost:.0f} s of them; {less}")
+
     def _after_update(self) -> None:
         evaluation, at = self.stage.evaluation, self.at
         score, is_best = None, False
         if evaluation.data is not None and (at.done % evaluation.every == 0 or at.done == self.planned):
-            value = self.ranks.lead(self._evaluate)
+            with self._timing("evaluation"):
+                value = self.ranks.lead(self._evaluate)
             told = self.ranks.told(math.nan if value is None else value)
             score = None if math.isnan(told) else told
             is_best = score is not None and (at.best is None or (score < at.best if self.lower else score > at.best))
@@ -354,7 +387,8 @@ class StageRun:
 
     def save(self, score: float | None = None) -> None:
         """Writes a checkpoint of the last update, whose evaluation gave ``score``."""
-        self.ranks.lead(partial(self._write, score))
+        with self._timing("checkpoint"):
+            self.ranks.lead(partial(self._write, score))
         self.at.saved = self.at.step
 
     def _write(self, score: float | None) -> None:
