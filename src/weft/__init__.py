@@ -1,13 +1,16 @@
 """weft: images and sound, woven into a language model.
 
 ``import weft`` is what makes `transformers` know weft's folders: ``AutoModelForMultimodalLM.from_pretrained(folder)``.
+It costs next to nothing: the classes are brought in when one of transformers' Auto classes is, or weft's own are used.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,13 +34,10 @@ __all__ = [*_PUBLIC, "load", "register"]
 
 
 def register() -> None:
-    """Make `transformers` know weft's configuration, model and processor; `import weft` does it already."""
+    """Make `transformers` know weft's classes now; after `import weft` it does when it first needs them."""
     try:
-        from transformers import AutoProcessor
-
-        import weft.models.modeling  # noqa: F401  registers the configuration and the model
-        from weft.models.config import WeftConfig
-        from weft.models.processing import WeftProcessor
+        for module in ("weft.models.modeling", "weft.models.processing"):
+            import_module(module)
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision that does not fit torch raises any of these
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ImportError(
@@ -45,7 +45,42 @@ def register() -> None:
             "repair it"
         ) from error
 
-    AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)
+
+class _AutoClasses(MetaPathFinder):
+    """Finds nothing itself: right behind transformers' Auto classes it brings in weft's entries for their lists.
+
+    Not between them: each may be a part of another that is not whole yet.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: list[str] = []
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not fullname.startswith("transformers.models.auto."):
+            return None
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((spec for spec in found if spec is not None), None)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_add(module: Any) -> None:
+                self.under_way.append(fullname)
+                try:
+                    run(module)
+                finally:
+                    self.under_way.remove(fullname)
+                if not self.under_way:
+                    _add_to_lists()
+
+            spec.loader.exec_module = run_and_add  # type: ignore[method-assign]
+        return spec
+
+
+def _add_to_lists() -> None:
+    if "transformers.models.auto.configuration_auto" in sys.modules:
+        config = import_module("weft.models.config")
+        if hasattr(config, "list_processor"):  # else it is half way in, and does so at its end
+            config.list_processor()
 
 
 def load(
@@ -60,6 +95,7 @@ def load(
     CPU, where it is two hundred times slower). ``device``: None takes a GPU where there is one. ``switches``: changes
     to the switches of the model's dialect, such as ``{"restart_numbering": True}``.
     """
+    register()
     from weft.generation.engine import Model
     from weft.generation.loading import load_parts, resolve_device, resolve_dtype
     from weft.models.doors import resolve
@@ -79,9 +115,9 @@ def load(
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
     if name in _PUBLIC:
+        if name != "WeftError":
+            register()
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'weft' has no attribute {name!r}")
 
@@ -90,13 +126,5 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_PUBLIC])
 
 
-def _is_the_command() -> bool:
-    """Whether this process is the installed ``weft`` script."""
-    script = Path(sys.argv[0] if sys.argv else "")
-    return script.stem == "weft" and script.suffix in ("", ".exe") and script.parent == Path(sys.executable).parent
-
-
-# The command imports this package before it knows what is asked of it, and `weft --help` should not wait for torch:
-# there the classes are registered by the commands that need them.
-if not _is_the_command():
-    register()
+sys.meta_path.insert(0, _AutoClasses())
+_add_to_lists()

@@ -1,15 +1,28 @@
 """`import weft` is what makes transformers know weft's folders; the command line does not wait for it."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import tiny
-from transformers import AutoConfig, AutoModelForMultimodalLM, AutoProcessor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
 
 import weft
+from tiny_model import tiny as tiny_model
 from weft.models.config import WeftConfig, WeftQwenConfig
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> tuple[Path, Path]:
+    """A model, and a language model alone of weft's own kind."""
+    whole, language = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("language")
+    found = tiny_model()
+    found.model.save_pretrained(whole)
+    found.processor.save_pretrained(whole)
+    fields = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    AutoModelForCausalLM.from_config(WeftQwenConfig(**fields, vocab_size=32)).save_pretrained(language)
+    return whole, language
 
 
 def test_importing_weft_registers_its_classes():
@@ -25,18 +38,33 @@ def test_every_public_name_is_there():
         assert getattr(weft, name) is not None and name in dir(weft)
 
 
-def test_the_command_starts_without_torch_and_knows_configurations_once_it_needs_them(tmp_path: Path):
-    """As the `weft` command runs: a script beside the interpreter imports the package before it knows what is asked."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import json, pathlib, sys\n"
-        "sys.argv[0] = str(pathlib.Path(sys.executable).parent / 'weft')\n"
-        "import weft\n"
-        "early = 'torch' in sys.modules\n"
-        "import weft.models.config\n"
-        "from transformers import AutoConfig\n"
-        "kind = type(AutoConfig.for_model('weft', text_config={'model_type': 'weft_qwen'}).text_config).__name__\n"
-        "print(json.dumps([early, kind]))\n"
+def fresh(program: str, *names: str) -> list[str]:
+    """What a program prints in an interpreter of its own, called by any name."""
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", program, *names], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return out.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["python", str(Path(sys.executable).parent / "weft"), "weft.exe"])
+def test_importing_weft_costs_little_whoever_does_it(name: str):
+    heavy = "print(*sorted({'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)), 'light')"
+    assert fresh(f"import sys; sys.argv[0] = {name!r}; import weft; {heavy}") == ["light"]
+
+
+@pytest.mark.parametrize(  # each in an interpreter of its own, which takes four seconds
+    ("before", "after"),
+    [
+        ("", "from transformers import AutoModelForMultimodalLM, AutoProcessor"),
+        ("from transformers import AutoModelForMultimodalLM, AutoProcessor", ""),
+        ("", "from transformers import WhisperForConditionalGeneration"),  # which asks for the list of processors
+        ("from transformers import AutoConfig", "import weft.models.encoders"),
+    ],
+)
+def test_in_any_order_transformers_knows_weft_s_folders(before: str, after: str, folders: tuple[Path, Path]):
+    whole, language = map(str, folders)
+    use = "from transformers import AutoModelForMultimodalLM as M, AutoProcessor as P, AutoModelForCausalLM as C"
+    named = (
+        f"print(*(type(x.from_pretrained(f)).__name__ for x, f in ((P, {whole!r}), (M, {whole!r}), (C, {language!r}))))"
     )
-    out = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
-    assert json.loads(out) == [False, "WeftQwenConfig"]
+    found = fresh("\n".join([before, "import weft", after, use, named]))
+    assert found == ["WeftProcessor", "WeftForConditionalGeneration", "WeftQwenForCausalLM"]

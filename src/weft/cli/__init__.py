@@ -23,11 +23,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+import weft
 
 
 class Command(NamedTuple):
@@ -124,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and gives its exit status; every error has been said by then."""
     args, trace = _take_traceback(list(arguments))
     if args in (["--version"], ["-V"]):
-        print(f"weft {metadata.version('weft')}")
+        print(f"weft {weft.__version__}")
         return 0
     try:
         code = build().main(args=args or ["--help"], prog_name="weft", standalone_mode=False)

@@ -21,10 +21,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+import weft
 from weft.cli.terminal import out, size
 
 PYTHON = ((3, 11), (3, 14))  # from, below
 TORCH, TRANSFORMERS = (2, 11), (5, 16, 1)
+OURS = "weft.cli:main"  # what the command weft runs
 ROOM = 5e9  # bytes of disk and memory below which work gets tight
 
 # What each part needs at run time: distribution, module. torch and transformers are examined on their own.
@@ -85,7 +87,20 @@ def examine() -> list[Finding]:
 
 
 def _weft() -> list[Finding]:
-    return [Finding("weft", "ok", f"{metadata.version('weft')} in {os.path.dirname(os.path.dirname(__file__))}")]
+    """weft itself, and others of its name: PyPI's weft writes into the same folder, weft-rag takes the command."""
+    version = _version("weftlm") or weft.__version__
+    found = [Finding("weft", "ok", f"{version} in {os.path.dirname(os.path.dirname(__file__))}")]
+    shared = metadata.packages_distributions().get("weft", [])
+    for other in metadata.distributions():
+        name = other.metadata["Name"]
+        scripts = [e.value for e in other.entry_points if e.group == "console_scripts" and e.name == "weft"]
+        if OURS in scripts or name == "weftlm" or not (scripts or name in shared):
+            continue
+        says = f"{name} {other.version} is another project ({other.metadata['Summary']}) and "
+        says += "writes into this package's folder" if name in shared else "has a command weft too"
+        fix = f"pip uninstall -y {name} && pip install --force-reinstall --no-deps weftlm   (or one environment each)"
+        found.append(Finding("another weft", "broken", says, fix))
+    return found
 
 
 def _python() -> list[Finding]:
@@ -334,3 +349,7 @@ def _print(findings: list[Finding], broken: int) -> None:
         out.print(Text(f"{broken} broken: follow the arrows.", "bad"))
     else:
         out.print(Text("All is well.", "good"))
+
+
+if __name__ == "__main__":  # python -m weft.cli.doctor, where the command weft is somebody else's
+    typer.run(doctor)

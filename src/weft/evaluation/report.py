@@ -13,6 +13,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+import weft
 from weft.conversation import Text as TextPart
 from weft.conversation import Words
 from weft.conversation.writing import dump_parts
@@ -96,7 +97,7 @@ def scored_by(scorer: str, figures: Figures) -> dict[str, Any]:
     }
     return {
         "scorer": scorer,
-        "weft": versions(["weft"])["weft"],
+        "weft": weft.__version__,
         "packages": versions(PACKAGES),
         "normaliser": NORMALISERS,
         "languages": sorted(set().union(*languages.values())),

@@ -10,6 +10,7 @@ M mel bands, V vocabulary.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -117,6 +118,8 @@ class WeftQwenConfig(Qwen2Config):
     padded_positions: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
+        import weft.models.qwen_text  # noqa: F401  by which transformers knows the model of this configuration
+
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
         super().__post_init__(**kwargs)
@@ -148,6 +151,8 @@ class WeftConfig(PretrainedConfig):
         audio_place_ids: list[tuple[int, int]] | None = None,
         **kwargs: Any,
     ) -> None:
+        import weft.models.modeling  # noqa: F401  by which transformers knows the model of this configuration
+
         if isinstance(text_config, dict):
             text_config = dict(text_config)
             text_config = AutoConfig.for_model(text_config.pop("model_type", "llama"), **text_config)
@@ -195,5 +200,26 @@ def _plain(section: type[Frozen], value: dict[str, Any] | Frozen | None) -> dict
     return checked.model_dump(mode="json")
 
 
+class WeftProcessor:
+    """What transformers' list of processors has until it is used: weft's own then takes its place.
+
+    transformers imports its list halfway into its models, which the processor has a use for itself.
+    """
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        from weft.models import processing
+
+        return processing.WeftProcessor.from_pretrained(*args, **kwargs)
+
+
+def list_processor() -> None:
+    """Adds it to the list, where transformers has brought that in."""
+    auto = sys.modules.get("transformers.models.auto.processing_auto")
+    if auto is not None and "weft.models.processing" not in sys.modules:
+        auto.AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)
+
+
 AutoConfig.register(WeftQwenConfig.model_type, WeftQwenConfig, exist_ok=True)
 AutoConfig.register(WeftConfig.model_type, WeftConfig, exist_ok=True)
+list_processor()

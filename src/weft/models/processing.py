@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import AddedToken, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Conversation, WeftError, dump_parts, parse_messages
 from weft.dialects import DialectError, Modality, Slot, get_dialect
@@ -273,3 +273,6 @@ def _refuse(unused: dict[str, Any], where: str) -> None:
     for name, value in unused.items():
         if value and name not in harmless:
             raise WeftError(f"{where} has no use for {name}={value!r}; leave it out")
+
+
+AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)

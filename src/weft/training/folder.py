@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+import weft
 from weft.conversation import WeftError
 from weft.files import lock, whole_file
 from weft.training.overrides import first_mistake
@@ -84,7 +85,7 @@ class RunFolder:
         facts = {
             "started": time.time(),
             "command": sys.argv,
-            "weft": metadata.version("weft"),
+            "weft": weft.__version__,
             "revision": revision(),
             "python": platform.python_version(),
             "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",

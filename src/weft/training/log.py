@@ -142,7 +142,7 @@ class _tensorboard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise WeftError('the tensorboard logger needs: pip install "weft[tensorboard]"') from None
+            raise WeftError('the tensorboard logger needs: pip install "weftlm[tensorboard]"') from None
         self.writer = SummaryWriter(str(run / "tensorboard"))
 
     def add(self, step: int, values: dict[str, float]) -> None:
@@ -158,7 +158,7 @@ class _wandb:
         try:
             import wandb
         except ImportError:
-            raise WeftError('the wandb logger needs: pip install "weft[wandb]"') from None
+            raise WeftError('the wandb logger needs: pip install "weftlm[wandb]"') from None
         facts = json.loads((run / "run.json").read_text())
         # Another run of that name is another run, and so is a copy that goes on elsewhere.
         mark = f"{run.resolve().name}-{facts.get('moved', facts['started']):.0f}"
