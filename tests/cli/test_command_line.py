@@ -10,6 +10,7 @@ from typing import Any
 import pydantic
 import pytest
 import typer
+from PIL import Image
 
 from weft import cli
 from weft.conversation import WeftError
@@ -202,6 +203,23 @@ def test_validate_says_the_same_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     assert not err and not said["ok"] and said["samples"] == said["mistakes"] == 1
     (mistake,) = said["errors"]
     assert (mistake["file"], mistake["line"], mistake["field"]) == (str(file), 2, None)
+
+
+def test_validate_and_stats_warn_of_pages_that_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages = [Image.new("L", (8, 8), level) for level in (0, 255)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    file = tmp_path / "a.jsonl"
+    asked = [{"type": "image", "image": "a.tif"}, {"type": "text", "text": "What is it?"}]
+    file.write_text(
+        json.dumps({"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": "x"}]})
+    )
+    for command in (("validate", "--deep"), ("stats",)):
+        assert run("data", *command, file) == 0
+        out, err = capsys.readouterr()
+        assert err.startswith("warning: ") and "a.tif: holds 2 pictures (pages or frames), of which the first" in err
+        assert "1 warning" in out or command == ("stats",)
+        assert run("data", *command, file, "--json") == 0
+        assert len(json.loads(capsys.readouterr().out)["notes"]) == 1
 
 
 def test_stats_prints_a_table_and_draws_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

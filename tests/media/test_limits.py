@@ -1,5 +1,6 @@
 """What decoding may take: memory follows the limit and not the file; the header is believed before a body is read."""
 
+import io
 import subprocess
 import sys
 import warnings
@@ -23,6 +24,7 @@ from weft.media import (
     set_decoded_bytes,
 )
 from weft.media.containers import MOST_BLOCKS
+from weft.media.opening import open_picture
 
 WIDE = (403, 301)
 LIMIT = 4 * 403 * 301 + 100_000  # enough for the pixels that Pillow decodes and a copy of a third of the sides
@@ -119,6 +121,12 @@ def _png(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"") + png_chunk(b"IEND", b"")
 
 
+def _jpeg(width: int, height: int, **more: object) -> bytes:
+    """A JPEG of another size than its body's."""
+    numbers = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return encode_image(photo(8, 8), "JPEG", **more).replace(b"\0\x08\0\x08\3", numbers + b"\3")
+
+
 def _gif(width: int, height: int, *blocks: bytes) -> bytes:
     size = width.to_bytes(2, "little") + height.to_bytes(2, "little")
     return b"GIF89a" + size + b"\x80\0\0" + bytes(6) + b"".join(blocks) + b";"
@@ -148,9 +156,7 @@ FRAME = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0"
         tiff(np.zeros((1, 1), np.uint8), {256: 50000, 257: 50000, 278: 50000}),
         tiff(np.zeros((1, 1, 4), np.uint16), {256: 8000, 257: 8000, 278: 8000, 259: 8}),
         b"BM" + bytes(12) + b"\x28\0\0\0" + b"\0\0\1\0" * 2 + b"\1\0\x08\0" + bytes(1100),
-        encode_image(photo(8, 8), "JPEG", progressive=True, subsampling=0).replace(
-            b"\0\x08\0\x08\3", b"\xff\xff\xff\xff\3"
-        ),
+        _jpeg(65535, 65535, progressive=True, subsampling=0),
     ],
     ids=["png", "png rgb", "png grey", "gif", "gif frame", "webp", "webp 48", "tiff", "tiff strip", "bmp", "jpeg"],
 )
@@ -158,20 +164,27 @@ def test_the_header_of_a_bomb_is_believed(data: bytes) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for ask in (load_image, image_size):
-            with pytest.raises(MediaError, match=r"to decode, over the limit of 537 MB|more than"):
+            with pytest.raises(MediaError, match=r"to decode, over the limit of 550 MB|more than"):
                 ask(data)
 
 
-def test_sizes_of_photographs_are_within_the_limit() -> None:
-    """Headers of the largest cameras and telephones, at their own size: none is read smaller."""
+def test_photographs_are_read_at_their_own_size_and_larger_ones_smaller() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for size in ((9504, 6336), (9248, 6936), (8688, 5792)):
-            assert image_size(_png(*size)) == size
-        baseline = encode_image(photo(8, 8), "JPEG")
-        for size in ((12000, 9000), (16320, 12240), (65535, 65535)):
-            numbers = size[1].to_bytes(2, "big") + size[0].to_bytes(2, "big")
-            assert image_size(baseline.replace(b"\0\x08\0\x08\3", numbers + b"\3")) == size
+        for size, reduction, drafted in (
+            ((9504, 6336), 1, 1),  # the largest cameras of the 35 mm format
+            ((9248, 6936), 1, 1),  # telephones
+            ((12000, 9000), 1, 2),
+            ((16320, 12240), 1, 2),
+            ((65535, 65535), 2, 8),
+        ):
+            for data in (_jpeg(*size), _jpeg(*size, exif=exif(6))):
+                opened = open_picture(io.BytesIO(data), "photograph", data[:64], 30_000_000, DECODED_BYTES)
+                assert (opened.reduction, -(-size[0] // opened.image.width)) == (reduction, drafted)
+                assert opened.size == image_size(data) == (size if b"Exif" not in data else size[::-1])
+        for size, reduction in (((8000, 8000), 1), ((10000, 10000), 2), ((11500, 11500), 6)):
+            data = _png(*size)
+            assert open_picture(io.BytesIO(data), "scan", data[:64], 1_000_000, DECODED_BYTES).reduction == reduction
 
 
 def test_pillows_own_limit_neither_warns_nor_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

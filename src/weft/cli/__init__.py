@@ -105,7 +105,7 @@ def build() -> Any:
         version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
         traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
         media_mb: Annotated[
-            int | None, typer.Option(min=1, metavar="MB", help="Memory that one picture or recording may take: 537.")
+            int | None, typer.Option(min=1, metavar="MB", help="Memory that one picture or recording may take (550).")
         ] = None,
     ) -> None:
         """Language models that see and hear: compose, train, evaluate, chat."""

@@ -58,7 +58,7 @@ def load_audio(source: Any, rate: int = 16000, max_bytes: int | None = None) -> 
 
     A clip of n frames at rate r gives ``resampled_length(n, r, rate)`` samples. Raises ``MediaError`` for what is no
     such sound, is empty, damaged or cut short, holds samples that are not finite or far beyond full scale, or takes
-    more than ``max_bytes`` of memory (None: what `set_decoded_bytes` says, or 512 MiB: 2 h 19 min at 16 kHz). An OGG
+    more than ``max_bytes`` of memory (None: what `set_decoded_bytes` says, or 550 MB: 2 h 23 min at 16 kHz). An OGG
     that ends between two pages, or an MP3 without a frame count, cannot be told from a shorter recording and gives what
     it holds.
     """

@@ -29,7 +29,7 @@ MAX_BYTES = 4 << 30
 MAX_MEMORY_BYTES = 512 << 20
 """Largest encoded item that is held in memory: data URLs, bytes, file objects, and every picture."""
 
-DECODED_BYTES = 512 << 20
+DECODED_BYTES = 550_000_000
 """Most memory that decoding one picture or recording may take, unless a call or `set_decoded_bytes` says otherwise."""
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")  # two letters at least: ``C:\\pictures`` is a path
