@@ -24,9 +24,9 @@ setup: $(READY)
 # those that the tests have run with; pyproject.toml leaves users free.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "make: $(PYTHON) is Python %d.%d, and weft needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
-	@echo "setting up .venv (some minutes the first time)"
+	@echo "setting up .venv: some minutes the first time, most of them for torch; pip says below what it is at"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(READY)
 
 demo: setup
@@ -41,6 +41,7 @@ recipes: setup
 check: setup
 	@$(BIN)/ruff format --check --quiet $(SOURCES) || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet $(SOURCES)
+	@echo "formatting and lint are right; checking types (a minute without its cache)"
 	@$(BIN)/mypy --no-error-summary
 
 format: setup

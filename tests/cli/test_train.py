@@ -107,6 +107,15 @@ def test_finetune_with_lora_writes_an_adapter_that_names_its_base(checkpoint, da
         (["--metric", "refer.box_accuracy_50"], "needs --eval-data"),
         (["--on-bad-sample", "ignore"], "'fail' or 'skip'"),
         (["--set", "stages.0.optim.rate=1"], "there are lr"),
+        (["--steps", "1" + "0" * 20], "less than or equal to 100000000"),
+        (["--minutes", "1e400"], "less than or equal to 527040"),
+        (["--threads", "100000"], "less than or equal to 1024"),
+        (["--lr", "inf"], "finite"),
+        (["--set", "stages.0.rows=1000000"], "stages.0.rows: input should be less than or equal to 65536"),
+        (["--set", "stages.0.accumulate=100000"], "less than or equal to 4096"),
+        (["--set", "stages.0.row_tokens=1e30"], "stages.0.row_tokens"),
+        (["--set", "stages.0.optim.betas=[2,0.9]"], "less than 1"),
+        (["--set", "seed=-1"], "greater than or equal to 0"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_status_2(checkpoint, data, tmp_path, capsys, options, said):

@@ -1,6 +1,7 @@
 """The engine: the same answer however it is asked for."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -154,7 +155,17 @@ def test_what_reads_like_a_special_token_stays_in_the_answer(model):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"seed": -1}, "seed is -1"), ({"num_beams": 2.5}, "whole number"), ({"max_new_tokens": "5"}, "whole number")],
+    [
+        ({"seed": -1}, "seed is -1"),
+        ({"num_beams": 2.5}, "whole number"),
+        ({"max_new_tokens": "5"}, "whole number"),
+        ({"num_beams": 100_000}, "at most 128"),
+        ({"max_new_tokens": 10**12}, "at most 1,048,576"),
+        ({"top_k": 1 << 70}, "top_k is"),
+        ({"seed": 1 << 63}, "below 2 to the power of 63"),
+        ({"do_sample": True, "temperature": math.inf}, "temperature is inf"),
+        ({"repetition_penalty": math.inf}, "above 0, and finite"),
+    ],
 )
 def test_wrong_options_are_named(change, said):
     with pytest.raises(WeftError, match=said):

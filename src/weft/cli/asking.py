@@ -36,7 +36,7 @@ Switch = Annotated[
 MediaRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Refuse media outside of DIR, links followed: for files by others.")
 ]
-BatchSize = Annotated[int, typer.Option(help="Conversations answered together.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=1 << 16, help="Conversations answered together.")]
 OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
 
 

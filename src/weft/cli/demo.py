@@ -29,8 +29,8 @@ def demo(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Where samples, model, pictures and report go.")] = Path(
         "demo-out"
     ),
-    steps: Annotated[int, typer.Option(min=1, help="Training steps; more answer better.")] = STEPS,
-    samples: Annotated[int, typer.Option(min=10, help="Samples to learn from.")] = TRAIN,
+    steps: Annotated[int, typer.Option(min=1, max=10**8, help="Training steps; more answer better.")] = STEPS,
+    samples: Annotated[int, typer.Option(min=10, max=10**6, help="Samples to learn from.")] = TRAIN,
     again: Annotated[bool, typer.Option("--again", help="Train anew, though a trained model is there.")] = False,
 ) -> None:
     """See weft work: make samples, train the bundled model on them, ask it, score it."""

@@ -29,8 +29,8 @@ Data = Annotated[
 OnBad = Annotated[
     str | None, typer.Option("--on-bad-sample", metavar="fail|skip", help="Stop, or leave out and count.")
 ]
-Workers = Annotated[int | None, typer.Option(min=0, help="Processes that decode samples (0: a thread).")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute; default: all cores.")]
+Workers = Annotated[int | None, typer.Option(min=0, max=1024, help="Processes that decode samples (0: a thread).")]
+Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads that compute; default: all cores.")]
 
 
 def train(
@@ -93,8 +93,12 @@ def finetune(
     eval_data: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Samples to evaluate on while training.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates; default: from the number of samples.")] = None,
-    minutes: Annotated[float | None, typer.Option(min=0.1, help="Train for about this long instead.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=10**8, help="Updates; default: from the number of samples.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, max=60 * 24 * 366, help="Train for about this long instead.")
+    ] = None,
     lora: Annotated[bool, typer.Option("--lora", help="Train small adapters (default above 50 M parameters).")] = False,
     full: Annotated[bool, typer.Option("--full", help="Train every weight (default for small models).")] = False,
     adapter_only: Annotated[

@@ -18,7 +18,7 @@ from weft.conversation.samples import parse_messages
 from weft.dialects.base import join_words
 from weft.generation.decode import Inputs, beams, decode
 from weft.generation.detokenize import Detokenizer
-from weft.generation.reply import Options, Reply
+from weft.generation.reply import MOST_TOGETHER, Options, Reply
 from weft.generation.windows import WindowPrompt, merge, split_transcription
 from weft.media import image_size
 
@@ -118,8 +118,8 @@ class Model:
         A batch has at most ``batch_size`` prompts and ``batch_tokens`` tokens, padding and room for answers included.
         """
         options = options or Options()
-        if batch_size < 1:
-            raise WeftError(f"batch_size is {batch_size}; it must be at least 1")
+        if not 1 <= batch_size <= MOST_TOGETHER:
+            raise WeftError(f"batch_size is {batch_size}; it must be at least 1 and at most {MOST_TOGETHER:,}")
         numbered = iter(enumerate(conversations))
         while chunk := list(islice(numbered, batch_size * CHUNK_BATCHES)):
             requests = {index: self._request(index, asked) for index, asked in chunk}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 from weft.conversation import Box, Part, WeftError, Words, dump_parts
+
+MOST_TOKENS = 1 << 20  # longer than the context of any model
+MOST_BEAMS = 128  # each holds a cache of its own
+MOST_TOGETHER = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,13 @@ class Options:
             if not (isinstance(value, int) or name == "seed" and value is None):
                 raise WeftError(f"{name} is {value!r}; it must be a whole number")
         checks = (
-            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "above 0 (for greedy decoding leave sampling off)"),
+            ("max_new_tokens", 1 <= self.max_new_tokens <= MOST_TOKENS, f"at least 1 and at most {MOST_TOKENS:,}"),
+            ("temperature", 0 < self.temperature < math.inf, "above 0 (for greedy decoding leave sampling off)"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
-            ("top_k", self.top_k >= 0, "0 (no limit) or more"),
-            ("num_beams", self.num_beams >= 1, "at least 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
-            ("seed", self.seed is None or self.seed >= 0, "0 or more"),
+            ("top_k", 0 <= self.top_k < 1 << 31, "0 (no limit) or more, and no more than there are tokens"),
+            ("num_beams", 1 <= self.num_beams <= MOST_BEAMS, f"at least 1 and at most {MOST_BEAMS}"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0, and finite"),
+            ("seed", self.seed is None or 0 <= self.seed < 1 << 63, "0 or more, and below 2 to the power of 63"),
         )
         for name, holds, rule in checks:
             if not holds:

@@ -19,6 +19,9 @@ from weft.conversation import WeftError
 from weft.files import whole_file
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
+# what the record of an update holds beside its losses, of which the first is "loss"
+FACTS = ("event", "time", "stage", "step", "loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds",
+         "waited", "skipped")  # fmt: skip
 REMEMBER = 20  # steps that the live line's speed and loss are means over
 
 
@@ -40,6 +43,11 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and "event" in record:
                 records.append(record)
     return records
+
+
+def other_losses(record: dict[str, Any]) -> dict[str, float]:
+    """What an update learned beside answers, by name."""
+    return {name: value for name, value in record.items() if name not in FACTS}
 
 
 class Log:

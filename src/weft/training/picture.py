@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from weft.files import whole_file
-from weft.training.log import read_log
+from weft.training.log import other_losses, read_log
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 WARP, WEFT, CHECK, SPEED = "#9fb3c8", "#0b69a3", "#8d2b0b", "#486581"
+WARM, LESSON = "#e0c8a0", "#b07d2b"
 
 
 def draw(run: Path, file: Path | None = None) -> Path | None:
@@ -20,7 +22,6 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
     records = read_log(run / "log.jsonl")
     steps = [r for r in records if r["event"] == "step"]
     evals = [r for r in records if r["event"] == "eval"]
-    steps = [r for r in steps if r["loss"] > 0]  # not those that learn from media alone
     if len(steps) < 2:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,20 +33,37 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
         2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1], "hspace": 0.12, "left": 0.08, "right": 0.87}
     )
     x = np.array([r["step"] for r in steps])
-    loss = np.array([r["loss"] for r in steps], float)
-    smooth = _smooth(loss)
-    top.plot(x, loss, color=WARP, linewidth=0.7, alpha=0.55)
-    top.plot(x, smooth, color=WEFT, linewidth=1.9, solid_capstyle="round")
+    answers = np.array([r["loss"] > 0 for r in steps])  # the others learn what the log names beside it
+    loss = np.array([r["loss"] or sum(other_losses(r).values()) for r in steps], float).clip(1e-8)
+    smooth = np.empty(len(loss))
+    stages = np.cumsum([False, *(a["stage"] != b["stage"] for a, b in pairwise(steps))])
     top.set_yscale("log")
-    _name(top, x[-1], smooth[-1], f"training\n{smooth[-1]:.3g}", WEFT)
+    for stage in range(stages[-1] + 1):
+        for kind, thin, thick in ((~answers, WARM, LESSON), (answers, WARP, WEFT)):
+            part = kind & (stages == stage)
+            if part.any():
+                smooth[part] = _smooth(loss[part], len(loss))
+                top.plot(x[part], loss[part], color=thin, linewidth=0.7, alpha=0.55)
+                top.plot(x[part], smooth[part], color=thick, linewidth=1.9, solid_capstyle="round")
+    for kind, color in ((~answers, LESSON), (answers, WEFT)):
+        if kind.any():
+            last = np.flatnonzero(kind)[-1]
+            names = "training" if answers[last] else " + ".join(other_losses(steps[last]))
+            ends = last == len(steps) - 1
+            _name(top, x[last], smooth[last], f"{names}\n{smooth[last]:.3g}", color, 0 if ends else -16)
     losses = [(r["step"], r["loss"]) for r in evals if r.get("loss") is not None]
     if losses:
         ex, ey = zip(*losses, strict=True)
-        top.plot(ex, ey, color=CHECK, linewidth=1.2, marker="o", markersize=4, markerfacecolor="white")
+        ends = np.searchsorted(x[np.flatnonzero(np.diff(stages))], ex)  # an evaluation at its end is of the stage
+        for stage in set(ends):
+            part = ends == stage
+            points = np.array(ex)[part], np.array(ey)[part]
+            top.plot(*points, color=CHECK, linewidth=1.2, marker="o", markersize=4, markerfacecolor="white")
         gap = np.log(ey[-1] / smooth[-1]) / np.log(max(loss.max() / loss.min(), 1.5))  # in heights of the panel
         lift = 0.0 if abs(gap) > 0.09 else (18 if gap >= 0 else -18)
         _name(top, ex[-1], ey[-1], f"evaluation\n{ey[-1]:.3g}", CHECK, lift)
-    speed = _smooth(np.array([r["tokens"] / max(r["seconds"], 1e-9) for r in steps]))
+    speed = np.array([r["tokens"] / max(r["seconds"], 1e-9) for r in steps])
+    speed = np.concatenate([_smooth(part, len(x)) for part in np.split(speed, np.flatnonzero(np.diff(stages)) + 1)])
     bottom.fill_between(x, speed, color=SPEED, alpha=0.12, linewidth=0)
     bottom.plot(x, speed, color=SPEED, linewidth=1.4)
     bottom.set_ylim(0, 1.25 * float(speed.max()))
@@ -72,9 +90,9 @@ def draw(run: Path, file: Path | None = None) -> Path | None:
     return file
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential mean over about a fiftieth of the run, there and back so that it does not lag."""
-    alpha = min(1.0, 50 / max(len(values), 1))
+def _smooth(values: np.ndarray, whole: int | None = None) -> np.ndarray:
+    """Exponential mean over about a fiftieth of the ``whole`` run, there and back so that it does not lag."""
+    alpha = min(1.0, 50 / max(whole or len(values), 1))
 
     def there(run: np.ndarray) -> np.ndarray:
         mean, out = float(np.mean(run[:3])), np.empty(len(run))
@@ -106,8 +124,12 @@ def _plain_ticks(axes: Any, loss: np.ndarray) -> None:
 
     low, high = float(np.nanmin(loss)), float(np.nanmax(loss))
     axes.set_ylim(max(low * 0.9, 1e-8), high * 1.15)
-    ticks = [m * 10.0**e for e in range(-8, 5) for m in (1, 2, 5)]
-    axes.yaxis.set_major_locator(FixedLocator([t for t in ticks if low * 0.9 <= t <= high * 1.15]))
+    for steps in ((1, 2, 5), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)):
+        ticks = [m * 10.0**e for e in range(-8, 5) for m in steps]
+        ticks = [t for t in ticks if low * 0.9 <= t <= high * 1.15]
+        if len(ticks) > 1:
+            break
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
 

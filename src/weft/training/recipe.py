@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,14 @@ from weft.training import old
 
 PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
 PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
+
+
+# More than any run has, so that a slip of the keyboard is refused before anything is loaded or made.
+MOST_STEPS, MOST = 10**8, 1 << 16
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TowerSource(Frozen):
@@ -39,19 +47,19 @@ class ModelSpec(Frozen):
     audio: TowerSource | None = None
     language: LanguageSource | None = None
     dialect: DialectSection = DialectSection()
-    seed: int = 0  # of random initial weights
+    seed: Seed = 0  # of random initial weights
 
 
 class Lora(Frozen):
-    r: int = Field(16, ge=1)
+    r: Count = 16
     alpha: float = 32
-    dropout: float = 0.0
+    dropout: Share = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
 
 
 class PartTraining(Frozen):
     train: Literal["frozen", "lora", "full"] = "frozen"
-    lr_scale: float = 1.0  # times the stage's learning rate
+    lr_scale: float = Field(1.0, ge=0)  # times the stage's learning rate
     lora: Lora = Lora()
     # With LoRA on the language model: also train the embeddings of the dialect's own tokens (turns, times, boxes),
     # which a language model that was composed from the hub does not know.
@@ -64,12 +72,12 @@ FULL = PartTraining(train="full")
 class Optim(Frozen):
     lr: float = Field(1e-4, gt=0)
     min_lr: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(100, ge=0)
+    warmup_steps: int = Field(100, ge=0, le=MOST_STEPS)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.05  # not on biases, norms and other 1-D tensors
-    clip: float | None = 1.0  # global gradient norm
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: float = Field(1e-8, ge=0)
+    weight_decay: float = Field(0.05, ge=0)  # not on biases, norms and other 1-D tensors
+    clip: float | None = Field(1.0, gt=0)  # global gradient norm
 
 
 class Source(Frozen):
@@ -84,7 +92,7 @@ class Source(Frozen):
 
 class Evaluation(Frozen):
     data: str | None = None
-    every: int = Field(500, ge=1)  # steps
+    every: Steps = 500
     limit: int | None = Field(None, ge=1)  # first samples only
     metric: str | None = None  # "task.metric" that decides the best checkpoint; None: the loss
     patience: int | None = Field(None, ge=1)  # evaluations without improvement before the stage ends
@@ -92,17 +100,17 @@ class Evaluation(Frozen):
 
 class Stage(Frozen):
     name: str = "train"
-    steps: int = Field(1000, ge=1)  # optimizer updates
-    minutes: float | None = Field(None, gt=0)  # instead: as many steps as fit (`pace`)
+    steps: Steps = 1000  # optimizer updates
+    minutes: float | None = Field(None, gt=0, le=60 * 24 * 366)  # instead: as many steps as fit (`pace`)
     optim: Optim = Optim()
     parts: dict[PartName, PartTraining] = Field(default_factory=dict)  # a part not named here is frozen
     mixture: tuple[Source, ...] = ()
     augment: Augment = Augment()
-    row_tokens: int = Field(2048, ge=16)  # length of a packed row
-    rows: int = Field(1, ge=1)  # packed rows per micro-step
-    accumulate: int = Field(1, ge=1)
+    row_tokens: int = Field(2048, ge=16, le=1 << 24)  # length of a packed row
+    rows: Count = 1  # packed rows per micro-step
+    accumulate: int = Field(1, ge=1, le=4096)
     packing: bool = True
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: Share = 0.0
     lessons: dict[str, Any] = Field(default_factory=dict)  # beside answers, by name: see `lessons`
     checkpoint_activations: bool = False
     evaluation: Evaluation = Evaluation()
@@ -115,12 +123,12 @@ class Recipe(Frozen):
     model: ModelSpec
     stages: tuple[Stage, ...] = Field(min_length=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # compute; weights stay float32
-    seed: int = 0
-    workers: int = 0  # processes that decode samples
-    threads: int | None = None
+    seed: Seed = 0
+    workers: int = Field(0, ge=0, le=1024)  # processes that decode samples
+    threads: int | None = Field(None, ge=1, le=1024)
     on_bad_sample: Literal["fail", "skip"] = "fail"
     media_root: str | None = None  # the folder that media of samples lie in, links followed; None: anywhere
-    checkpoint_every: int = Field(500, ge=1)  # steps
-    keep_last: int = Field(2, ge=1)
-    keep_best: int = Field(1, ge=1)
+    checkpoint_every: Steps = 500
+    keep_last: Count = 2
+    keep_best: Count = 1
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
