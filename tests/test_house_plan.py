@@ -9,6 +9,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "weft"
 ORDER = (
     "files",
     "frozen",
+    "version",
     "conversation",
     "media",
     "playground",

@@ -13,12 +13,14 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
+from weft.version import VERSION
+
 if TYPE_CHECKING:
     import torch
 
     from weft.generation.engine import Model
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Where a public name lives; it is imported when it is first used, so that the command line starts quickly.
 _PUBLIC = {

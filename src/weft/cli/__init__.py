@@ -29,7 +29,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-import weft
+from weft.version import VERSION
 
 
 class Command(NamedTuple):
@@ -126,7 +126,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command line and gives its exit status; every error has been said by then."""
     args, trace = _take_traceback(list(arguments))
     if args in (["--version"], ["-V"]):
-        print(f"weft {weft.__version__}")
+        print(f"weft {VERSION}")
         return 0
     try:
         code = build().main(args=args or ["--help"], prog_name="weft", standalone_mode=False)

@@ -21,8 +21,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-import weft
 from weft.cli.terminal import out, size
+from weft.version import VERSION
 
 PYTHON = ((3, 11), (3, 14))  # from, below
 TORCH, TRANSFORMERS = (2, 11), (5, 16, 1)
@@ -88,7 +88,7 @@ def examine() -> list[Finding]:
 
 def _weft() -> list[Finding]:
     """weft itself, and others of its name: PyPI's weft writes into the same folder, weft-rag takes the command."""
-    version = _version("weftlm") or weft.__version__
+    version = _version("weftlm") or VERSION
     found = [Finding("weft", "ok", f"{version} in {os.path.dirname(os.path.dirname(__file__))}")]
     shared = metadata.packages_distributions().get("weft", [])
     for other in metadata.distributions():

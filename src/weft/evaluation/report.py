@@ -13,7 +13,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-import weft
 from weft.conversation import Text as TextPart
 from weft.conversation import Words
 from weft.conversation.writing import dump_parts
@@ -25,6 +24,7 @@ from weft.evaluation.scorers import bleu_signature
 from weft.evaluation.text import NORMALISERS
 from weft.files import whole_file
 from weft.generation import Reply
+from weft.version import VERSION
 
 UNANSWERED = {"text": None, "raw": None, "tokens": 0, "finished": False, "windows": 0}
 UNITS = {"rate": "{:.1f} %", "percent": "{:.1f} %", "ms": "{:.0f} ms", "s": "{:.3f} s", "per_minute": "{:.1f} / min"}
@@ -97,7 +97,7 @@ def scored_by(scorer: str, figures: Figures) -> dict[str, Any]:
     }
     return {
         "scorer": scorer,
-        "weft": weft.__version__,
+        "weft": VERSION,
         "packages": versions(PACKAGES),
         "normaliser": NORMALISERS,
         "languages": sorted(set().union(*languages.values())),

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-import weft
 from weft.conversation import WeftError
 from weft.files import lock, whole_file
 from weft.training.overrides import first_mistake
 from weft.training.recipe import ModelSpec, Recipe
+from weft.version import VERSION
 
 PATHS = ("base", "source", "tokenizer", "path", "data")  # fields of a recipe that name a file, a folder or a hub name
 LOCK = ".lock"
@@ -85,7 +85,7 @@ class RunFolder:
         facts = {
             "started": time.time(),
             "command": sys.argv,
-            "weft": weft.__version__,
+            "weft": VERSION,
             "revision": revision(),
             "python": platform.python_version(),
             "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
