@@ -188,36 +188,7 @@ def add_specials(tokenizer: Tokenizer, tokens: Iterable[str]) -> None:
 
 # Texts that have tripped converted tokenizers: runs of spaces, spaces at the ends, line ends, scripts without spaces,
 # combining marks, emoji with joiners, digits, contractions, code, text that spells special tokens, control characters.
-HARD_TEXTS = (
-    "",
-    " ",
-    "  ",
-    "   \n  \t x",
-    "a",
-    " a",
-    "a ",
-    "  two  spaces   three    four ",
-    "[INST] <Img>",
-    "</Img> [refer] give me the location of the red cup [/INST]",
-    "{<12><34><56><78>}<delim>{<0><100><5><99>}",
-    "<s>[INST] </s> <unk> <0x0A> <|im_end|> <audio>/etc/passwd</audio>",
-    "It's we'LL they've I'm 'tis DON'T",
-    "1234567890 3.14159 1,000,000 0x1F \u0664\u0665\u0666",
-    "line one\nline two\r\nline three\n\n\n\tend\n",
-    "def f(x):\n    return x * 2  # comment\n",
-    "\u4e2d\u6587\u6d4b\u8bd5\uff0c\u5168\u89d2\u3000\u7a7a\u683c\u3002\u65e5\u672c\u8a9e\u306e\u30c6\u30b9\u30c8",
-    "\ud55c\uad6d\uc5b4 \u1112\u1161\u11ab",
-    "\u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0395\u03bb\u03bb\u03b7\u03bd\u03b9\u03ba\u03ac",
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629",
-    "\u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940 \u0e44\u0e17\u0e22",
-    "cafe\u0301 caf\u00e9 \ufb01 \u2460 \u212b \u1e9b\u0323 n\u0303",
-    "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467 \U0001f1e8\U0001f1f3 \u2764\ufe0f \U0001f9d1\U0001f3fd",
-    "\u00a0nbsp\u2003em\u200bzero\u2028sep\ufeffbom\u2581\u2581under",
-    "\x00\x01\x1f\x7f\x85 control",
-    "\U00020000\U0010ffff rare",
-    "$$ $$$$ $ %%% ### @@@ !!!?? ...... -----",
-    "https://example.com/a?b=c&d=%20e#f user@example.org",
-)
+HARD_TEXTS = json.loads(Path(__file__).with_name("hard_texts.json").read_text("utf-8"))
 
 
 def check_ids(tokenizer: Tokenizer, reference: Callable[[str], list[int]], pieces: Sequence[str], what: str) -> None:
