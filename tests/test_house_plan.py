@@ -22,6 +22,7 @@ ORDER = (
     "training",
     "recipes",
     "evaluation",
+    "runs",
     "serving",
     "cli",
 )

@@ -31,6 +31,8 @@ _PUBLIC = {
     "compose": "weft.models.compose",
     "Model": "weft.generation.engine",
     "resolve": "weft.models.doors",
+    "train": "weft.runs",
+    "finetune": "weft.runs",
 }
 __all__ = [*_PUBLIC, "load", "register"]
 

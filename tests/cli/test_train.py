@@ -6,10 +6,10 @@ import pytest
 
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.cli import run
-from weft.cli.train import Scorer
 from weft.conversation import WeftError
 from weft.evaluation.metrics import chosen
 from weft.recipes import bundled
+from weft.runs import Scorer
 from weft.training.build import build_model
 from weft.training.export import save_model
 

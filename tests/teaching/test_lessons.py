@@ -147,7 +147,7 @@ import sys
 from io import StringIO
 from rich.console import Console
 sys.modules |= {name: None for name in ["weft.teaching", *sys.modules] if name.startswith("weft.teaching")}
-from weft.cli.train import teacher
+from weft.runs import teacher
 from weft.conversation import WeftError
 from weft.training.recipe import Recipe
 from weft.training.run import train

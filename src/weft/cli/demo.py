@@ -95,16 +95,15 @@ def demo_recipe(data: Path, steps: int) -> Recipe:
 
 def _train(recipe: Recipe, run: Path, model: Path) -> None:
     """Trains, or goes on with a run that was stopped."""
-    from weft.cli.train import teacher
+    import weft
     from weft.training.endings import Interrupted
     from weft.training.folder import RunFolder
-    from weft.training.run import train
 
-    resume = (run / "recipe.json").exists() and RunFolder.reopen(run).recipe == recipe
+    resume = (run / "recipe.json").exists() and RunFolder.read(run).recipe == recipe
     if run.exists() and not resume:
         shutil.rmtree(run)
     try:
-        train(recipe, run, resume=resume, teach=teacher(recipe), out=model, console=err)
+        weft.train(None if resume else recipe, run, resume=resume, out=model, console=err)
     except Interrupted as stop:
         err.print("Stopped; the same command goes on from here.", style="warn")
         raise typer.Exit(stop.status) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -50,6 +50,16 @@ def sizes(name: str) -> tuple[str, ...]:
 def is_recipe(name: str) -> bool:
     """Whether ``name`` is meant as a recipe: built in, with or without a size, or a .py file."""
     return name.partition(":")[0] in RECIPES or name.endswith(".py")
+
+
+def only_stages(recipe: Recipe, names: Sequence[str]) -> Recipe:
+    """The recipe with the stages of these names alone, in its own order; all where none is named."""
+    there = [stage.name for stage in recipe.stages]
+    for name in names:
+        if name not in there:
+            raise WeftError(f"--stage {name}: the recipe {recipe.name} has the stages {', '.join(there)}")
+    stages = tuple(stage for stage in recipe.stages if not names or stage.name in names)
+    return recipe.model_copy(update={"stages": stages})
 
 
 def load_recipe(name: str, size: str | None = None) -> Recipe:
@@ -111,6 +121,7 @@ __all__ = [
     "finetune_recipe",
     "is_recipe",
     "load_recipe",
+    "only_stages",
     "model_spec",
     "sizes",
 ]
