@@ -7,7 +7,7 @@ from collections.abc import Callable
 from weft.conversation import Box, Image, Part, Task, Text, Word, Words
 from weft.playground.chance import Chance
 from weft.playground.phrases import PLACE_WORDS, PLACES, Phrase, described, place_of, say
-from weft.playground.picture_tasks import Turns, alike, asked, pointed, target
+from weft.playground.picture_tasks import Turns, alike, asked, mark, pointed, target
 from weft.playground.scenes import Scene, Thing, draw_scene
 from weft.playground.sentences import split_of
 from weft.playground.sound_tasks import ORDINALS, alone, named, speech, told
@@ -20,6 +20,14 @@ SHOW = {
     "de": ("Zeig mir {}.", "Finde {}."),
     "es": ("Muéstrame {}.", "Busca {}."),
 }
+WHICH = (
+    "Which picture shows {}?", "Which picture has {}?", "In which picture is there {}?", "Where do you see {}?",
+    "Which of the two shows {}?", "Which of them has {}?", "Which one is the picture with {}?",
+)  # fmt: skip
+THERE = (
+    "There is {} here.", "I see {}.", "This shows {}.", "You can see {}.", "Look, there is {}.", "It has {} in it.",
+    "Here is {}.", "This is a picture of {}.", "Somebody drew {}.", "We found {} here.", "There you see {}.",
+)  # fmt: skip
 
 
 def _picture(scene: Scene) -> Image:
@@ -38,15 +46,20 @@ def spoken_question(chance: Chance) -> Turns:
 
 def spoken_refer(chance: Chance) -> Turns:
     """A thing to find that is only heard, answered with its box."""
-    while True:
+    request = None
+    while not request:
         scene, thing, phrase = pointed(chance)
         article = "accusative the" if chance.language == "de" else "the"
-        request = chance.one(SHOW[chance.language]).format(say(phrase, chance.language, article))
-        if split_of(request) == chance.split:
-            break
+        request = _worded(chance, SHOW[chance.language], say(phrase, chance.language, article))
     clip = say_aloud(chance, request, chance.language)
     answer: list[Part] = [Box((thing.box,), say(phrase, chance.language), 0)]
     return [(_either_way(chance, _picture(scene), clip.audio), answer)]
+
+
+def _worded(chance: Chance, wordings: tuple[str, ...], words: str) -> str | None:
+    """A sentence of the split, or None where all of these belong to another."""
+    fit = [s for s in (wording.format(words) for wording in wordings) if split_of(s) == chance.split]
+    return chance.one(fit) if fit else None
 
 
 def _either_way(chance: Chance, *parts: Part) -> list[Part]:
@@ -65,31 +78,28 @@ def _only_in_one(chance: Chance) -> tuple[list[Scene], int, Thing]:
 
 def which_picture(chance: Chance) -> Turns:
     """Which of two pictures words describe, written or spoken."""
-    while True:
+    aloud, question = chance.yes(), None
+    while not question:
         scenes, at, thing = _only_in_one(chance)
-        sentence = (
-            f"{say(described(thing), article='a')} {PLACE_WORDS['en'][PLACES.index(place_of(thing) or 'middle')]}"
-        )
-        question = f"Which picture shows {sentence if place_of(thing) else say(described(thing), article='a')}?"
-        aloud = chance.yes()
-        if not aloud or split_of(question) == chance.split:
-            break
-    words: Part = say_aloud(chance, question).audio if aloud else Text(question)
-    return [([*map(_picture, scenes), words], [Text(f"the {ORDINALS[at]}")])]
+        place = place_of(thing)
+        words = say(described(thing), article="a") + (f" {PLACE_WORDS['en'][PLACES.index(place)]}" if place else "")
+        question = _worded(chance, WHICH, words) if aloud else chance.one(WHICH).format(words)
+    asked_for: Part = say_aloud(chance, question).audio if aloud else Text(question)
+    return [([*map(_picture, scenes), asked_for], [Text(f"the {ORDINALS[at]}")])]
 
 
 def which_clip(chance: Chance) -> Turns:
     """Which of two clips names a thing of the picture."""
-    while True:
+    told_of: list[str | None] = [None]
+    while None in told_of:
         scenes, at, thing = _only_in_one(chance)
-        other = target(chance, scenes[1 - at])
+        other = chance.one(scenes[1 - at].things)
         if not alike(scenes[at], Phrase(other.shape, other.color)):
-            break
-    target_first = [thing, other] if chance.yes() else [other, thing]
-    clips = [say_aloud(chance, f"There is {say(described(t), article='a')} here.").audio for t in target_first]
+            told_of = [_worded(chance, THERE, say(described(t), article="a")) for t in (thing, other)]
+    first = chance.whole(0, 1)
+    clips = [say_aloud(chance, text).audio for text in (told_of[first], told_of[1 - first]) if text]
     question = Text(chance.one(("Which clip names what is in the picture?", "Which clip is about the picture?")))
-    answer = Text(f"the {ORDINALS[target_first.index(thing)]}")
-    return [([_picture(scenes[at]), *clips, question], [answer])]
+    return [([_picture(scenes[at]), *clips, question], [Text(f"the {ORDINALS[first]}")])]
 
 
 def several_pictures(chance: Chance) -> Turns:
@@ -104,13 +114,14 @@ def several_pictures(chance: Chance) -> Turns:
         [Text(str(len(alike(pictures[at][0], kind))))],
     )
     _, thing, phrase = pictures[there]
+    mark(chance, thing)
     words = say(phrase)
     wanted = Text(f"{words} in the {ORDINALS[there]} picture")
     return [first, ([Task("refer"), wanted], [Box((thing.box,), words, there)])]
 
 
 def several_clips(chance: Chance) -> Turns:
-    """Two or three clips of sounds, then of speech among them: which of them has what."""
+    """Two or three clips of sounds and one of speech among them: which has what, and what is said."""
     clips = [make_clip(chance) for _ in range(chance.whole(2, 3))]
     once = [
         (i, s.name)
