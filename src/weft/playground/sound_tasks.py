@@ -104,8 +104,7 @@ def _which(chance: Chance) -> tuple[Clip, Asked]:
     clip = make_clip(chance, draw_names(chance, 2))
     names = [s.name for s in clip.sounds]
     at = chance.whole(0, len(names) - 1)
-    before = alone(clip)
-    if at and clip.sounds[at - 1] in before and chance.yes():
+    if at and clip.sounds[at - 1] in alone(clip) and chance.yes():
         return clip, (f"Which sound comes after the {names[at - 1]}?", named(names[at]))
     place = "last" if at == len(names) - 1 and chance.yes() else ORDINALS[at]
     return clip, (f"Which sound is {place}?", named(names[at]))
