@@ -42,7 +42,7 @@ def pieces(mask):
 
 
 def test_a_box_ends_where_its_shape_does():
-    for scene in scenes(60):
+    for scene in scenes(25):
         size = np.array([scene.width, scene.height] * 2)
         for thing in scene.things:
             assert np.abs(extent_of(shown(scene, thing)) - np.array(thing.box) * size).max() < 1.3, thing
@@ -101,7 +101,7 @@ def test_things_can_be_counted_by_their_pixels():
 
 
 def test_a_colour_is_called_what_a_person_calls_it():
-    for scene in scenes(80):
+    for scene in scenes(30):
         for thing in scene.things:
             pixels = np.asarray(Scene(scene.width, scene.height, (thing,), scene.ground).render())[shown(scene, thing)]
             (most, _), *_ = Counter(map(tuple, pixels.tolist())).most_common(1)
@@ -110,7 +110,7 @@ def test_a_colour_is_called_what_a_person_calls_it():
 
 
 def test_every_colour_of_every_thing_stands_out_from_its_background():
-    for scene in scenes(60):
+    for scene in scenes(25):
         bare = np.asarray(Scene(scene.width, scene.height, (), scene.ground).render(), int)
         for thing in scene.things:
             x, y = (int(round(v)) for v in np.argwhere(shown(scene, thing)).mean(0)[::-1])
@@ -120,7 +120,7 @@ def test_every_colour_of_every_thing_stands_out_from_its_background():
 def test_five_combinations_are_kept_for_tests():
     assert len(HELD_OUT) == 5 and all(c in COLORS and s in SHAPES for c, s in HELD_OUT)
     for split in ("train", "dev"):
-        seen = {(t.color, t.shape) for scene in scenes(250, split) for t in scene.things}
+        seen = {(t.color, t.shape) for scene in scenes(120, split) for t in scene.things}
         assert not seen & HELD_OUT and {c for c, _ in seen} == set(COLORS) and {s for _, s in seen} == set(SHAPES)
-    kept = [bool({(t.color, t.shape) for t in s.things} & HELD_OUT) for s in scenes(250, "test")]
+    kept = [bool({(t.color, t.shape) for t in s.things} & HELD_OUT) for s in scenes(120, "test")]
     assert 0.25 < np.mean(kept) < 0.55
