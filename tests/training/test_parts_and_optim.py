@@ -9,7 +9,7 @@ from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.adapters import merge_lora
 from weft.training.build import build_model
-from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate
+from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate, step_where_finite
 from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.recipe import Lora, Optim, PartTraining, Stage
 
@@ -182,3 +182,22 @@ def test_rows_of_the_dialects_tokens_do_not_decay():
     rows = [p for n, p in model.named_parameters() if "trainable_tokens_delta" in n]
     still = {id(p) for group in optimizer.param_groups if not group["weight_decay"] for p in group["params"]}
     assert rows and all(id(p) in still for p in rows)
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_an_update_that_is_not_finite_changes_nothing(steps_before):
+    """Not even in the optimizer, so that those that follow are as they would have been."""
+    weights = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    spoilt, untouched = (torch.optim.AdamW([p], lr=0.1, fused=True) for p in weights)
+
+    def step(optimizer, p, gradient):
+        p.grad = torch.full((3,), gradient)
+        step_where_finite(optimizer, p.grad.isfinite().all())
+
+    for _ in range(steps_before):
+        step(spoilt, weights[0], 1.0)
+        step(untouched, weights[1], 1.0)
+    step(spoilt, weights[0], float("nan"))
+    for optimizer, p in ((spoilt, weights[0]), (untouched, weights[1])):
+        step(optimizer, p, 0.5)
+    assert torch.equal(*weights)

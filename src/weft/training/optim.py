@@ -56,6 +56,15 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["lr_scale"]
 
 
+def step_where_finite(optimizer: torch.optim.AdamW, finite: torch.Tensor) -> None:
+    """An update of the weights where ``finite`` (bool, on their device) says so, else none at all; nobody waits.
+
+    Fused AdamW has this for scaled gradients; weights, moments and steps stay as they are.
+    """
+    optimizer.grad_scale, optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
+    optimizer.step()
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer, names: dict[int, str]) -> dict[str, torch.Tensor]:
     """The optimizer's tensors as ``{"exp_avg/<parameter>": tensor, ...}``; ``names`` by parameter id."""
     return {

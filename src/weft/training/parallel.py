@@ -31,6 +31,14 @@ def add_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
             p.grad = summed.view_as(p)
 
 
+def add_numbers(numbers_n: torch.Tensor, ranks: Ranks) -> torch.Tensor:
+    """Sums over the ranks of what lies on the device, where they stay."""
+    if ranks.world > 1:
+        with others():
+            dist.all_reduce(numbers_n)
+    return numbers_n
+
+
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
     for p in parameters:

@@ -42,7 +42,8 @@ class Ranks:
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=WAIT)
+            # Numbers of the host go from host to host, and wait for no device.
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=WAIT)
         return Ranks(int(os.environ["RANK"]), world, device)
 
     @property
@@ -98,7 +99,7 @@ class Ranks:
         """Each number as the ranks' numbers make it."""
         if self.world == 1:
             return list(values)
-        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
+        numbers = torch.tensor(values, dtype=torch.float64)
         with others():
             dist.all_reduce(numbers, how)
         return numbers.tolist()

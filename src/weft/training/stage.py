@@ -32,9 +32,10 @@ from weft.training.optim import (
     load_optimizer_state,
     optimizer_state,
     set_rate,
+    step_where_finite,
 )
 from weft.training.pace import Pace, early_updates
-from weft.training.parallel import add_gradients, clip_gradients
+from weft.training.parallel import add_gradients, add_numbers, clip_gradients
 from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
 from weft.training.update import backward, batch_loss, mixed_seed, read
@@ -261,24 +262,26 @@ class StageRun:
         )
         add_gradients(self.parameters.values(), self.ranks)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
-        *shares, grad_norm = read({**losses, "grad_norm": norm}).values()
-        *summed, labels = self.ranks.total([*shares, sum(b.labels for b in micro)])
-        if not all(map(math.isfinite, summed)):
+        summed = add_numbers(torch.stack(list(losses.values())), self.ranks)
+        norm = norm.to(summed.device)
+        set_rate(self.optimizer, rate)
+        step_where_finite(self.optimizer, summed.isfinite().all() & norm.isfinite())
+        self.optimizer.zero_grad(set_to_none=True)
+        (labels,) = self.ranks.total([sum(b.labels for b in micro)])
+        told = read({**dict(zip(losses, summed, strict=True)), "grad_norm": norm})  # here the host waits for the device
+        grad_norm = told.pop("grad_norm")
+        if not all(map(math.isfinite, told.values())):
             self._not_finite("loss", micro)
         if not math.isfinite(grad_norm):
             self._not_finite("gradient", micro)
-        set_rate(self.optimizer, rate)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return {
-            "losses": {name: round(loss, 6) for name, loss in zip(losses, summed, strict=True)},
+            "losses": {name: round(loss, 6) for name, loss in told.items()},
             "lr": float(f"{rate:.6g}"),
             "grad_norm": round(grad_norm, 5),
             "labels": int(labels),
         }
 
     def _not_finite(self, what: str, micro: list[Batch]) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
         samples = self.ranks.gathered([s for b in micro for s in b.samples])
         self.log.write("not_finite", step=self.at.step + 1, what=what, samples=samples)
         shown = ", ".join(samples[:3]) + (f" and {len(samples) - 3} more (log.jsonl)" if len(samples) > 3 else "")
