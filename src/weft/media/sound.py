@@ -44,6 +44,9 @@ _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
+_UNKNOWN = (
+    1 << 40
+)  # a FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number
 BLOCK_VALUES = 1 << 19
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 
@@ -243,15 +246,15 @@ def _not_sound(head: bytes) -> str:
 
 
 def _header_is_exact(file: _Stream) -> bool:
-    # A FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number.
-    return file.subtype in _EXACT and file.frames < 1 << 40
+    return file.subtype in _EXACT and file.frames < _UNKNOWN
 
 
 def _blocks(file: _Stream, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises, and before the
     first where they will be more than ``limit`` bytes at ``rate``; else as soon as they are."""
-    _check_length(file.counted or 0, file, rate, name, limit)
-    frames_a_block = max(1, BLOCK_VALUES // file.channels)
+    said = file.frames if file.frames < _UNKNOWN else 0  # of ADPCM and GSM up to a block too many
+    _check_length(said if file.counted is None else file.counted, file, rate, name, limit)
+    frames_a_block = max(1, BLOCK_VALUES // max(file.channels, -(-rate // file.samplerate)))
     done = 0
     # A FLAC decoder that is asked for more than the header says takes a tag after the last frame for a broken one.
     flac = file.format == "FLAC" and file.least > 0
