@@ -186,6 +186,7 @@ class _AnswerFile:
 
     def __init__(self, path: Path, run: str, restart: bool) -> None:
         self._path, self._run, self._restart = path, run, restart
+        self._held, self._file = ExitStack(), -1
 
     def __enter__(self) -> _AnswerFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
