@@ -52,7 +52,7 @@ def train(
     both say how to go on. Started by torchrun, this is one rank of several.
     """
     from weft.recipes import RECIPES, load_recipe, model_spec, only_stages
-    from weft.recipes.datasets import with_files
+    from weft.recipes.files import with_files
     from weft.training.folder import RunFolder
     from weft.training.overrides import override
     from weft.training.recipe import Recipe

@@ -8,13 +8,10 @@ files; ``--data NAME=FILE`` says that it lies elsewhere. Samples that weft draws
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
-from weft.conversation import WeftError
 from weft.data.augment import Augment
-from weft.playground.tasks import make_if_named
-from weft.training.recipe import Recipe, Source
+from weft.training.recipe import Source
 
 # name -> arguments of `weft data convert`; "" where the layout has no reader and the lines must be written by hand.
 READERS: dict[str, str] = json.loads(Path(__file__).with_suffix(".json").read_text("utf-8"))
@@ -39,32 +36,3 @@ def how_to_make(path: str | Path) -> str:
     if reader:
         return f"make it with: weft data convert {reader} -o {path}; or "
     return "weft has no reader for it: write one conversation a line (docs/samples.md); or "
-
-
-def with_files(recipe: Recipe, files: Sequence[tuple[str | None, str]]) -> Recipe:
-    """The recipe with ``(name, path)`` in place of its sources' paths, all made absolute.
-
-    The name may be None where there is one source. Samples of the playground that are not there are made. Raises
-    `WeftError` where a file is not there, or no source.
-    """
-    names = list(dict.fromkeys(s.name or Path(s.path).stem for stage in recipe.stages for s in stage.mixture))
-    given: dict[str, str] = {}
-    for name, path in files:
-        if name is None and len(names) == 1:
-            name = names[0]
-        if name not in names:
-            wanted = f"no source {name}" if name else f"{path}: which source is it?"
-            raise WeftError(f"--data {wanted}; write NAME=FILE, with a name of: {', '.join(names)}")
-        given[name] = path
-    stages = []
-    for stage in recipe.stages:
-        sources = []
-        for source in stage.mixture:
-            label = source.name or Path(source.path).stem
-            file = Path(given.get(label, source.path))
-            if not file.is_file() and not make_if_named(file):
-                how = how_to_make(file)
-                raise WeftError(f"{file}: no such file; {how}say where it is with --data {label}=FILE")
-            sources.append(source.model_copy(update={"path": str(file.absolute())}))
-        stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
-    return recipe.model_copy(update={"stages": tuple(stages)})

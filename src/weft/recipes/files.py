@@ -1,0 +1,40 @@
+"""The files behind the sources that a recipe names: found, made where weft draws them itself, or asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from weft.conversation import WeftError
+from weft.playground.tasks import make_if_named
+from weft.recipes.datasets import how_to_make
+from weft.training.recipe import Recipe
+
+
+def with_files(recipe: Recipe, files: Sequence[tuple[str | None, str]]) -> Recipe:
+    """The recipe with ``(name, path)`` in place of its sources' paths, all made absolute.
+
+    The name may be None where there is one source. Samples of the playground that are not there are made. Raises
+    `WeftError` where a file is not there, or no source.
+    """
+    names = list(dict.fromkeys(s.name or Path(s.path).stem for stage in recipe.stages for s in stage.mixture))
+    given: dict[str, str] = {}
+    for name, path in files:
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            wanted = f"no source {name}" if name else f"{path}: which source is it?"
+            raise WeftError(f"--data {wanted}; write NAME=FILE, with a name of: {', '.join(names)}")
+        given[name] = path
+    stages = []
+    for stage in recipe.stages:
+        sources = []
+        for source in stage.mixture:
+            label = source.name or Path(source.path).stem
+            file = Path(given.get(label, source.path))
+            if not file.is_file() and not make_if_named(file):
+                how = how_to_make(file)
+                raise WeftError(f"{file}: no such file; {how}say where it is with --data {label}=FILE")
+            sources.append(source.model_copy(update={"path": str(file.absolute())}))
+        stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
+    return recipe.model_copy(update={"stages": tuple(stages)})
