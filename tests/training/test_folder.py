@@ -177,6 +177,14 @@ def other_json(file):
     file.write_bytes(b'[1, null, "x"]\n')
 
 
+def endless(file):
+    file.write_text('{"1": {"minutes": null, "steps": 1e999}, "out": 1e999}')
+
+
+def nested(file):
+    file.write_text("[" * 100_000)
+
+
 def taken_away(file):
     file.unlink()
 
@@ -191,7 +199,7 @@ def made_a_folder(file):
     ("name", "damages"),
     [
         ("log.jsonl", (emptied, halved, overwritten, other_json, taken_away)),
-        ("steps.json", (emptied, halved, overwritten, other_json, taken_away, made_a_folder)),
+        ("steps.json", (emptied, halved, overwritten, other_json, taken_away, made_a_folder, endless, nested)),
         ("lengths/*.npz", (emptied, halved, overwritten, other_json, taken_away, made_a_folder)),
         ("progress.png", (emptied, made_a_folder)),
         ("checkpoints/step-00000002/state.json", (other_json,)),
@@ -222,7 +230,9 @@ def test_that_a_checkpoint_was_passed_over_is_said(cut, tmp_path):
     assert "step-00000004 is damaged and passed over" in go(None, tmp_path / "run", resume=True)[1]
 
 
-@pytest.mark.parametrize("damage", [emptied, halved, overwritten, taken_away, made_a_folder, other_json])
+@pytest.mark.parametrize(
+    "damage", [emptied, halved, overwritten, taken_away, made_a_folder, other_json, endless, nested]
+)
 @pytest.mark.parametrize("name", ["run.json", "recipe.json"])
 def test_what_cannot_be_made_again_is_named_in_a_sentence(cut, tmp_path, name, damage):
     shutil.copytree(cut, tmp_path / "run")
@@ -231,6 +241,28 @@ def test_what_cannot_be_made_again_is_named_in_a_sentence(cut, tmp_path, name, d
         go(None, tmp_path / "run", resume=True)
     with pytest.raises(WeftError):
         RunFolder.read(tmp_path / "run")
+
+
+def test_a_file_is_not_taken_for_the_finished_model(cut, tmp_path):
+    shutil.copytree(cut, tmp_path / "run")
+    (tmp_path / "run" / "final").write_text("")
+    with pytest.raises(WeftError, match="final: is a file, where the folder of the model is to be; move it away"):
+        go(None, tmp_path / "run", resume=True)
+
+
+def test_samples_that_changed_since_the_checkpoint_are_said(cut, data, tmp_path):
+    shutil.copytree(cut, tmp_path / "run")
+    assert "not those of the checkpoint" not in go(None, tmp_path / "run", resume=True)[1]
+    shutil.copytree(cut, tmp_path / "other")
+    text = (data.parent / "train.jsonl").read_text()
+    more = data.parent / "more.jsonl"
+    more.write_text(text + text)
+    recipe = RunFolder.read(tmp_path / "other").recipe
+    stages = [
+        s.model_copy(update={"mixture": (s.mixture[0].model_copy(update={"path": str(more)}),)}) for s in recipe.stages
+    ]
+    said = go(recipe.model_copy(update={"stages": tuple(stages)}), tmp_path / "other", resume=True)[1]
+    assert "the samples are not those of the checkpoint" in said
 
 
 @pytest.mark.parametrize("written", range(4))

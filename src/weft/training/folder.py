@@ -139,6 +139,8 @@ class RunFolder:
         """
         found = cls.read(run)
         now = replace(found, recipe=recipe or found.recipe, out=out or found.out, begun=None if out else found.begun)
+        if now.out.exists() and not now.out.is_dir():
+            raise WeftError(f"{now.out}: is a file, where the folder of the model is to be; move it away")
         if now.recipe != found.recipe:
             if now.out.exists():
                 raise WeftError(
@@ -162,7 +164,7 @@ class RunFolder:
             if known["minutes"] != self.recipe.stages[stage].minutes:
                 return []
             return [(int(at), int(steps)) for at, steps in known.get("plans", [[0, known["steps"]]])]
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return []
 
     def write_plans(self, stage: int, plans: list[tuple[int, int]]) -> None:
@@ -172,7 +174,7 @@ class RunFolder:
     def _steps(self) -> dict[str, Any]:
         try:
             known = json.loads((self.path / "steps.json").read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return known if isinstance(known, dict) else {}
 
@@ -226,7 +228,7 @@ def _read(run: Path, name: str) -> Any:
         return json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise WeftError(f"{run}: is not the folder of a run (no {name}); start one without --resume") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeftError(f"{file}: cannot be read ({error}); {ANEW}") from None
 
 

@@ -135,7 +135,18 @@ class StageRun:
         self.drawn = time.monotonic()
         self.log.new_stage()
         self._tell_start(resumed=found is not None)
+        if found is not None and found.state.get("samples", self.samples) != self.samples:
+            was = found.state["samples"]
+            self.log.say(
+                f"  the samples are not those of the checkpoint (number and tokens of each source: {was}, now "
+                f"{self.samples}): from here on rows are planned from what is there now"
+            )
         self.dev = self.ranks.lead(self._dev_data)
+
+    @property
+    def samples(self) -> list[list[int]]:
+        """Of each source how many samples it has, and tokens: by them a changed file is known."""
+        return [[len(each.tokens), int(each.tokens.sum())] for each in self.data.lengths]
 
     @property
     def planned(self) -> int | None:
@@ -400,6 +411,7 @@ class StageRun:
             "anchor": self.data.plan.anchor(self.at.rows),
             "score": score,
             "measured": self.measured,
+            "samples": self.samples,
         }
         names = {id(p): n for n, p in self.parameters.items()}
         ckpt.prune(*kept)
