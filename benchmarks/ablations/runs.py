@@ -68,7 +68,7 @@ def recipe(arm: Arm, folder: Path, seed: int, steps: int, samples: int) -> Recip
         stages=tuple(stages),
         seed=seed,
         threads=1,
-        checkpoint_every=10**9,
+        checkpoint_every=10**8,
     )
 
 
