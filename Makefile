@@ -2,6 +2,7 @@
 #
 #   make demo      the bundled model answers about pictures and speech
 #   make test      formatting, lint, types, then the tests
+#   make test-fast the tests, but for those marked slow
 #   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
 #   make setup     only the environment (.venv); quick when it is there
 #
@@ -13,7 +14,7 @@ READY := .venv/.ready
 SOURCES := src tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test recipes check format
+.PHONY: help setup demo test test-fast recipes check format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -34,6 +35,9 @@ demo: setup
 
 test: check
 	@$(BIN)/python -m pytest
+
+test-fast: setup
+	@$(BIN)/python -m pytest -m "not slow"
 
 recipes: setup
 	@$(BIN)/python benchmarks/recipes.py

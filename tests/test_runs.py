@@ -75,6 +75,7 @@ def test_a_metric_is_measured_as_the_report_measures_it(recipe, data, tmp_path):
     assert {"loss", "refer.box_accuracy_50", "transcribe.wer"} <= told.keys()
 
 
+@pytest.mark.slow
 def test_python_finetunes_what_the_command_finetunes(data, tmp_path):
     save_model(*build_model(tiny_spec()), tmp_path / "base")
     options = ["--eval-data", str(data), "--steps", "2", "--lora", "--lr", "0.01", "--metric", "refer.box_accuracy_50"]

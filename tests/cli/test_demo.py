@@ -15,6 +15,7 @@ def small(monkeypatch):
     monkeypatch.setattr(demo, "ROW_TOKENS", 256)
 
 
+@pytest.mark.slow
 def test_the_demo_runs_from_nothing_and_again_from_its_model(small, tmp_path, capsys):
     command = ["demo", "-o", str(tmp_path / "out"), "--steps", "2", "--samples", "12"]
     assert cli.run(command) == 0

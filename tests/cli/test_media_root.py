@@ -59,6 +59,7 @@ def run(command: str, world: Path, name: str, out: Path, root: Path | None) -> i
     return cli.run([*words, *(["--media-root", str(root)] if root else [])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_media_outside_are_refused(command: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for name in ("up", "whole", "link"):

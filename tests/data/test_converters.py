@@ -224,6 +224,7 @@ def test_large_json_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.M
     assert [e.value for e in jsonfile.entries(source)] == [1, 234567890123, 3]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     import tracemalloc
 

@@ -67,6 +67,7 @@ def test_a_resumed_plan_goes_on_with_the_next_row(files, processor):
     assert all(equal(a, b) for a, b in zip(first[5:], islice(rest.batches(), 3), strict=True))
 
 
+@pytest.mark.slow
 def test_worker_processes_give_what_a_thread_gives(files, processor):
     thread = list(islice(data(files, processor).batches(), 4))
     workers = list(islice(data(files, processor).batches(workers=2), 4))

@@ -67,6 +67,7 @@ def both(folder: Path, exported: Path, messages: list[dict]) -> None:
     assert (logits - other[..., : logits.shape[-1]]).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dialect", "tied"), [("chatml", True), ("qwen_audio", False)])
 def test_a_composed_model_of_these_parts_fits(tmp_path: Path, dialect: str, tied: bool) -> None:
     language = {"config": {**QWEN2["config"], "tie_word_embeddings": tied}}

@@ -16,6 +16,7 @@ import weft
 from training_world import tone
 from weft.cli import run
 
+pytestmark = pytest.mark.slow
 SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio", "llava")
 FEW = ["--steps", "2", "--set", "stages.0.row_tokens=1024"]
 

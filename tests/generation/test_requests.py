@@ -57,6 +57,7 @@ def test_a_cut_file_is_gone_on_with(model, tmp_path):
     assert answer_file(model, asked, answers, SHORT).before == 9
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(model, tmp_path):
     asked, answers = requests(tmp_path, 60), tmp_path / "answers.jsonl"
     model.model.save_pretrained(tmp_path / "model")

@@ -13,6 +13,7 @@ import torch
 from processes import Python
 
 
+@pytest.mark.slow
 def test_the_checks_pass_in_a_process_of_their_own():
     checks = Path(__file__).with_name("checks.py")
     done = Python("import pytest, sys; sys.exit(pytest.main(['-p', 'no:cacheprovider', sys.argv[1]]))", checks)

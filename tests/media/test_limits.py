@@ -279,6 +279,7 @@ print(refused)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_no_file_takes_more_memory_than_the_limit(tmp_path: Path) -> None:
     """In a process of its own, for the peak of a process never falls; hence some seconds."""

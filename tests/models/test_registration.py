@@ -51,6 +51,7 @@ def test_importing_weft_costs_little_whoever_does_it(name: str):
     assert fresh(f"import sys; sys.argv[0] = {name!r}; import weft; {heavy}") == ["light"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(  # each in an interpreter of its own, which takes four seconds
     ("before", "after"),
     [

@@ -88,6 +88,7 @@ def test_a_picture_keeps_to_its_sizes_counts_and_distances():
     assert set(counts) == {2, 3, 4, 5, 6} and min(counts.values()) > 10
 
 
+@pytest.mark.slow
 def test_things_can_be_counted_by_their_pixels():
     counted = whole = 0
     for scene in scenes(60, seed=1):

@@ -38,6 +38,7 @@ def test_a_sample_follows_from_its_number_alone():
     assert flat(sample(0, "train", 4, ANY)) != forward[0] != flat(sample(0, "test", 3, ANY))
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     """Two workers are two processes that import weft: some seconds."""
     for name, workers in (("one", 1), ("two", 2)):
@@ -73,6 +74,7 @@ def test_tasks_can_be_weighted():
     assert 30 < drawn.count("refer") < 58
 
 
+@pytest.mark.slow
 def test_what_is_kept_for_tests_is_marked_there_and_nowhere_in_training():
     new = [f"{color} {shape}" for color, shape in HELD_OUT]
     for n in range(120):

@@ -12,6 +12,7 @@ from weft.recipes import RECIPES, load_recipe, sizes
 from weft.recipes.datasets import READERS, how_to_make
 from weft.training.sizes import model_size, planned, stage_size
 
+pytestmark = pytest.mark.slow
 SIZED = [name for name in RECIPES if sizes(name)]
 SYSTEMS = ("minigpt_v2", "llasm", "qwen_audio", "llava", "internvl", "qwen2_audio")
 

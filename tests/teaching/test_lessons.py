@@ -161,6 +161,7 @@ except WeftError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_framework_without_the_package_trains(tmp_path):
     file = tmp_path / "recipe.json"
     file.write_text(tiny_recipe(write(tmp_path / "samples", 6), steps=2).model_dump_json())

@@ -194,6 +194,7 @@ def made_a_folder(file):
     file.mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.drawn
 @pytest.mark.parametrize(
     ("name", "damages"),

@@ -6,6 +6,7 @@ import signal
 import time
 from io import StringIO
 
+import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -15,6 +16,7 @@ from training_world import tiny_recipe, tiny_spec, write
 from weft.data.augment import Augment
 from weft.training.run import train
 
+pytestmark = pytest.mark.slow
 CHILD = """
 import sys
 from weft.training import picture

@@ -21,6 +21,7 @@ from weft.training.export import save_model
 from weft.training.recipe import Lora, ModelSpec, Optim, PartTraining, Recipe
 from weft.training.run import train
 
+pytestmark = pytest.mark.slow
 CHILD = """
 import hashlib, os, sys, torch
 from weft.conversation import WeftError

@@ -120,6 +120,7 @@ def test_training_lowers_the_loss(tmp_path):
     assert np.mean(losses[-5:]) < 0.7 * np.mean(losses[:5])
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_is_bit_for_bit_the_same(data, tmp_path):
     spec = tiny_spec(dropout=0.1)
     recipe = tiny_recipe(data, spec, augment=AUGMENT, steps=7, accumulate=2)
@@ -238,6 +239,7 @@ def test_a_bad_sample_met_late_is_saved_before_and_named(tmp_path):
     assert any("jsonl:8" in r["problem"] for r in records(tmp_path / "skip", "bad_sample"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["lora", "full"])
 def test_stages_follow_each_other_and_resume_in_the_second(data, tmp_path, language):
     recipe = tiny_recipe(data, steps=3, recipe={"checkpoint_every": 2})
@@ -444,6 +446,7 @@ def test_data_without_a_modality_trains_what_it_reaches_and_nothing_else(tmp_pat
     assert moved == reached
 
 
+@pytest.mark.slow
 def test_bfloat16_and_activation_checkpointing_run_and_keep_float32_weights(data, tmp_path):
     plain = go(tiny_recipe(data, steps=2), tmp_path / "plain")
     spared = go(tiny_recipe(data, steps=2, checkpoint_activations=True), tmp_path / "spared")

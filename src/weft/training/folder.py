@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,7 @@ def _read(run: Path, name: str) -> Any:
         raise WeftError(f"{file}: cannot be read ({error}); {ANEW}") from None
 
 
+@cache
 def revision() -> str | None:
     """The git revision of weft's own source, ``+`` appended where files are changed; None outside a checkout."""
     here = Path(__file__).resolve().parent
