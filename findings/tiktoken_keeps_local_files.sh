@@ -15,7 +15,7 @@ print(len(load_tiktoken_bpe("words.tiktoken")))
 P
 write() { python3 - "$1" <<'P'
 import base64, sys
-tokens = [bytes([i]) for i in range(256)] + [b"we", b"weft", b"warp"][: int(sys.argv[1])]
+tokens = [bytes([i]) for i in range(256)] + [b"lo", b"loom", b"warp"][: int(sys.argv[1])]
 open("words.tiktoken", "w").writelines(f"{base64.b64encode(t).decode()} {i}\n" for i, t in enumerate(tokens))
 P
 }
