@@ -138,6 +138,14 @@ def test_a_file_that_holds_no_object_is_named(tmp_path, text):
             read()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "null", '"weft"', "3"])
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_a_file_of_a_model_that_holds_no_object_is_named(folder, name, text):
+    (folder / name).write_text(text)
+    with pytest.raises(WeftError, match=name.replace(".", r"\.") + ": holds no JSON object; copy it again"):
+        weft.load(folder)
+
+
 def test_a_way_to_generate_of_its_own_is_not_taken(folder):
     (folder / "custom_generate").mkdir()
     shutil.copy(folder / "evil.py", folder / "custom_generate" / "generate.py")

@@ -23,6 +23,15 @@ from weft.conversation import WeftError
 
 # Where weft reads pickles at all, it reads these: a training_args.bin beside them holds no weights, and code to run.
 PICKLES = "pytorch_model*.bin"
+# What transformers reads as JSON objects, beside those that weft reads first.
+OBJECTS = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 
 
 BUILT_IN = ("bundled",)  # names of models that weft brings along; `weft.recipes` has what they stand for
@@ -75,6 +84,8 @@ def guarded(source: str | os.PathLike[str]) -> Iterator[None]:
     if os.fspath(source) and folder.is_dir():
         for index in sorted(folder.glob("*.index.json")):
             check_index(index)
+        for name in OBJECTS:
+            _check_object(folder / name)
         _check_kernels(folder / "config.json")
     try:
         yield
@@ -98,6 +109,15 @@ def json_object(file: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, and it is a {type(value).__name__}")
     return value
+
+
+def _check_object(file: Path) -> None:
+    """Raises `WeftError` where a file is there and does not begin as a JSON object does: transformers fails anyhow."""
+    if not file.is_file():
+        return
+    with file.open("rb") as handle:
+        if not handle.read(1 << 12).lstrip().startswith(b"{"):
+            raise WeftError(f"{file}: holds no JSON object; copy it again")
 
 
 def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
