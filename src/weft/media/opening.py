@@ -204,7 +204,7 @@ def _tiff_samples(file: BinaryIO) -> str | None:
         file.seek(tags.next)
         tags.load(file)
         return unread_tiff(None, tags) if tags[256] and tags[257] and (273 in tags or 324 in tags) else None
-    except Exception:
+    except Exception:  # a damaged directory raises whatever Pillow's reader meets: what Pillow says of the file stands
         return None
 
 

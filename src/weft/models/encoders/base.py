@@ -9,6 +9,7 @@ Where the number of features is not a multiple of ``connector.merge``, the last 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ Length = TypeVar("Length", int, torch.Tensor)
 NOTES = ("dtype", "torch_dtype", "model_type", "architectures")  # in a config.json, and no settings of a tower
 
 
-class Kind:
+class Kind(ABC):
     """What kinds of either modality tell."""
 
     # Published model_types, and the section of their config.json that holds the tower (None: all of it).
@@ -75,10 +76,10 @@ class ImageKind(Kind):
         """Height and width that a tower of this configuration was made for, where it tells."""
         return None
 
-    @cached_property
+    @property
+    @abstractmethod
     def grid(self) -> tuple[int, int]:
         """Rows and columns of features of one view."""
-        raise NotImplementedError
 
     @property
     def patches(self) -> Grid:
@@ -210,9 +211,9 @@ class SoundKind(Kind):
     def window_samples(self) -> int:
         return round(self.section.window_seconds * self.section.sample_rate)
 
+    @abstractmethod
     def features(self, frames: int) -> int:
         """Features that so many frames give."""
-        raise NotImplementedError
 
     def frames(self, samples: int) -> int:
         """Frames that are fed of a stretch of so many samples."""
