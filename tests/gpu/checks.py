@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from weft.data.loader import SourceSpec, TrainingData
 from weft.models import attention
 from weft.models.attention import TESTED_FAMILIES
 from weft.models.config import Connector, DialectSection
-from weft.models.encoders import SOUNDS
+from weft.models.encoders import IMAGES, SOUNDS
 from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.optim import step_where_finite
@@ -151,14 +151,21 @@ def test_training(stage, gpu, tmp_path, monkeypatch):
     assert alike(steps(there), wanted)
 
 
-@pytest.mark.parametrize(("kind", "taught", "packing"), [(k, k == "whisper", k != "conv") for k in sorted(SOUNDS)])
-def test_an_update_waits_for_nothing_before_it_reads(kind, taught, packing, gpu, without_waiting, tmp_path):
-    spec = tiny_spec()
+# A kind of picture beside each kind of sound; lessons with the first, whose embeddings have places.
+PAIRS = [("whisper", "conv"), *zip(sorted({*SOUNDS} - {"whisper"}), cycle(sorted({*IMAGES} - {"conv"})), strict=False)]
+
+
+@pytest.mark.parametrize(("kind", "image"), PAIRS)
+def test_an_update_waits_for_nothing_before_it_reads(kind, image, gpu, without_waiting, tmp_path):
+    spec, taught, packing = tiny_spec(), kind == "whisper", kind != "conv"
     places = {"places": True} if taught else {}
     config = {"num_mel_bins": 20, "width": 24} if kind == "conv" else tiny.audio(kind).config
     own = {"decoder_tokens": 6, "window_seconds": 1.0} if kind == "whisper_decoder" else {"window_seconds": 1.0}
     audio = TowerSource(kind=kind, config=config, connector=Connector(merge=2, **places), options=own)
     vision = spec.vision.model_copy(update={"connector": Connector(merge=4, grid=True, **places)})
+    if image != "conv":
+        size = {"size": [24, 24], **({"tiles": 2} if image == "internvit" else {})}
+        vision = TowerSource(kind=image, config=tiny.VISION[image], connector=Connector(), options=size)
     dialect = DialectSection(name="chatml", switches={"box_bins": 20, "window_seconds": 1.0})
     model, processor = build_model(spec.model_copy(update={"vision": vision, "audio": audio, "dialect": dialect}))
     lessons = {"listen": {"weight": 1, "guide": 1}, "near": 0.5, "balance": 0.5}
