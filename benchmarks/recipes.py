@@ -26,7 +26,7 @@ from rich.table import Table
 
 from weft.playground import tasks
 from weft.recipes import RECIPES, load_recipe, sizes
-from weft.recipes.datasets import play
+from weft.recipes.tiny import play
 from weft.training.build import build_model
 from weft.training.export import save_model
 from weft.training.recipe import Evaluation, ModelSpec, PartTraining, Recipe, Stage

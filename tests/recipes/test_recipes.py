@@ -9,8 +9,9 @@ import weft
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.models.doors import BUILT_IN
-from weft.recipes import RECIPES, finetune_recipe, load_recipe, model_spec
+from weft.recipes import RECIPES, finetune_recipe, load_recipe, model_spec, sizes
 from weft.recipes.finetune import default_steps
+from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.export import save_model
 from weft.training.recipe import PART_NAMES, ModelSpec, Recipe, Source
@@ -21,6 +22,13 @@ def test_a_built_in_recipe_is_one_value_that_survives_json(name):
     recipe = load_recipe(name)
     assert isinstance(recipe, Recipe) and recipe.name.startswith(name)
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_built_in_recipe_names_only_lessons_that_there_are(name):
+    for size in sizes(name) or (None,):
+        for number, stage in enumerate(load_recipe(name, size).stages):
+            assert list(teach(stage, f"stages.{number}").objectives(0))
 
 
 def test_the_bundled_model_is_the_same_every_time_and_small():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,10 +21,12 @@ from weft.recipes.omni import omni
 from weft.recipes.qwen2_audio import qwen2_audio
 from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
+from weft.recipes.tiny import TINY, rehearsal
 from weft.training.overrides import first_mistake
 from weft.training.recipe import ModelSpec, Recipe
 
-# A recipe that comes in sizes is a function of ``size``: its annotation lists them, the usual one is the default.
+# A recipe that comes in several full sizes is a function of ``size``: its annotation lists them, the usual one is the
+# default. Those in `TINY` have a tiny one too.
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
     "cells": cells,
@@ -42,9 +43,8 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 
 def sizes(name: str) -> tuple[str, ...]:
     """The sizes that a built-in recipe comes in, the usual one first; none where it has but one."""
-    if "size" not in inspect.signature(RECIPES[name]).parameters:
-        return ()
-    return get_args(get_type_hints(RECIPES[name])["size"])
+    own = get_args(get_type_hints(RECIPES[name]).get("size")) or ("full",)
+    return (*own, "tiny") if name in TINY else ()
 
 
 def is_recipe(name: str) -> bool:
@@ -104,24 +104,10 @@ def load_recipe(name: str, size: str | None = None) -> Recipe:
 
 
 def _sized(name: str, size: str | None) -> Recipe:
-    if size is None:
-        return RECIPES[name]()
-    if size not in sizes(name):
-        there = f"its sizes are {', '.join(sizes(name))}" if sizes(name) else "it has but one"
-        raise WeftError(f"the recipe {name} has no size {size!r}; {there}")
-    return RECIPES[name](size)
-
-
-__all__ = [
-    "RECIPES",
-    "bundled",
-    "cells",
-    "digits",
-    "digits_cells",
-    "finetune_recipe",
-    "is_recipe",
-    "load_recipe",
-    "only_stages",
-    "model_spec",
-    "sizes",
-]
+    there = sizes(name)
+    if size is not None and size not in there:
+        said = f"its sizes are {', '.join(there)}" if there else "it has but one"
+        raise WeftError(f"the recipe {name} has no size {size!r}; {said}")
+    if size == "tiny":
+        return rehearsal(name, RECIPES[name]())
+    return RECIPES[name]() if size in (None, "full") else RECIPES[name](size)

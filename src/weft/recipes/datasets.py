@@ -22,11 +22,6 @@ def data(name: str, weight: float = 1.0, augment: Augment | None = None) -> Sour
     return Source(path=f"datasets/{name}/train.jsonl", name=name, weight=weight, augment=augment)
 
 
-def play(name: str, weight: float = 1.0) -> Source:
-    """Samples of one task of the playground."""
-    return Source(path=f"playground/{name}/train.jsonl", name=name, weight=weight)
-
-
 def how_to_make(path: str | Path) -> str:
     """What to say of a file ``datasets/NAME/train.jsonl`` that is not there; "" for other files."""
     parts = Path(path).parts

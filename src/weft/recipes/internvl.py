@@ -7,40 +7,25 @@ of it is dropped (theirs: one in ten, in stage 2).
 
 from __future__ import annotations
 
-from typing import Literal
-
 from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
-from weft.recipes.tiny import LLAMA, rehearsal
+from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
 # Four patches into one, normed, two layers; up to 12 tiles and the whole picture [S].
 PROJECTOR = Connector(kind="mlp", merge=4, grid=True, norm=True)
 TILES = {"tiles": 12}
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 MODEL = ModelSpec(
     vision=TowerSource(source="OpenGVLab/InternVL3-1B-hf", connector=PROJECTOR, options=TILES),
     language=LanguageSource(source="Qwen/Qwen2.5-0.5B-Instruct"),  # [S]
     dialect=DialectSection(name="internvl"),
 )
-TINY = MODEL.model_copy(
-    update={
-        "vision": TowerSource(
-            kind="internvit",
-            config={**SMALL, "patch_size": 14, "image_size": 56, "attention_bias": True},
-            connector=PROJECTOR,
-            options={"tiles": 2},
-        ),
-        "language": LLAMA,
-    }
-)
 
 
-def internvl(size: Literal["full", "tiny"] = "full") -> Recipe:
+def internvl() -> Recipe:
     """Two stages of 512 packed rows a step [S]: the projector alone, then everything. Labels are averaged between
     tokens and answers (square averaging) [S]."""
-    recipe = Recipe(
+    return Recipe(
         name="internvl",
         model=MODEL,
         stages=(
@@ -68,6 +53,3 @@ def internvl(size: Literal["full", "tiny"] = "full") -> Recipe:
             ),
         ),
     )
-    if size == "full":
-        return recipe
-    return rehearsal(recipe, TINY, ((play("caption"),), (play("refer"), play("caption"), play("text"))))

@@ -6,11 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
-from weft.recipes.tiny import LLAMA, rehearsal
+from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
 # One linear layer, 1280 to 4096, on the states of Whisper's decoder [C].
@@ -28,42 +25,15 @@ MODEL = ModelSpec(
     language=LanguageSource(source="LinkSoul/Chinese-Llama-2-7b"),  # [P, C]
     dialect=DIALECT,
 )
-TINY = ModelSpec(
-    audio=TowerSource(
-        kind="whisper_decoder",
-        config={
-            "d_model": 64,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 128,
-            "decoder_layers": 2,
-            "decoder_attention_heads": 4,
-            "decoder_ffn_dim": 128,
-            "num_mel_bins": 40,
-            "max_source_positions": 150,
-            "max_target_positions": 32,
-            "init_std": 0.1,  # as wide a model would have it; at 0.02 the states of all clips are alike and stay so
-            "vocab_size": 4,
-            "decoder_start_token_id": 1,
-            "pad_token_id": 0,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-        },
-        connector=ADAPTOR,
-        options={"decoder_tokens": 16, "pad_to_window": True},
-    ),
-    language=LLAMA,
-    dialect=DIALECT,
-)
 
 
-def llasm(size: Literal["full", "tiny"] = "full") -> Recipe:
+def llasm() -> Recipe:
     """Two stages: the adaptor alone on transcripts, then it and the language model on conversations; Whisper never [P].
 
     The released class would also free the embeddings of <au_start> and <au_end> in the first stage [C]; the paper names
     the adaptor only, and here the new rows stay at the mean of the old ones, where [C] starts them too.
     """
-    recipe = Recipe(
+    return Recipe(
         name="llasm",
         model=MODEL,
         stages=(
@@ -98,6 +68,3 @@ def llasm(size: Literal["full", "tiny"] = "full") -> Recipe:
             ),
         ),
     )
-    if size == "full":
-        return recipe
-    return rehearsal(recipe, TINY, ((play("transcribe_plain"),), (play("spoken_question"), play("transcribe_plain"))))

@@ -7,11 +7,8 @@ samples are packed into rows.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
-from weft.recipes.tiny import LLAMA, rehearsal
+from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
 PROJECTOR = Connector(kind="mlp")  # mlp2x_gelu [S]: 1024 to 4096 to 4096
@@ -23,32 +20,14 @@ MODEL = ModelSpec(
     language=LanguageSource(source="lmsys/vicuna-7b-v1.5"),  # [S]
     dialect=DialectSection(name="llava"),
 )
-TINY = MODEL.model_copy(
-    update={
-        "vision": TowerSource(
-            kind="clip",
-            config={
-                "hidden_size": 64,
-                "intermediate_size": 128,
-                "num_hidden_layers": 3,
-                "num_attention_heads": 4,
-                "patch_size": 14,
-                "image_size": 112,
-            },
-            connector=PROJECTOR,
-            options=TOWER,
-        ),
-        "language": LLAMA,
-    }
-)
 
 
-def llava(size: Literal["full", "tiny"] = "full") -> Recipe:
+def llava() -> Recipe:
     """Two stages: the projector alone on captions, then it and the language model on instructions; CLIP never [S].
 
     AdamW, cosine to zero, 3 % warm-up, no decay [S, P], betas 0.9 and 0.999 and a norm clipped at 1 (the Trainer's).
     """
-    recipe = Recipe(
+    return Recipe(
         name="llava",
         model=MODEL,
         stages=(
@@ -74,6 +53,3 @@ def llava(size: Literal["full", "tiny"] = "full") -> Recipe:
             ),
         ),
     )
-    if size == "full":
-        return recipe
-    return rehearsal(recipe, TINY, ((play("caption"),), (play("vqa"), play("caption"), play("text"))))

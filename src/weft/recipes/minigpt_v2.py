@@ -8,11 +8,8 @@ float16 with a gradient scaler), samples packed into rows, and each stage's LoRA
 
 from __future__ import annotations
 
-from typing import Literal
-
 from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
-from weft.recipes.tiny import LLAMA, rehearsal
+from weft.recipes.datasets import data
 from weft.training.recipe import (
     LanguageSource,
     Lora,
@@ -50,23 +47,6 @@ MODEL = ModelSpec(
         options={"size": [448, 448], **TOWER},
     ),
     language=LanguageSource(source="meta-llama/Llama-2-7b-chat-hf"),  # [C]
-    dialect=DIALECT,
-)
-TINY = ModelSpec(
-    vision=TowerSource(
-        kind="eva",
-        config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "patch_size": 14,
-            "image_size": 112,
-        },
-        connector=MERGE,
-        options={"size": [112, 112], **TOWER},
-    ),
-    language=LLAMA,
     dialect=DIALECT,
 )
 
@@ -119,14 +99,14 @@ def _stage(name: str, steps: int, batch: int, optim: Optim, mixture: tuple[Sourc
     )
 
 
-def minigpt_v2(size: Literal["full", "tiny"] = "full") -> Recipe:
+def minigpt_v2() -> Recipe:
     """Three stages: wide and weak, fine-grained, instructions.
 
     Steps, batches and rates of the first two are recalled, not read anywhere; stage 3: 35k steps [P, issue 450] (the
     released configuration has 50k), 24 samples a batch, 1e-5 to 1e-6 [C]. Their lowest rates are ours: stage 1's is
     8e-5, which the first released stage 3 was left with though it was above its own rate.
     """
-    recipe = Recipe(
+    return Recipe(
         name="minigpt_v2",
         model=MODEL,
         stages=(
@@ -136,11 +116,6 @@ def minigpt_v2(size: Literal["full", "tiny"] = "full") -> Recipe:
         ),
         checkpoint_every=1000,  # the released "epoch" [C]
     )
-    if size == "full":
-        return recipe
-    fine = tuple(map(play, ("caption", "refer", "identify", "vqa")))
-    talk = tuple(map(play, ("grounded_caption", "detection", "conversation", "text")))
-    return rehearsal(recipe, TINY, ((play("caption", 2), *fine), fine, (*fine, *talk)))
 
 
 def _shares(sources: tuple[Source, ...], total: float) -> tuple[Source, ...]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
+from weft.models.config import Connector
+from weft.recipes.datasets import data
 from weft.recipes.small import SOUND
-from weft.recipes.tiny import rehearsal
 from weft.training.recipe import (
     LanguageSource,
     Lora,
@@ -39,54 +38,10 @@ SIZES = {
 PATCHES = Connector(kind="mlp", merge=4, grid=True)
 FRAMES = Connector(kind="mlp", merge=4)
 
-TINY = ModelSpec(
-    vision=TowerSource(
-        kind="siglip",
-        config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "patch_size": 16,
-            "image_size": 128,
-        },
-        connector=PATCHES,
-        options={"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-    ),
-    audio=TowerSource(
-        kind="whisper",
-        config={
-            "d_model": 64,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 128,
-            "num_mel_bins": 40,
-            "max_source_positions": 500,
-            "dropout": 0.0,
-        },
-        connector=FRAMES,
-    ),
-    language=LanguageSource(
-        config={
-            "model_type": "qwen3",
-            "hidden_size": 96,
-            "intermediate_size": 192,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 24,
-            "max_position_embeddings": 2048,
-            "initializer_range": 0.05,
-            "tie_word_embeddings": True,
-        }
-    ),
-    dialect=DialectSection(name="chatml", switches={"box_bins": 100, "window_seconds": 10}),
-)
 
-
-def omni(size: Literal["0.6b", "1.7b", "4b", "8b", "tiny"] = "0.6b") -> Recipe:
+def omni(size: Literal["0.6b", "1.7b", "4b", "8b"] = "0.6b") -> Recipe:
     """Two stages: connectors on captions and transcripts, then all of it on every task of pictures and sound."""
-    language, (vision, audio), full = SIZES["0.6b" if size == "tiny" else size]
+    language, (vision, audio), full = SIZES[size]
     connectors: dict[PartName, PartTraining] = {
         "vision_connector": PartTraining(train="full"),
         "audio_connector": PartTraining(train="full"),
@@ -96,7 +51,7 @@ def omni(size: Literal["0.6b", "1.7b", "4b", "8b", "tiny"] = "0.6b") -> Recipe:
         "audio": PartTraining(train="full", lr_scale=0.1),
     }
     adapted = PartTraining(train="lora", lora=Lora(r=64, alpha=128))  # on every linear layer
-    recipe = Recipe(
+    return Recipe(
         name=f"omni-{size}",
         model=ModelSpec(
             vision=TowerSource(source=vision, connector=PATCHES),
@@ -140,10 +95,3 @@ def omni(size: Literal["0.6b", "1.7b", "4b", "8b", "tiny"] = "0.6b") -> Recipe:
             ),
         ),
     )
-    if size != "tiny":
-        return recipe
-    align = ("caption", "transcribe", "sound_caption")
-    seen = ("caption", "grounded_caption", "refer", "identify", "detection", "vqa", "conversation")
-    heard = ("transcribe", "word_times", "translate", "event", "question", "locate", "sound_conversation")
-    both = ("spoken_question_about_picture", "text")
-    return rehearsal(recipe, TINY, (tuple(map(play, align)), tuple(map(play, (*seen, *heard, *both)))))

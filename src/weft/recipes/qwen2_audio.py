@@ -6,12 +6,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import weft.recipes.qwen_audio as first
 from weft.models.config import DialectSection
-from weft.recipes.datasets import play
-from weft.recipes.tiny import rehearsal
 from weft.training.recipe import FULL, ModelSpec, Recipe, TowerSource
 
 # Whisper-large-v3, its output averaged in pairs, and Qwen-7B [P].
@@ -20,15 +16,10 @@ MODEL = ModelSpec(
     language=first.MODEL.language,
     dialect=DialectSection(name="qwen2_audio"),
 )
-TINY_TOWER = TowerSource(
-    kind="qwen2_audio", config=first.TINY.audio.config if first.TINY.audio else None, connector=first.PROJECTION
-)
-TINY = first.TINY.model_copy(update={"audio": TINY_TOWER, "dialect": MODEL.dialect})
 TIMES = {"word_times_en", "word_times_zh", "sound_location"}
-TASKS = ("transcribe", "translate", "sound_caption", "event", "question", "emotion", "speaker", "scene", "music")
 
 
-def qwen2_audio(size: Literal["full", "tiny"] = "full") -> Recipe:
+def qwen2_audio() -> Recipe:
     """Two stages, of tasks and of dialogues, in both of which encoder and language model learn (equation 1 [P])."""
     base = first.qwen_audio()
     learned = dict.fromkeys(("audio", "audio_connector", "language"), FULL)
@@ -42,7 +33,4 @@ def qwen2_audio(size: Literal["full", "tiny"] = "full") -> Recipe:
         )
         for name, stage in zip(("pretrain", "instructions"), base.stages, strict=True)
     ]
-    recipe = base.model_copy(update={"name": "qwen2_audio", "model": MODEL, "stages": tuple(stages)})
-    if size == "full":
-        return recipe
-    return rehearsal(recipe, TINY, (tuple(map(play, TASKS)), (play("sound_conversation"), play("text"))))
+    return base.model_copy(update={"name": "qwen2_audio", "model": MODEL, "stages": tuple(stages)})

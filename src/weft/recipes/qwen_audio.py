@@ -7,12 +7,9 @@ numbers of clips where clips are of like length.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from weft.data.augment import Augment
 from weft.models.config import Connector, DialectSection
-from weft.recipes.datasets import data, play
-from weft.recipes.tiny import rehearsal
+from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
 # Frames of 20 ms, averaged in pairs before the last norm, then one linear layer; the embeddings of a clip's start and
@@ -32,34 +29,6 @@ MODEL = ModelSpec(
     language=LanguageSource(source="models/qwen-7b"),
     dialect=DialectSection(name="qwen_audio"),
 )
-TINY = ModelSpec(
-    audio=TowerSource(
-        kind="qwen_audio",
-        config={
-            "d_model": 64,
-            "encoder_layers": 2,
-            "encoder_attention_heads": 4,
-            "encoder_ffn_dim": 128,
-            "num_mel_bins": 40,
-            "max_source_positions": 1500,
-            "dropout": 0.0,
-        },
-        connector=PROJECTION,
-        options={"boundaries": True},
-    ),
-    language=LanguageSource(
-        config={
-            "model_type": "weft_qwen",
-            "hidden_size": 96,
-            "intermediate_size": 192,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 2048,
-            "initializer_range": 0.05,
-        }
-    ),
-    dialect=DialectSection(name="qwen_audio"),
-)
 
 
 def _optim(lr: float, min_lr: float, warmup: int) -> Optim:
@@ -67,13 +36,13 @@ def _optim(lr: float, min_lr: float, warmup: int) -> Optim:
     return Optim(lr=lr, min_lr=min_lr, warmup_steps=warmup, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05, clip=1.0)
 
 
-def qwen_audio(size: Literal["full", "tiny"] = "full") -> Recipe:
+def qwen_audio() -> Recipe:
     """Two stages: the encoder on more than thirty tasks, the language model frozen; then the reverse, on dialogues.
 
     Encoder trained and language model frozen [F]; its projection and boundary embeddings lie within the encoder [C], so
     they train with it. The second stage freezes what lies in the encoder and trains the language model [F, U].
     """
-    recipe = Recipe(
+    return Recipe(
         name="qwen_audio",
         model=MODEL,
         stages=(
@@ -116,8 +85,3 @@ def qwen_audio(size: Literal["full", "tiny"] = "full") -> Recipe:
             ),
         ),
     )
-    if size == "full":
-        return recipe
-    tasks: tuple[str, ...] = ("transcribe", "word_times", "translate", "sound_caption", "event", "question", "locate")
-    tasks += ("emotion", "speaker", "vocal_sound", "scene", "note", "music", "entities")
-    return rehearsal(recipe, TINY, (tuple(map(play, tasks)), (play("sound_conversation"), play("text"))))

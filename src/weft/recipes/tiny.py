@@ -1,54 +1,64 @@
-"""What the tiny sizes share: the stages of the full size, on a model and samples that minutes suffice for."""
+"""Tiny sizes: the stages of a published recipe, on a model and samples that minutes suffice for (`tiny.toml`)."""
 
 from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
 
 from weft.training.recipe import LanguageSource, ModelSpec, Recipe, Source
 
 STEPS = 100  # of each stage
-# A small Llama, with weft's own tokenizer.
-LLAMA = LanguageSource(
-    config={
-        "model_type": "llama",
-        "hidden_size": 96,
-        "intermediate_size": 192,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "max_position_embeddings": 2048,
-        "initializer_range": 0.05,
-    }
-)
+TINY: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+SHAPES = TINY.pop("shapes")
 
 
-def rehearsal(recipe: Recipe, model: ModelSpec, mixtures: tuple[tuple[Source, ...], ...]) -> Recipe:
-    """``recipe`` on another model and other samples, a mixture for each stage.
+def play(name: str, weight: float = 1.0) -> Source:
+    """Samples of one task of the playground."""
+    return Source(path=f"playground/{name}/train.jsonl", name=name, weight=weight)
+
+
+def rehearsal(name: str, recipe: Recipe) -> Recipe:
+    """The built-in ``recipe`` of that name in its tiny size.
 
     What trains in a stage, and the order of stages, stay; sizes of a step and rates are those of small models.
     """
+    rates = {"lr": 3e-3, "min_lr": 1e-4, "warmup_steps": 5, "clip": 1.0, "weight_decay": 0.0}
     stages = tuple(
         stage.model_copy(
             update={
                 "steps": STEPS,
-                "optim": stage.optim.model_copy(
-                    update={"lr": 3e-3, "min_lr": 1e-4, "warmup_steps": 5, "clip": 1.0, "weight_decay": 0.0}
-                ),
-                "mixture": mixture,
+                "optim": stage.optim.model_copy(update=rates),
+                "mixture": tuple(play(task, tasks.count(task)) for task in dict.fromkeys(tasks)),
                 "lessons": {},
                 "row_tokens": 768,
                 "accumulate": 1,
                 "checkpoint_activations": False,
             }
         )
-        for stage, mixture in zip(recipe.stages, mixtures, strict=True)
+        for stage, tasks in zip(recipe.stages, TINY[name]["stages"], strict=True)
     )
-    name = recipe.name.removesuffix("-tiny") + "-tiny"
     return recipe.model_copy(
         update={
-            "name": name,
-            "model": model,
+            "name": f"{name}-tiny",
+            "model": small(recipe.model, TINY[name]),
             "stages": stages,
             "precision": "float32",
             "threads": 1,  # such small matrices take longer on more
             "checkpoint_every": 500,
         }
     )
+
+
+def small(model: ModelSpec, parts: dict[str, Any]) -> ModelSpec:
+    """``model`` with the small ``parts`` in the place of its own; connectors, options and dialect stay."""
+    language = LanguageSource(config={"model_type": parts["language"], **SHAPES[parts["language"]]})
+    switches = {**model.dialect.switches, **parts.get("switches", {})}
+    changed: dict[str, Any] = {"language": language, "dialect": model.dialect.model_copy(update={"switches": switches})}
+    for name in ("vision", "audio"):
+        if name in parts:
+            own, tower = dict(parts[name]), getattr(model, name)
+            config = SHAPES[own.pop("shape", own["kind"])]
+            options = {**tower.options, **own.pop("options", {})}
+            changed[name] = tower.model_copy(update={"source": None, "config": config, "options": options, **own})
+    return model.model_copy(update=changed)
