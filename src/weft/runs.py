@@ -129,6 +129,7 @@ def finetune(
 def _run(
     recipe: Recipe, run: Path, resume: bool, out: str | PathLike[str] | None, adapter_only: bool, console: Any
 ) -> Path:
+    from weft.training import picture
     from weft.training.run import train
 
     return train(
@@ -137,6 +138,7 @@ def _run(
         resume=resume,
         evaluate=Scorer(recipe.media_root),
         teach=teacher(recipe),
+        draw=picture.draw,
         out=Path(out) if out is not None else None,
         adapter_only=adapter_only,
         console=console,

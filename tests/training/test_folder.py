@@ -18,6 +18,7 @@ from weft.conversation import WeftError
 from weft.training import log
 from weft.training.checkpoint import newer, newest
 from weft.training.folder import RunFolder, alone_in
+from weft.training.picture import draw
 from weft.training.recipe import Evaluation, PartTraining
 from weft.training.run import train
 
@@ -155,7 +156,7 @@ def cut(data, tmp_path_factory):
     """A run that stopped in its second stage."""
     run = tmp_path_factory.mktemp("cut") / "run"
     recipe = tiny_recipe(data, steps=2, recipe={"checkpoint_every": 1, "keep_last": 3})
-    go(recipe.model_copy(update={"stages": recipe.stages * 2}), run)
+    go(recipe.model_copy(update={"stages": recipe.stages * 2}), run, draw=draw)
     shutil.rmtree(run / "final")
     (run / "steps.json").write_text('{"1": {"minutes": null, "steps": 2}}')
     return run
@@ -212,7 +213,7 @@ def test_what_can_be_made_again_is(cut, tmp_path, name, damages):
         shutil.copytree(cut, run)
         for file in run.glob(name):
             damage(file)
-        assert go(None, run, resume=True)[0].is_dir()
+        assert go(None, run, resume=True, draw=draw)[0].is_dir()
 
 
 @pytest.mark.parametrize("damage", [emptied, halved, overwritten, taken_away, made_a_folder, other_json])

@@ -19,10 +19,8 @@ from weft.training.run import train
 pytestmark = pytest.mark.slow
 CHILD = """
 import sys
-from weft.training import picture
 from weft.training.run import train
 from weft.training.recipe import Recipe
-picture.draw = lambda run: None
 train(Recipe.model_validate_json(open(sys.argv[1]).read()), sys.argv[2])
 """
 

@@ -24,6 +24,7 @@ from weft.training.build import build_model
 from weft.training.endings import Interrupted, NotFinite
 from weft.training.export import save_model
 from weft.training.log import Log
+from weft.training.picture import draw
 from weft.training.ranks import Ranks
 from weft.training.recipe import Evaluation, ModelSpec, Optim, PartTraining, Source, Stage
 from weft.training.run import train
@@ -99,7 +100,7 @@ def test_a_run_leaves_model_log_recipe_and_picture(data, dev, tmp_path):
     from weft.models.processing import WeftProcessor
 
     recipe = tiny_recipe(data, augment=AUGMENT, evaluation=Evaluation(data=str(dev), every=3), steps=6)
-    out = go(recipe, tmp_path / "run")
+    out = go(recipe, tmp_path / "run", draw=draw)
     model = WeftForConditionalGeneration.from_pretrained(out)
     WeftProcessor.from_pretrained(out)
     assert sum(p.numel() for p in model.parameters()) > 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from rich.console import Console
 from weft.conversation import WeftError
 from weft.models.adapters import merge_lora
 from weft.training import checkpoint as ckpt
-from weft.training import picture
 from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
 from weft.training.export import round_as_saved, save_adapter, save_model
@@ -40,6 +39,7 @@ def train(
     resume: bool = False,
     evaluate: Evaluate | None = None,
     teach: Teach | None = None,
+    draw: Callable[[Path], Any] | None = None,
     out: str | Path | None = None,
     adapter_only: bool = False,
     console: Console | None = None,
@@ -48,12 +48,19 @@ def train(
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
-    lessons ask for. Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say
-    how to go on. Started by torchrun, this is one rank of several (`ranks`).
+    lessons ask for; ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`). Raises
+    `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by
+    torchrun, this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
     out = Path(out) if out is not None else None
+
+    def drawn() -> None:
+        if draw is not None and ranks.first:
+            with suppress(OSError):  # the log has it all, and how a run ended is to be told before a full disk
+                draw(path)
+
     with ExitStack() as held:
         if resume:
             ranks.lead(partial(RunFolder.read, path))
@@ -78,7 +85,8 @@ def train(
             ranks.lead(folder.check_free)
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
-        one = Run(folder, ranks, evaluate, console, lessons)
+        held.callback(drawn)
+        one = Run(folder, ranks, evaluate, console, lessons, drawn)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -101,8 +109,9 @@ class Run:
         evaluate: Evaluate | None = None,
         console: Console | None = None,
         lessons: Sequence[Lessons] = (),
+        draw: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folder, self.ranks, self.evaluate, self.console = folder, ranks, evaluate, console
+        self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
         self.lessons = lessons or lessons_of(folder.recipe, None)
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
@@ -117,13 +126,12 @@ class Run:
         give_back_large_blocks()
         with (
             Signals() as signals,
-            self._drawn_at_the_end(),
             saved_at_the_end(path, ranks, self._save, lambda: at.saved),
         ):
             ranks.lead(partial(cut_log, self.folder.log, at.step))
             telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
-                process = Process(self.folder, ranks, log, signals, self.evaluate, self.lessons, at)
+                process = Process(self.folder, ranks, log, signals, self.evaluate, self.lessons, at, self.draw)
                 model, processor = build_model(self.folder.model_of(at.stage))
                 model.to(ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
@@ -155,12 +163,3 @@ class Run:
         lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))
         if not last and not self.ranks.first:
             round_as_saved(model)
-
-    @contextmanager
-    def _drawn_at_the_end(self) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if self.ranks.first:
-                with suppress(OSError):  # what has ended the run is to be told, not that there is no room for a picture
-                    picture.draw(self.folder.path)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -20,7 +20,6 @@ import torch
 from weft.conversation import WeftError
 from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.training import checkpoint as ckpt
-from weft.training import picture
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
 from weft.training.lessons import Lessons
@@ -89,6 +88,7 @@ class Process:
     evaluate: Evaluate | None
     lessons: Sequence[Lessons]  # of each stage
     progress: Progress
+    draw: Callable[[], None]  # a picture of the run
 
 
 class StageRun:
@@ -359,10 +359,9 @@ class StageRun:
             leave()
             stopped = Interrupted(self.folder.path, at.step, stop)
             raise stopped if self.ranks.first else SystemExit(stopped.status)
-        if time.monotonic() - self.drawn > DRAW_EVERY and self.ranks.first:
+        if time.monotonic() - self.drawn > DRAW_EVERY:
             self.drawn = time.monotonic()
-            with suppress(OSError):  # the log has it all
-                picture.draw(self.folder.path)
+            self.process.draw()
 
     # ------------------------------------------------------------------------------------ evaluation and checkpoints
 
