@@ -15,8 +15,8 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, LlavaForCondit
 import weft  # noqa: F401  registers with transformers
 from tiny_model import AUDIO, LANGUAGE, VISION
 from weft.cli import run
-from weft.formats.export import ExportError, export
 from weft.formats.export_llava import llava_layout
+from weft.formats.layouts import ExportError, export
 from weft.formats.llava import import_llava
 from weft.models.compose import compose
 

@@ -19,8 +19,8 @@ from transformers import (
 import weft  # noqa: F401  registers with transformers
 from tiny_model import AUDIO, LANGUAGE
 from weft.cli import run
-from weft.formats.export import ExportError, export
 from weft.formats.export_qwen2_audio import qwen2_audio_layout
+from weft.formats.layouts import ExportError, export
 from weft.formats.qwen_audio import import_qwen_audio
 from weft.models.compose import compose
 

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from weft.formats import eva, llama, llasm, minigpt_v2, qwen_audio
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, read_file, read_folder
-from weft.formats.mapping import How, Input, Rule, Stacked, by_ours, by_theirs, read, wanted_by, write
+from weft.formats.layouts import by_theirs, write
+from weft.formats.mapping import How, Input, Rule, Stacked, by_ours, read, wanted_by
 from weft.models.config import WeftConfig
 
 RULES = (

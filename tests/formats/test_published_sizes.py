@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from weft.formats import llasm, llava, minigpt_v2, qwen_audio
-from weft.formats.adapters import with_lora
 from weft.formats.checkpoints import Tensors
 from weft.formats.eva import eva_section
 from weft.formats.llava_vision import converted_vision, released_vision
+from weft.formats.lora import with_lora
 from weft.formats.mapping import Input, read, wanted_by
 from weft.models.config import DialectSection, WeftConfig
 from weft.models.encoders import image_kind, sound_kind

@@ -21,7 +21,7 @@ from weft.conversation import WeftError
 from weft.formats import checkpoints
 from weft.formats.adapters import merge
 from weft.formats.checkpoints import read_folder
-from weft.formats.export import open_model
+from weft.formats.layouts import open_model
 from weft.models import doors
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose

@@ -54,7 +54,7 @@ COMMANDS: dict[str, Command] = {
         "weft.cli.show:show", TRAIN, "Look inside: every token of a sample, the sizes of a model or recipe."
     ),
     "data": Command("weft.cli.data:app", DATA, "Check, measure and convert sample files."),
-    "import": Command("weft.cli.convert:app", DATA, "Turn a published checkpoint into a weft folder."),
+    "import": Command("weft.cli.imports:app", DATA, "Turn a published checkpoint into a weft folder."),
     "export": Command("weft.cli.export:export", DATA, "Write a model in the layout of another program's class."),
     "merge": Command("weft.cli.export:merge", DATA, "Fold an adapter into the weights of its base."),
     "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from weft.cli.convert import Dtype, Force, Kind, Out, progress_line, report
+from weft.cli.imports import Dtype, Force, Kind, Out, progress_line, report
 from weft.conversation import WeftError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A weft folder or hub name.")]
@@ -43,7 +43,7 @@ def export(
             raise WeftError("--format peft keeps the adapter's own type; leave --dtype out")
         print(export_peft(model, out, on=on, base=base, force=force))
         return
-    from weft.formats.export import export as write
+    from weft.formats.layouts import export as write
 
     if layout is Layout.llava:
         from weft.formats.export_llava import llava_layout as fit

@@ -11,7 +11,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from weft.formats.checkpoints import (
-    CheckpointError,
     Output,
     Tensors,
     check_out,
@@ -33,45 +32,11 @@ from weft.formats.checkpoints import (
     write_weights,
 )
 from weft.formats.folder import Account, Imported
+from weft.formats.lora import Update, with_lora
 from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base, write_adapter
 
 ROWS = ".token_adapter.trainable_tokens_delta"
 LANGUAGE = "language_model."
-
-
-@dataclass(frozen=True)
-class Update:
-    """What LoRA adds to a weight: ``scale`` times B [out, r] A [r, in], by the names of both in ``tensors``."""
-
-    tensors: Tensors
-    a: str
-    b: str
-    scale: float
-
-    def pair(self) -> tuple[Tensor, Tensor]:
-        return self.tensors[self.a], self.tensors[self.b]
-
-    def onto(self, value: Tensor) -> Tensor:
-        """The weight with the update in it, in float32."""
-        a, b = self.pair()
-        return value.float() + self.scale * (b.float() @ a.float())
-
-
-def with_lora(outputs: Sequence[Output], lora: Mapping[str, Update], label: str, prefix: str = "") -> list[Output]:
-    """``outputs`` with the updates in them, which are named without ``prefix``; ``label`` names what they change."""
-    shapes = {o.name: o.shape for o in outputs}
-    for name, update in lora.items():
-        rows, columns = (update.tensors.shapes.get(n, (0, 0)) for n in (update.b, update.a))
-        if prefix + name not in shapes:
-            raise CheckpointError(f"the adapter changes {name}, which {label} does not hold")
-        if (shape := shapes[prefix + name]) != (rows[0], *columns[1:]):
-            raise CheckpointError(f"the adapter for {name} is {rows} x {columns}, for a weight {shape}")
-
-    def updated(output: Output) -> Output:
-        update = lora.get(output.name.removeprefix(prefix))
-        return output if update is None else replace(output, make=lambda: update.onto(output.make()))
-
-    return [updated(output) for output in outputs]
 
 
 @dataclass
@@ -210,18 +175,3 @@ def _stripped(names: Any) -> Any:
     if isinstance(names, dict):
         return {key.removeprefix(LANGUAGE): value for key, value in names.items()}
     return [n.removeprefix(LANGUAGE) for n in names] if isinstance(names, list) else names
-
-
-def write_lora(folder: Path, lora: Mapping[str, Update], prefix: str) -> None:
-    """The LoRA of an import as an adapter folder whose base lies inside as ``base/``. Weights are named without
-    ``prefix``; all have one rank and scale, as published."""
-    tensors: dict[str, Tensor] = {}
-    for weight, update in lora.items():
-        path = PREFIX + prefix + weight.removesuffix(".weight")
-        for part, value in zip("AB", update.pair(), strict=True):
-            tensors[f"{path}.lora_{part}.weight"] = value.contiguous()
-    one = next(iter(lora.values()))
-    rank = one.tensors.shapes[one.a][0]
-    targets = sorted(prefix + weight.removesuffix(".weight") for weight in lora)
-    fields = {"base_model_name_or_path": "base", "r": rank, "lora_alpha": one.scale * rank, "target_modules": targets}
-    write_adapter(folder, tensors, fields)

@@ -13,7 +13,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from weft.dialects.llava import SYSTEM, LLaVA
 from weft.formats.checkpoints import Output
-from weft.formats.export import Exporting, Layout, first_misfit, rows_needed, template, with_template
+from weft.formats.layouts import Exporting, Layout, first_misfit, rows_needed, template, with_template
 from weft.formats.llava import RULES, TOWER
 from weft.models.config import VisionSection
 from weft.models.preparation import RESAMPLE

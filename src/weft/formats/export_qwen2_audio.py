@@ -21,7 +21,7 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, Q
 from weft.dialects.qwen2_audio import Qwen2Audio
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import Output
-from weft.formats.export import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, template, with_template
+from weft.formats.layouts import TABLES, Exporting, Layout, first_misfit, grown, rows_needed, template, with_template
 from weft.formats.qwen2_audio import RULES
 from weft.models.config import AudioSection, WeftQwenConfig
 

@@ -12,8 +12,8 @@ from typing import Any, Unpack
 from transformers import InternVLConfig
 
 from weft.formats.checkpoints import CheckpointError
-from weft.formats.converted import LANGUAGE, import_converted, part
 from weft.formats.folder import Imported, Writing
+from weft.formats.transformers_folder import LANGUAGE, import_converted, part
 from weft.models.config import Connector, DialectSection, VisionSection, WeftConfig
 from weft.models.preparation import pictures, prepared, tower_settings
 

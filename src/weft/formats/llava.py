@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 from transformers import LlavaConfig
 
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out, read_folder, read_json
-from weft.formats.converted import LANGUAGE, part
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, llama_config, llama_tokenizer
 from weft.formats.llava_vision import converted_vision, released_vision
 from weft.formats.mapping import Input, Rule, read, wanted_by
 from weft.formats.tokenizers import add_specials
+from weft.formats.transformers_folder import LANGUAGE, part
 from weft.models.config import DialectSection, WeftConfig
 
 IMAGE, SPECIALS = "<image>", ("<s>", "</s>")

@@ -1,4 +1,4 @@
-"""Key maps of published weights as data: one table of rules a system, read in both directions.
+"""Key maps of published weights as data: one table of rules a system, read here and written in `layouts`.
 
 A rule has the name that others give a tensor and weft's. In both ``#`` stands for a number and ``*`` for any rest, the
 same ones in the same order; None for weft's name is known surplus. Where tensors are not copied one to one, a side has
@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -74,27 +74,21 @@ class Place:
 
 def by_ours(rules: Iterable[Rule], name: str) -> list[Place]:
     """The rules that give weft's tensor ``name``, in their order."""
-    return _places(rules, name, lambda rule: _names(rule.ours))
+    return places(rules, name, lambda rule: sides(rule.ours))
 
 
-def by_theirs(rules: Iterable[Rule], name: str) -> Place | None:
-    """The rule that others' ``name`` falls under: of several, the one that leaves least to its rest."""
-    found = [p for p in _places(rules, name, lambda rule: _names(rule.theirs)) if p.ours]
-    return max(found, key=lambda p: len(re.sub("[#*]", "", _names(p.rule.theirs)[p.at])), default=None)
-
-
-def _places(rules: Iterable[Rule], name: str, side: Any) -> list[Place]:
+def places(rules: Iterable[Rule], name: str, side: Any) -> list[Place]:
     found = []
     for rule in rules:
         for at, pattern in enumerate(side(rule)):
             if match := _compiled(pattern).fullmatch(name):
-                theirs, ours = ([_filled(p, match.groups()) for p in _names(s)] for s in (rule.theirs, rule.ours))
+                theirs, ours = ([_filled(p, match.groups()) for p in sides(s)] for s in (rule.theirs, rule.ours))
                 found.append(Place(rule, theirs, ours, at))
                 break
     return found
 
 
-def _names(side: Names | None) -> tuple[str, ...]:
+def sides(side: Names | None) -> tuple[str, ...]:
     return () if side is None else (side,) if isinstance(side, str) else side
 
 
@@ -144,7 +138,7 @@ class Input:
     def settle(self) -> None:
         """Raises `CheckpointError` unless every tensor was used or is surplus and nothing was missing or misshapen."""
         t = self.tensors
-        known = [_compiled(pattern) for rule in self.rules if rule.ours is None for pattern in _names(rule.theirs)]
+        known = [_compiled(pattern) for rule in self.rules if rule.ours is None for pattern in sides(rule.theirs)]
         t.surplus |= {n for n in t.shapes.keys() - t.used if any(pattern.fullmatch(n) for pattern in known)}
         unknown = [f"{n} {said(t.shapes[n])}" for n in t.shapes if n not in t.used and n not in t.surplus]
         problems = [("missing", self.missing), ("of another shape", self.wrong), ("unexpected", unknown)]
@@ -188,36 +182,3 @@ def read(
     for source in inputs:
         source.settle()
     return outputs
-
-
-def write(
-    wanted: Mapping[str, Shape], rules: Sequence[Rule], weights: Tensors, made: Mapping[str, Output] | None = None
-) -> tuple[list[Output], list[str]]:
-    """Weft's ``weights`` as others have them, and what does not fit, in words.
-
-    ``wanted``: the names and shapes of their class. They are written under the first name that a rule gives them.
-    ``made``: outputs that stand for a tensor under such a name.
-    """
-    outputs, problems = [], []
-    for name, shape in wanted.items():
-        place = by_theirs(rules, name)
-        if place is None:
-            problems.append(f"{name} has no counterpart")
-            continue
-        disk, how = by_ours(rules, place.ours[0])[0].theirs[place.at], place.rule.how
-        held = [weights.shapes.get(n) for n in place.ours]
-        weights.used |= set(place.ours)
-        if made and disk in made:
-            outputs.append(made[disk])
-        elif None in held or how.shapes(held)[place.at] not in (shape, None):  # type: ignore[arg-type]
-            lost = held[0] if len(held) == 1 else held
-            problems.append(f"{place.ours[0]} {lost or 'missing'} for {shape}")
-        else:
-            make = partial(_written, how, weights, place)
-            outputs.append(Output(disk, shape, make))
-    problems += [f"no place for {name}" for name in weights.shapes if name not in weights.used]
-    return outputs, problems
-
-
-def _written(how: How, weights: Tensors, place: Place) -> Tensor:
-    return how.write([weights[name] for name in place.ours])[place.at]

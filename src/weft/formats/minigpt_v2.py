@@ -13,11 +13,11 @@ from typing import Any, Unpack
 
 import torch
 
-from weft.formats.adapters import Update, with_lora, write_lora
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out, read_file, read_folder
 from weft.formats.eva import TOWER, eva_section
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, PREFIX, ROTARY, llama_config, llama_input, llama_tokenizer
+from weft.formats.lora import Update, with_lora, write_lora
 from weft.formats.mapping import Input, Rule, read, wanted_by
 from weft.models.config import DialectSection, WeftConfig
 

@@ -25,7 +25,6 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, proc
 from tokenizers.models import BPE
 
 from weft.conversation import WeftError
-from weft.formats.checkpoints import CheckpointError
 
 # QwenLM/Qwen-Audio tokenization_qwen.py, PAT_STR.
 QWEN_PATTERN = (
@@ -238,13 +237,3 @@ def save_tokenizer(
     if max_length is not None:
         config["model_max_length"] = max_length
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def own_tokenizer(folder: Path, token: str, number: int | None) -> Tokenizer:
-    """The `tokenizer.json` of a folder of `transformers`, in which ``token`` has that number."""
-    if not (folder / "tokenizer.json").exists():
-        raise CheckpointError(f"{folder}: there is no tokenizer.json; copy it there")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    if (found := tokenizer.token_to_id(token)) != number:
-        raise CheckpointError(f"{folder}: the tokenizer has {token} at {found} and the model at {number}; they differ")
-    return tokenizer

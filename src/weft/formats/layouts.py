@@ -8,9 +8,11 @@ there at all.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from weft.conversation import WeftError
 from weft.formats.checkpoints import (
     CheckpointError,
     Output,
+    Shape,
     Tensors,
     check_out,
     check_weft,
@@ -31,7 +34,7 @@ from weft.formats.checkpoints import (
     write_weights,
 )
 from weft.formats.folder import Account, Imported
-from weft.formats.mapping import Rule, write
+from weft.formats.mapping import How, Place, Rule, by_ours, places, sides
 from weft.models import doors
 from weft.models.config import WeftConfig
 
@@ -162,6 +165,45 @@ def plan(model: Exporting, layout: Layout) -> list[Output]:
         more = f" and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise ExportError(f"{model.folder} does not fit {layout.target.__name__}: {problems[0]}{more}")
     return outputs
+
+
+def by_theirs(rules: Iterable[Rule], name: str) -> Place | None:
+    """The rule that others' ``name`` falls under: of several, the one that leaves least to its rest."""
+    found = [p for p in places(rules, name, lambda rule: sides(rule.theirs)) if p.ours]
+    return max(found, key=lambda p: len(re.sub("[#*]", "", sides(p.rule.theirs)[p.at])), default=None)
+
+
+def write(
+    wanted: Mapping[str, Shape], rules: Sequence[Rule], weights: Tensors, made: Mapping[str, Output] | None = None
+) -> tuple[list[Output], list[str]]:
+    """Weft's ``weights`` as others have them, and what does not fit, in words.
+
+    ``wanted``: the names and shapes of their class. They are written under the first name that a rule gives them.
+    ``made``: outputs that stand for a tensor under such a name.
+    """
+    outputs, problems = [], []
+    for name, shape in wanted.items():
+        place = by_theirs(rules, name)
+        if place is None:
+            problems.append(f"{name} has no counterpart")
+            continue
+        disk, how = by_ours(rules, place.ours[0])[0].theirs[place.at], place.rule.how
+        held = [weights.shapes.get(n) for n in place.ours]
+        weights.used |= set(place.ours)
+        if made and disk in made:
+            outputs.append(made[disk])
+        elif None in held or how.shapes(held)[place.at] not in (shape, None):  # type: ignore[arg-type]
+            lost = held[0] if len(held) == 1 else held
+            problems.append(f"{place.ours[0]} {lost or 'missing'} for {shape}")
+        else:
+            make = partial(_written, how, weights, place)
+            outputs.append(Output(disk, shape, make))
+    problems += [f"no place for {name}" for name in weights.shapes if name not in weights.used]
+    return outputs, problems
+
+
+def _written(how: How, weights: Tensors, place: Place) -> Tensor:
+    return how.write([weights[name] for name in place.ours])[place.at]
 
 
 def grown(weights: Tensors, rows: int) -> Tensors:

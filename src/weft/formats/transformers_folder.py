@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from tokenizers import Tokenizer
+
 from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.mapping import Input, Rule, read, wanted_by
-from weft.formats.tokenizers import own_tokenizer
 from weft.models.config import WeftConfig
 
 
@@ -51,9 +52,7 @@ def import_converted(
             "that was published for transformers (its name may end in -hf)"
         )
     config = make(kind.from_dict(raw), checkpoint)
-    tokenizer = own_tokenizer(
-        checkpoint, token, config.image_token_id if config.audio is None else config.audio_token_id
-    )
+    tokenizer = _tokenizer(checkpoint, token, config.image_token_id if config.audio is None else config.audio_token_id)
     weights = read_folder(checkpoint)
     tied = ("lm_head.weight", "language_model.lm_head.weight") if config.text_config.tie_word_embeddings else ()
     outputs = read(wanted_by(config), [Input(weights, rules, tied)])
@@ -61,3 +60,13 @@ def import_converted(
     return write_folder(
         out, config, outputs, [weights], tokenizer, names, {"max_new_tokens": 1024}, dtype=dtype, **writing
     )
+
+
+def _tokenizer(folder: Path, token: str, number: int | None) -> Tokenizer:
+    """The `tokenizer.json` of a folder of `transformers`, in which ``token`` has that number."""
+    if not (folder / "tokenizer.json").exists():
+        raise CheckpointError(f"{folder}: there is no tokenizer.json; copy it there")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if (found := tokenizer.token_to_id(token)) != number:
+        raise CheckpointError(f"{folder}: the tokenizer has {token} at {found} and the model at {number}; they differ")
+    return tokenizer
