@@ -6,7 +6,8 @@ import pytest
 
 from weft.cli import run
 from weft.conversation import Conversation, Message, Text, write_samples
-from weft.data.learnable import Learnable, nothing_to_learn
+from weft.data.counts import Learnable
+from weft.data.lengths import nothing_to_learn
 from weft.data.stats import measure
 from weft.data.validate import validate
 

@@ -121,7 +121,7 @@ def _chosen(sample: str, media_root: Path | None) -> list[Conversation]:
 
 
 def _show_samples(processor: WeftProcessor, chosen: list[Conversation], prompt: bool, as_json: bool) -> None:
-    from weft.data.learnable import Learnable
+    from weft.data.counts import Learnable
 
     rows, learnable = [], Learnable()
     for segment, conversation in enumerate(chosen):

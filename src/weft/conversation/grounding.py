@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 from weft.conversation.checks import Mistake
 from weft.conversation.errors import WeftError
-from weft.conversation.types import Box, Image, MediaSource, Part, Words
+from weft.conversation.types import Box, Conversation, Image, MediaSource, Part, Words
+
+LATE = 0.05  # seconds a last word may end after its clip, as annotations round
 
 Probe = Callable[[MediaSource], tuple[int, int]]
 
@@ -98,3 +100,23 @@ def _outside(box: Sequence[float], unit: str, width: int, height: int) -> str:
 
 def _box(box: Sequence[float]) -> str:
     return f"box [{', '.join(f'{x:g}' for x in box)}]"
+
+
+def placed(conversation: Conversation, *kinds: type) -> Iterator[tuple[str, Any]]:
+    """Every part of these kinds with the field that a message names it by."""
+    for m, message in enumerate(conversation.messages):
+        for i, part in enumerate(message.parts):
+            if isinstance(part, kinds):
+                yield f"messages[{m}].content[{i}]", part
+
+
+def last_words(conversation: Conversation) -> Iterator[tuple[str, int, float]]:
+    """``(field, number of the clip, seconds)`` where the words of a part end."""
+    for where, part in placed(conversation, Words):
+        if part.words:
+            yield where, part.audio or 0, max(word.end for word in part.words)
+
+
+def end_problem(last: float, seconds: float) -> str | None:
+    """What is wrong where the last word of a clip of ``seconds`` ends at ``last``, or None."""
+    return f"a word ends at {last:g} s, its clip at {seconds:.3f} s" if last > seconds + LATE else None

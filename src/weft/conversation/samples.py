@@ -104,19 +104,6 @@ def is_spread(line: bytes | str) -> bool:
     return line.strip() in ("[", "{", b"[", b"{")
 
 
-def is_foreign(line: bytes) -> bool:
-    """Whether a first line shows that the whole file is something else: a document over many lines, or no text."""
-    if is_spread(line):
-        return True
-    if line.lstrip().startswith(b"{"):
-        return False  # a sample that is wrong somewhere
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
-
-
 def iter_samples(
     path: str | os.PathLike[str], *, probe: Probe | None = None, exists: Exists = os.path.isfile
 ) -> Iterator[Conversation]:

@@ -1,16 +1,40 @@
-"""What is in sample files: one counter behind `validate` and `stats`, and where in a conversation each part stands."""
+"""What is in sample files, and what training learns of them: one counter behind `validate`, `stats` and `show`."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, Task, Words
-from weft.data.learnable import Learnable
 
-LATE = 0.05  # seconds a last word may end after its clip, as annotations round
+
+@dataclass
+class Learnable:
+    """Counts over samples. A file may be used as requests and as training data: in a conversation that ends with the
+    user the earlier answers are learned, and the last question is only a request."""
+
+    end_with_user: int = 0  # samples that `weft generate` answers
+    earlier_answers: int = 0  # learned ones in those
+    unlearned_answers: int = 0  # that say "learn": false
+    nothing_to_learn: int = 0  # samples that training refuses or leaves out
+
+    def add(self, conversation: Conversation) -> None:
+        learned = len(conversation.learned)
+        self.unlearned_answers += sum(m.role == "assistant" for m in conversation.messages) - learned
+        self.nothing_to_learn += not learned
+        if conversation.answer is None:
+            self.end_with_user += 1
+            self.earlier_answers += learned
+
+    def rows(self) -> list[tuple[str, int, str]]:
+        """What there is to say: a name, a count, a remark."""
+        earlier = f"{self.earlier_answers:,} earlier answer{'s are' if self.earlier_answers != 1 else ' is'} learned"
+        found = [
+            ("end with the user", self.end_with_user, f"their last question is only a request; {earlier}"),
+            ("unlearned answers", self.unlearned_answers, 'say "learn": false: written, never learned'),
+            ("nothing to learn", self.nothing_to_learn, "no answer, or none that is learned: not training data"),
+        ]
+        return [row for row in found if row[1]]
 
 
 @dataclass
@@ -59,23 +83,3 @@ class Counts:
         self.messages += len(conversation.messages)
         self.turns.append(answers)
         self.learnable.add(conversation)
-
-
-def placed(conversation: Conversation, *kinds: type) -> Iterator[tuple[str, Any]]:
-    """Every part of these kinds with the field that a message names it by."""
-    for m, message in enumerate(conversation.messages):
-        for i, part in enumerate(message.parts):
-            if isinstance(part, kinds):
-                yield f"messages[{m}].content[{i}]", part
-
-
-def last_words(conversation: Conversation) -> Iterator[tuple[str, int, float]]:
-    """``(field, number of the clip, seconds)`` where the words of a part end."""
-    for where, part in placed(conversation, Words):
-        if part.words:
-            yield where, part.audio or 0, max(word.end for word in part.words)
-
-
-def end_problem(last: float, seconds: float) -> str | None:
-    """What is wrong where the last word of a clip of ``seconds`` ends at ``last``, or None."""
-    return f"a word ends at {last:g} s, its clip at {seconds:.3f} s" if last > seconds + LATE else None

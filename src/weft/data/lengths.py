@@ -18,9 +18,8 @@ from typing import Any, Literal
 import numpy as np
 
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
+from weft.conversation.grounding import end_problem, last_words
 from weft.data.augment import cut_points, join_key, spoken_part
-from weft.data.counts import end_problem, last_words
-from weft.data.learnable import nothing_to_learn
 from weft.data.sample_file import SampleFile
 from weft.dialects import Modality
 from weft.files import whole_file
@@ -155,6 +154,15 @@ def _measure(
             tokens[i] = 0
     flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)
     return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems))
+
+
+def nothing_to_learn(conversation: Conversation) -> str | None:
+    """Why training has no use for a conversation, or None."""
+    if conversation.learned:
+        return None
+    if any(m.role == "assistant" for m in conversation.messages):
+        return 'there is nothing to learn: every answer says "learn": false'
+    return "there is no answer (an assistant message) to learn from"
 
 
 def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:

@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, Text, WeftError, Words, within
+from weft.conversation.grounding import placed
 from weft.conversation.samples import iter_lines, parse_line
-from weft.data.counts import Counts, placed
+from weft.data.counts import Counts
 from weft.media import audio_samples, image_notes, image_size
 
 # A word is a run of letters between spaces; scripts written without spaces count by the character.

@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, WeftError, within
-from weft.conversation.grounding import without_area
-from weft.conversation.samples import is_foreign, iter_lines, parse_line
-from weft.data.counts import Counts, end_problem, last_words, placed
+from weft.conversation.grounding import end_problem, last_words, placed, without_area
+from weft.conversation.samples import is_spread, iter_lines, parse_line
+from weft.data.counts import Counts
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -143,7 +143,7 @@ class _Check:
                     )
                 except SampleError as e:
                     self._report(e)
-                    if found == 1 and is_foreign(raw):  # each further line would be a mistake that says nothing new
+                    if found == 1 and _is_foreign(raw):  # each further line would be a mistake that says nothing new
                         return
                     continue
                 self._add(conversation, path, number)
@@ -220,6 +220,19 @@ class _Check:
         kinds = Counter(kind for kind, _ in self.media)
         s.image_files, s.clip_files, s.media_bytes = kinds["image"], kinds["audio"], s.media_bytes + sum(sizes.values())
         return s
+
+
+def _is_foreign(line: bytes) -> bool:
+    """Whether a first line shows that the whole file is something else: a document over many lines, or no text."""
+    if is_spread(line):
+        return True
+    if line.lstrip().startswith(b"{"):
+        return False  # a sample that is wrong somewhere
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 _Found = tuple[float | None, tuple[str, ...]]

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
+from weft.frozen import first_mistake
 from weft.recipes.bundled import BUILT_IN, bundled, model_spec
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.internvl import internvl
@@ -22,7 +23,6 @@ from weft.recipes.qwen2_audio import qwen2_audio
 from weft.recipes.qwen_audio import qwen_audio
 from weft.recipes.small import cells, digits, digits_cells
 from weft.recipes.tiny import TINY, rehearsal
-from weft.training.overrides import first_mistake
 from weft.training.recipe import ModelSpec, Recipe
 
 # A recipe that comes in several full sizes is a function of ``size``: its annotation lists them, the usual one is the

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from weft.conversation import WeftError
 from weft.files import lock, whole_file
-from weft.training.overrides import first_mistake
+from weft.frozen import first_mistake
 from weft.training.recipe import ModelSpec, Recipe
 from weft.version import VERSION
 

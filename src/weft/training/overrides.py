@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from weft.conversation import WeftError
-from weft.training import recipe
+from weft.frozen import choices, first_mistake
 from weft.training.old import path_now
 
 M = TypeVar("M", bound=BaseModel)
@@ -38,18 +37,6 @@ def override(config: M, assignments: Iterable[str]) -> M:
     return config
 
 
-def first_mistake(error: ValidationError) -> str:
-    """The first value that does not fit, by its path, and what is wrong with it."""
-    first, others = error.errors()[0], error.error_count() - 1
-    *above, last = first["loc"] or (error.title,)
-    kind = getattr(recipe, error.title, None)
-    if first["type"] == "extra_forbidden" and not above and isinstance(kind, type) and issubclass(kind, BaseModel):
-        said = f'{error.title} has no "{last}"; {_choices(str(last), list(kind.model_fields))}'
-    else:
-        said = f"{'.'.join(map(str, (*above, last)))}: {_lower(first['msg'])}"
-    return said + (f" (and {others} more)" if others else "")
-
-
 def _set(node: Any, steps: list[str], value: Any, path: str) -> Any:
     """``node`` as plain data with one value replaced."""
     if not steps:
@@ -58,7 +45,7 @@ def _set(node: Any, steps: list[str], value: Any, path: str) -> Any:
     if isinstance(node, BaseModel):
         names = list(type(node).model_fields)
         if head not in names:
-            raise WeftError(f'--set {path}: no "{head}" here; {_choices(head, names)}')
+            raise WeftError(f'--set {path}: no "{head}" here; {choices(head, names)}')
         child = getattr(node, head)
         if child is None and rest:
             child = _empty(type(node).model_fields[head].annotation)
@@ -81,13 +68,3 @@ def _empty(annotation: Any) -> Any:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind.model_construct()
     return None
-
-
-def _choices(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]}? There are " if close else "there are "
-    return f"{hint}{', '.join(names)}"
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from weft.conversation import Box, Conversation, SampleError, Text, WeftError, parse_sample, write_samples
-from weft.conversation.grounding import without_area
+from weft.conversation.grounding import end_problem, last_words, without_area
 from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
@@ -30,7 +30,6 @@ from weft.data.converters.swift import ms_swift
 from weft.data.converters.textgrid import mfa
 from weft.data.converters.vision import minigpt_refcoco, refcoco, visual_genome
 from weft.data.converters.voices import llasm, qwen_audio
-from weft.data.counts import end_problem, last_words
 
 EXAMPLES = 5  # bad entries a report keeps
 BAD_BOXES = {"outside its image": "box outside its picture", "has no area": "box without area"}
