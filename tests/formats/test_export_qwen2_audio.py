@@ -31,6 +31,7 @@ OPTIONS: dict[str, Any] = {
     "add_generation_prompt": True,
 }
 POOLING: dict[str, Any] = {
+    "connector": {"merge": 1},
     "kind": "qwen_audio",
     "config": {
         "d_model": 16,

@@ -33,7 +33,8 @@ from transformers import (
 from weft.conversation import WeftError
 from weft.models.attention import packing_problem
 from weft.models.bytes_tokenizer import bytes_tokenizer
-from weft.models.compose import compose, scale_waves
+from weft.models.compose import compose, plan, scale_waves
+from weft.models.config import Connector
 
 LANGUAGE = {"config": {k: v for k, v in tiny.text().items() if not k.endswith("token_id") and k != "vocab_size"}}
 VISION = {"kind": "conv", "config": tiny.VISION["conv"], "options": {"size": (24, 24)}, "connector": {"merge": 4}}
@@ -168,14 +169,14 @@ def test_llavas_choice_of_layer_is_an_option(tmp_path):
     torch.testing.assert_close(model.vision(pixels), wanted)
 
 
-def test_whisper_keeps_its_weights_and_hears_whole_windows(tmp_path):
+def test_whisper_keeps_its_weights_and_hears_clips_as_they_are(tmp_path):
     torch.manual_seed(0)
     source = WhisperForConditionalGeneration(WhisperConfig(**tiny.WHISPER)).eval()
     source.save_pretrained(tmp_path)
     mel = torch.randn(1, 100, 8)
     model, _ = compose(None, str(tmp_path), LANGUAGE)
     section = model.config.audio_section
-    assert section.pad_to_window and section.window_seconds == 1.0
+    assert not section.pad_to_window and section.window_seconds == 1.0
     wanted = source.model.encoder(mel.transpose(1, 2)).last_hidden_state
     torch.testing.assert_close(model.audio(mel, torch.tensor([100]))[0], wanted)
     model, _ = compose(
@@ -183,6 +184,16 @@ def test_whisper_keeps_its_weights_and_hears_whole_windows(tmp_path):
     )
     wanted = source.model(mel.transpose(1, 2), decoder_input_ids=torch.full((1, 5), 3)).last_hidden_state
     torch.testing.assert_close(model.audio(mel, torch.tensor([100]))[0], wanted)
+
+
+def test_how_much_is_merged_is_chosen_unless_it_is_said(tmp_path):
+    """And stands in the folder, whatever a later version would choose."""
+    heard = {"config": {**tiny.WHISPER, "num_mel_bins": 80}}
+    for asked, merge in ((Connector().model_dump(), 4), ({"merge": 1}, 1), (Connector(kind="mlp"), 4)):
+        config, processor = plan(None, {**heard, "connector": asked}, LANGUAGE)
+        assert config.audio_section.connector.merge == processor.audio.connector.merge == merge
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["audio"]["connector"]["merge"] == 4
 
 
 def test_a_waveform_model_keeps_its_weights(tmp_path):

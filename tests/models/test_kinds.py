@@ -8,7 +8,7 @@ from PIL import Image
 
 from weft.conversation import WeftError
 from weft.media import load_image
-from weft.models.config import AudioSection, VisionSection
+from weft.models.config import AudioSection, Connector, VisionSection
 from weft.models.encoders import image_kind, sound_kind
 
 CONNECTORS = [
@@ -138,6 +138,35 @@ def test_whisper_padded_to_the_window_hears_whole_windows():
     windows = sound_kind(section).windows(40 * 16000)
     assert [(w.frames, w.tokens, w.padded) for w in windows] == [(3000, 1500, 480000)] * 2
     assert sound_kind(section).bands == 80 and sound_kind(section).window_samples == 480000
+
+
+@pytest.mark.parametrize(
+    ("section", "merge", "grid", "tokens"),
+    [
+        (VisionSection(kind="clip", config={"patch_size": 14}), 4, True, 64),
+        (VisionSection(kind="clip", config={"patch_size": 14}, drop_cls=False), 2, False, 129),
+        (VisionSection(kind="clip", config={"patch_size": 32}), 1, False, 49),
+        (VisionSection(kind="siglip", config={"patch_size": 16}), 2, False, 98),
+        (VisionSection(kind="siglip", config={"patch_size": 16}, connector=Connector(grid=True)), 4, True, 49),
+        (VisionSection(kind="siglip", config={"patch_size": 14}, size=(378, 378)), 9, True, 81),
+        (VisionSection(kind="siglip", config={"patch_size": 16}, size=(384, 384)), 4, True, 144),
+        (VisionSection(kind="dinov2", config={"patch_size": 14}, size=(518, 518)), 16, True, 100),
+    ],
+)
+def test_a_new_connector_gives_64_to_144_tokens_a_picture(section, merge, grid, tokens):
+    assert image_kind(section).usual == {"merge": merge, "grid": grid}
+    chosen = section.connector.model_copy(update=image_kind(section).usual)
+    assert image_kind(section.model_copy(update={"connector": chosen})).view_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("kind", "merge"),
+    [("whisper", 4), ("wav2vec2", 4), ("qwen_audio", 2), ("conv", 2), ("whisper_decoder", 1)],
+)
+def test_a_new_connector_gives_10_to_13_tokens_a_second(kind, merge):
+    found = sound_kind(AudioSection(kind=kind, config={}))
+    assert found.usual == {"merge": merge}
+    assert found.seconds is None or 10 <= 1 / (found.seconds * merge) <= 13
 
 
 def test_clips_too_short_are_refused_and_short_rests_are_not():

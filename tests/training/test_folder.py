@@ -100,6 +100,23 @@ def test_a_moved_run_of_0_1_0_goes_on_in_its_new_place(ended, tmp_path, run, out
     assert go(None, tmp_path / "moved", resume=True)[0] == tmp_path / "moved" / "final"
 
 
+@pytest.mark.parametrize(
+    ("model_type", "options", "padded"),
+    [("whisper", {}, True), ("whisper", {"pad_to_window": False}, False), ("wav2vec2", {}, None)],
+)
+def test_a_run_of_0_1_0_pads_the_clips_of_a_published_whisper(ended, tmp_path, model_type, options, padded):
+    shutil.copytree(ended / "run", tmp_path / "old")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    recipe = json.loads((tmp_path / "old" / "recipe.json").read_text())
+    recipe["model"]["audio"] |= {"source": str(tmp_path), "kind": None, "config": None, "options": options}
+    for lessons in (True, False):
+        if not lessons:
+            del recipe["stages"][0]["lessons"]
+        (tmp_path / "old" / "recipe.json").write_text(json.dumps(recipe))
+        now = RunFolder.read(tmp_path / "old").recipe.model.audio
+        assert now.options.get("pad_to_window") == (options.get("pad_to_window") if lessons else padded)
+
+
 def test_data_in_the_run_folder_move_along(data, ended, tmp_path):
     shutil.copytree(ended / "run", tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "final")

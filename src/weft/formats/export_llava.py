@@ -73,7 +73,7 @@ def _fitting(model: Exporting) -> VisionSection:
             "it also has an audio encoder": config.audio is None,
             f"its image encoder is of the kind {vision.kind}, and LLaVA's is CLIP": vision.kind == "clip",
             f"its image connector is of the kind {connector.kind}, and LLaVA's is mlp": connector.kind == "mlp",
-            f"its connector merges {connector.merge} patches into one token": connector.merge == 1,
+            f"its connector merges {connector.group} patches into one token": connector.group == 1,
             "its connector adds the tokens of places": not connector.places,
             f"its connector scales by {connector.scale:g}": connector.scale == 1,
             f"its connector is {connector.hidden} wide inside": connector.hidden in (None, text.hidden_size),

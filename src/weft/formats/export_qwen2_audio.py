@@ -71,7 +71,7 @@ def _fitting(model: Exporting) -> AudioSection:
             f"last norm (qwen2_audio, qwen_audio)": audio.kind in ("qwen_audio", "qwen2_audio"),
             f"its audio connector is of the kind {connector.kind}, and Qwen2-Audio's is linear": connector.kind
             == "linear",
-            f"its connector merges {connector.merge} features into one token": connector.merge == 1,
+            f"its connector merges {connector.group} features into one token": connector.group == 1,
             "its connector has no bias": connector.bias,
             "its connector adds the tokens of places": not connector.places,
             f"its connector scales by {connector.scale:g}": connector.scale == 1,

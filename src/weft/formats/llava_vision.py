@@ -75,7 +75,7 @@ def _section(
         fields |= pictures({**usual, **asked, "do_pad": False}, str(folder), cropped=True)
         if (size := fields["size"]) != (side, side):
             raise CheckpointError(f"{folder}: its pictures are of {size}, and its encoder takes {side}x{side}")
-    connector = Connector(kind="mlp", bias=bias)
+    connector = Connector(kind="mlp", merge=1, bias=bias)
     return VisionSection(
         kind="clip", config=tower, layer=layer, fit=fit, drop_cls=drop_cls, connector=connector, **fields
     )

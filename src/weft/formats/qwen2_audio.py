@@ -33,7 +33,7 @@ def _config(theirs: Any, folder: Path) -> WeftConfig:
         kind="qwen2_audio",
         config=tower,
         window_seconds=theirs.audio_config.max_source_positions / 50,
-        connector=Connector(kind="linear"),
+        connector=Connector(kind="linear", merge=1),
     )
     dialect = DialectSection(name="qwen2_audio")
     return WeftConfig(

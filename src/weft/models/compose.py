@@ -18,7 +18,7 @@ from weft.conversation import WeftError
 from weft.models import doors
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
-from weft.models.encoders import IMAGES, SOUNDS, known
+from weft.models.encoders import IMAGES, SOUNDS, image_kind, known, sound_kind
 from weft.models.modeling import WeftForConditionalGeneration, own_attention
 from weft.models.preparation import check_sound, pictures, prepared
 from weft.models.processing import WeftProcessor
@@ -39,9 +39,11 @@ def compose(
 
     ``vision`` and ``audio`` are a folder or hub name, or a mapping with ``source`` (the same) or ``config`` (a small
     configuration, random weights), ``kind``, ``connector``, and ``options``: other fields of the part's section in
-    `models.config`. ``language`` likewise with ``source``, or ``config`` (a transformers configuration with
-    ``model_type``), and ``tokenizer``; without a tokenizer of its own it gets weft's byte-level one. ``seed`` decides
-    all random weights; all are of ``dtype``. Raises WeftError where a source cannot be read or parts do not fit.
+    `models.config`. A ``connector`` that says no ``merge`` has one chosen from the encoder's rate or grid: 10 to 13
+    tokens a second of sound and 64 to 144 a picture, where there are as many features. ``language`` is given likewise:
+    ``source``, or ``config`` (a transformers configuration with ``model_type``), and ``tokenizer``; without a tokenizer
+    of its own it gets weft's byte-level one. ``seed`` decides all random weights; all are of ``dtype``. Raises
+    WeftError where a source cannot be read or parts do not fit.
     """
     words, processor, own = _parts(vision, audio, language, tokenizer, dialect)
     with torch.random.fork_rng(devices=[]):
@@ -181,11 +183,15 @@ def _section(kind: Any, fields: dict[str, Any], asked: dict[str, Any], name: str
     if "connector" in asked:
         fields["connector"] = asked["connector"]
     try:
-        return kind.model_validate(fields)
+        section = kind.model_validate(fields)
     except ValueError as error:
         raise WeftError(
             f"{name}: {str(error).splitlines()[1].strip()}: {str(error).splitlines()[2].strip()}"
         ) from error
+    if section.connector.merge is not None or section.connector.kind in ("none", "queries"):
+        return section
+    usual = (image_kind if name == "vision" else sound_kind)(section).usual
+    return section.model_copy(update={"connector": section.connector.model_copy(update=usual)})
 
 
 def _load_tower(tower: Any, kind: Any, source: str) -> None:

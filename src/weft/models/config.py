@@ -31,7 +31,7 @@ class Connector(Frozen):
     """
 
     kind: Literal["linear", "mlp", "pool", "queries", "none"] = "linear"
-    merge: int = Field(1, ge=1)
+    merge: int | None = Field(None, ge=1)  # None: `compose` takes the encoder's `usual`; else 1
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
     norm: bool = False  # linear, mlp: a layer norm over what is concatenated, before it is projected (InternVL)
     bias: bool = True
@@ -45,6 +45,11 @@ class Connector(Frozen):
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
+
+    @property
+    def group(self) -> int:
+        """How many neighbours become one token."""
+        return self.merge or 1
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
@@ -91,7 +96,7 @@ class AudioSection(Frozen):
     config: dict[str, Any]  # the tower's own transformers configuration ("conv": encoders.conv_sound.ConvSoundConfig)
     sample_rate: int = 16000
     window_seconds: float = 30.0  # longer clips are split into windows of this length
-    pad_to_window: bool = False  # pad every clip with silence to a whole window (published Whisper weights expect it)
+    pad_to_window: bool = False  # fill every clip up with silence, whose tokens count too (LLaSM's released code)
     normalize: bool = False  # wav2vec2: zero mean and unit variance of each clip, as its feature extractor may ask
     decoder_tokens: int = 64  # whisper_decoder: how many start tokens the decoder is fed (LLaSM: 64)
     boundaries: bool = False  # learned embeddings replace the start and end tokens of a clip (Qwen-Audio)

@@ -46,7 +46,7 @@ def connector_tokens(section: config.Connector, features: int, grid: Grid = None
     if section.grid and grid is not None:
         rows, columns = merged_grid(section, grid)
         return rows * columns
-    return -(-features // section.merge)
+    return -(-features // section.group)
 
 
 def merged_grid(section: config.Connector, grid: tuple[int, int]) -> tuple[int, int]:
@@ -57,19 +57,19 @@ def merged_grid(section: config.Connector, grid: tuple[int, int]) -> tuple[int, 
     if section.grid:
         side = grid_side(section)
         return -(-rows // side), -(-columns // side)
-    if columns % section.merge:
+    if columns % section.group:
         raise WeftError(
-            f"vision.connector: places need whole rows, and merge {section.merge} does not divide a row of {columns} "
+            f"vision.connector: places need whole rows, and merge {section.group} does not divide a row of {columns} "
             "patches; set grid"
         )
-    return rows, columns // section.merge
+    return rows, columns // section.group
 
 
 def grid_side(section: config.Connector) -> int:
-    side = math.isqrt(section.merge)
-    if side * side != section.merge:
+    side = math.isqrt(section.group)
+    if side * side != section.group:
         raise WeftError(
-            f"connector: with grid=true, merge must be a square number, and {section.merge} is not; take 4 or 9"
+            f"connector: with grid=true, merge must be a square number, and {section.group} is not; take 4 or 9"
         )
     return side
 
@@ -109,8 +109,8 @@ class Merging(nn.Module):
 
     def __init__(self, section: config.Connector, width: int, grid: Grid) -> None:
         super().__init__()
-        self.merge, self.scale = section.merge, section.scale
-        self.norm = nn.LayerNorm(width * section.merge) if section.norm else nn.Identity()
+        self.merge, self.scale = section.group, section.scale
+        self.norm = nn.LayerNorm(width * section.group) if section.norm else nn.Identity()
         self.grid = grid if section.grid and grid is not None else None
         if self.grid is not None:
             grid_side(section)  # complains where merge is not a square

@@ -35,9 +35,9 @@ ENDINGS = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")
 # Steps that are read here. A further one that is switched on (padding, tiles, blue first) changes pictures unseen.
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 MORE = ("crop_pct", "rescale_offset", "size_divisor", "max_image_size")
-# What weft's log-mel is computed with (`media.mel`), and how every clip is padded.
+# What weft's log-mel is computed with (`media.mel`).
 CLIPS = {"padding_side": "right", "padding_value": 0.0, "dither": 0.0}
-MEL = {"sampling_rate": 16000, "hop_length": 160, "n_fft": 400, "padding": "max_length", **CLIPS}
+MEL = {"sampling_rate": 16000, "hop_length": 160, "n_fft": 400, **CLIPS}
 MEL["feature_extractor_type"] = "WhisperFeatureExtractor"
 
 
@@ -161,7 +161,7 @@ def check_sound(raw: Mapping[str, Any], config: Mapping[str, Any], source: str, 
     if bands := config.get("num_mel_bins"):
         wanted = {**MEL, "feature_size": bands, "chunk_length": config.get("max_source_positions", 1500) / 50}
     for key, value in wanted.items():
-        option = {"padding": "pad_to_window", "chunk_length": "window_seconds"}.get(key)
+        option = "window_seconds" if key == "chunk_length" else None
         if raw.get(key, value) != value and option not in given:
             _refuse(source, key, raw[key], option and f"audio.options.{option}")
 

@@ -18,7 +18,7 @@ def bundled() -> ModelSpec:
         vision=TowerSource(
             kind="conv",
             config={"channels": [24, 48, 96, WIDTH], "layers": 2, "heads": 3},
-            connector=Connector(places=True, scale=0.1),
+            connector=Connector(merge=1, places=True, scale=0.1),
             options={"size": [224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
         ),
         audio=TowerSource(

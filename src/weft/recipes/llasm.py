@@ -11,7 +11,7 @@ from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
 # One linear layer, 1280 to 4096, on the states of Whisper's decoder [C].
-ADAPTOR = Connector(kind="linear")
+ADAPTOR = Connector(kind="linear", merge=1)
 # The paper's single system block; the released double one is for the published weights.
 DIALECT = DialectSection(name="llasm", switches={"template": "plain"})
 

@@ -11,7 +11,7 @@ from weft.models.config import Connector, DialectSection
 from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 
-PROJECTOR = Connector(kind="mlp")  # mlp2x_gelu [S]: 1024 to 4096 to 4096
+PROJECTOR = Connector(kind="mlp", merge=1)  # mlp2x_gelu [S]: 1024 to 4096 to 4096
 # The layer before the last, padded pictures [S].
 TOWER = {"layer": -2, "fit": "pad"}
 

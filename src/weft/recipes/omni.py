@@ -55,7 +55,7 @@ def omni(size: Literal["0.6b", "1.7b", "4b", "8b"] = "0.6b") -> Recipe:
         name=f"omni-{size}",
         model=ModelSpec(
             vision=TowerSource(source=vision, connector=PATCHES),
-            audio=TowerSource(source=audio, connector=FRAMES, options={"pad_to_window": False}),
+            audio=TowerSource(source=audio, connector=FRAMES),
             language=LanguageSource(source=language),
         ),
         stages=(

@@ -14,7 +14,7 @@ from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe,
 
 # Frames of 20 ms, averaged in pairs before the last norm, then one linear layer; the embeddings of a clip's start and
 # end belong to the encoder [C audio.py].
-PROJECTION = Connector(kind="linear")
+PROJECTION = Connector(kind="linear", merge=1)
 # SpecAugment, LibriSpeech's basic policy (arXiv 1904.08779 table 1: F 27, T 100, one mask each) [U].
 SPEC_AUGMENT = Augment(time_masks=1, time_mask_frames=100, freq_masks=1, freq_mask_bands=27)
 

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from weft.conversation import WeftError
 from weft.files import lock, whole_file
 from weft.frozen import first_mistake
+from weft.training import old
 from weft.training.recipe import ModelSpec, Recipe
 from weft.version import VERSION
 
@@ -119,7 +120,7 @@ class RunFolder:
         facts, saved = _read(run, "run.json"), _read(run, "recipe.json")
         here = run.resolve()
         try:
-            recipe = Recipe.model_validate(_renamed(saved, lambda name: _from(run, name)))
+            recipe = Recipe.model_validate(old.recipe_now(_renamed(saved, lambda name: _from(run, name))))
             out = Path(_from(run, facts["out"]))
             begun = Path(facts.get("folder") or _folder_of(out))
             adapter_only = bool(facts["adapter_only"])

@@ -1,9 +1,14 @@
-"""What 0.1.0 wrote, read as it is written now: what it taught models from nothing stood among a stage's own fields."""
+"""What 0.1.0 wrote, read as it is written now.
+
+What it taught models from nothing stood among a stage's own fields, and it filled every clip of a published Whisper up.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from weft.models import doors
 
 PATH = re.compile(r"^(stages\.\d+(?:\.mixture\.\d+)?)\.(?:augment\.)?(listen|near|balance|ease|converse)\b")
 
@@ -11,6 +16,15 @@ PATH = re.compile(r"^(stages\.\d+(?:\.mixture\.\d+)?)\.(?:augment\.)?(listen|nea
 def path_now(path: str) -> str:
     """A path in a recipe, such as ``stages.0.listen.first``, as it is called now."""
     return PATH.sub(r"\1.lessons.\2", path)
+
+
+def recipe_now(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe of a run as plain data. Raises `WeftError` where the source of its sound encoder cannot be read."""
+    audio = recipe["model"]["audio"] or {}
+    if "lessons" not in recipe["stages"][0] and (source := audio.get("source")):
+        kind = audio["kind"] or doors.read_json(source, "config.json").get("model_type")
+        audio["options"] = ({"pad_to_window": True} if kind == "whisper" else {}) | audio["options"]
+    return recipe
 
 
 def stage_now(stage: Any) -> Any:

@@ -237,7 +237,7 @@ def _encoder_activations(kind: ImageKind | SoundKind, tokens: int, half: bool, a
     c = 2 if half else 4
     layer = 12 * width + c * (5 * width + 2 * inner)
     connector = kind.section.connector
-    merge = kind.pooled * (connector.merge if connector.kind != "queries" else 1)
+    merge = kind.pooled * (connector.group if connector.kind != "queries" else 1)
     return tokens * merge * (4 * width * layers + layer if again else layers * layer)
 
 
@@ -254,5 +254,5 @@ def _what(name: str, config: WeftConfig) -> str:
     kind = _kinds(config)[name.removesuffix("_connector")]
     if name.endswith("connector"):
         c = kind.section.connector
-        return f"{c.queries} queries" if c.kind == "queries" else f"{c.kind}, {c.merge} into one"
+        return f"{c.queries} queries" if c.kind == "queries" else f"{c.kind}, {c.group} into one"
     return kind.section.kind + ("" if kind.shape is None else f", {kind.shape[0]} wide, {kind.shape[1]} layers")

@@ -9,6 +9,7 @@ Where the number of features is not a multiple of ``connector.merge``, the last 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ from weft.models.config import AudioSection, VisionSection
 from weft.models.connectors import Grid, connector_tokens, merged_grid
 
 Length = TypeVar("Length", int, torch.Tensor)
+
+# Embeddings where nobody says how many features become one.
+VIEW_TOKENS = 64, 144  # of a picture or tile: at least, where it has as many patches, and at most
+SECOND_TOKENS = 13  # of a second of sound, at most
 
 NOTES = ("dtype", "torch_dtype", "model_type", "architectures")  # in a config.json, and no settings of a tower
 
@@ -59,6 +64,11 @@ class Kind(ABC):
         inner = getattr(c, "intermediate_size", None) or getattr(c, "encoder_ffn_dim", None)
         return None if inner is None else (c.hidden_size, c.num_hidden_layers, inner)
 
+    @property
+    @abstractmethod
+    def usual(self) -> dict[str, Any]:
+        """Fields of the connector that a new model has where nobody says how many features become one embedding."""
+
     def build(self) -> nn.Module:
         return self.tower(self)
 
@@ -85,6 +95,18 @@ class ImageKind(Kind):
     def patches(self) -> Grid:
         """The grid, where nothing but it reaches the connector."""
         return self.grid if self.section.drop_cls or not self.has_cls else None
+
+    @property
+    def usual(self) -> dict[str, Any]:
+        """Square blocks of patches; neighbours of a row where blocks would leave fewer than 64 (14 x 14 patches)."""
+        rows, columns = self.grid
+        fewest, most = VIEW_TOKENS
+        row = {"merge": -(-(rows * columns + (self.patches is None)) // most), "grid": False}
+        if self.patches is None or row["merge"] == 1:
+            return row
+        side = next(s for s in range(2, rows * columns) if -(-rows // s) * -(-columns // s) <= most)
+        few = -(-rows // side) * -(-columns // side) < fewest
+        return row if few and not self.section.connector.grid else {"merge": side * side, "grid": True}
 
     @cached_property
     def view_tokens(self) -> int:
@@ -197,6 +219,10 @@ class SoundKind(Kind):
         return None
 
     @property
+    def usual(self) -> dict[str, Any]:
+        return {"merge": 1 if self.seconds is None else math.ceil(1 / self.seconds / SECOND_TOKENS)}
+
+    @property
     def token_seconds(self) -> float:
         """Seconds of sound in one embedding; an error where embeddings do not follow the sound."""
         connector = self.section.connector
@@ -205,7 +231,7 @@ class SoundKind(Kind):
                 f"audio: embeddings of kind {self.section.kind} behind a connector of kind {connector.kind} do not "
                 "follow the sound, so none has a moment; take another kind"
             )
-        return self.seconds * connector.merge
+        return self.seconds * connector.group
 
     @property
     def window_samples(self) -> int:
