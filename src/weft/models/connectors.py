@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.models import config
 from weft.models.attention import attend
-from weft.models.splice import inside
+from weft.models.splice import full, inside
 
 Lengths = torch.Tensor | None
 Grid = tuple[int, int] | None
@@ -204,7 +204,7 @@ class Queries(nn.Module):
         n, t = features_NTD.shape[:2]
         features_NTW = self.norm(self.proj(features_NTD))
         keys = None
-        if lengths_N is not None and int(lengths_N.min()) < t:
+        if lengths_N is not None and not full(lengths_N, t):
             keys = inside(lengths_N, t, features_NTD.device)[:, None, None]
         x_NQW = self.queries.weight.to(features_NTW.dtype).expand(n, -1, -1)
         for layer in self.layers:

@@ -30,11 +30,13 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.utils import can_return_tuple
 
 from weft.conversation import WeftError
-from weft.models import attention, cache, doors, qwen_text  # noqa: F401  qwen_text registers its model
+from weft.models import attention, doors, qwen_text  # noqa: F401  qwen_text registers its model
 from weft.models.adapters import adapter_base, check_applied, putting_on
+from weft.models.cache import CACHE, named, take
 from weft.models.config import WeftConfig
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.models.senses import Senses
@@ -67,6 +69,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
         """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""
+        asked = config._attn_implementation
+        config._attn_implementation_internal = asked or attention.NAME
         super().__init__(config)
         for module in language_model.modules() if language_model is not None else ():
             module.__dict__["_is_hf_initialized"] = True  # else post_init draws resized embeddings anew
@@ -75,6 +79,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         )
         self.build_senses(config)
         self.post_init()
+        if asked not in (None, attention.NAME):  # then the towers get it too
+            self.set_attn_implementation({"": asked, "text_config": config.text_config._attn_implementation})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -120,6 +126,29 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     def get_decoder(self) -> nn.Module:
         return self.language_model.get_decoder()
 
+    @property
+    def base_model(self) -> Any:
+        """What transformers calls the model without its head: takes what `forward` takes, gives ``last_hidden_state``.
+
+        Trainers that make their own loss call it. It is no module: the weights have their names from this one.
+        """
+        return Headless(self)
+
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """``last_hidden_state`` [N, T, D] of the encoder; ``pooler_output``: embeddings [t, W] of each view."""
+        features_NTD, embedded_NtW = self.image_features(pixel_values)
+        return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=embedded_NtW.unbind())
+
+    @can_return_tuple
+    def get_audio_features(
+        self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
+    ) -> BaseModelOutputWithPooling:
+        """As `get_image_features`, of windows of sound; embeddings as many as each window's own length gives."""
+        features_NTD, embedded_NtW, tokens_N = self.audio_features(input_features, feature_lengths)
+        pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
+        return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the language model and its configuration, which is part of this one's, do the work."""
         return self.language_model.resize_token_embeddings(*args, **kwargs)
@@ -137,6 +166,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     # -- forward -------------------------------------------------------------------------------------------------------
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.Tensor | None = None,
@@ -164,7 +194,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
             out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
             return WeftOutput(
                 logits=out.logits,
-                **cache.named(out.get(cache.CACHE)),
+                **named(out.get(CACHE)),
                 hidden_states=out.get("hidden_states"),
                 attentions=out.get("attentions"),
             )
@@ -178,7 +208,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     def last_hidden(self, **inputs: Any) -> torch.Tensor:
         """[B, L, D]: what `logits` makes logits of, and `models.loss` losses; ``inputs`` are those of `woven`."""
-        return self.get_decoder()(**{**self.woven(**inputs), "use_cache": False}).last_hidden_state
+        return self.base_model(**inputs, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
 
     def woven(
         self,
@@ -199,7 +229,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
         Raises WeftError where media and placeholders do not match.
         """
-        past = cache.take(kwargs)
+        past = take(kwargs)
         if inputs_embeds is None:
             if input_ids is None:
                 raise WeftError("the model needs input_ids (or inputs_embeds)")
@@ -225,7 +255,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            **cache.named(past),
+            **named(past),
             **kwargs,
         )
 
@@ -242,41 +272,68 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     # -- generation ----------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def generate(self, inputs: torch.Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers. Media are encoded here, once, before rows are repeated for beams or several answers."""
-        media = {name: kwargs.pop(name, None) for name in MEDIA}
-        ids = inputs if inputs is not None else kwargs.get("input_ids")
-        if ids is not None and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = self.embed(ids, **media)
-        return super().generate(inputs, *args, **kwargs)  # type: ignore[misc]
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Rows are repeated for beams and several answers: their media are encoded once, before."""
+        if input_ids is not None and any(kwargs.get(name) is not None for name in MEDIA):
+            if expand_size > 1:
+                kwargs["inputs_embeds"] = self.embed(input_ids, **{name: kwargs.pop(name, None) for name in MEDIA})
+            kwargs.setdefault("prompt_length", input_ids.shape[1])
+        return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
 
     def prepare_inputs_for_generation(
         self,
         input_ids: Any,
         next_sequence_length: int | None = None,
+        cache: Any = None,
+        past_key_values: Any = None,
         attention_mask: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         is_first_iteration: bool | None = False,
+        prompt_length: int | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        past = cache.take(kwargs)
-        prompt_embeds = inputs_embeds
-        if inputs_embeds is not None and not is_first_iteration and past is None:
+        """As in transformers. Media belong to the first ``prompt_length`` ids; a placeholder behind is a mere token."""
+        past = cache if cache is not None else past_key_values
+        media = {name: kwargs.pop(name, None) for name in MEDIA}
+        begins = is_first_iteration or past is None or past.get_seq_length() == 0
+        embed_more = self.get_input_embeddings()
+        if begins and any(value is not None for value in media.values()):
+            prompt_embeds = self.embed(input_ids[:, :prompt_length], **media)
+            more_embeds = embed_more(input_ids[:, prompt_embeds.shape[1] :])  # what a draft or earlier steps added
+            inputs_embeds, is_first_iteration = torch.cat([prompt_embeds, more_embeds], 1), True
+        elif inputs_embeds is not None and not is_first_iteration and past is None:
             # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
             length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
-            new_ids = input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :]
-            new_embeds = self.get_input_embeddings()(new_ids)
-            prompt_embeds, is_first_iteration = torch.cat([inputs_embeds, new_embeds], 1), True
+            more_embeds = embed_more(input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :])
+            inputs_embeds, is_first_iteration = torch.cat([inputs_embeds, more_embeds], 1), True
         return super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,
             next_sequence_length=next_sequence_length,
-            **cache.named(past),
+            **named(past),
             attention_mask=attention_mask,
-            inputs_embeds=prompt_embeds,
+            inputs_embeds=inputs_embeds,
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
+
+
+class Headless:
+    """A model without its head; its other attributes are the model's own."""
+
+    def __init__(self, model: WeftForConditionalGeneration) -> None:
+        self.model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> BaseModelOutputWithPast:
+        return self.model.get_decoder()(**self.model.woven(*args, **kwargs))  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
 
 
 def own_attention(text_config: PretrainedConfig) -> dict[str, str]:

@@ -65,35 +65,48 @@ class Senses:
                     self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
                 self.audio_connector = build_connector(audio.connector, self.audio.width, width)
 
-    def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
-        """Embeddings [X, W] of the views of images, one after the other."""
+    def image_features(self, pixels_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [N, T, D] of the views of images, and their embeddings [N, t, W]."""
         if self.image_kind is None:
             raise WeftError("this model has no image encoder; give text or audio only")
         height, width = self.image_kind.section.size
         if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
             shape = "x".join(map(str, pixels_NCHW.shape[1:]))
             raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
-        embedded_NtW = self.vision_connector(self.vision(pixels_NCHW))[0]
+        features_NTD = self.vision(pixels_NCHW)
+        embedded_NtW = self.vision_connector(features_NTD)[0]
         if self.config.image_place_ids is not None:
             embedded_NtW = embedded_NtW + self.image_places(embedded_NtW.device)
-        return embedded_NtW.flatten(0, 1)
+        return features_NTD, embedded_NtW
 
-    def embed_audio(
-        self, features: torch.Tensor, lengths_N: torch.Tensor | None = None, ends: bool = False
-    ) -> torch.Tensor:
-        """Embeddings [X, W] of windows, one after the other, from log-mel [N, T, M] or samples [N, S] and lengths.
+    def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
+        """Embeddings [X, W] of the views of images, one after the other."""
+        return self.image_features(pixels_NCHW)[1].flatten(0, 1)
 
-        ``ends``: with the learned start and end of each window around it, where the encoder has them.
-        """
+    def audio_features(
+        self, features: torch.Tensor, lengths_N: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Features [N, T', D] of windows, their embeddings [N, t, W] and how many of these each has [N], from log-mel
+        [N, T, M] or samples [N, S] and lengths."""
         if self.sound_kind is None:
             raise WeftError("this model has no audio encoder; give text or images only")
         if lengths_N is None:
             lengths_N = torch.full((len(features),), features.shape[1])
-        embedded_NtW, tokens_N = self.audio_connector(*self.audio(features, lengths_N.cpu()))
+        features_NTD, lengths_N = self.audio(features, lengths_N.cpu())
+        embedded_NtW, tokens_N = self.audio_connector(features_NTD, lengths_N)
         if self.config.audio_place_ids is not None:
             embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1], embedded_NtW.device)
-        ends = ends and self.sound_kind.section.boundaries
-        if ends:
+        return features_NTD, embedded_NtW, tokens_N
+
+    def embed_audio(
+        self, features: torch.Tensor, lengths_N: torch.Tensor | None = None, ends: bool = False
+    ) -> torch.Tensor:
+        """Embeddings [X, W] of windows, one after the other.
+
+        ``ends``: with the learned start and end of each window around it, where the encoder has them.
+        """
+        _, embedded_NtW, tokens_N = self.audio_features(features, lengths_N)
+        if ends and self.sound_kind is not None and self.sound_kind.section.boundaries:
             embedded_NtW, tokens_N = F.pad(embedded_NtW, (0, 0, 1, 1)), tokens_N + 2
             start_W, end_W = self.audio.boundaries.weight
             place_t = torch.arange(embedded_NtW.shape[1], device=embedded_NtW.device)
@@ -126,7 +139,7 @@ class Senses:
             sounds_XW = self.embed_audio(input_features, feature_lengths, ends=True)
         mixed_BLW = splice(text_BLW, image_BL, images_XW, "image")
         mixed_BLW = splice(mixed_BLW, audio_BL, sounds_XW, "audio")
-        if sounds_XW is not None and config.audio_section.last_clip_only:
+        if sounds_XW is not None and self.sound_kind is not None and self.sound_kind.section.last_clip_only:
             unheard_BL = sent(before_last_run(audio_BL, segment_lengths), device)
             mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
         nothing: list[torch.Tensor] = []

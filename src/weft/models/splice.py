@@ -28,8 +28,8 @@ def splice(
     Embeddings are taken in order, positions in order of appearance over the rows, so any number of items in any row
     works. Placeholders and embeddings must be equally many.
     """
-    n_slots, n_media = int(slots_BL.sum()), 0 if media_XW is None else len(media_XW)
-    if n_slots != n_media:
+    n_media = 0 if media_XW is None else len(media_XW)
+    if not torch.compiler.is_compiling() and (n_slots := int(slots_BL.sum())) != n_media:
         raise WeftError(
             f"the text has {n_slots} {modality} tokens and the media given make {n_media} {modality} embeddings; "
             "give each item with the text that the processor made for it"
@@ -44,9 +44,16 @@ def inside(lengths_N: torch.Tensor, size: int, device: torch.device) -> torch.Te
     return sent(torch.arange(size, device=lengths_N.device)[None] < lengths_N[:, None], device)
 
 
+def full(lengths_N: torch.Tensor, size: int) -> bool:
+    """Whether nothing lies beyond an item's length; while a graph is traced, which must hold for any length, no."""
+    return not torch.compiler.is_compiling() and int(lengths_N.min()) >= size
+
+
 def end_to_end(items_NTW: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
-    """[X, W]: what lies within each item, one item after the other."""
-    at_X = inside(lengths_N, items_NTW.shape[1], lengths_N.device).flatten().nonzero()[:, 0]
+    """[X, W]: what lies within each item, one item after the other; in a traced graph, all else behind that."""
+    inside_X = inside(lengths_N, items_NTW.shape[1], lengths_N.device).flatten()
+    traced = torch.compiler.is_compiling()  # then the shape must not depend on the lengths
+    at_X = (~inside_X).long().argsort(stable=True) if traced else inside_X.nonzero()[:, 0]
     return items_NTW.flatten(0, 1)[sent(at_X, items_NTW.device)]
 
 

@@ -22,7 +22,7 @@ from weft.frozen import Frozen
 from weft.media.mel import HOP
 from weft.models.attention import attend
 from weft.models.encoders.base import SoundKind, halved
-from weft.models.splice import inside
+from weft.models.splice import full, inside
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
 
@@ -107,8 +107,7 @@ class ConvSoundTower(nn.Module):
         x_NTD = self.stem_norm(self.project(maps_NCTM.permute(0, 2, 1, 3).flatten(2)))
         x_NTD = x_NTD + POSITION_SCALE * sinusoids(x_NTD.shape[1], self.width, x_NTD)
         inside_NT1 = _inside(lengths_N, x_NTD[:, None])
-        whole = int(lengths_N.min()) >= x_NTD.shape[1]
-        keys_N11T = None if whole else inside_NT1[:, None, None, :, 0].bool()
+        keys_N11T = None if full(lengths_N, x_NTD.shape[1]) else inside_NT1[:, None, None, :, 0].bool()
         for block in self.blocks:
             x_NTD = block(x_NTD, inside_NT1, keys_N11T)
         return self.norm(x_NTD) * inside_NT1, lengths_N

@@ -18,7 +18,7 @@ from weft.models.connectors import connector_tokens
 from weft.models.encoders.base import Length, SoundKind, Window
 from weft.models.encoders.whisper import blank
 from weft.models.loss import sent
-from weft.models.splice import inside
+from weft.models.splice import full, inside
 
 
 class WaveformTower(nn.Module):
@@ -42,9 +42,9 @@ class WaveformTower(nn.Module):
             samples_NS = normalized(samples_NS, lengths_N)
         samples_NS = blank(samples_NS[..., None], lengths_N)[..., 0]
         features_N = self.lengths(lengths_N)
-        if not self.alone or int(lengths_N.min()) == samples_NS.shape[1]:
-            size, device = samples_NS.shape[1], samples_NS.device
-            mask = inside(lengths_N, size, device).long() if int(lengths_N.min()) < size else None
+        whole = full(lengths_N, samples_NS.shape[1])
+        if not self.alone or whole:
+            mask = None if whole else inside(lengths_N, samples_NS.shape[1], samples_NS.device).long()
             features_NTD = self.tower(samples_NS, attention_mask=mask).last_hidden_state
             return blank(features_NTD, features_N), features_N
         out_NTD = samples_NS.new_zeros(len(samples_NS), int(features_N.max()), self.width)

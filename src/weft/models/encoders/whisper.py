@@ -15,13 +15,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen2AudioEncoder, WhisperConfig, WhisperModel
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from weft.conversation import WeftError
 from weft.media.mel import HOP
 from weft.models import attention
 from weft.models.encoders.base import SoundKind, Window, halved
-from weft.models.splice import end_to_end, inside
+from weft.models.splice import end_to_end, full, inside
 
 
 class WhisperTower(nn.Module):
@@ -72,22 +73,25 @@ class WhisperTower(nn.Module):
         encoder, size = self.encoder, hidden_NTD.shape[1]
         hidden_NTD = hidden_NTD + encoder.embed_positions.weight[:size]
         hidden_NTD = F.dropout(blank(hidden_NTD, lengths_N), encoder.dropout, self.training)
-        # Clips of different lengths are packed into one row: no layer works on what lies between them.
-        whole = int(lengths_N.min()) >= size
-        row_1LD = hidden_NTD if whole else end_to_end(hidden_NTD, lengths_N)[None]
-        mask = None if whole else attention.segment_mask(lengths_N)
+        inside_NT, mask = inside(lengths_N, size, hidden_NTD.device), None
+        own = encoder.config._attn_implementation == attention.NAME and not torch.compiler.is_compiling()
+        if packed := own and not full(lengths_N, size):
+            # Clips of different lengths are packed into one row: no layer works on what lies between them.
+            hidden_NTD, mask = end_to_end(hidden_NTD, lengths_N)[None], attention.segment_mask(lengths_N)
+        elif not own:
+            mask = create_bidirectional_mask(encoder.config, hidden_NTD, inside_NT)
         for layer in encoder.layers:
             if not (self.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop):
-                row_1LD = layer(row_1LD, mask)
-        if whole:
-            return row_1LD, lengths_N
-        inside_NT1 = inside(lengths_N, size, hidden_NTD.device)[..., None]
-        return hidden_NTD.new_zeros(hidden_NTD.shape).masked_scatter(inside_NT1, row_1LD[0]), lengths_N
+                hidden_NTD = layer(hidden_NTD, mask)
+        if packed:
+            zeros_NTD = hidden_NTD.new_zeros(*inside_NT.shape, hidden_NTD.shape[2])
+            hidden_NTD = zeros_NTD.masked_scatter(inside_NT[..., None], hidden_NTD[0])
+        return hidden_NTD, lengths_N
 
 
 def blank(x_NTD: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
     """``x_NTD`` with zeros beyond each item's length (whatever was there, not-a-number included)."""
-    if int(lengths_N.min()) >= x_NTD.shape[1]:
+    if full(lengths_N, x_NTD.shape[1]):
         return x_NTD
     return x_NTD.masked_fill(~inside(lengths_N, x_NTD.shape[1], x_NTD.device)[..., None], 0.0)
 
