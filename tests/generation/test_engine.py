@@ -11,7 +11,8 @@ import weft
 from tiny_model import picture, questions, sound, tiny, user
 from weft.conversation import Text, WeftError, Word, Words
 from weft.dialects.base import join_words
-from weft.generation import Model, Options, engine
+from weft.generation import Model, Options
+from weft.generation.answer import Windows
 from weft.generation.detokenize import Detokenizer
 
 
@@ -132,15 +133,16 @@ def test_beams_of_a_prompt_near_the_end_of_the_context_cut_no_others(model, monk
         "none <|p1|> of it",
     ],
 )
-def test_what_is_streamed_of_boxes_and_words_reads_as_the_answer(model, monkeypatch, answer):
+def test_what_is_streamed_of_boxes_and_words_reads_as_the_answer(model, answer):
     """As a trained model writes it: each id by itself."""
     tokenizer = model.processor.tokenizer
     ids = [*tokenizer(answer, add_special_tokens=False)["input_ids"], min(model.processor.stop_ids)]
-    monkeypatch.setattr(engine, "decode", lambda *_: iter([{0: i} for i in ids]))
-    stream = model.stream(user(picture(1), sound(0.5), "what?"), max_new_tokens=99)
-    pieces = [p for p in stream if p]
-    assert "".join(pieces) == stream.reply.text
-    assert stream.reply.raw == answer
+    question = _typed(user(picture(1), sound(0.5), "what?"))
+    growing = model.answer(question, model.processor.encode(question, generate=True))
+    pieces = [p for p in map(growing.push, ids) if p]
+    rest, reply = growing.finish()
+    assert "".join([*pieces, rest]) == reply.text
+    assert reply.raw == answer and reply.finished
     if "six" in answer:
         assert pieces == ["five", " six"]
 
@@ -181,13 +183,12 @@ def test_wrong_options_are_named(change, said):
         ([[" "], ["two  ", " words"]], "two   words"),
     ],
 )
-def test_windows_are_streamed_as_they_are_put_together(model, monkeypatch, windows, whole):
-    encode, stop = model.processor.renderer.encode_text, model.processor.stop_ids[0]
-    answers = iter([[*(i for text in window for i in encode(text)), stop] for window in windows])
-    monkeypatch.setattr(engine, "decode", lambda *_: iter([{0: i} for i in next(answers)]))
-    stream = model.stream(user(sound(2.0 * len(windows) - 0.4), {"task": "transcribe"}), max_new_tokens=99)
-    assert "".join(stream) == stream.reply.text == whole
-    assert stream.reply.windows == len(windows)
+def test_windows_are_streamed_as_they_are_put_together(windows, whole):
+    together, shown = Windows(), ""
+    for window in windows:
+        together.turn()
+        shown += "".join(map(together.push, window))
+    assert shown == whole
     assert join_words([text for w in windows if (text := "".join(w).strip())]) == whole
 
 

@@ -15,12 +15,14 @@ import torch
 
 from weft.conversation import Conversation, WeftError
 from weft.conversation.samples import parse_messages
-from weft.dialects.base import join_words
-from weft.generation.decode import Inputs, beams, decode
-from weft.generation.detokenize import Detokenizer
+from weft.generation.answer import Answer, Windows
+from weft.generation.batch import Batch, Row
+from weft.generation.embedding import Embedder
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
+from weft.generation.sampling import Inputs, beams
 from weft.generation.windows import WindowPrompt, merge, split_transcription
 from weft.media import image_size
+from weft.models.encoding import Encoded
 
 Asked = Conversation | Sequence[Any] | str
 
@@ -33,7 +35,7 @@ class _Job:
 
     index: int
     conversation: Conversation
-    encoded: Any = None
+    encoded: Any  # `models.encoding.Encoded`; None once it is answered, for it holds pictures and sound
     reply: Reply | None = None
 
 
@@ -66,7 +68,7 @@ class Model:
         self.model = model.eval()
         self.processor = processor
         self.name = name
-        self._stop = _stop_ids(model, processor)
+        self.stop = _stop_ids(model, processor)
 
     @property
     def device(self) -> torch.device:
@@ -120,17 +122,17 @@ class Model:
         options = options or Options()
         if not 1 <= batch_size <= MOST_TOGETHER:
             raise WeftError(f"batch_size is {batch_size}; it must be at least 1 and at most {MOST_TOGETHER:,}")
+        together = self._searched if options.num_beams > 1 else self._decoded
         numbered = iter(enumerate(conversations))
         while chunk := list(islice(numbered, batch_size * CHUNK_BATCHES)):
             requests = {index: self._request(index, asked) for index, asked in chunk}
             for index in [i for i, r in requests.items() if r.error]:
                 yield index, requests.pop(index).error  # type: ignore[misc]
             jobs = [job for request in requests.values() for job in request.jobs]
-            for batch in _batches(jobs, options.max_new_tokens, batch_size, batch_tokens):
-                self._answer(batch, options)
-                for index in dict.fromkeys(job.index for job in batch):
-                    if (result := requests[index].result()) is not None:
-                        yield index, result
+            jobs.sort(key=lambda job: -len(job.encoded.input_ids))  # memory is then most strained at the start
+            for index in together(jobs, options, batch_size, batch_tokens):
+                if (result := requests[index].result()) is not None:
+                    yield index, result
 
     def stream(self, messages: Asked, options: Options | None = None, **changes: Any) -> Stream:
         """Iterates over the answer's text as it is generated; ``.reply`` holds the whole once it is through.
@@ -176,52 +178,76 @@ class Model:
             return _Request(error=asked)
         try:
             conversation = _conversation(asked)
-            if not conversation.messages or conversation.messages[-1].role != "user":
-                raise WeftError(f"{_called(conversation)} does not end with a user message, so nothing is asked")
-            request = _Request(windows=self._windows(conversation))
+            request = _Request(windows=self.windows(conversation))
             prompts = [w.conversation for w in request.windows] if request.windows else [conversation]
-            for prompt in prompts:
-                encoded = self.processor.encode(prompt, generate=True)
-                request.jobs.append(_Job(index, prompt, self._fits(encoded, prompt, 1)))
+            request.jobs = [_Job(index, prompt, self.prepare(prompt)) for prompt in prompts]
             return request
         except WeftError as error:
             return _Request(error=error)
 
-    def _windows(self, conversation: Conversation) -> list[WindowPrompt] | None:
+    def prepare(self, conversation: Conversation) -> Encoded:
+        """The prompt that asks a conversation, or a window of it, its media decoded.
+
+        Raises `WeftError` where nothing is asked, the model lacks a sense, or no token of an answer would fit.
+        """
+        if not conversation.messages or conversation.messages[-1].role != "user":
+            raise WeftError(f"{_called(conversation)} does not end with a user message, so nothing is asked")
+        return self._fits(self.processor.encode(conversation, generate=True), conversation, 1)
+
+    def windows(self, conversation: Conversation) -> list[WindowPrompt] | None:
+        """The windows that a clip is heard in one by one, where it is longer than one and a transcript is asked."""
         section = self.model.config.audio_section
         if section is None:
             return None
         return split_transcription(conversation, section.sample_rate, section.window_seconds)
 
-    def _answer(self, batch: list[_Job], options: Options) -> None:
-        """Generates for one batch of encoded prompts and writes each job's reply."""
-        limits = [self._room(job.encoded, options.max_new_tokens) for job in batch]
-        made: list[list[int]] = [[] for _ in batch]
-        if options.num_beams > 1:
-            together: dict[tuple[int, int], list[int]] = {}
-            for i, limit in enumerate(
-                limits
-            ):  # the search has one limit, and one source of random numbers, for its rows
-                together.setdefault((limit, i if options.do_sample else 0), []).append(i)
-            for (limit, _), rows in together.items():
-                inputs = self._collate([batch[i].encoded for i in rows])
-                found = beams(self.model, inputs, options, self._stop, limit, self.processor.pad_id)
-                for i, ids in zip(rows, found, strict=True):
-                    made[i] = ids
-        else:
-            inputs = self._collate([job.encoded for job in batch])
-            for step in decode(self.model, inputs, options, self._stop, limits):
-                for row, token in step.items():
-                    made[row].append(token)
-        for job, ids in zip(batch, made, strict=True):
-            job.reply = self._reply(job, ids)
-            job.encoded = None  # pictures and features are not needed any more
+    def _decoded(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
+        """Answers prompts in a running batch; yields the place of the conversation of each that is answered."""
+        batch = self.batch(batch_size, batch_tokens)
+        waiting = {}
+        for job in jobs:
+            row = Row(job.encoded, options, self.room(job.encoded, options.max_new_tokens))
+            waiting[row] = job
+            batch.add(row)
+        while len(batch):
+            for made in batch.step():
+                if made.token is None:
+                    raise made.row.error or AssertionError("neither a token nor an error")
+                if made.last:
+                    job = waiting.pop(made.row)
+                    answer = self.answer(job.conversation, job.encoded)
+                    answer.take(made.row.ids)
+                    job.reply, job.encoded = answer.finish()[1], None
+                    yield job.index
 
-    def _reply(self, job: _Job, ids: list[int]) -> Reply:
-        finished = bool(ids) and ids[-1] in self._stop
-        raw, text, parts = self.processor.parse_reply(ids[:-1] if finished else ids, job.conversation)
-        malformed = self.processor.dialect.malformed(raw, job.conversation)
-        return Reply(text, raw, tuple(parts), len(ids), finished, _window_count(job.encoded), tuple(malformed))
+    def _searched(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
+        """As `_decoded`, by a search with beams: in batches of prompts of similar length."""
+        for batch in _batches(jobs, options.max_new_tokens, batch_size, batch_tokens):
+            limits = [self.room(job.encoded, options.max_new_tokens) for job in batch]
+            together: dict[tuple[int, int], list[_Job]] = {}
+            # A search has one limit, and one source of random numbers, for its rows.
+            for i, (job, limit) in enumerate(zip(batch, limits, strict=True)):
+                together.setdefault((limit, i if options.do_sample else 0), []).append(job)
+            for (limit, _), rows in together.items():
+                inputs = self._collate([job.encoded for job in rows])
+                found = beams(self.model, inputs, options, self.stop, limit, self.processor.pad_id)
+                for job, ids in zip(rows, found, strict=True):
+                    answer = self.answer(job.conversation, job.encoded)
+                    answer.take(ids)
+                    job.reply, job.encoded = answer.finish()[1], None
+            yield from (job.index for job in batch)
+
+    def batch(self, most: int = 16, tokens: int = 16384, embedder: Embedder | None = None) -> Batch:
+        """A running batch of this model (`generation.batch`). ``embedder``: with what it has encoded before."""
+        return Batch(self.model, embedder or self.embedder(), self.stop, most, tokens)
+
+    def embedder(self) -> Embedder:
+        """Embeds prompts for `batch`. It keeps what the weights made of media: not for a model in training."""
+        return Embedder(self.model, self.processor)
+
+    def answer(self, conversation: Conversation, encoded: Any, until: Sequence[str] = ()) -> Answer:
+        """What makes text and parts of the ids generated for an encoded prompt."""
+        return Answer(self.processor, self.stop, conversation, _window_count(encoded), until)
 
     def _collate(self, encoded: list[Any]) -> Inputs:
         collated = self.processor.collate(encoded, padding_side="left")
@@ -236,7 +262,8 @@ class Model:
             return None
         return getattr(text, "max_position_embeddings", None)
 
-    def _room(self, encoded: Any, wanted: int) -> int:
+    def room(self, encoded: Any, wanted: int) -> int:
+        """How many tokens an answer to this prompt may have, where so many are wanted."""
         return wanted if self._context is None else min(wanted, self._context - len(encoded.input_ids))
 
     def _fits(self, encoded: Any, conversation: Conversation, room: int) -> Any:
@@ -279,52 +306,30 @@ class Stream:
         return self._reply
 
     def _run(self, model: Model, options: Options) -> Generator[str, None, None]:
-        windows = [self._one(model, job, options) for job in self._request.jobs]
-        yield from windows[0] if len(windows) == 1 else _joined(windows)
+        windows, several = Windows(), len(self._request.jobs) > 1
+        for job in self._request.jobs:
+            windows.turn()
+            for delta in self._one(model, job, options):
+                yield windows.push(delta) if several else delta
         result = self._request.result()
         assert isinstance(result, Reply)
         self._reply = result
 
     def _one(self, model: Model, job: _Job, options: Options) -> Iterator[str]:
         if options.num_beams > 1:
-            model._answer([job], options)
+            list(model._searched([job], options, 1, 1))
             assert job.reply is not None
             yield job.reply.text
             return
-        processor, detokenizer = model.processor, Detokenizer(model.processor.tokenizer)
-        ids: list[int] = []
-        sent, marked = "", False  # from the first box or word on, text is what the parts so far read as
-        limit = model._room(job.encoded, options.max_new_tokens)
-        for step in decode(model.model, model._collate([job.encoded]), options, model._stop, [limit]):
-            ids.append(step[0])
-            if step[0] in model._stop:
-                continue
-            marked = marked or step[0] in processor.renderer.special_ids
-            delta = _beyond(sent, processor.settled(ids, job.conversation)) if marked else detokenizer.push(step[0])
-            sent += delta
-            yield delta
-        job.reply = model._reply(job, ids)
-        yield _beyond(sent, job.reply.text) if marked else detokenizer.flush()
-
-
-def _beyond(sent: str, text: str) -> str:
-    """What of ``text`` follows what was sent of it already; nothing where it reads otherwise by now."""
-    known = sent.lstrip()
-    return text[len(known) :] if text.startswith(known) else ""
-
-
-def _joined(windows: Iterable[Iterator[str]]) -> Iterator[str]:
-    """The texts of a long clip's windows as they come, put together as `merge` does it."""
-    last = ""  # character that was written
-    for deltas in windows:
-        held, begun = "", False  # space that is written when something follows it in this window
-        for delta in deltas:
-            text = held + delta if begun else delta.lstrip()
-            body = text.rstrip()
-            held = text[len(body) :]
-            if body:
-                yield body if begun or not last else join_words([last, body])[1:]
-                last, begun = body[-1], True
+        answer, batch = model.answer(job.conversation, job.encoded), model.batch(1)
+        batch.add(Row(job.encoded, options, model.room(job.encoded, options.max_new_tokens)))
+        while len(batch):
+            for made in batch.step():
+                if made.token is None:
+                    raise made.row.error or AssertionError("neither a token nor an error")
+                yield answer.push(made.token.id)
+        rest, job.reply = answer.finish()
+        yield rest
 
 
 def _conversation(asked: Asked) -> Conversation:

@@ -1,6 +1,7 @@
-"""Transcribing a clip longer than the encoder's window: one prompt per window, the answers merged with times offset.
+"""Transcribing or translating a clip longer than the encoder's window: one prompt per window, the answers merged with
+times offset.
 
-Other tasks hear all windows in one prompt (the processor splits the clip); a transcript is local in time, and models
+Other tasks hear all windows in one prompt (the processor splits the clip); what is said is local in time, and models
 are trained on clips of one window, so each window is asked on its own.
 """
 
@@ -15,27 +16,30 @@ from weft.dialects.base import join_words
 from weft.generation.reply import Reply
 from weft.media import audio_samples, load_audio
 
+SPOKEN = ("transcribe", "translate")  # tasks whose answer to a clip is the answers to its windows
 SEARCH = 0.1  # share of a window, at its end, in which the quietest moment is looked for
 SMOOTH_SECONDS = 0.1  # loudness is averaged over this long
 
 
 @dataclass(frozen=True, slots=True)
 class WindowPrompt:
-    """One prompt of a split conversation: ``offset`` seconds from the start of the clip."""
+    """One prompt of a split conversation: a stretch of the clip, from ``offset`` seconds on."""
 
     conversation: Conversation
     offset: float
+    seconds: float
 
 
 def split_transcription(conversation: Conversation, rate: int, window_seconds: float) -> list[WindowPrompt] | None:
-    """The prompts of a transcription whose one clip is longer than the window; None for any other conversation.
+    """The prompts of a transcription or translation whose one clip is longer than the window; None for any other
+    conversation.
 
-    It applies where the last user message has task ``transcribe`` and exactly one clip. A window ends at the quietest
+    It applies where the last user message has such a task and exactly one clip. A window ends at the quietest
     moment of its last tenth, so that words are seldom cut; no sample is left out or heard twice.
     """
     message = conversation.messages[-1]
     clips = [i for i, part in enumerate(message.parts) if isinstance(part, Audio)]
-    if message.task is None or message.task.name != "transcribe" or len(clips) != 1:
+    if message.task is None or message.task.name not in SPOKEN or len(clips) != 1:
         return None
     clip = message.parts[clips[0]]
     assert isinstance(clip, Audio)
@@ -48,7 +52,11 @@ def split_transcription(conversation: Conversation, rate: int, window_seconds: f
         parts = list(message.parts)
         parts[clips[0]] = Audio((wave[start:end], rate))
         last = replace(message, parts=tuple(parts))
-        windows.append(WindowPrompt(Conversation((*conversation.messages[:-1], last), conversation.id), start / rate))
+        windows.append(
+            WindowPrompt(
+                Conversation((*conversation.messages[:-1], last), conversation.id), start / rate, (end - start) / rate
+            )
+        )
     return windows
 
 

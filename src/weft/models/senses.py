@@ -127,28 +127,40 @@ class Senses:
 
         Ids may lie on the CPU beside a model on a GPU: then nobody waits for the GPU to count them.
         """
-        config, device = self.config, self.device
-        image_BL, audio_BL = among(input_ids, (config.image_token_id,)), among(input_ids, config.audio_ids)
-        # A placeholder may lie beyond the table: an imported model's rows are all of real words.
-        beyond_BL = (image_BL | audio_BL) & (input_ids >= config.text_config.vocab_size)
-        text_BLW = self.get_input_embeddings()(sent(input_ids.masked_fill(beyond_BL, 0), device))
         images_XW = sounds_XW = None
         if pixel_values is not None and len(pixel_values):
             images_XW = self.embed_images(pixel_values)
         if input_features is not None and len(input_features):
             sounds_XW = self.embed_audio(input_features, feature_lengths, ends=True)
+        mixed_BLW = self.weave(input_ids, images_XW, sounds_XW, segment_lengths)
+        nothing: list[torch.Tensor] = []
+        if images_XW is None and "vision" in self.always_encode and self.image_kind is not None:
+            nothing.append(self.embed_images(self.image_kind.blank(mixed_BLW.device)))
+        if sounds_XW is None and "audio" in self.always_encode and self.sound_kind is not None:
+            nothing.append(self.embed_audio(*self.sound_kind.blank(mixed_BLW.device), ends=True))
+        for media_XW in nothing:
+            mixed_BLW = mixed_BLW + 0.0 * media_XW.sum().to(mixed_BLW.dtype)
+        return mixed_BLW
+
+    def weave(
+        self,
+        input_ids: torch.Tensor,
+        images_XW: torch.Tensor | None = None,
+        sounds_XW: torch.Tensor | None = None,
+        segment_lengths: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Text embeddings with embeddings of media at their placeholders, [B, L, W]: those of `embed_images`, and of
+        `embed_audio` with ``ends``, in order of appearance over the rows."""
+        config, device = self.config, self.device
+        image_BL, audio_BL = among(input_ids, (config.image_token_id,)), among(input_ids, config.audio_ids)
+        # A placeholder may lie beyond the table: an imported model's rows are all of real words.
+        beyond_BL = (image_BL | audio_BL) & (input_ids >= config.text_config.vocab_size)
+        text_BLW = self.get_input_embeddings()(sent(input_ids.masked_fill(beyond_BL, 0), device))
         mixed_BLW = splice(text_BLW, image_BL, images_XW, "image")
         mixed_BLW = splice(mixed_BLW, audio_BL, sounds_XW, "audio")
         if sounds_XW is not None and self.sound_kind is not None and self.sound_kind.section.last_clip_only:
             unheard_BL = sent(before_last_run(audio_BL, segment_lengths), device)
             mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
-        nothing: list[torch.Tensor] = []
-        if images_XW is None and "vision" in self.always_encode and self.image_kind is not None:
-            nothing.append(self.embed_images(self.image_kind.blank(text_BLW.device)))
-        if sounds_XW is None and "audio" in self.always_encode and self.sound_kind is not None:
-            nothing.append(self.embed_audio(*self.sound_kind.blank(text_BLW.device), ends=True))
-        for media_XW in nothing:
-            mixed_BLW = mixed_BLW + 0.0 * media_XW.sum().to(mixed_BLW.dtype)
         return mixed_BLW
 
     def image_places(self, device: torch.device) -> torch.Tensor:

@@ -1,0 +1,60 @@
+"""The cache of a running batch: rows join it, leave it, and lose the columns that none of them needs.
+
+Rows end at one column and are padded on the left, as in a batch that began together; so masks, positions and sliding
+windows are those of transformers, whatever the language model. What a layer keeps is told by its attributes: keys and
+values, states of a recurrence or convolution, how many columns it has seen.
+
+Shapes: B rows, L columns, H heads, K size of a head.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+
+def keep(cache: DynamicCache, rows: torch.Tensor) -> None:
+    """Leaves these rows alone in the cache, and in the rotary factor of each row that the first Qwen keeps on it."""
+    cache.reorder_cache(rows)  # type: ignore[arg-type]
+    if (alpha := getattr(cache, "ntk_alpha", None)) is not None:
+        cache.ntk_alpha = alpha[rows]  # type: ignore[attr-defined]
+
+
+def join(cache: DynamicCache, other: DynamicCache, rows: tuple[int, int]) -> None:
+    """Puts the rows of ``other`` behind those of ``cache``, the shorter padded on the left. ``rows``: how many each."""
+    for mine, theirs in zip(cache.layers, other.layers, strict=True):
+        if (keys := getattr(mine, "keys", None)) is not None and keys.numel():
+            width = max(mine.keys.shape[2], theirs.keys.shape[2])
+            for name in ("keys", "values"):
+                both = [_widened(getattr(layer, name), width) for layer in (mine, theirs)]
+                setattr(mine, name, torch.cat(both))
+        if hasattr(mine, "cumulative_length"):  # of a sliding window
+            mine.cumulative_length = max(mine.cumulative_length, theirs.cumulative_length)
+        for states in ("conv_states", "recurrent_states"):
+            for i, state in getattr(mine, states, {}).items():
+                if state is not None:
+                    getattr(mine, states)[i] = torch.cat([state, getattr(theirs, states)[i]])
+    alphas = [getattr(c, "ntk_alpha", None) for c in (cache, other)]
+    known = next((alpha for alpha in alphas if alpha is not None), None)
+    if known is not None:
+        both = [known.new_ones(n, 1) if alpha is None else alpha for alpha, n in zip(alphas, rows, strict=True)]
+        cache.ntk_alpha = torch.cat(both)  # type: ignore[attr-defined]
+
+
+def cut(cache: DynamicCache, columns: int) -> None:
+    """Drops the first columns, which are padding in every row."""
+    for layer in cache.layers:
+        left = None
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length -= columns
+            left = layer.cumulative_length
+        if (keys := getattr(layer, "keys", None)) is not None and keys.numel():
+            width = keys.shape[2] - columns if left is None else min(left, keys.shape[2])
+            layer.keys, layer.values = layer.keys[:, :, -width:], layer.values[:, :, -width:]
+
+
+def _widened(states_BHLK: Any, width: int) -> torch.Tensor:
+    return F.pad(states_BHLK, (0, 0, width - states_BHLK.shape[2], 0))
