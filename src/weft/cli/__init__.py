@@ -46,6 +46,7 @@ COMMANDS: dict[str, Command] = {
     "generate": Command(
         "weft.cli.generate:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."
     ),
+    "serve": Command("weft.cli.serve:serve", USE, "Serve a model: OpenAI's API with pictures and sound."),
     "train": Command("weft.cli.train:train", TRAIN, "Train a recipe: a built-in name or a Python file."),
     "finetune": Command("weft.cli.train:finetune", TRAIN, "Fine-tune a model on your own samples."),
     "evaluate": Command("weft.cli.evaluate:evaluate", TRAIN, "Score a model on samples: a table, JSON and a page."),

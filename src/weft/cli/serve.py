@@ -1,0 +1,105 @@
+"""`weft serve`: an OpenAI-compatible API of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.cli import asking
+
+SAFETY, SIZE = "Who may ask", "How much"
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.")] = "bundled",
+    engine: Annotated[str, typer.Option(help="What generates: 'local'.")] = "local",
+    name: Annotated[str, typer.Option(help="What requests call the model; default: its last name.")] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --api-key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="A key that opens the API. Repeatable.", rich_help_panel=SAFETY)
+    ] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option(help="Keys, one a line: no other user sees them.", rich_help_panel=SAFETY)
+    ] = None,
+    no_key: Annotated[
+        bool, typer.Option("--no-key", help="Let anybody who reaches the address ask.", rich_help_panel=SAFETY)
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Origin of a web page that may call, or that a proxy serves: https://chat.example.org. Repeatable.",
+            rich_help_panel=SAFETY,
+        ),
+    ] = None,
+    allow_media_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST", help="A host whose pictures and clips are fetched. Repeatable.", rich_help_panel=SAFETY
+        ),
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).", rich_help_panel=SAFETY)] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel=SAFETY)] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Answers generated together.", rich_help_panel=SIZE)] = 16,
+    max_queue: Annotated[
+        int, typer.Option(min=0, help="Requests that wait beside those; past it 429.", rich_help_panel=SIZE)
+    ] = 64,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.", rich_help_panel=SIZE)] = 2048,
+    max_media: Annotated[int, typer.Option(min=0, help="Pictures and clips a request.", rich_help_panel=SIZE)] = 32,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, help="Of all pictures of a request.", rich_help_panel=SIZE)
+    ] = 100.0,
+    max_audio_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Of all clips of a request.", rich_help_panel=SIZE)
+    ] = 7200.0,
+    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Of one request.", rich_help_panel=SIZE)] = 64.0,
+    dtype: asking.Dtype = None,
+    device: asking.Device = None,
+    switch: asking.Switch = None,
+) -> None:
+    """Serve a model: OpenAI's API with pictures and sound.
+
+    Chat completions, transcriptions and translations, at /v1. One JSON object a line is logged, without what users say.
+    """
+    from weft.conversation import WeftError
+
+    try:
+        from weft.serving.app import build_app
+        from weft.serving.engine import LocalEngine
+        from weft.serving.limits import Limits
+        from weft.serving.run import is_loopback, listen
+    except ModuleNotFoundError as error:
+        raise WeftError(f"weft serve needs {error.name}: pip install 'weftlm[serve]'") from None
+    if engine != "local":
+        raise WeftError(f"--engine is {engine!r}; there is 'local'")
+    keys = [*(api_key or ()), *(api_key_file.read_text().split() if api_key_file else ())]
+    if (api_key_file or api_key is not None) and not all(keys) or api_key_file and not keys:
+        raise WeftError("an API key is empty; give one, or leave --api-key out")
+    if not keys and not no_key and not is_loopback(host):
+        raise WeftError(f"{host} can be reached from other machines: give --api-key (or --no-key if all may ask)")
+    if bool(tls_cert) != bool(tls_key):
+        raise WeftError("TLS takes both --tls-cert and --tls-key")
+    limits = Limits(
+        batch=max_batch,
+        queue=max_queue,
+        tokens=max_tokens,
+        media=max_media,
+        pixels=round(max_megapixels * 1e6),
+        audio_seconds=max_audio_seconds,
+        body_bytes=round(max_body_mb * 1e6),
+    )
+    answerer = asking.open_model(model, dtype, device, switch)
+    called = name or (Path(model).resolve().name if Path(model).is_dir() else model)
+    app = build_app(
+        LocalEngine(answerer, limits.batch, limits.batch_tokens),
+        called,
+        limits,
+        keys=keys,
+        origins=allow_origin or (),
+        media_hosts=allow_media_hosts or (),
+        local=is_loopback(host),
+    )
+    listen(app, called, host, port, str(tls_cert) if tls_cert else None, str(tls_key) if tls_key else None)
