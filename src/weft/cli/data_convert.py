@@ -46,6 +46,7 @@ def convert(
     split: Annotated[str | None, typer.Option(help="Only this split, where the annotations name it.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of the speech, such as en.")] = None,
     to: Annotated[str | None, typer.Option(help="Language it is translated into.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Tier of a timeline that has several.")] = None,
     answers: Annotated[
         str, typer.Option(help="majority: the most frequent answer; every: a sample for each; full: GQA's sentence.")
     ] = "majority",
@@ -82,6 +83,7 @@ def convert(
         split=split,
         language=language,
         to=to,
+        tier=tier,
         answers=answers,
         clean=original_cleanup,
         clip_boxes=clip_boxes,

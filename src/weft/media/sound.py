@@ -99,6 +99,12 @@ def audio_seconds(source: Any) -> float | None:
         return None if file.counted is None else file.counted / file.samplerate
 
 
+def audio_rate(source: Any) -> int:
+    """The rate of a file's sound in Hz."""
+    with _opened(encoded_source(source, "audio")) as file:
+        return int(file.samplerate)
+
+
 def audio_notes(source: Any) -> tuple[str, ...]:
     """What may be wrong with times in a file, each in a sentence; empty for most. Nothing is decoded."""
     encoded = encoded_source(source, "audio")

@@ -24,10 +24,13 @@ from weft.data.converters.captions import coco_captions, textcaps
 from weft.data.converters.chats import llama_factory, llava
 from weft.data.converters.flickr import flickr30k
 from weft.data.converters.questions import aokvqa, gqa, ocrvqa, vqa
+from weft.data.converters.recognised import subtitles, whisper
 from weft.data.converters.shards import webdataset
 from weft.data.converters.speech import aishell, clotho, covost, librispeech
 from weft.data.converters.swift import ms_swift
 from weft.data.converters.textgrid import mfa
+from weft.data.converters.timed import TIMED
+from weft.data.converters.timelines import audacity, ctm, elan, rttm, stm
 from weft.data.converters.vision import minigpt_refcoco, refcoco, visual_genome
 from weft.data.converters.voices import llasm, qwen_audio
 
@@ -96,8 +99,25 @@ CONVERTERS: dict[str, Converter] = {
     ),
     "clotho": Converter(clotho, "Clotho: clotho_captions_development.csv, --media its recordings"),
     "mfa": Converter(
-        mfa, "word times: TextGrids of the Montreal Forced Aligner, --media the recordings", "", ("language",)
+        mfa,
+        "word times: TextGrids of the Montreal Forced Aligner, --media the recordings",
+        takes=("language", "tier"),
     ),
+    "whisper": Converter(
+        whisper,
+        "transcripts as JSON: whisper, WhisperX, faster-whisper, whisper.cpp, OpenAI's verbose_json",
+        "files of the writers of whisper and WhisperX",
+        ("language",),
+        TIMED,
+    ),
+    "subtitles": Converter(
+        subtitles, "subtitles: SubRip (.srt), WebVTT (.vtt)", "files of whisper's writer", ("language",), TIMED
+    ),
+    "ctm": Converter(ctm, "word times as CTM", "files of meeteval", ("language",), TIMED),
+    "stm": Converter(stm, "segments as STM", "files of meeteval", ("language",), TIMED),
+    "rttm": Converter(rttm, "speaker turns as RTTM", "files of pyannote", ("language",), ("speaker", "transcribe")),
+    "elan": Converter(elan, "ELAN's annotations (.eaf)", "files of pympi", ("language", "tier"), TIMED),
+    "audacity": Converter(audacity, "labels exported by Audacity (.txt)", "", ("language",), TIMED),
     "qwen-audio": Converter(qwen_audio, "Qwen-Audio SFT text: a ChatML string a line", "sft_sample.txt"),
     "llasm": Converter(llasm, "LLaSM conversations (their data was never published; as the released code takes them)"),
     "ms-swift": Converter(
@@ -116,6 +136,7 @@ OPTIONS = {  # field of the job -> option of the command
     "split": "--split",
     "language": "--language",
     "to": "--to",
+    "tier": "--tier",
     "answers": "--answers",
     "clean": "--original-cleanup",
     "clip_boxes": "--clip-boxes",

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+import xml.etree.ElementTree as ET
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+
+import soundfile
 
 from weft.conversation import SampleError, WeftError
 from weft.data.converters.jsonfile import Entry, unread
@@ -27,6 +30,8 @@ T = TypeVar("T")
 
 NO_ANSWER = "is empty, so there is no answer"
 EMPTY_FILE = "media file is empty"
+SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".sph")
+WHOLE = 0.05  # seconds by which the ends of a stretch may miss those of its recording, as annotations round
 ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains
 
 
@@ -65,6 +70,7 @@ class Job:
     split: str | None = None
     language: str | None = None
     to: str | None = None
+    tier: str | None = None  # of a timeline that has several
     answers: str = "majority"
     clean: bool = False  # the original's clean-up of text
     clip_boxes: bool = False
@@ -72,9 +78,11 @@ class Job:
     notes: Counter[str] = field(default_factory=Counter)  # what was read and not used, for the report
 
     def __post_init__(self) -> None:
+        self.kept: set[str] = set()  # files that were written beside the output
         self.exists = Folders()
         self.size = lru_cache(maxsize=1 << 16)(_size)
         self.seconds = lru_cache(maxsize=1 << 16)(_seconds)
+        self.sound = lru_cache(maxsize=1)(_sound)  # of the recording whose stretches are being taken
 
     @property
     def folder(self) -> Path:
@@ -107,6 +115,64 @@ class Job:
             reason="media file is missing",
             field=what,
         )
+
+    def files(self, *patterns: str) -> Iterator[Entry]:
+        """PATH, or all files of these patterns below it, an `Entry` each; a folder without any is an error."""
+        if not self.path.is_dir():
+            return iter([Entry(self.path, str(self.path))])
+        found = sorted({file for pattern in patterns for file in self.path.rglob(pattern) if file.is_file()})
+        if not found:
+            raise WeftError(f"{self.path}: holds no file {' or '.join(patterns)}: name a folder above them")
+        return (Entry(file, str(file)) for file in found)
+
+    def inside(self, file: Path) -> Path:
+        """Where a file of PATH lies below it."""
+        return file.relative_to(self.path if self.path.is_dir() else self.path.parent)
+
+    def recording(self, *names: str) -> str:
+        """The sound that an annotation of one of these names belongs to: the name itself, or with any ending of sound.
+
+        As `find`, below the folder of the recordings.
+        """
+        return self.find(*(n + ending for n in names for ending in ("", *SOUNDS)), what="audio")
+
+    def keep(self, name: str, data: bytes) -> str:
+        """Writes a medium that lies inside a file of the layout into a folder beside the output; gives its path.
+
+        ``samples.jsonl``: ``samples_media/<name>``; a name that was given before gets a number. No name leads out.
+        """
+        place = self._place(name)
+        place.write_bytes(data)
+        return str(place)
+
+    def stretch(self, name: str, clip: str, start: float, end: float | None, channel: int | None = None) -> str:
+        """A recording from ``start`` to ``end`` seconds (None: its own end), and of all channels or one.
+
+        The recording itself where that is all of it; otherwise a FLAC of 16 bits at its rate, written as by `keep`.
+        """
+        seconds = self.seconds(clip)
+        if channel is None and start <= WHOLE and (end is None or seconds is not None and end >= seconds - WHOLE):
+            return clip
+        wave, rate = self.sound(clip, channel)
+        first, last = round(start * rate), len(wave) if end is None else round(end * rate)
+        if not 0 <= first < last <= len(wave) + WHOLE * rate:
+            length = f"{start:g} to {last / rate:g} s, and {clip} is {len(wave) / rate:.3f} s long"
+            raise BadEntry(f"is said to be at {length}", reason="stretch outside its recording", field="audio")
+        place = self._place(f"{name}.flac")
+        soundfile.write(place, wave[first:last], rate, subtype="PCM_16")
+        return str(place)
+
+    def _place(self, name: str) -> Path:
+        inside = os.path.normpath(name.replace("\\", "/"))
+        stem, ending = os.path.splitext(os.path.basename(inside) if inside.startswith(("..", "/")) else inside)
+        found, number = f"{stem}{ending}", 1
+        while found in self.kept:
+            number += 1
+            found = f"{stem}-{number}{ending}"
+        self.kept.add(found)
+        place = self.out.parent / f"{self.out.stem}_media" / found
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return place
 
     def fractions(self, box: Sequence[float], size: tuple[float, float], image: str) -> list[float]:
         """``left, top, right, bottom`` in pixels of a picture of ``size`` (as annotated) in fractions of ``image``."""
@@ -163,16 +229,26 @@ class Job:
             if bad is not None:
                 yield bad
 
-    def table(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
+    def pairs(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> Iterator[tuple[str, T]]:
         """What a second file holds, by id; a mistake in it ends the conversion: no sample can be trusted without it."""
-        held: dict[str, T] = {}
         for entry in found:
+            if isinstance(entry.value, SampleError):
+                raise BadEntry(entry.value.problem, entry=entry)
             try:
-                key, value = make(entry.value)
+                yield make(entry.value)
             except BadEntry as e:
                 raise e.at(entry) from None
-            held[key] = value
             self.unused(entry)
+
+    def table(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
+        """`pairs`, one for each id."""
+        return dict(self.pairs(found, make))
+
+    def groups(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, list[T]]:
+        """`pairs`, several for each id, in their order."""
+        held: dict[str, list[T]] = defaultdict(list)
+        for key, value in self.pairs(found, make):
+            held[key].append(value)
         return held
 
 
@@ -238,6 +314,29 @@ def _seconds(clip: str) -> float | None:
     return audio_seconds(clip)
 
 
+def _sound(clip: str, channel: int | None) -> tuple[Any, int]:
+    """A recording at its own rate: all channels averaged, on the clock that weft hears it by, or one of them."""
+    from weft.media import audio_rate, load_audio
+
+    if channel is None:
+        rate = audio_rate(clip)
+        return load_audio(clip, rate), rate
+    wave, rate = soundfile.read(clip, always_2d=True, dtype="float32")
+    if channel >= wave.shape[1]:
+        raise BadEntry(f"there is no channel {channel} in {clip}, which has {wave.shape[1]}", field="channel")
+    return wave[:, channel], rate
+
+
+def xml(file: str | Path) -> ET.Element:
+    """The root of an XML document."""
+    try:
+        return ET.parse(file).getroot()
+    except OSError as e:
+        raise BadEntry(f"{file} cannot be read ({e.strerror})", reason="annotation is missing") from None
+    except (ET.ParseError, ValueError) as e:
+        raise BadEntry(f"{file} is no XML ({e})", reason="annotation is damaged") from None
+
+
 # ------------------------------------------------------------------------------------------------ parts of samples
 
 
@@ -268,6 +367,12 @@ def sample(name: str | None, asked: Sequence[Part], answer: str | Sequence[Part]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer if isinstance(answer, str) else list(answer)})
     return {"messages": messages} if name is None else {"id": name, "messages": messages}
+
+
+def transcript(name: str | None, clip: str, said: str | None, language: str | None, **fields: Any) -> Sample:
+    """What is said in a clip; None: a request."""
+    asked = task("transcribe", **({} if language is None else {"language": language}), **fields)
+    return sample(name, [audio(clip), asked], said)
 
 
 # ------------------------------------------------------------------------------------------------ the originals' text

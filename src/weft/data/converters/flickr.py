@@ -6,12 +6,11 @@ Source: README.md and flickr30k_entities_utils.py of BryanPlummer/flickr30k_enti
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, boxes, image, sample, task, text
+from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, boxes, image, sample, task, text, xml
 from weft.data.converters.jsonfile import Entry
 
 _PHRASE = re.compile(r"\[/EN#(\d+)(?:/\S+)* ([^\]]*)\]")
@@ -93,12 +92,7 @@ def _grounded(line: str, found: dict[str, list[list[float]]]) -> list[Part]:
 
 def _boxes(job: Job, file: Path, path: str) -> dict[str, list[list[float]]]:
     """Boxes of each chain of one picture, in fractions."""
-    try:
-        root = ET.parse(file).getroot()
-    except OSError as e:
-        raise BadEntry(f"{file} cannot be read ({e.strerror})", reason="annotation is missing") from None
-    except ET.ParseError as e:
-        raise BadEntry(f"{file} is no XML ({e})", reason="annotation is damaged") from None
+    root = xml(file)
     try:
         size = float(root.findtext("size/width", "")), float(root.findtext("size/height", ""))
         found: dict[str, list[list[float]]] = {}

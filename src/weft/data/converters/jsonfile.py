@@ -102,6 +102,15 @@ def members(path: Path) -> Iterator[Entry]:
             yield Entry(stream.value(), str(path), name=name)
 
 
+def document(path: Path) -> Entry:
+    """The whole document, where it is small."""
+    with _Stream(path) as stream:
+        value = stream.value()
+        if stream.peek():
+            stream.fail("goes on after its end")
+        return Entry(value, str(path))
+
+
 def begins_with(path: Path) -> str:
     """The first character of a JSON document: ``[`` or ``{``."""
     with _Stream(path) as stream:

@@ -32,12 +32,9 @@ def webdataset(job: Job) -> Read:
     shards = sorted(job.path.glob("*.tar")) if job.path.is_dir() else [job.path]
     if not shards:
         raise WeftError(f"{job.path}: holds no .tar file: name a shard or a folder of shards")
-    media = job.out.parent / f"{job.out.stem}_media"
-
-    taken: set[str] = set()
 
     def make(e: Entry) -> Iterator[Sample]:
-        files, name, number = e.value, e.name or "", 1
+        files, shard = e.value, Path(e.file).stem
         kind = next((k for k in PICTURES if k in files), None)
         if kind is None:
             there = ", ".join(f".{ending}" for ending in files)
@@ -45,17 +42,11 @@ def webdataset(job: Job) -> Read:
         if not files[kind]:
             raise BadEntry("is empty (0 bytes)", reason=EMPTY_FILE, field=kind)
         said = _caption(files)
-        while name in taken:  # a name that comes again later in a shard is another sample, and gets another file
-            number += 1
-            name = f"{e.name}-{number}"
-        taken.add(name)
-        place = media / Path(e.file).stem / f"{name}.{kind}"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(files[kind])
-        yield sample(name, [image(str(place)), task("caption")], blip_caption(said) if job.clean else said)
+        place = job.keep(f"{shard}/{e.name}.{kind}", files[kind])  # a name that comes again is another sample
+        name = place.rpartition(f"_media/{shard}/")[2].removesuffix(f".{kind}")
+        yield sample(name, [image(place), task("caption")], blip_caption(said) if job.clean else said)
 
     for shard in shards:
-        taken.clear()
         yield from job.each(_samples(shard), make)
 
 

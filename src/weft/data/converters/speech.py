@@ -6,15 +6,14 @@ facebookresearch/covost, zenodo.org/record/4783391 (Clotho). All from documentat
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from weft.conversation import WeftError
-from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task
-from weft.data.converters.jsonfile import Entry, Noted, lines
+from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task, transcript
+from weft.data.converters.jsonfile import Entry, lines
+from weft.data.converters.tables import cell, halves, table
 
 _BLANKS = re.compile(r"\s+")
 
@@ -27,12 +26,12 @@ def librispeech(job: Job) -> Read:
     """
 
     def make(e: Entry) -> Iterator[Sample]:
-        name, said = _halves(e.value)
-        inside = Path(e.file).relative_to(job.path if job.path.is_dir() else job.path.parent).parent
-        yield _transcript(name, job.find(str(inside / f"{name}.flac"), what="audio"), said, job.language or "en")
+        name, said = halves(e.value)
+        clip = job.find(str(job.inside(Path(e.file)).parent / f"{name}.flac"), what="audio")
+        yield transcript(name, clip, said, job.language or "en")
 
-    for file in _files(job.path, "*.trans.txt"):
-        yield from job.each(lines(file), make)
+    for file in job.files("*.trans.txt"):
+        yield from job.each(lines(file.value), make)
 
 
 def aishell(job: Job) -> Read:
@@ -47,7 +46,7 @@ def aishell(job: Job) -> Read:
     splits = ("train", "dev", "test")
 
     def make(e: Entry) -> Iterator[Sample]:
-        name, said = _halves(e.value)
+        name, said = halves(e.value)
         found = [split for split in splits if job.exists(str(root / split / name[6:11] / f"{name}.wav"))]
         if not found:
             raise BadEntry(
@@ -59,7 +58,7 @@ def aishell(job: Job) -> Read:
             job.notes["utterances of other splits"] += 1
             return
         clip = str(root / (job.split or found[0]) / name[6:11] / f"{name}.wav")
-        yield _transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
+        yield transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
 
     yield from job.each(lines(file), make)
 
@@ -80,27 +79,29 @@ def covost(job: Job) -> Read:
     sentences: dict[str, str] = {}
     wanted = job.task or "translate"
     if wanted == "transcribe" and job.annotations is not None:
-        sentences = job.table(_table(job.annotations), lambda row: (_cell(row, "path"), _cell(row, "sentence")))
+        sentences = job.table(
+            table(job.annotations, escape="\\"), lambda row: (cell(row, "path"), cell(row, "sentence"))
+        )
 
     def make(e: Entry) -> Iterator[Sample]:
         row = e.value
         if job.split is not None and "split" in row:
             taken = {job.split, f"{job.split}_covost"} if job.split == "train" else {job.split}
-            if _cell(row, "split") not in taken:
+            if cell(row, "split") not in taken:
                 job.notes["rows of other splits"] += 1
                 return
-        name = _cell(row, "path")
+        name = cell(row, "path")
         clip = job.find(name if Path(name).suffix else f"{name}.mp3", what="audio")
         if wanted == "transcribe":
-            said = sentences.get(name) if sentences else _cell(row, "sentence")
+            said = sentences.get(name) if sentences else cell(row, "sentence")
             if said is None:
                 raise BadEntry(f"{name} is not in {job.annotations}", reason="no transcript", field="path")
-            yield _transcript(Path(name).stem, clip, said, source)
+            yield transcript(Path(name).stem, clip, said, source)
         else:
             asked = [audio(clip), task("translate", language=source, to=target)]
-            yield sample(Path(name).stem, asked, _cell(row, "translation"))
+            yield sample(Path(name).stem, asked, cell(row, "translation"))
 
-    yield from job.each(_table(job.path), make)
+    yield from job.each(table(job.path, escape="\\"), make)
 
 
 def clotho(job: Job) -> Read:
@@ -111,58 +112,13 @@ def clotho(job: Job) -> Read:
     """
 
     def make(e: Entry) -> Iterator[Sample]:
-        name = _cell(e.value, "file_name")
+        name = cell(e.value, "file_name")
         clip = job.find(name, what="audio")
         keys = sorted(k for k in e.value if re.fullmatch(r"caption_\d+", k))
         if not keys:
             raise BadEntry("has no column caption_1", field="caption_1")
         for key in keys:
             asked = [audio(clip), task("caption", language="en", style="clotho")]
-            yield sample(f"{name}#{key.removeprefix('caption_')}", asked, _cell(e.value, key))
+            yield sample(f"{name}#{key.removeprefix('caption_')}", asked, cell(e.value, key))
 
-    yield from job.each(_table(job.path, separator=","), make)
-
-
-def _transcript(name: str, clip: str, said: str, language: str) -> Sample:
-    return sample(name, [audio(clip), task("transcribe", language=language)], said)
-
-
-def _files(path: Path, pattern: str) -> list[Path]:
-    found = sorted(path.rglob(pattern)) if path.is_dir() else [path]
-    if not found:
-        raise WeftError(f"{path}: holds no file {pattern}: name a folder above them")
-    return found
-
-
-def _halves(line: str) -> tuple[str, str]:
-    name, _, said = line.partition(" ")  # without a text it has no answer, which is said where samples are checked
-    return name, said
-
-
-def _table(file: Path, separator: str = "\t") -> Iterator[Entry]:
-    """Rows as dictionaries. Tabs: nothing is quoted, a backslash escapes (get_covost_splits.py); commas: quoted."""
-    options: dict[str, Any] = {"delimiter": separator}
-    if separator == "\t":
-        options |= {"quoting": csv.QUOTE_NONE, "escapechar": "\\"}
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            rows = csv.reader(lines, **options)
-            head = next(rows, [])
-            for row in rows:
-                value: Any = Noted(zip(head, row, strict=False))
-                if len(row) != len(head):
-                    value = BadEntry(f"has {len(row)} columns, the first line names {len(head)}")
-                if row:
-                    yield Entry(value, str(file), line=rows.line_num)
-    except UnicodeDecodeError:
-        yield Entry(BadEntry("is not UTF-8: save the file as UTF-8"), str(file))
-    except csv.Error as e:
-        yield Entry(BadEntry(f"cannot be read further as a table ({e})"), str(file))
-    except OSError as e:
-        raise WeftError(f"{file}: cannot be read ({e.strerror}): check the path") from None
-
-
-def _cell(row: dict[str, str], column: str) -> str:
-    if column not in row:
-        raise BadEntry(f"there is no such column; there are {', '.join(row)}", field=column)
-    return row[column]
+    yield from job.each(table(job.path, separator=","), make)

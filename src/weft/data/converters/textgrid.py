@@ -16,7 +16,6 @@ from weft.conversation import WeftError
 from weft.data.converters.base import BadEntry, Job, Read, Sample, audio, sample, task
 from weft.data.converters.jsonfile import Entry
 
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus")
 SILENCE = ("", "<eps>")  # "sil" and "sp", which older aligners wrote in the tier of phones, are words here
 UNKNOWN = ("<unk>", "spn", "<spn>")  # something was said that the aligner had no word for
 
@@ -33,41 +32,38 @@ class Tier(NamedTuple):
 def mfa(job: Job) -> Read:
     """Recordings with the times of their words; from documentation, not verified.
 
-    PATH is a TextGrid or a folder of them, at any depth; a recording has the same name and place below ``--media``
-    (``.wav``, ``.flac``, ``.mp3``, ``.ogg``). Empty intervals are silence. Where several speakers have tiers their
+    PATH is a TextGrid or a folder of them, at any depth; a recording has the same name and place below ``--media``.
+    ``--tier`` names another tier than ``words``. Empty intervals are silence. Where several speakers have tiers their
     words are merged by time. A recording with a word the aligner did not know (``<unk>``) is left out: its text is not
     whole.
     """
-    files = sorted(job.path.rglob("*.TextGrid")) if job.path.is_dir() else [job.path]
-    if not files:
-        raise WeftError(f"{job.path}: holds no file *.TextGrid: name a folder above them")
-    root = job.path if job.path.is_dir() else job.path.parent
 
     def make(e: Entry) -> Iterator[Sample]:
         file: Path = e.value
-        inside = file.relative_to(root).with_suffix("")
+        inside = job.inside(file).with_suffix("")
         words: list[dict[str, object]] = []
         for start, end, label in sorted(_words(job, file)):
             if label in UNKNOWN:
                 raise BadEntry(f"{label} at {start:g} s: the aligner had no word for it", reason="word without text")
             words.append({"text": label, "start": start, "end": end})
-        clip = job.find(*(f"{inside}{ending}" for ending in SOUNDS), what="audio")
+        clip = job.recording(str(inside))
         fields = {} if job.language is None else {"language": job.language}
         asked = [audio(clip), task("transcribe", **fields, timestamps=True)]
         yield sample(str(inside), asked, [{"type": "words", "words": words}])
 
-    yield from job.each((Entry(file, str(file)) for file in files), make)
+    yield from job.each(job.files("*.TextGrid"), make)
 
 
 def _words(job: Job, file: Path) -> Iterator[tuple[float, float, str]]:
     tiers: dict[str, list[Tier]] = {}
     for tier in read_textgrid(file):
         tiers.setdefault(tier.name.rpartition(" - ")[2], []).append(tier)
-    if "words" not in tiers:
-        raise BadEntry('has no tier "words"', reason="no word tier")
-    for name in tiers.keys() - {"words"}:
+    wanted = job.tier or "words"
+    if wanted not in tiers:
+        raise BadEntry(f'has no tier "{wanted}" (--tier names another)', reason="no word tier")
+    for name in tiers.keys() - {wanted}:
         job.notes[f'tier "{name}" is not used'] += len(tiers[name])
-    for tier in tiers["words"]:
+    for tier in tiers[wanted]:
         for start, end, label in tier.spans:
             if label.strip() not in SILENCE:
                 yield start, end, label.strip()
