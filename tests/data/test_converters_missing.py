@@ -72,6 +72,19 @@ def speech(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
     return folder, {}
 
 
+def kaldi(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    clip(folder / "a.wav")
+    (folder / "wav.scp").write_text("".join(f"{i} a.wav\n" for i in range(len(answers))))
+    (folder / "text").write_text("".join(f"{i} {a or ''}\n" for i, a in enumerate(answers)))
+    return folder, {}
+
+
+def cut(answer: Any) -> dict[str, Any]:
+    said = [{"id": "s", "recording_id": "a", "start": 0, "duration": 1.0, "channel": 0, "text": answer}]
+    heard = {"id": "a", "sources": [{"type": "file", "channels": [0], "source": "a.wav"}]}
+    return {"id": "c", "start": 0, "duration": 1.0, "channel": 0, "supervisions": said, "recording": heard}
+
+
 def aishell(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
     clip(folder / "wav" / "train" / "S0002" / "BAC009S0002W0122.wav")
     (folder / "transcript").mkdir()
@@ -107,6 +120,12 @@ def said(where: str, role: str, content: str, sides: tuple[str, str]) -> Callabl
 LAYOUTS: dict[str, Layout] = {
     "covost": columns("path\tsentence\ttranslation", "a.wav\ths\t{}", "covost_v2.en_de.tsv"),
     "clotho": columns("file_name,caption_1", "a.wav,{}", "c.csv"),
+    "common-voice": columns("path\tsentence\tlocale", "a.wav\t{}\ten", "train.tsv"),
+    "fleurs": columns("", "1\ta.wav\t{}\tx\tx|\t9\tMALE", "dev.tsv"),
+    "nemo": listed(lambda a: {"audio_filepath": "a.wav", "duration": 1.0, "text": a or ""}),
+    "kaldi": kaldi,
+    "espnet": kaldi,
+    "lhotse": listed(cut, "cuts.jsonl"),
     "librispeech": speech,
     "aishell": aishell,
     "vqav2": vqa,
@@ -135,7 +154,7 @@ def test_every_layout_is_tried() -> None:
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_a_missing_answer_is_a_bad_entry(name: str, tmp_path: Path) -> None:
     source, options = LAYOUTS[name](tmp_path, ["yes", "", None, " ", "no"])
-    if name not in ("aishell", "webdataset"):
+    if name not in ("aishell", "webdataset", "kaldi", "espnet"):
         options["media"] = tmp_path
     report = convert(name, source, tmp_path / "o" / "s.jsonl", on_bad="skip", **options)
     assert (report.samples, dict(report.left_out)) == (2, {"no answer": 3})

@@ -23,10 +23,11 @@ from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
 from weft.data.converters.chats import llama_factory, llava
 from weft.data.converters.flickr import flickr30k
+from weft.data.converters.manifests import kaldi, lhotse, nemo
 from weft.data.converters.questions import aokvqa, gqa, ocrvqa, vqa
 from weft.data.converters.recognised import subtitles, whisper
 from weft.data.converters.shards import webdataset
-from weft.data.converters.speech import aishell, clotho, covost, librispeech
+from weft.data.converters.speech import aishell, clotho, common_voice, covost, fleurs, librispeech
 from weft.data.converters.swift import ms_swift
 from weft.data.converters.textgrid import mfa
 from weft.data.converters.timed import TIMED
@@ -91,6 +92,19 @@ CONVERTERS: dict[str, Converter] = {
     "webdataset": Converter(webdataset, "image-text pairs in tar shards (img2dataset)", takes=("clean",)),
     "librispeech": Converter(librispeech, "LibriSpeech: any folder above the .trans.txt files", takes=("language",)),
     "aishell": Converter(aishell, "AISHELL-1: the folder data_aishell", takes=("split", "clean", "language")),
+    "common-voice": Converter(
+        common_voice, "Common Voice: train.tsv, beside the folder clips", takes=("split", "language")
+    ),
+    "fleurs": Converter(fleurs, "FLEURS: en_us/train.tsv", takes=("split", "clean", "language")),
+    "nemo": Converter(nemo, "NeMo's manifests (JSON Lines)", takes=("language",), tasks=("transcribe", "translate")),
+    "lhotse": Converter(
+        lhotse,
+        "Lhotse's manifests: cuts, or supervisions with --annotations the recordings",
+        "files of lhotse",
+        ("annotations", "language"),
+    ),
+    "kaldi": Converter(kaldi, "Kaldi's data folder: wav.scp, segments, text", "files of lhotse", ("language",)),
+    "espnet": Converter(kaldi, "ESPnet's data folder: wav.scp, segments, text", "files of lhotse", ("language",)),
     "covost": Converter(
         covost,
         "CoVoST 2: covost_v2.fr_en.train.tsv, --media Common Voice's clips",

@@ -229,8 +229,13 @@ class Job:
             if bad is not None:
                 yield bad
 
-    def pairs(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> Iterator[tuple[str, T]]:
-        """What a second file holds, by id; a mistake in it ends the conversion: no sample can be trusted without it."""
+    def pairs(
+        self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]], *, count: bool = True
+    ) -> Iterator[tuple[str, T]]:
+        """What a second file holds, by id; a mistake in it ends the conversion: no sample can be trusted without it.
+
+        ``count``: whether keys that ``make`` has no use for are counted; not where it hands the whole on.
+        """
         for entry in found:
             if isinstance(entry.value, SampleError):
                 raise BadEntry(entry.value.problem, entry=entry)
@@ -238,7 +243,8 @@ class Job:
                 yield make(entry.value)
             except BadEntry as e:
                 raise e.at(entry) from None
-            self.unused(entry)
+            if count:
+                self.unused(entry)
 
     def table(self, found: Iterable[Entry], make: Callable[[Any], tuple[str, T]]) -> dict[str, T]:
         """`pairs`, one for each id."""

@@ -6,6 +6,7 @@ ten times its size.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -65,7 +66,7 @@ def entries(path: Path) -> Iterator[Entry]:
 
     A line that is not JSON comes as an `Entry` whose value is the `SampleError`: the lines after it can still be read.
     """
-    if path.suffix.lower() in (".jsonl", ".ndjson") or _is_lines(path):
+    if {".jsonl", ".ndjson"} & {suffix.lower() for suffix in path.suffixes[-2:]} or _is_lines(path):
         return _json_lines(path)
     return items(path)
 
@@ -132,7 +133,7 @@ def _is_lines(path: Path) -> bool:
 def lines(path: Path) -> Iterator[Entry]:
     """Lines of a text file that are not blank, without what ends them; the `SampleError` of one that is not UTF-8."""
     try:
-        with open(path, "rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
                 raw = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
                 if raw.isspace() or not raw:
@@ -142,6 +143,8 @@ def lines(path: Path) -> Iterator[Entry]:
                 except UnicodeDecodeError:
                     value = SampleError("is not UTF-8: save the file as UTF-8")
                 yield Entry(value, str(path), line=number)
+    except EOFError:
+        yield Entry(SampleError("ends too early: the file is cut"), str(path))
     except OSError as e:
         raise _unreadable(path, e) from e
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from weft.data.converters.base import SOUNDS, BadEntry, Job, Read, Sample, get
 from weft.data.converters.jsonfile import Entry, document
-from weft.data.converters.timed import Segment, Span, spoken
+from weft.data.converters.timed import Segment, Span, code, spoken
 
 _NUMBER = (int, float)
 _TIME = r"(?:(\d+):)?(\d+):(\d+)[.,](\d{1,3})"
@@ -51,7 +51,7 @@ def whisper(job: Job) -> Read:
         else:
             found = [_segment(job, s) for s in get(said, "segments", list)]
         name, clip, _ = _named(job, file)
-        yield from spoken(job, name, clip, found, job.language or _code(language))
+        yield from spoken(job, name, clip, found, job.language or code(language))
 
     yield from job.each((document(e.value) for e in job.files("*.json")), make)
 
@@ -72,15 +72,6 @@ def _word(w: Any) -> Span:
 def _cpp(s: Any) -> Segment:
     times = get(s, "offsets", dict)
     return Segment(get(times, "from", _NUMBER) / 1000, get(times, "to", _NUMBER) / 1000, get(s, "text"))
-
-
-def _code(language: Any) -> str | None:
-    """``en`` for OpenAI's ``english``."""
-    if not isinstance(language, str) or len(language) <= 3:
-        return language or None
-    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-    return TO_LANGUAGE_CODE.get(language.lower(), language)
 
 
 def _named(job: Job, file: Path) -> tuple[str, str, str | None]:

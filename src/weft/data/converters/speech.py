@@ -1,7 +1,8 @@
-"""Speech with its transcript, translation or caption: LibriSpeech, AISHELL-1, CoVoST 2, Clotho.
+"""Speech with its transcript, translation or caption: LibriSpeech, AISHELL-1, Common Voice, FLEURS, CoVoST 2, Clotho.
 
-Sources: openslr.org/12 (LibriSpeech's README.TXT), openslr.org/33 (AISHELL-1), get_covost_splits.py and README.md of
-facebookresearch/covost, zenodo.org/record/4783391 (Clotho). All from documentation, not verified.
+Sources: openslr.org/12 (LibriSpeech's README.TXT), openslr.org/33 (AISHELL-1), README of common-voice/cv-dataset, card
+and loader of google/fleurs, get_covost_splits.py and README.md of facebookresearch/covost, zenodo.org/record/4783391
+(Clotho). All from documentation, not verified.
 """
 
 from __future__ import annotations
@@ -61,6 +62,52 @@ def aishell(job: Job) -> Read:
         yield transcript(name, clip, _BLANKS.sub("", said) if job.clean else said, job.language or "zh")
 
     yield from job.each(lines(file), make)
+
+
+def common_voice(job: Job) -> Read:
+    """Common Voice; from documentation, not verified.
+
+    A table with ``path``, ``sentence`` and ``locale`` (``train.tsv``; a folder and ``--split train``); recordings are
+    in ``clips`` beside it. Nothing is quoted there but sentences with a quotation mark, whose marks are doubled: these
+    are read as meant. The language is that of ``locale``, its region left out.
+    """
+    if job.path.is_dir() and job.split is None:
+        raise WeftError(f"{job.path}: is a folder: name a table in it (train.tsv), or give --split train")
+    file = job.path / f"{job.split}.tsv" if job.path.is_dir() else job.path
+
+    def make(e: Entry) -> Iterator[Sample]:
+        row = e.value
+        name, said = cell(row, "path"), cell(row, "sentence")
+        if said.startswith('"') and said.endswith('"') and '""' in said[1:-1]:
+            said = said[1:-1].replace('""', '"')
+        name = name if Path(name).suffix else f"{name}.mp3"
+        language = job.language or row.get("locale", "").partition("-")[0] or None
+        yield transcript(Path(name).stem, job.find(f"clips/{name}", name, what="audio"), said, language)
+
+    yield from job.each(table(file), make)
+
+
+def fleurs(job: Job) -> Read:
+    """FLEURS; from documentation, not verified.
+
+    ``<language>/<split>.tsv``, which names no columns: id, file, the text as written, the text in lower case without
+    punctuation (``--original-cleanup``), characters, samples, gender. PATH is a table, or a folder of them (``--split``
+    for one); recordings are in ``audio/<split>`` beside it. The language is the first part of the folder's name
+    (``en_us``).
+    """
+    head = ("id", "file", "raw_transcription", "transcription", "characters", "samples", "gender")
+
+    def make(e: Entry) -> Iterator[Sample]:
+        row, file = e.value, job.inside(Path(e.file))
+        clip = job.find(
+            *(str(file.parent / p / row["file"]) for p in (f"audio/{file.stem}", file.stem, "")), what="audio"
+        )
+        said = row["transcription" if job.clean else "raw_transcription"]
+        language = job.language or Path(e.file).resolve().parent.name.partition("_")[0]
+        yield transcript(f"{file.stem}-{Path(row['file']).stem}", clip, said, language)
+
+    for file in job.files(f"{job.split or '*'}.tsv"):
+        yield from job.each(table(file.value, head=head), make)
 
 
 def covost(job: Job) -> Read:

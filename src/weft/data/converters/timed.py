@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weft.data.converters.base import BadEntry, Job, Part, Sample, audio, sample, task, transcript
 
@@ -63,3 +63,12 @@ def timed(name: str, clip: str, spans: Sequence[Span], language: str | None, kin
     fields = {} if language is None else {"language": language}
     asked: list[Part] = [audio(clip), task(kind, **fields, **({"timestamps": True} if kind == "transcribe" else {}))]
     return sample(name, asked, [{"type": "words", "words": words}])
+
+
+def code(language: Any) -> str | None:
+    """The code of a language that may be written as its English name (``en`` for ``English``)."""
+    if not isinstance(language, str) or len(language) <= 3:
+        return language or None
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    return TO_LANGUAGE_CODE.get(language.lower(), language)
