@@ -102,7 +102,7 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
         first, seconds = window_extent(conversation, span, processor)
         moments = moments_of(conversation, span, processor)
         for word in words[span.item]:
-            tokens = processor.renderer.encode_text(word.text)
+            tokens = within_text(word.text, processor)
             inside = np.flatnonzero((moments >= word.start) & (moments < word.end))
             if tokens and len(inside):
                 place = (moments[inside] - word.start) / (word.end - word.start) * len(tokens)
@@ -111,6 +111,13 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
                     if first <= time <= first + seconds:  # a side in another window has no name in this one
                         around[inside, side] = _place(processor, "audio", time - first)
     return Listening(_joined(labels), _joined(sides))
+
+
+def within_text(word: str, processor: Any) -> list[int]:
+    """Tokens of a word as it stands in a text, behind a blank: most tokenizers have one token for both, and a trained
+    language model knows a word best by it. Where the blank is a token of its own, it is no part of the word."""
+    tokens, blank = (processor.renderer.encode_text(text) for text in (f" {word}", " "))
+    return tokens[len(blank) :] if tokens[: len(blank)] == blank else tokens
 
 
 def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> Looking:

@@ -1,0 +1,148 @@
+"""What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
+
+    python benchmarks/bundled_data.py DATA [--world 12000] [--speech 8000] [--prompts 2000] [--workers 2]
+
+The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
+does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
+it is typed is what the spoken prompt is to be answered with (as Ultravox distils), where it ends within 48 tokens.
+
+DATA/world/{train,dev}.jsonl, DATA/speech/{train,dev,test}.jsonl (with word times), DATA/talk/{train,dev,test}.jsonl
+(spoken and typed). What is there already is kept, so a broken run goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from weft.conversation import Audio, Conversation, Message, Task, Text, Words, write_samples
+from weft.files import whole_file
+from weft.playground import sentences, world
+from weft.playground.chance import Chance
+from weft.playground.speech import Speech, say_aloud
+LANGUAGE = str(Path.home() / ".cache/weft/parts/smollm2")
+
+SPLITS = {"train": 1.0, "dev": 0.04, "test": 0.04}  # shares of the numbers asked for
+# Without a beginning, nine prompts of ten ask for help with a text that is not there.
+BEGINNINGS = "What|How|Tell me|Can you|Why|Where|Who|When|Give me|I|My|The|Is|Do|Please|Explain|Name|We|In|She|He".split("|")
+PROMPT = re.compile(r"[A-Z][A-Za-z' ,-]+[.?!]")
+PICTURES = ("vqa", "caption", "grounded_caption", "refer", "identify", "detection")
+SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "question", "sound_caption", "event", "locate")
+BOTH = ("spoken_question", "spoken_refer", "which_picture", "which_clip", "picture_conversation", "speech_conversation")
+TASKS = {**dict.fromkeys(PICTURES, 4.0), **dict.fromkeys(SOUNDS, 2.0), **dict.fromkeys(BOTH, 1.0)}
+
+
+@torch.inference_mode()
+def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
+    """What a user might ask, and what the language model answers greedily ("" where it goes on for long)."""
+    tokenizer = AutoTokenizer.from_pretrained(LANGUAGE, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(LANGUAGE, dtype=torch.bfloat16).eval()
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    torch.manual_seed(0)
+    known: set[str] = set()
+    while len(known) < count:
+        begin = BEGINNINGS[len(known) % len(BEGINNINGS)]
+        empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+        ids = tokenizer([empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False)
+        drawn = model.generate(**ids, do_sample=True, top_p=0.95, max_new_tokens=24, eos_token_id=end, pad_token_id=end)
+        said = [begin + tokenizer.decode(row[ids.input_ids.shape[1] :]).split("<|im_end|>")[0] for row in drawn]
+        found = [m[0] for m in (re.match(r"[^.?!\n]+[.?!]", text) for text in said) if m and PROMPT.fullmatch(m[0])]
+        fresh = [text for text in dict.fromkeys(found) if 3 <= len(text.split()) <= 16 and text not in known]
+        known.update(fresh)
+        asked = [[{"role": "user", "content": text}] for text in fresh]
+        if not asked:
+            continue
+        ids = tokenizer.apply_chat_template(
+            asked, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
+        )
+        answers = model.generate(**ids, do_sample=False, max_new_tokens=48, eos_token_id=end, pad_token_id=end)
+        for text, row in zip(fresh, answers[:, ids.input_ids.shape[1] :], strict=True):
+            answer = tokenizer.decode(row)
+            yield {"text": text, "answer": answer.split("<|im_end|>")[0] if "<|im_end|>" in answer else ""}
+
+
+@cache
+def asked(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@cache
+def frequent() -> list[str]:
+    """Words that are one token, frequent ones first (a byte-pair tokenizer found them in that order)."""
+    vocabulary = AutoTokenizer.from_pretrained(LANGUAGE).get_vocab()
+    words = [(number, token[1:]) for token, number in vocabulary.items() if re.fullmatch(r"Ġ[a-z]{3,10}", token)]
+    return [word for _, word in sorted(words)][:9000]
+
+
+def spoken(split: str, n: int, texts: Path) -> tuple[Speech, str]:
+    """Clip ``n`` of a split, and what the language model answers to it ("" where it is no prompt)."""
+    chance = Chance(np.random.default_rng((9, world.SPLITS.index(split), n)), split, "en")
+    own = [a for a in asked(texts) if sentences.split_of(a["text"]) == split]
+    which, answer = chance.rng.random(), ""
+    if which < 0.35:
+        text = sentences.sentence(chance)[0]
+    elif which < 0.72:
+        drawn = chance.one(own)
+        text, answer = drawn["text"], drawn["answer"]
+    elif which < 0.86:
+        text = " ".join(chance.one(sentences.ONES[:10]) for _ in range(chance.whole(2, 6)))
+    else:
+        ranks = (chance.rng.random(chance.whole(3, 8)) ** 2 * len(frequent())).astype(int)
+        text = " ".join(frequent()[rank] for rank in ranks)
+    return say_aloud(chance, text), answer
+
+
+def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
+    """The samples of one clip, by file."""
+    split, n, texts, folder = job
+    said, answer = spoken(split, n, texts)
+    path = folder / "speech" / split / f"{n:06}.wav"
+    soundfile.write(path, said.wave, said.rate, subtype="PCM_16")
+    heard = Audio(str(path))
+    task = Task("transcribe", {"language": "en", "timestamps": True})
+    timed = Message("user", (heard, task)), Message("assistant", (Words(said.words, 0),))
+    plain = Message("user", (heard, Task("transcribe", {"language": "en"}))), Message("assistant", (Text(said.text),))
+    found = {"speech": Conversation(timed, f"{split}-{n}"), "plain": Conversation(plain, f"{split}-{n}")}
+    if answer:
+        for name, asks in (("talk", heard), ("typed", Text(said.text))):
+            found[name] = Conversation((Message("user", (asks,)), Message("assistant", (Text(answer),))), f"{split}-{n}")
+    return found
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("data", type=Path)
+    for name, number in (("world", 12000), ("speech", 8000), ("prompts", 2000), ("workers", 2)):
+        options.add_argument(f"--{name}", type=int, default=number)
+    given = options.parse_args()
+    given.data.mkdir(parents=True, exist_ok=True)
+    texts = given.data / "prompts.jsonl"
+    if not texts.exists():
+        with whole_file(texts) as file:
+            file.writelines(json.dumps(found) + "\n" for found in prompts(given.prompts))
+    for split, share in SPLITS.items():
+        if not (given.data / "world" / f"{split}.jsonl").exists():
+            world.write(given.data / "world", split, round(share * given.world), tasks=TASKS, workers=given.workers)
+        if (given.data / "speech" / f"{split}.jsonl").exists():
+            continue
+        (given.data / "speech" / split).mkdir(parents=True, exist_ok=True)
+        jobs = [(split, n, texts, given.data) for n in range(round(share * given.speech))]
+        with get_context("spawn").Pool(given.workers) as pool:
+            found = list(pool.imap(clip, jobs, chunksize=16))
+        for name in ("plain", "talk", "typed", "speech"):  # the file that says it is done comes last
+            (given.data / name).mkdir(exist_ok=True)
+            write_samples(given.data / name / f"{split}.jsonl", [each[name] for each in found if name in each])
+
+
+if __name__ == "__main__":
+    main()
