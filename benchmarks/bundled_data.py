@@ -30,11 +30,28 @@ from weft.files import whole_file
 from weft.playground import sentences, world
 from weft.playground.chance import Chance
 from weft.playground.speech import Speech, say_aloud
+
 LANGUAGE = str(Path.home() / ".cache/weft/parts/smollm2")
 
 SPLITS = {"train": 1.0, "dev": 0.04, "test": 0.04}  # shares of the numbers asked for
 # Without a beginning, nine prompts of ten ask for help with a text that is not there.
-BEGINNINGS = "What|How|Tell me|Can you|Why|Where|Who|When|Give me|I|My|The|Is|Do|Please|Explain|Name|We|In|She|He".split("|")
+BEGINNINGS = (
+    "What",
+    "How",
+    "Tell me",
+    "Can you",
+    "Why",
+    "Where",
+    "Who",
+    "When",
+    "Give me",
+    "I",
+    "My",
+    "The",
+    "Is",
+    "Do",
+)
+BEGINNINGS += ("Please", "Explain", "Name", "We", "In", "She", "He")
 PROMPT = re.compile(r"[A-Z][A-Za-z' ,-]+[.?!]")
 PICTURES = ("vqa", "caption", "grounded_caption", "refer", "identify", "detection")
 SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "question", "sound_caption", "event", "locate")
@@ -53,7 +70,9 @@ def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
     while len(known) < count:
         begin = BEGINNINGS[len(known) % len(BEGINNINGS)]
         empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
-        ids = tokenizer([empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False)
+        ids = tokenizer(
+            [empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False
+        )
         drawn = model.generate(**ids, do_sample=True, top_p=0.95, max_new_tokens=24, eos_token_id=end, pad_token_id=end)
         said = [begin + tokenizer.decode(row[ids.input_ids.shape[1] :]).split("<|im_end|>")[0] for row in drawn]
         found = [m[0] for m in (re.match(r"[^.?!\n]+[.?!]", text) for text in said) if m and PROMPT.fullmatch(m[0])]
@@ -115,7 +134,9 @@ def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
     found = {"speech": Conversation(timed, f"{split}-{n}"), "plain": Conversation(plain, f"{split}-{n}")}
     if answer:
         for name, asks in (("talk", heard), ("typed", Text(said.text))):
-            found[name] = Conversation((Message("user", (asks,)), Message("assistant", (Text(answer),))), f"{split}-{n}")
+            found[name] = Conversation(
+                (Message("user", (asks,)), Message("assistant", (Text(answer),))), f"{split}-{n}"
+            )
     return found
 
 

@@ -1,16 +1,18 @@
 """What answers with word times and boxes tell of the media themselves."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tokenizers import ByteLevelBPETokenizer
 
 from training_world import RATE, picture, speech, tiny_spec, write
 from weft.conversation import Conversation, Message, Text, WeftError, Words
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.config import Connector
 from weft.teaching.labels import Labels
-from weft.teaching.media import Looking, listening_labels, looking_labels
+from weft.teaching.media import Looking, listening_labels, looking_labels, within_text
 from weft.training.build import build_model
 
 
@@ -141,3 +143,14 @@ def test_an_encoder_whose_embeddings_have_no_places_is_named_with_the_lesson(fil
     data = TrainingData([SourceSpec(files[1])], processor, row_tokens=300, annotate=Labels(processor))
     with pytest.raises(WeftError, match=r"jsonl:\d+: the lesson listen: vision.*, or leave it out"):
         next(data.batches())
+
+
+@pytest.mark.parametrize("blank_merges", (True, False))
+def test_a_heard_word_is_named_as_it_stands_in_a_text(blank_merges):
+    tokenizer = ByteLevelBPETokenizer()
+    said = ["say one two, say one two"] if blank_merges else ["one", "two"]
+    tokenizer.train_from_iterator(said, 300, min_frequency=1)
+    processor = SimpleNamespace(renderer=SimpleNamespace(encode_text=lambda text: tokenizer.encode(text).ids))
+    told = within_text("two", processor)
+    assert tokenizer.decode(told) == (" two" if blank_merges else "two")
+    assert len(told) == 1
