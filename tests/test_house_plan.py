@@ -10,6 +10,7 @@ ORDER = (
     "files",
     "frozen",
     "version",
+    "kinds",
     "conversation",
     "media",
     "playground",

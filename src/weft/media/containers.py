@@ -105,6 +105,61 @@ def gif_size(file: BinaryIO, head: bytes) -> tuple[int, int]:
     return width, height
 
 
+def jxl_size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height of a JPEG XL (ISO 18181-1, SizeHeader); ``ValueError`` where there is none. Its reader decodes
+    all of it on opening."""
+    place, skip = 0, 0
+    for _ in range(MOST_BLOCKS):
+        file.seek(place)
+        head = file.read(16)
+        if head[:2] == b"\xff\x0a" or head[4:8] in (b"jxlc", b"jxlp"):  # bare, or in a box; of a part its number first
+            skip = 0 if head[:2] == b"\xff\x0a" else 12 if head[4:8] == b"jxlp" else 8
+            break
+        length = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+        if length < 8:
+            raise ValueError("no codestream")
+        place += length
+    file.seek(place + skip + 2)
+    bits = int.from_bytes(file.read(16), "little")
+    file.seek(0)
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & (1 << count) - 1, bits >> count
+        return value
+
+    def side() -> int:
+        return 8 * (take(5) + 1) if small else 1 + take((9, 13, 18, 30)[take(2)])
+
+    small, height = take(1), 0
+    height = side()
+    over, under = ((0, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[take(3)]
+    return height * over // under or side(), height
+
+
+def ico_png(file: BinaryIO) -> bytes | None:
+    """The largest picture of an ICO where that is a PNG; None where it is a bitmap, which has at most 256x256 pixels.
+
+    Raises ``ValueError`` where a bitmap has another size than the directory says: Pillow makes room for it. ``file`` is
+    put to its start."""
+    file.seek(4)
+    best: tuple[int, int, int, int, bool] = (0, 0, 0, 0, False)
+    for i in range(int.from_bytes(file.read(2), "little")):
+        file.seek(6 + 16 * i)
+        across, down, bits, length, place = struct.unpack("<BB4xHII", file.read(16))
+        file.seek(place)
+        head = file.read(24)
+        png = head.startswith(b"\x89PNG")
+        width, height = struct.unpack(">II", head[16:]) if png else struct.unpack("<ii", head[4:12])
+        if not png and (width, height // 2) != (across or 256, down or 256):
+            raise ValueError("a bitmap of another size")
+        best = max(best, (width * height // (1 if png else 2), bits, place, length, png))
+    file.seek(best[2])
+    data = file.read(best[3]) if best[4] else None
+    file.seek(0)
+    return data
+
+
 def count_pictures(data: bytes) -> int:
     """Pages of a TIFF or frames of a GIF; 1 for other formats, and for what is damaged before a second."""
     try:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from weft.kinds import HEAD
 from weft.media.containers import count_pictures
 from weft.media.opening import LARGE, alone, open_picture, orientation, reduction_of
 from weft.media.pixels import levels, tiles, to_rgb
@@ -69,7 +70,7 @@ def load_image(source: Any, max_bytes: int | None = None) -> Image.Image:
         return _from_array(array, limit)
     encoded = encoded_source(source, "image")
     data = encoded.read()
-    opened = open_picture(io.BytesIO(data), encoded.name, data[:64], len(data), limit)
+    opened = open_picture(io.BytesIO(data), encoded.name, data[:HEAD], len(data), limit)
     if opened.image.info.get("progressive") and (scans := data.count(b"\xff\xda")) > _MOST_SCANS:
         raise MediaError(f"{encoded.name}: is a JPEG picture in {scans:,} scans; save it again")
     try:

@@ -6,6 +6,8 @@ Everything is decided before a pixel is decoded. Shapes: ``HW`` pixels down and 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import io
 import struct
 import threading
 from collections.abc import Iterator
@@ -15,14 +17,28 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.IcoImagePlugin import IcoImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import jpeg_factory
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TgaImagePlugin import TgaImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from weft.media.containers import TooMany, check_blocks, gif_size, jpeg_segments, png_chunks, webp_size
+from weft.kinds import HEAD, advice, sniff
+from weft.media.containers import (
+    TooMany,
+    check_blocks,
+    gif_size,
+    ico_png,
+    jpeg_segments,
+    jxl_size,
+    png_chunks,
+    webp_size,
+)
 from weft.media.pixels import unread_tiff
-from weft.media.source import MediaError, over_limit, sniff
+from weft.media.source import MediaError, over_limit, without_extra
 
 KEPT_PIXELS = 1 << 26
 """Pixels of the largest picture that is given at its own size: 67 million, above any camera of the 35 mm format. Larger
@@ -43,13 +59,26 @@ _READERS: dict[str, Any] = {
     "a GIF picture": GifImageFile,
     "a TIFF picture": TiffImageFile,
     "a BMP picture": BmpImageFile,
+    "a JPEG 2000 picture": Jpeg2KImageFile,
+    "a PPM picture": PpmImageFile,
+    "a TGA picture": TgaImageFile,
+    "an ICO picture": IcoImageFile,
 }
-_KNOWN = "give JPEG, PNG, WebP, GIF, TIFF or BMP"
+_EXTRA = {
+    "a HEIC picture": ("pillow_heif", "HeifImageFile"),
+    "an AVIF picture": ("PIL.AvifImagePlugin", "AvifImageFile"),  # Pillow 11.3
+    "a JPEG XL picture": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
+}
+_KNOWN = "give JPEG, PNG, WebP, GIF, TIFF, BMP or, with weftlm[media], HEIC or AVIF"
 _ORIENTATION = 0x0112
 _STEPS = range(1, 65)
 _WEBP: Costs = dict.fromkeys(_STEPS, (16, 12))  # libwebp keeps two canvases; decoding ends in a third and Pillow's own
 _GIF: Costs = dict.fromkeys(_STEPS, (2, 1))  # the second is what a next frame would restore
-_LARGEST_RLE = 1 << 22  # Pillow's reader of run-length BMP is a loop in Python: seconds for more
+_HEIF: Costs = dict.fromkeys(_STEPS, (10, 5))  # this and those below: measured, and a third more
+_AVIF: Costs = dict.fromkeys(_STEPS, (16, 10))
+_JXL: Costs = dict.fromkeys(_STEPS, (14, 10))
+_SLOW = {"bmp_rle": "a BMP in run lengths", "ppm_plain": "a PPM in text", "ppm": "a PPM of an odd white"}
+_LARGEST_SLOW = 1 << 22  # Pillow's readers of run-length BMP and of PPM in text are loops in Python: seconds for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +101,9 @@ def open_picture(file: BinaryIO, name: str, head: bytes, held: int, limit: int) 
     kind = sniff(head)
     if kind is None:
         raise MediaError(f"{name}: is not a picture; {_KNOWN}")
-    if kind not in _READERS:
-        raise MediaError(f"{name}: is {kind}, which is not read; {_KNOWN}")
+    if kind not in _READERS and kind not in _EXTRA:
+        raise MediaError(f"{name}: is {kind}, which is not read; {advice(kind) or _KNOWN}")
+    read = _READERS[kind] if kind in _READERS else _extra(name, kind)
     samples = None
     try:
         check_blocks(file, head)
@@ -82,12 +112,17 @@ def open_picture(file: BinaryIO, name: str, head: bytes, held: int, limit: int) 
             size = gif_size(file, head)
         elif kind == "a WebP picture":
             size = webp_size(head)
+        elif kind == "a JPEG XL picture":
+            size = jxl_size(file)
+        elif kind == "an ICO picture" and (png := ico_png(file)) is not None:
+            return open_picture(io.BytesIO(png), name, png[:HEAD], held + len(png), limit)
         elif kind == "a PNG picture":
             chunks = _png_chunks(file)
             held += chunks.pop("texts")
-        _reduction(size, _WEBP if kind == "a WebP picture" else _GIF, name, held, limit)
+        first = _WEBP if kind == "a WebP picture" else _JXL if kind == "a JPEG XL picture" else _GIF
+        _reduction(size, first, name, held, limit)
         with alone(size):
-            image: Any = _READERS[kind](file)
+            image: Any = read(file)
         image.info = {**chunks, **image.info}
         if image.format == "TIFF":
             samples = unread_tiff(image, image.tag_v2)
@@ -131,6 +166,14 @@ def reduction_of(image: Image.Image, name: str, limit: int) -> int:
     return _reduction(image.size, dict.fromkeys(_STEPS, (own, own)), name, 0, limit)
 
 
+def _extra(name: str, kind: str) -> Any:
+    module, reader = _EXTRA[kind]
+    try:
+        return getattr(importlib.import_module(module), reader)
+    except ImportError:
+        raise without_extra(name, kind) from None
+
+
 def _own_bytes(image: Image.Image) -> float:
     """Bytes a pixel of Pillow's."""
     return 1.0 if image.mode in ("1", "L", "P") else 2.0 if image.mode.startswith("I;16") else 4.0
@@ -138,8 +181,10 @@ def _own_bytes(image: Image.Image) -> float:
 
 def _costs(image: Any, file: BinaryIO, name: str) -> Costs:
     own, more = _own_bytes(image), 0.0
-    if image.format == "WEBP":
-        return _WEBP
+    if whole := {"WEBP": _WEBP, "HEIF": _HEIF, "AVIF": _AVIF, "JXL": _JXL}.get(image.format):
+        return whole
+    if image.format == "JPEG2000":
+        more = 5.5 * len(image.getbands()) + 1  # a tile as 32-bit numbers, and most pictures are one tile
     if image.format in ("JPEG", "MPO"):
         # libjpeg keeps the coefficients of a picture in several scans: 2 bytes each, at the channels' own sampling.
         areas = [h * v for _, h, v, _ in image.layer]
@@ -152,9 +197,9 @@ def _costs(image: Any, file: BinaryIO, name: str) -> Costs:
         own *= 1 + (orientation(image) > 1)  # Pillow turns it itself
     elif image.format == "GIF":
         return _GIF
-    elif image.format == "BMP" and image.tile[0][0] == "bmp_rle":
-        if image.width * image.height > _LARGEST_RLE:
-            raise MediaError(f"{name}: is a BMP in run lengths of more than 4 megapixels; save it as PNG")
+    elif image.format in ("BMP", "PPM") and image.tile[0][0] in _SLOW:
+        if image.width * image.height > _LARGEST_SLOW:
+            raise MediaError(f"{name}: is {_SLOW[image.tile[0][0]]} of more than 4 megapixels; save it as PNG")
         more = 2.0
     return dict.fromkeys(_STEPS, (own + more, own))
 
@@ -239,7 +284,10 @@ def orientation(image: Any) -> int:
 
     Not ``image.getexif()``: on a PNG that decodes the whole picture, and it also takes XMP, which viewers ignore.
     """
-    if getattr(image, "format", None) == "TIFF":
+    format = getattr(image, "format", None)
+    if format == "HEIF" or (format == "JXL" and not getattr(image, "jpeg", False)):
+        return 1  # turned by its decoder, whatever its EXIF says; but a JPEG inside of a JPEG XL is given as it is
+    if format == "TIFF":
         # Pillow turns a TIFF on loading and then removes the tag from what getexif gives.
         value = image.getexif().get(_ORIENTATION, 1)
         return value if isinstance(value, int) and 1 <= value <= 8 else 1

@@ -18,7 +18,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from weft.media.headers import check_one_ogg, check_wav_promise
+from weft.kinds import advice, sniff
+from weft.media.ffmpeg import DEMUXERS, FfmpegSound, open_sound
+from weft.media.headers import check_one_ogg, check_sound_promise, check_wav_promise
 from weft.media.mp3 import Mp3, count_frames, flac_behind_id3, looks_like_mp3
 from weft.media.source import (
     EncodedFile,
@@ -27,7 +29,6 @@ from weft.media.source import (
     decoded_bytes,
     encoded_source,
     over_limit,
-    sniff,
 )
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
@@ -40,14 +41,17 @@ LAME_DELAY, DECODER_DELAY = 576, 529
 """Frames before the sound of an MP3: what LAME puts there by default, and what decoding adds (dropped where a first
 frame claims the length)."""
 
-_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG"}
+_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "NIST", "W64"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
 _UNKNOWN = (
     1 << 40
 )  # a FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number
+_WAV_TAGS = {1, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE}  # codecs of a WAV that it knows; of others it says "malformed"
+_PLAIN = {b"lpcm", b"ulaw", b"alaw"}  # codecs of a CAF that libsndfile reads
 BLOCK_VALUES = 1 << 19
+_KNOWN = "give WAV, FLAC, MP3, OGG, AIFF or, with weftlm[media], M4A, MP4 or WebM"
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 
 
@@ -107,12 +111,14 @@ def audio_rate(source: Any) -> int:
 
 def audio_notes(source: Any) -> tuple[str, ...]:
     """What may be wrong with times in a file, each in a sentence; empty for most. Nothing is decoded."""
-    encoded = encoded_source(source, "audio")
+    encoded, notes = encoded_source(source, "audio"), []
     with _opened(encoded) as file:
-        if not file.late:
-            return ()
-        late = 1000 * file.late / file.samplerate
-    return (f"{encoded.name}: times may be late by {late:.0f} ms, for this MP3 does not state its encoder's delay",)
+        if file.late:
+            late = 1000 * file.late / file.samplerate
+            notes.append(f"times may be late by {late:.0f} ms, for this file does not state its encoder's delay")
+        if isinstance(file, FfmpegSound):
+            notes += file.notes()
+    return tuple(f"{encoded.name}: {note}" for note in notes)
 
 
 def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
@@ -190,13 +196,17 @@ class _Memory(io.BytesIO):
 
 
 @contextlib.contextmanager
-def _opened(encoded: EncodedFile) -> Iterator[_Stream]:
+def _opened(encoded: EncodedFile) -> Iterator[_Stream | FfmpegSound]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(encoded.open())
-        start = flac_behind_id3(raw)
-        if looks_like_mp3(head) and not start:
+        start, kind = flac_behind_id3(raw), sniff(head)
+        file: _Stream | FfmpegSound
+        if kind in DEMUXERS and head[28:32] not in _PLAIN:
+            file = open_sound(raw, name, kind, stack)
+            file.held += 0 if encoded.data is None else len(encoded.data)
+        elif looks_like_mp3(head) and not start:
             file = _open_mp3(count_frames(encoded.read(), name), name, head, stack)
         else:
             if start:
@@ -213,12 +223,15 @@ def _opened(encoded: EncodedFile) -> Iterator[_Stream]:
             if file.format == "MP3":
                 raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
             file.held = 0 if encoded.data is None else len(encoded.data)
+            check_sound_promise(file.format, file.extra_info, head, file.frames, name)
             if _header_is_exact(file):
                 file.least = file.counted = file.frames
-        if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
+        if isinstance(file, FfmpegSound):
+            pass
+        elif file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
             raise MediaError(f"{name}: is {file.format} ({file.subtype}), which is not read; {_ADVICE}")
         _check_rate(file.samplerate, name)
-        if file.frames == 0 and _header_is_exact(file):
+        if file.counted == 0:
             raise MediaError(f"{name}: holds no sound (0 samples)")
         yield file
 
@@ -239,23 +252,32 @@ def _open_stream(target: _Memory | int, name: str, head: bytes, stack: contextli
     try:
         return stack.enter_context(_Stream(target, closefd=False))
     except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
-        raise MediaError(f"{name}: {_not_sound(head)}") from error
+        at = head.find(b"fmt ") + 8 if head[8:12] == b"WAVE" else 0
+        codec = (
+            getattr(error, "code", 0) == 4
+            or (  # "supported format but unsupported encoding"
+                8 <= at < len(head) - 2 and int.from_bytes(head[at : at + 2], "little") not in _WAV_TAGS
+            )
+        )
+        raise MediaError(f"{name}: {_not_sound(head, codec)}") from error
 
 
-def _not_sound(head: bytes) -> str:
+def _not_sound(head: bytes, codec: bool) -> str:
     kind = sniff(head)
     if kind is None:
-        return "is not a sound; give WAV, FLAC, MP3 or OGG"
-    if kind.split()[1] in ("WAV", "FLAC", "OGG", "MP3"):
+        return f"is not a sound; {_KNOWN}"
+    if codec:
+        return f"is {kind} in a codec that is not read; {_ADVICE}"
+    if kind.endswith(" sound") and not advice(kind):
         return f"is {kind} that is damaged or cut short; save or download it again"
-    return f"is {kind}, which is not read; give WAV, FLAC, MP3 or OGG (ffmpeg -i IN OUT.flac)"
+    return f"is {kind}, which is not read; {advice(kind) or _KNOWN}"
 
 
 def _header_is_exact(file: _Stream) -> bool:
     return file.subtype in _EXACT and file.frames < _UNKNOWN
 
 
-def _blocks(file: _Stream, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(file: _Stream | FfmpegSound, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises, and before the
     first where they will be more than ``limit`` bytes at ``rate``; else as soon as they are."""
     said = file.frames if file.frames < _UNKNOWN else 0  # of ADPCM and GSM up to a block too many
@@ -327,7 +349,7 @@ def _check_rate(rate: int, name: str) -> None:
         raise MediaError(f"{name}: a sample rate of {rate} Hz is outside {MIN_RATE}..{MAX_RATE:,}; correct it")
 
 
-def _check_length(frames: int, file: _Stream, rate: int, name: str, limit: int) -> None:
+def _check_length(frames: int, file: _Stream | FfmpegSound, rate: int, name: str, limit: int) -> None:
     needed = 4 * resampled_length(frames, file.samplerate, rate) + file.held
     if needed > limit:
         hours = frames / file.samplerate / 3600
@@ -337,9 +359,9 @@ def _check_length(frames: int, file: _Stream, rate: int, name: str, limit: int) 
 def _count_frames(encoded: EncodedFile, rate: int, limit: int) -> tuple[int, int]:
     """``(frames, their rate)``, decoding only where the header does not tell."""
     with _opened(encoded) as file:
-        if _header_is_exact(file):
-            _check_length(file.frames, file, rate, encoded.name, limit)
-            return file.frames, file.samplerate
+        if file.counted is not None and file.counted == file.least:
+            _check_length(file.counted, file, rate, encoded.name, limit)
+            return file.counted, file.samplerate
         frames = sum(len(block) for block in _blocks(file, encoded.name, rate, limit))
         if frames == 0:
             raise MediaError(f"{encoded.name}: holds no sound (0 samples)")

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from weft.conversation.errors import WeftError
+from weft.kinds import HEAD
 
 MAX_BYTES = 4 << 30
 """Largest encoded file that is opened: what a WAV header can say."""
@@ -72,7 +73,7 @@ class EncodedFile:
         """Bytes in all."""
         return len(self.data) if self.data is not None else os.stat(self.path or "").st_size
 
-    def head(self, count: int = 64) -> bytes:
+    def head(self, count: int = HEAD) -> bytes:
         if self.data is not None:
             return self.data[:count]
         with self.open() as file:
@@ -99,6 +100,11 @@ def over_limit(what: str, needed: float, limit: int, advice: str) -> MediaError:
         f"{what} take {needed / 1e6:,.0f} MB to decode, over the limit of {limit / 1e6:,.0f} MB; {advice}, or raise it "
         "(weft --media-mb N, or max_bytes= in Python)"
     )
+
+
+def without_extra(name: str, kind: str) -> MediaError:
+    """The error for what the extra ``media`` reads, where it is not installed."""
+    return MediaError(f'{name}: is {kind}, which is read with the extra "media": pip install "weftlm[media]"')
 
 
 def encoded_source(source: Any, what: str) -> EncodedFile:
@@ -218,47 +224,3 @@ def _not_empty(data: bytes, name: str) -> bytes:
     if not data:
         raise MediaError(f"{name}: is empty (0 bytes)")
     return data
-
-
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x89PNG\r\n\x1a\n", "a PNG picture"),
-    (0, b"\xff\xd8\xff", "a JPEG picture"),
-    (0, b"GIF8", "a GIF picture"),
-    (0, b"II*\0", "a TIFF picture"),
-    (0, b"MM\0*", "a TIFF picture"),
-    (0, b"II+\0", "a TIFF picture"),
-    (0, b"BM", "a BMP picture"),
-    (8, b"WEBP", "a WebP picture"),
-    (8, b"WAVE", "a WAV sound"),
-    (8, b"AVI ", "an AVI video"),
-    (0, b"fLaC", "a FLAC sound"),
-    (0, b"OggS", "an OGG sound"),
-    (0, b"ID3", "an MP3 sound"),
-    (0, b"FORM", "an AIFF sound"),
-    (4, b"ftypavif", "an AVIF picture"),
-    (4, b"ftyphei", "a HEIC picture"),
-    (4, b"ftypmif1", "a HEIC picture"),
-    (4, b"ftypM4A", "an M4A (AAC) sound"),
-    (4, b"ftyp", "an MP4 file"),
-    (0, b"\x1a\x45\xdf\xa3", "a WebM or Matroska file"),
-    (0, b"0&\xb2u\x8ef\xcf\x11", "a Windows Media file"),
-    (0, b"#!AMR", "an AMR sound"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"version https://git-lfs", "a Git LFS pointer (the file itself was not downloaded)"),
-    (0, b"<svg", "an SVG drawing"),
-    (0, b"<?xml", "an XML text"),
-    (0, b"<!DOCTYPE", "a web page"),
-    (0, b"<!doctype", "a web page"),
-    (0, b"<html", "a web page"),
-    (0, b"{", "a JSON text"),
-)
-
-
-def sniff(head: bytes) -> str | None:
-    """What the first bytes of a file say it is, in words for a message; None where they say nothing."""
-    for offset, magic, kind in _SIGNATURES:
-        if head[offset : offset + len(magic)] == magic:
-            return kind
-    return None
