@@ -144,11 +144,12 @@ LAYOUTS: dict[str, Layout] = {
 }
 # Where an answer is a box, words with times, or text that an annotation file cannot leave out.
 GROUNDED = {"minigpt-refcoco", "refcoco", "visual-genome", "flickr30k", "mfa"}
+REGIONS = {"coco", "voc", "yolo", "labelme", "label-studio", "cvat"}
 TIMES = {"whisper", "subtitles", "ctm", "stm", "rttm", "elan", "audacity"}
 
 
 def test_every_layout_is_tried() -> None:
-    assert set(LAYOUTS) | GROUNDED | TIMES == set(CONVERTERS)
+    assert set(LAYOUTS) | GROUNDED | REGIONS | TIMES == set(CONVERTERS)
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))

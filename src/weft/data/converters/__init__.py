@@ -22,10 +22,13 @@ from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
 from weft.data.converters.chats import llama_factory, llava
+from weft.data.converters.detection import coco, voc, yolo
 from weft.data.converters.flickr import flickr30k
+from weft.data.converters.labelers import cvat, label_studio, labelme
 from weft.data.converters.manifests import kaldi, lhotse, nemo
 from weft.data.converters.questions import aokvqa, gqa, ocrvqa, vqa
 from weft.data.converters.recognised import subtitles, whisper
+from weft.data.converters.regions import DETECTED
 from weft.data.converters.shards import webdataset
 from weft.data.converters.speech import aishell, clotho, common_voice, covost, fleurs, librispeech
 from weft.data.converters.swift import ms_swift
@@ -77,6 +80,30 @@ CONVERTERS: dict[str, Converter] = {
         takes=("split", "clip_boxes"),
         tasks=("grounded_caption", "detection", "caption"),
     ),
+    "coco": Converter(
+        coco,
+        "COCO's instances: instances_train2017.json",
+        "files of supervision and datumaro",
+        ("clip_boxes",),
+        DETECTED,
+    ),
+    "voc": Converter(
+        voc,
+        "Pascal VOC's objects: the folder with Annotations, or its XML files",
+        "files of supervision and datumaro",
+        ("split", "clip_boxes"),
+        DETECTED,
+    ),
+    "yolo": Converter(
+        yolo,
+        "YOLO's labels: data.yaml, or a folder with classes.txt",
+        "files of supervision and datumaro",
+        ("split", "clip_boxes"),
+        DETECTED,
+    ),
+    "labelme": Converter(labelme, "LabelMe's JSON files", "files of labelme", ("clip_boxes",), DETECTED),
+    "label-studio": Converter(label_studio, "Label Studio's JSON export", "", ("clip_boxes",), DETECTED),
+    "cvat": Converter(cvat, "CVAT for images 1.1 (XML)", "a file of datumaro", ("clip_boxes",), DETECTED),
     "vqav2": Converter(
         vqa, "VQAv2: the questions, --annotations the answers", takes=("annotations", "answers", "clean")
     ),
@@ -228,6 +255,7 @@ def convert(
             )
 
     write_samples(job.out, some())
+    report.notes = +job.notes  # without what was counted and not met
     return report
 
 
