@@ -121,6 +121,17 @@ def test_lora_on_layers_that_are_not_there_is_refused():
         apply_parts(model, stage(language=PartTraining(train="lora", lora=Lora(targets=("nope",)))))
 
 
+def test_the_dialects_new_tokens_have_a_rate_of_their_own():
+    model, processor = build_model(tiny_spec())
+    wanted = stage(language=PartTraining(train="lora", lr_scale=0.5, tokens_lr_scale=8))
+    parts = apply_parts(model, wanted, tokens=dialect_tokens(processor))
+    optimizer = build_optimizer(parts, Optim(), embedding_ids(model))
+    set_rate(optimizer, 1e-3)
+    names = {id(p): n for n, p in model.named_parameters()}
+    rates = {"tokens" in names[id(p)]: g["lr"] for g in optimizer.param_groups for p in g["params"]}
+    assert rates == {True: 4e-3, False: 5e-4}
+
+
 def test_rates_are_scaled_by_part_and_1d_tensors_and_embeddings_do_not_decay():
     model, _ = build_model(tiny_spec())
     parts = apply_parts(model, stage(**{**ALL, "language": PartTraining(train="full", lr_scale=0.1)}))

@@ -64,6 +64,7 @@ class PartTraining(Frozen):
     # With LoRA on the language model: also train the embeddings of the dialect's own tokens (turns, times, boxes),
     # which a language model that was composed from the hub does not know.
     dialect_tokens: bool = True
+    tokens_lr_scale: float = Field(1.0, ge=0)  # those embeddings' rate, times the part's: new ones have far to go
 
 
 FULL = PartTraining(train="full")
