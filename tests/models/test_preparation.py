@@ -67,6 +67,16 @@ def test_a_crop_s_size_is_taken_and_a_class_s_own_defaults(name: str) -> None:
     assert pictures({**raw, "do_normalize": False, "resample": 3}, "a/b")["size"] == (20, 24)
 
 
+@pytest.mark.parametrize("size", [224, {"shortest_edge": 224}, {"shortest_edge": 384}])
+def test_what_convnext_crops_or_squeezes_reaches_the_encoder_whole(size) -> None:
+    """ResNet's and ConvNeXt's: below 384 the middle of a larger picture, from there on a square of all of it."""
+    raw = {"feature_extractor_type": "ConvNextFeatureExtractor", "size": size, "crop_pct": 0.875}
+    edge = size if isinstance(size, int) else size["shortest_edge"]
+    assert pictures(raw, "a/b") == {"size": (edge, edge), "mean": (0.5,) * 3, "std": (0.5,) * 3, "resample": "bicubic"}
+    with pytest.raises(WeftError, match="crop_pct"):
+        pictures(raw, "a/b", cropped=True)
+
+
 @pytest.mark.parametrize(
     ("settings", "named", "instead"),
     [

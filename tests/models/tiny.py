@@ -52,6 +52,7 @@ VISION: dict[str, dict[str, Any]] = {
     }
     for kind in ("clip", "siglip", "dinov2", "eva", "internvit")
 }
+VISION["backbone"] = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1]}
 VISION["conv"] = {"channels": [8, 12, 16], "layers": 1, "heads": 2}
 
 WHISPER = {

@@ -199,12 +199,15 @@ def _load_tower(tower: Any, kind: Any, source: str) -> None:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # else it lists all the weights of the source that are no part of the tower
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True, "key_mapping": kind.renames}
+    options |= kind.loading
     try:
         loaded, report = doors.load(kind.source_class, source, "its weights could not be loaded", **options)
     finally:
         logging.set_verbosity(verbosity)
     part = kind.source_prefix
     found, lost = loaded.state_dict(), set(report["missing_keys"])
+    if kind.starts_plain:
+        lost = {key for key in lost if kind.starts_plain not in key}
     own = tower.state_dict()
     wrong = [k for k in own if part + k in lost or found.get(part + k, k) is k or found[part + k].shape != own[k].shape]
     if wrong:

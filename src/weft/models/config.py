@@ -71,6 +71,10 @@ class VisionSection(Frozen):
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     resample: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    # A backbone's: which of its maps are used, 0 the stem, -1 the last stage (none named: that one). Several are
+    # brought to one grid, and concatenated on their channels.
+    stages: tuple[int, ...] = ()
+    stage_grid: tuple[int, int] | None = None  # rows and columns of that grid; None: the finest of theirs
     layer: int = -1  # which hidden state is used (LLaVA: -2); -1 is the last block's output
     # Apply the tower's own last layer norm (SigLIP, DINOv2, EVA); MiniGPT-v2: False. CLIP has none over its patches
     # (its last norm is for the pooled token only), so there this changes nothing.

@@ -26,6 +26,7 @@ CLASSES = {
     "Llava": _CROPPED,
     "Bit": _CROPPED,
     "Siglip": {**_HALF, "resample": 3},
+    "ConvNext": {**_HALF, "size": {"shortest_edge": 384}, "resample": 3, "crop_pct": 224 / 256},
     "ViT": {**_HALF, "resample": 2},
     "Blip": {**_CLIP, "size": [384, 384]},
     "GotOcr2": {**_CLIP, "size": [384, 384]},  # InternVL's
@@ -70,6 +71,9 @@ def pictures(
     usual = CLASSES.get(name, {})
     asked = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **usual, **raw}
     found: dict[str, Any] = {}
+    if name == "ConvNext" and not cropped:  # enlarges and crops by its crop_pct, or brings pictures whole to a square
+        edge = asked["size"]["shortest_edge"] if isinstance(asked["size"], Mapping) else asked["size"]
+        asked |= {"size": [edge, edge], "crop_pct": None}
     if "size" not in given:
         for key, value in asked.items():
             if value and (key in MORE or key.startswith("do_") and key not in STEPS):

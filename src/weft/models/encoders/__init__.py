@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from weft.conversation import WeftError
 from weft.models.config import AudioSection, VisionSection
+from weft.models.encoders.backbone import Backbone
 from weft.models.encoders.base import ImageKind, SoundKind, Window
 from weft.models.encoders.conv import Conv
 from weft.models.encoders.conv_sound import ConvSound
@@ -20,6 +21,7 @@ from weft.models.encoders.whisper import Qwen2Audio, QwenAudio, Whisper, Whisper
 
 Kind = TypeVar("Kind", ImageKind, SoundKind)
 IMAGES: dict[str, type[ImageKind]] = {
+    "backbone": Backbone,  # first: of a model_type that a later one reads too, that one knows more
     "clip": Clip,
     "siglip": Siglip,
     "dinov2": Dinov2,

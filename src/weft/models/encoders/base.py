@@ -45,6 +45,7 @@ class Kind(ABC):
     source_class: ClassVar[Any] = None  # transformers' class that loads a published tower,
     source_prefix: ClassVar[str] = ""  # where the tower lies in it,
     renames: ClassVar[Mapping[str, str] | None] = None  # and names in whole models that it has to be told
+    starts_plain: ClassVar[str] = ""  # weights so named may be missing from a source: they start without an effect
     tower: ClassVar[Any]  # made of the kind; called with media, and telling the ``width`` D of its features
     config_class: ClassVar[Any]
     fixed: ClassVar[Mapping[str, Any]] = {"attn_implementation": attention.NAME}  # settings that are always so
@@ -69,6 +70,11 @@ class Kind(ABC):
     def usual(self) -> dict[str, Any]:
         """Fields of the connector that a new model has where nobody says how many features become one embedding."""
 
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What else ``source_class.from_pretrained`` has to be told."""
+        return {}
+
     def build(self) -> nn.Module:
         return self.tower(self)
 
@@ -77,9 +83,15 @@ class ImageKind(Kind):
     """One kind of image encoder: pixels [N, 3, H, W] to features [N, T, D]."""
 
     has_cls: ClassVar[bool] = False  # a class token stands before the patches; `drop_cls` leaves it out
+    staged: ClassVar[bool] = False  # gives several maps, from fine to coarse, of which ``stages`` chooses
 
     def __init__(self, section: VisionSection) -> None:
         self.section = section
+        if (section.stages or section.stage_grid) and not self.staged:
+            raise WeftError(
+                f"vision.stages and vision.stage_grid are a backbone's, and the kind is {section.kind}; take the kind "
+                "backbone, or choose with vision.layer"
+            )
 
     @classmethod
     def own_size(cls, config: Mapping[str, Any]) -> tuple[int, int] | None:
