@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from weft.models.bytes_tokenizer import MERGES, bytes_tokenizer, merges
+from weft.models.bytes_tokenizer import bytes_tokenizer, merges
 
 TOKENIZER = bytes_tokenizer(["<|im_start|>", "<|im_end|>"])
 
@@ -30,7 +30,7 @@ def test_bytes_alone_on_request():
 
 
 def test_the_same_everywhere():
-    assert len(merges()) == MERGES
+    assert len(merges()) == 768
     assert hashlib.sha256(repr(merges()).encode()).hexdigest()[:16] == "e14e8a26c55396f2"
 
 

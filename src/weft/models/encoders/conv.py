@@ -31,19 +31,19 @@ class ConvTowerConfig(Frozen):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block without masks: every patch sees every patch."""
+    """Pre-norm transformer block in which every patch, or moment of a clip, sees every other."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, int(width * mlp_ratio)), nn.Linear(int(width * mlp_ratio), width)
 
-    def forward(self, x_NTD: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_NTD: torch.Tensor, keys_N11T: torch.Tensor | None = None) -> torch.Tensor:
         n, t, d = x_NTD.shape
         q, k, v = self.qkv(self.norm1(x_NTD)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = attend(q, k, v).reshape(n, t, d)
+        mixed = attend(q, k, v, keys_N11T).reshape(n, t, d)
         x_NTD = x_NTD + F.dropout(self.out(mixed), self.dropout, self.training)
         return x_NTD + F.dropout(self.down(F.gelu(self.up(self.norm2(x_NTD)))), self.dropout, self.training)
 

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.frozen import Frozen
 from weft.media.mel import HOP
-from weft.models.attention import attend
 from weft.models.encoders.base import SoundKind, halved
+from weft.models.encoders.conv import Block
 from weft.models.splice import full, inside
 
 POSITION_SCALE = 0.3  # sinusoids smaller than the sound they are added to, or position drowns it at the start
@@ -49,26 +49,9 @@ class TimeBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor, keys_N11T: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor) -> torch.Tensor:
         mixed_NTD = self.mix((x_NTD * inside_NT1).transpose(1, 2)).transpose(1, 2)
         return x_NTD + self.down(F.gelu(self.up(self.norm(mixed_NTD))))
-
-
-class AttentionBlock(nn.Module):
-    """Pre-norm transformer block in which every moment of a clip sees every other."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
-
-    def forward(self, x_NTD: torch.Tensor, inside_NT1: torch.Tensor, keys_N11T: torch.Tensor | None) -> torch.Tensor:
-        n, t, d = x_NTD.shape
-        q, k, v = self.qkv(self.norm1(x_NTD)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        x_NTD = x_NTD + self.out(attend(q, k, v, keys_N11T).reshape(n, t, d))
-        return x_NTD + self.down(F.gelu(self.up(self.norm2(x_NTD))))
 
 
 class ConvSoundTower(nn.Module):
@@ -95,7 +78,7 @@ class ConvSoundTower(nn.Module):
         hidden = int(config.width * config.mlp_ratio)
         self.blocks = nn.ModuleList(
             [TimeBlock(config.width, config.kernel, hidden) for _ in range(config.conv_layers)]
-            + [AttentionBlock(config.width, config.heads, hidden) for _ in range(config.layers)]
+            + [Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.layers)]
         )
         self.norm = nn.LayerNorm(config.width)
 
@@ -109,7 +92,7 @@ class ConvSoundTower(nn.Module):
         inside_NT1 = _inside(lengths_N, x_NTD[:, None])
         keys_N11T = None if full(lengths_N, x_NTD.shape[1]) else inside_NT1[:, None, None, :, 0].bool()
         for block in self.blocks:
-            x_NTD = block(x_NTD, inside_NT1, keys_N11T)
+            x_NTD = block(x_NTD, keys_N11T if isinstance(block, Block) else inside_NT1)
         return self.norm(x_NTD) * inside_NT1, lengths_N
 
 
