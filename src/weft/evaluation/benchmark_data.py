@@ -80,10 +80,9 @@ def read_benchmark(
     return list(found.values())
 
 
-def written_answer(system: str, conversation: Conversation) -> str:
-    """The last answer of a conversation as ``system``'s dialect writes it, its tags included and its end left out."""
-    switches = {"loss_on_tags": False} if system == "qwen_audio" else {}
-    dialect = get_dialect(system, switches)
+def written_answer(benchmark: Benchmark, conversation: Conversation) -> str:
+    """The last answer of a conversation as the system's dialect writes it, its tags included and its end left out."""
+    dialect = get_dialect(benchmark.system, dict(benchmark.switches))
     last = Conversation((*conversation.prompt().messages[-1:], *conversation.messages[-1:]))
     stops = set(dialect.stop_tokens())
     out = ""
@@ -149,10 +148,10 @@ def _reference(benchmark: Benchmark, sample: Conversation, source: Any, line: Li
         left, top, right, bottom = box
         xywh = [left * width, top * height, (right - left) * width, (bottom - top) * height]
         return {"bbox_xywh": xywh, "width": width, "height": height}
-    if benchmark.metric == "srwt" and not any(isinstance(part, Words) for part in parts):
+    if family.timed and not any(isinstance(part, Words) for part in parts):
         line.wrong("messages", f"{benchmark.title} expects word times, and the answer has none")
     if family.notation:
         task = parse_messages(benchmark.messages(source)).messages[-1]
-        return {"text": written_answer(benchmark.system, Conversation((task, Message("assistant", parts))))}
+        return {"text": written_answer(benchmark, Conversation((task, Message("assistant", parts))))}
     text = plain_text(parts)
     return {family.answer: [text] if family.answer == "answers" else text}

@@ -95,11 +95,11 @@ def prediction(benchmark: Benchmark, model: Any, conversation: Conversation, rep
     """An answer as the released script gets it: the system's own text, whatever dialect the model speaks."""
     dialect = getattr(getattr(model, "processor", None), "dialect", None)
     if dialect is not None and dialect.name == benchmark.system:
-        return reply.raw if benchmark.family.notation or benchmark.system == "minigpt_v2" else reply.text
+        return reply.raw if benchmark.family.notation or benchmark.raw else reply.text
     if benchmark.family.notation:
         try:
             answer = Message("assistant", reply.parts or (Text(reply.text),))
-            return written_answer(benchmark.system, Conversation((*conversation.messages, answer)))
+            return written_answer(benchmark, Conversation((*conversation.messages, answer)))
         except DialectError:
             return reply.text
     return reply.text

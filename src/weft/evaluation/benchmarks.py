@@ -43,6 +43,8 @@ class Benchmark:
     published: Mapping[str, float] = field(default_factory=dict)
     choices: bool = False  # the answer is chosen among those that a sample brings, by its likelihood
     doubt: str = ""
+    raw: bool = False  # the script reads an answer as it was generated
+    switches: Mapping[str, Any] = field(default_factory=dict)  # of the dialect, which writes expected answers
 
     @property
     def family(self) -> Family:

@@ -47,6 +47,7 @@ class Family:
     answer: str = "answer"
     annotators: int = 1
     notation: bool = False
+    timed: bool = False
 
     def pairs(self, rows: Sequence[Row], **options: Any) -> list[Pair]:
         """An option that the family does not take is an error where it has a value."""
@@ -67,7 +68,7 @@ class Family:
         """All figures, as those of ``name``; Qwen-Audio's BLEU is one a language."""
         metrics: list[Metric] = []
         for figure in self.figures:
-            metrics += _by_language(METRICS[figure], pairs) if figure == "qwen_audio_bleu" else [METRICS[figure]]
+            metrics += _by_language(METRICS[figure], pairs) if METRICS[figure].by_language else [METRICS[figure]]
         return measure(pairs, metrics, name or self.name)
 
 

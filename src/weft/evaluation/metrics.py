@@ -45,6 +45,8 @@ class Metric:
     better: str = "higher"
     unit: str = "rate"
     constant: str = "text"
+    optional: bool = False
+    by_language: bool = False
 
     @property
     def meaning(self) -> str:
@@ -281,7 +283,7 @@ def measure(pairs: Sequence[Pair], metrics: Sequence[Metric], name: str = "") ->
             computed = metric.computed
             where = [i for i, p in enumerate(pairs) if (name or p.task == task) and computed.applies(p)]
             group = [pairs[i] for i in where]
-            if not group and (not name or metric.name == HALLUCINATED):
+            if not group and (not name or metric.optional):
                 continue
             table[metric.name] = computed.corpus(group) if group else None
             counts[metric.name] = len(group)
