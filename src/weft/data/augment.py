@@ -213,18 +213,29 @@ def make_clip(
         at += len(wave)
     waves.append(np.zeros(plan.tail, np.float32))
     first = conversation_of(plan.takes[0].index)
-    space = _space(first)
+    task = next((p for p in first.parts() if isinstance(p, Task)), None)
+    language = (task.get("to") or task.get("language")) if task else None
+    space = "" if language in SPACELESS else " "
+    # Others than speech are asked for times in one wording.
+    untimed = timed and plan.untimed and task is not None and task.name in SPEECH
+    old = spoken_part(first)
     answer: Part | None = None
-    task = _task(first)
-    if timed and plan.untimed and task is not None and task.name in SPEECH:  # others are asked for times in one wording
+    if untimed:
         answer = Text(space.join(w.text for w in words))
-        first = _ask_without_times(first)
     elif timed:
         answer = Words(tuple(words), 0)
     elif texts:
         spoken_texts = [t.strip() for t in texts if t.strip()]  # where nothing is said there is nothing to join
         answer = Text(space.join(spoken_texts) if len(texts) > 1 else texts[0])
-    return _replace_clip(first, (np.concatenate(waves), rate), answer)
+
+    def change(part: Part) -> Part:
+        if isinstance(part, Audio):
+            return Audio((np.concatenate(waves), rate))
+        if untimed and isinstance(part, Task):
+            return replace(part, fields={**part.fields, "timestamps": False})
+        return answer if part is old and answer is not None else part
+
+    return first.changed(change)
 
 
 def cut_words(wave: np.ndarray, words: list[Word], rate: int, take: Take) -> tuple[np.ndarray, list[Word]]:
@@ -293,10 +304,11 @@ def augment_images(
 
     ``sized``: a crop is brought back to the picture's size, where that says how many tokens it takes.
     """
-    parts = list(conversation.parts())
-    for number, part in enumerate([p for p in parts if isinstance(p, Image)]):
+    parts, made = list(conversation.parts()), []  # of each picture what it becomes, and how its boxes move
+    last = len(conversation.images) - 1  # which a box that names none is in
+    for number, part in enumerate(conversation.images):
         picture: PILImage.Image = part.source
-        mine = [p for p in parts if isinstance(p, Box) and _image_of(p, conversation) == number]
+        mine = [p for p in parts if isinstance(p, Box) and number == (last if p.image is None else p.image)]
         if augment.color:
             picture = _recolor(picture, augment.color, rng)
         moves: Move = _stay
@@ -308,9 +320,18 @@ def augment_images(
                 picture = picture.resize(part.source.size) if sized else picture
         if augment.flip and rng.random() < 0.5 and not _names_sides(parts) and not conversation.audios:
             picture, moves = picture.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT), _flipped(moves)
-        conversation = _replace_image(conversation, number, picture, mine, moves)
-        parts = list(conversation.parts())
-    return conversation
+        made.append((picture, moves))
+    pictures = iter(made)
+
+    def change(part: Part) -> Part:
+        if isinstance(part, Image):
+            return Image(next(pictures)[0])
+        if isinstance(part, Box):
+            move = made[last if part.image is None else part.image][1]
+            return replace(part, boxes=tuple(map(move, part.boxes)))
+        return part
+
+    return conversation.changed(change)
 
 
 def _boxed_turns(conversation: Conversation, boxes: Sequence[Box]) -> bool:
@@ -367,9 +388,7 @@ def crop(picture: PILImage.Image, window: tuple[int, int, int, int]) -> tuple[PI
     return canvas, move
 
 
-def _flipped(
-    before: Move,
-) -> Move:
+def _flipped(before: Move) -> Move:
     def move(box: Corners) -> Corners:
         left, top, right, bottom = before(box)
         return 1 - right, top, 1 - left, bottom
@@ -390,61 +409,3 @@ def _recolor(picture: PILImage.Image, amount: float, rng: np.random.Generator) -
 def _names_sides(parts: Sequence[Part]) -> bool:
     texts = [p.text for p in parts if isinstance(p, Text)] + [p.label or "" for p in parts if isinstance(p, Box)]
     return any(SIDES.search(t) for t in texts)
-
-
-# -------------------------------------------------------------------------------------------- conversations, changed
-
-
-def _image_of(box: Box, conversation: Conversation) -> int:
-    return box.image if box.image is not None else len(conversation.images) - 1
-
-
-def _task(conversation: Conversation) -> Task | None:
-    return next((p for p in conversation.parts() if isinstance(p, Task)), None)
-
-
-def _space(conversation: Conversation) -> str:
-    task = _task(conversation)
-    language = (task.get("to") or task.get("language")) if task else None
-    return "" if language in SPACELESS else " "
-
-
-def _ask_without_times(conversation: Conversation) -> Conversation:
-    def change(part: Part) -> Part:
-        return replace(part, fields={**part.fields, "timestamps": False}) if isinstance(part, Task) else part
-
-    return conversation.changed(change)
-
-
-def _replace_clip(conversation: Conversation, source: Any, answer: Part | None) -> Conversation:
-    """The conversation with its one clip replaced, and the part of its last answer that holds the words."""
-    old = spoken_part(conversation)
-
-    def change(part: Part) -> Part:
-        if isinstance(part, Audio):
-            return Audio(source)
-        return answer if part is old and answer is not None else part
-
-    return conversation.changed(change)
-
-
-def _replace_image(
-    conversation: Conversation,
-    number: int,
-    picture: PILImage.Image,
-    boxes: Sequence[Box],
-    move: Move,
-) -> Conversation:
-    seen = -1
-
-    def change(part: Part) -> Part:
-        nonlocal seen
-        if isinstance(part, Image):
-            seen += 1
-            return Image(picture) if seen == number else part
-        if any(part is b for b in boxes):
-            assert isinstance(part, Box)
-            return replace(part, boxes=tuple(move(b) for b in part.boxes))
-        return part
-
-    return conversation.changed(change)

@@ -18,24 +18,17 @@ import numpy as np
 import torch
 
 from weft.conversation import Audio, Conversation, Image, WeftError
-from weft.data.augment import (
-    Augment,
-    ClipPlan,
-    Take,
-    augment_images,
-    color_sound,
-    draw_clip,
-    make_clip,
-    mask_features,
-)
-from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens, measure
+from weft.data.augment import Augment, ClipPlan, augment_images, color_sound, make_clip, mask_features
+from weft.data.clips import ClipEdits
+from weft.data.lengths import Lengths, measure
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.sample_file import SampleFile
 from weft.media import load_audio, load_image
+from weft.models.encoding import Encoded
+from weft.models.processing import WeftProcessor
 
 CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
-SEAM = 2  # tokens more that a clip's edge may take: a pause and its time
 
 
 @dataclass
@@ -54,7 +47,7 @@ class Batch:
 class Annotate(Protocol):
     """What a loader can be handed, to ask of each sample what else is to be learned from it."""
 
-    def __call__(self, conversation: Conversation, encoded: Any) -> Any:
+    def __call__(self, conversation: Conversation, encoded: Encoded) -> Any:
         """Of a sample as it is learned, its media decoded, and of what the processor made of it."""
 
     def join(self, samples: Sequence[Any], starts: Sequence[tuple[int, int]]) -> Any:
@@ -122,7 +115,7 @@ class TrainingData:
     def __init__(
         self,
         specs: Sequence[SourceSpec],
-        processor: Any,
+        processor: WeftProcessor,
         *,
         row_tokens: int,
         rows: int = 1,
@@ -157,7 +150,7 @@ class TrainingData:
             )
             for s in self.sources
         ]
-        self.members = [lengths.members() for lengths in self.lengths]
+        self.clips = [ClipEdits(lengths, processor, row_tokens) for lengths in self.lengths]
         self.company = [
             spec.company(source, lengths.tokens, processor) if spec.company else None
             for spec, source, lengths in zip(self.specs, self.sources, self.lengths, strict=True)
@@ -198,7 +191,7 @@ class TrainingData:
         lengths = self.lengths[number]
         clip = self._clip_plan(position, number, index)
         if clip is not None and lengths.tokens[index]:
-            return self._planned_tokens(lengths, clip)
+            return self.clips[number].tokens(clip)
         return int(lengths.tokens[index]) + sum(added for _, added in self._more(position, number, index))
 
     def _more(self, position: int, number: int, index: int) -> list[tuple[int, int]]:
@@ -210,33 +203,8 @@ class TrainingData:
         given = self.specs[number].augment
         return given if isinstance(given, Augment) else given(position)
 
-    def _planned_tokens(self, lengths: Lengths, clip: ClipPlan) -> int:
-        """The most that it can be: where a take meets silence or another one, and where words reach into a further
-        window of the encoder, dialects write a little more."""
-        if clip == self._whole(lengths, clip.takes[0].index):
-            return int(lengths.tokens[clip.takes[0].index])
-        tokens = clip_tokens(self.processor, clip.samples) + int(lengths.shared[clip.takes[0].index])
-        tokens += SEAM * len(clip.takes) + len(self.processor.sounds.windows(clip.samples)) - 1
-        return tokens + sum(lengths.answer_tokens(take.index, take.words) for take in clip.takes)
-
     def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
-        """How the clip is edited in time; None where it is not."""
-        augment, lengths = self._augment(position, number), self.lengths[number]
-        if not (augment.speed or augment.pad_seconds or augment.cut or augment.join or augment.untimed):
-            return None
-        group = int(lengths.group[index])
-        if group == NOT_EDITABLE or not lengths.clip_samples[index]:
-            return None
-        partners = self.members[number].get(group, np.zeros(0, np.int64))
-        rng = self._rng(position, 0)
-        clip = draw_clip(augment, rng, index, lengths.cut_points, partners, self.rate)
-        if self._planned_tokens(lengths, clip) > self.row_tokens:
-            return self._whole(lengths, index)
-        return clip
-
-    def _whole(self, lengths: Lengths, index: int) -> ClipPlan:
-        """A clip as it is."""
-        return ClipPlan((Take(index, 0, int(lengths.clip_samples[index])),))
+        return self.clips[number].draw(self._augment(position, number), index, self._rng(position, 0))
 
     def _rng(self, position: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, 4 * position + purpose]))
