@@ -195,7 +195,7 @@ def test_a_mistake_that_one_rank_meets_ends_all(files, tmp_path):
 def test_ranks_start_a_later_stage_from_the_same_weights(files, tmp_path):
     """Between stages a model goes to disk in the type it came in, and goes on rounded to it, on every rank."""
     model, processor = build_model(tiny_spec())
-    model.saved_dtype = torch.bfloat16
+    model.config.dtype = torch.bfloat16
     save_model(model, processor, tmp_path / "base")
     recipe = tiny_recipe(files, ModelSpec(base=str(tmp_path / "base")), row_tokens=96, steps=2)
     recipe = recipe.model_copy(update={"stages": recipe.stages * 2})

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from weft.data.sample_file import SampleFile
 from weft.dialects import Modality
 from weft.files import whole_file
 from weft.media import audio_samples
+from weft.models.processing import WeftProcessor
 
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
@@ -66,19 +67,19 @@ class Lengths:
         return {int(g): np.flatnonzero(usable & (self.group == g)) for g in np.unique(self.group[usable])}
 
 
-def clip_tokens(processor: Any, samples: int) -> int:
+def clip_tokens(processor: WeftProcessor, samples: int) -> int:
     """Tokens that a clip of ``samples`` takes, boundaries included."""
     return sum(slot_tokens(processor, "audio", w.tokens) for w in processor.sounds.windows(samples))
 
 
-def slot_tokens(processor: Any, modality: Modality, embeddings: int) -> int:
+def slot_tokens(processor: WeftProcessor, modality: Modality, embeddings: int) -> int:
     """Tokens of a medium that is encoded as so many embeddings, boundaries included."""
     return embeddings + len(processor.dialect.edges(modality))
 
 
 def measure(
     source: SampleFile,
-    processor: Any,
+    processor: WeftProcessor,
     *,
     row_tokens: int,
     on_bad_sample: Literal["fail", "skip"] = "fail",
@@ -116,7 +117,7 @@ def measure(
 
 
 def _measure(
-    source: SampleFile, processor: Any, on_bad_sample: str, progress: Callable[[int, int], None] | None
+    source: SampleFile, processor: WeftProcessor, on_bad_sample: str, progress: Callable[[int, int], None] | None
 ) -> Lengths:
     n = len(source)
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
@@ -138,13 +139,13 @@ def _measure(
                 spoken = spoken_part(conversation)
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
                 timed = spoken.words if isinstance(spoken, Words) else ()
-                points = cut_points(timed, int(clips[i]), processor.audio.sample_rate)[1:]
+                points = cut_points(timed, int(clips[i]), processor.sounds.section.sample_rate)[1:]
                 if 1 < len(points) == len(timed):
                     words[i], first_word[i] = len(points), len(ends)
                     ends += points
                     word_tokens += [tokens_of(word.text) for word in timed]
             if conversation.audios:
-                _check_times(conversation, processor.audio.sample_rate)
+                _check_times(conversation, processor.sounds.section.sample_rate)
         except WeftError as error:
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
             if on_bad_sample == "fail":
@@ -165,8 +166,10 @@ def nothing_to_learn(conversation: Conversation) -> str | None:
     return "there is no answer (an assistant message) to learn from"
 
 
-def _clip(conversation: Conversation, processor: Any, groups: dict[str, tuple[int, int]]) -> tuple[int, int, int, int]:
-    samples = audio_samples(conversation.audios[0].source, processor.audio.sample_rate)
+def _clip(
+    conversation: Conversation, processor: WeftProcessor, groups: dict[str, tuple[int, int]]
+) -> tuple[int, int, int, int]:
+    samples = audio_samples(conversation.audios[0].source, processor.sounds.section.sample_rate)
     tokens = clip_tokens(processor, samples)
     key = join_key(conversation)
     group, shared = (NOT_EDITABLE if spoken_part(conversation) is None else ALONE), 0
@@ -183,7 +186,7 @@ def _check_times(conversation: Conversation, rate: int) -> None:
             raise WeftError(f"{where}: {problem}")
 
 
-def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int:
+def _prompt_tokens(conversation: Conversation, processor: WeftProcessor, clip: int) -> int:
     """Tokens of a sample with nothing in its answer and no clip."""
     empty = Conversation((*conversation.prompt().messages, Message("assistant", (Text(""),))))
     try:
@@ -192,7 +195,7 @@ def _prompt_tokens(conversation: Conversation, processor: Any, clip: int) -> int
         return 0  # a dialect that cannot write it: rows are planned a little too empty
 
 
-def _key(source: SampleFile, processor: Any) -> str:
+def _key(source: SampleFile, processor: WeftProcessor) -> str:
     """Changes whenever the file, the model's token layout or the tokenizer does."""
     stat = source.path.stat()
     facts = [str(source.path.resolve()), stat.st_size, stat.st_mtime_ns, len(processor.tokenizer), processor.to_dict()]

@@ -23,6 +23,7 @@ from weft.generation.sampling import Inputs, beams
 from weft.generation.windows import WindowPrompt, merge, split_transcription
 from weft.media import image_size
 from weft.models.encoding import Encoded
+from weft.models.processing import WeftProcessor
 
 Asked = Conversation | Sequence[Any] | str
 
@@ -64,7 +65,7 @@ class Model:
     (up to the rounding of the compute type; in float32 the tokens are the same).
     """
 
-    def __init__(self, model: Any, processor: Any, name: str = "") -> None:
+    def __init__(self, model: Any, processor: WeftProcessor, name: str = "") -> None:
         self.model = model.eval()
         self.processor = processor
         self.name = name
@@ -351,7 +352,7 @@ def _window_count(encoded: Any) -> int:
     return max(counts.values(), default=1)
 
 
-def _stop_ids(model: Any, processor: Any) -> frozenset[int]:
+def _stop_ids(model: Any, processor: WeftProcessor) -> frozenset[int]:
     """Ids that end an answer: the dialect's, the tokenizer's end of text, and the checkpoint's own list."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = own if isinstance(own, list) else [own]

@@ -35,7 +35,7 @@ class Encoded:
     images: list[np.ndarray] = field(default_factory=list)  # one a picture: float32 [V, 3, H, W], its views
     features: list[np.ndarray] = field(default_factory=list)  # one a window: float32 [T, M], or samples [S]
     spans: list[Span] = field(default_factory=list)
-    source: np.ndarray | None = None  # int64 [L]: index into `pieces`
+    source: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # int64 [L]: index into `pieces`
     pieces: list[Piece] = field(default_factory=list)
     generate: bool = False
 

@@ -9,12 +9,13 @@ learned in no run of minutes to attend to the one whose left side it had just wr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from weft.conversation import Conversation
 from weft.dialects import Slot, Spot
+from weft.models.encoding import Encoded
+from weft.models.processing import WeftProcessor
 from weft.teaching.media import moments_of, places_in
 
 
@@ -28,7 +29,7 @@ class Gaze:
     inside: np.ndarray  # bool [K, X] which of them show each spot, one at least
 
 
-def gaze_labels(conversation: Conversation, encoded: Any, processor: Any) -> Gaze:
+def gaze_labels(conversation: Conversation, encoded: Encoded, processor: WeftProcessor) -> Gaze:
     """Where the learned tokens of ``encoded`` are to look.
 
     The conversation is the one that it was made of, its media decoded. Raises `WeftError` where an image's embeddings
@@ -51,7 +52,7 @@ def gaze_labels(conversation: Conversation, encoded: Any, processor: Any) -> Gaz
     )
 
 
-def _shown(spot: Spot, conversation: Conversation, encoded: Any, processor: Any) -> np.ndarray:
+def _shown(spot: Spot, conversation: Conversation, encoded: Encoded, processor: WeftProcessor) -> np.ndarray:
     """bool [X]: the embeddings of all media that show a spot; the nearest one where a word is shorter than any."""
     shown = [np.zeros(span.length, bool) for span in encoded.spans]
     away = [np.full(span.length, np.inf) for span in encoded.spans]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from weft.conversation import Conversation, WeftError
+from weft.models.encoding import Encoded
+from weft.models.processing import WeftProcessor
 from weft.teaching.gaze import Gaze, gaze_labels
 from weft.teaching.media import Listening, Looking, listening_labels, looking_labels
 
@@ -25,11 +26,11 @@ class Told:
 class Labels:
     """``labels(conversation, encoded)`` of a sample; `join` makes those of a batch."""
 
-    processor: Any
+    processor: WeftProcessor
     listen: bool = True
     guide: bool = True
 
-    def __call__(self, conversation: Conversation, encoded: Any) -> Told:
+    def __call__(self, conversation: Conversation, encoded: Encoded) -> Told:
         """The conversation is the one that ``encoded`` was made of, its media decoded."""
         sample = conversation, encoded, self.processor
         try:

@@ -13,6 +13,7 @@ from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec
 from weft.frozen import Frozen
+from weft.models.processing import WeftProcessor
 from weft.teaching.labels import Labels
 from weft.teaching.losses import Answers, Gazing, Heard, Seen
 from weft.teaching.samples import Conversing, Easing
@@ -69,7 +70,7 @@ class Taught:
                 found[number] = replace(found[number], company=partial(Conversing, own.converse))
         return found
 
-    def annotate(self, processor: Any) -> Labels | None:
+    def annotate(self, processor: WeftProcessor) -> Labels | None:
         """What the loader is to ask of each sample; None where nothing is learned from the media themselves."""
         listen = self.lessons.listen
         return Labels(processor, listen.weight > 0, listen.guide > 0) if listen.weight or listen.guide else None

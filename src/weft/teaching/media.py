@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from weft.conversation import Box, Conversation, Word, Words
-from weft.dialects.base import asked_label
+from weft.dialects.base import Modality, asked_label
+from weft.models.encoding import Encoded
+from weft.models.processing import WeftProcessor
 from weft.models.rendering import Span
 
 IGNORED = -100
@@ -82,7 +83,7 @@ def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(filled) if filled else np.zeros(0, np.int64)
 
 
-def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -> Listening:
+def listening_labels(conversation: Conversation, encoded: Encoded, processor: WeftProcessor) -> Listening:
     """What is heard at each embedding of the sample's clips, in order, where word times tell.
 
     The conversation is the one that ``encoded`` was made of, its clips decoded (array, rate).
@@ -113,14 +114,14 @@ def listening_labels(conversation: Conversation, encoded: Any, processor: Any) -
     return Listening(_joined(labels), _joined(sides))
 
 
-def within_text(word: str, processor: Any) -> list[int]:
+def within_text(word: str, processor: WeftProcessor) -> list[int]:
     """Tokens of a word as it stands in a text, behind a blank: most tokenizers have one token for both, and a trained
     language model knows a word best by it. Where the blank is a token of its own, it is no part of the word."""
     tokens, blank = (processor.renderer.encode_text(text) for text in (f" {word}", " "))
     return tokens[len(blank) :] if tokens[: len(blank)] == blank else tokens
 
 
-def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> Looking:
+def looking_labels(conversation: Conversation, encoded: Encoded, processor: WeftProcessor) -> Looking:
     """What is seen at each embedding of the sample's pictures, in order, where boxes with labels tell.
 
     A place whose middle lies in a box shows that box's label (the smallest box, where several cover it); so does the
@@ -159,14 +160,14 @@ def looking_labels(conversation: Conversation, encoded: Any, processor: Any) -> 
     return Looking(_joined(seen), np.concatenate(among) if among else np.zeros((0, 0), bool), names, _joined(sides))
 
 
-def window_extent(conversation: Conversation, span: Span, processor: Any) -> tuple[float, float]:
+def window_extent(conversation: Conversation, span: Span, processor: WeftProcessor) -> tuple[float, float]:
     """Where in its clip the window of ``span`` begins, and how long it is as it is fed, in seconds."""
-    section, (wave, rate) = processor.audio, conversation.audios[span.item].source
+    section, (wave, rate) = processor.sounds.section, conversation.audios[span.item].source
     window = processor.sounds.windows(len(wave))[span.window]
     return window.start / rate, (window.padded if section.pad_to_window else window.end - window.start) / rate
 
 
-def moments_of(conversation: Conversation, span: Span, processor: Any) -> np.ndarray:
+def moments_of(conversation: Conversation, span: Span, processor: WeftProcessor) -> np.ndarray:
     """Seconds into the clip of the middle of each embedding of a window of sound, as the model's places have them.
 
     Raises `WeftError` where embeddings do not follow the sound.
@@ -186,5 +187,5 @@ def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:
     return inside
 
 
-def _place(processor: Any, modality: str, value: float) -> list[int]:
+def _place(processor: WeftProcessor, modality: Modality, value: float) -> list[int]:
     return [processor.renderer.token_id(token) for token in processor.dialect.place(modality, value)]

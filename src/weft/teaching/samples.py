@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from weft.conversation import Conversation, Image
 from weft.data.augment import Augment
 from weft.data.lengths import slot_tokens
 from weft.data.sample_file import SampleFile
+from weft.models.processing import WeftProcessor
 
 EASED_WORDS = 4  # while a run eases in, clips are cut to at most 1 word, growing to this and one more
 
@@ -35,7 +35,7 @@ class Easing:
 class Conversing:
     """Samples that ask about one picture as one conversation about it, which costs the picture once."""
 
-    def __init__(self, chance: float, source: SampleFile, tokens: np.ndarray, processor: Any) -> None:
+    def __init__(self, chance: float, source: SampleFile, tokens: np.ndarray, processor: WeftProcessor) -> None:
         """``tokens`` of each sample of ``source``; 0: left out. ``chance`` of one more question, and again."""
         self.chance, self.tokens = chance, tokens
         pictures: dict[str, list[int]] = {}

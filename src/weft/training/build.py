@@ -7,21 +7,17 @@ from typing import Any
 import torch
 
 from weft.conversation import WeftError
+from weft.generation.loading import check_name, in_one_sentence, load_processor
+from weft.models import doors
+from weft.models.adapters import is_adapter
+from weft.models.compose import compose
+from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.processing import WeftProcessor
 from weft.training.recipe import ModelSpec
 
 
-def build_model(spec: ModelSpec) -> tuple[Any, Any]:
-    """``(model, processor)``.
-
-    ``model.saved_dtype`` is the type its weights came in, which the final folder keeps; ``model.constants`` the
-    names of parameters that never train (Whisper's sinusoids).
-    """
-    from weft.generation.loading import check_name, in_one_sentence, load_processor
-    from weft.models import doors
-    from weft.models.adapters import is_adapter
-    from weft.models.compose import compose
-    from weft.models.modeling import WeftForConditionalGeneration
-
+def build_model(spec: ModelSpec) -> tuple[WeftForConditionalGeneration, WeftProcessor]:
+    """``(model, processor)``; ``model.config.dtype`` says in what type its weights came."""
     composed = {"vision": spec.vision, "audio": spec.audio, "language": spec.language}
     if spec.base is not None:
         if any(composed.values()):
@@ -39,9 +35,4 @@ def build_model(spec: ModelSpec) -> tuple[Any, Any]:
             raise WeftError("model: give a language model (model.language), or a weft checkpoint (model.base)")
         sources: dict[str, Any] = {k: v for k, v in composed.items() if v is not None}
         model, processor = compose(**sources, dialect=spec.dialect, seed=spec.seed)
-    whole: Any = model
-    whole.saved_dtype = next(whole.parameters()).dtype
-    with torch.device("meta"):  # which of them never train is lost where weights are loaded
-        made = WeftForConditionalGeneration(whole.config)
-    whole.constants = frozenset(name for name, p in made.named_parameters() if not p.requires_grad)
-    return whole.to(torch.float32), processor
+    return model.to(torch.float32), processor

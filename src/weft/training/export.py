@@ -15,14 +15,21 @@ from transformers.utils import logging
 from weft.conversation import WeftError
 from weft.files import whole_folder
 from weft.models.adapters import PREFIX, write_adapter
+from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.checkpoint import check_room
 from weft.training.recipe import ModelSpec, Stage
 
 
-def save_model(model: Any, processor: Any, path: Path) -> None:
+def kept_dtype(model: Any) -> torch.dtype:
+    """The type that a model's weights came in, and that its folder has again."""
+    said = model.config.dtype or torch.float32
+    return said if isinstance(said, torch.dtype) else getattr(torch, said)  # saving leaves a name
+
+
+def save_model(model: Any, processor: WeftProcessor, path: Path) -> None:
     """Write model and processor so that ``path`` is whole or not there; weights in the type they came in."""
-    dtype = getattr(model, "saved_dtype", torch.float32)
+    dtype = kept_dtype(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
     with whole_folder(path) as folder:
@@ -36,7 +43,7 @@ def save_model(model: Any, processor: Any, path: Path) -> None:
 
 def round_as_saved(model: Any) -> None:
     """What `save_model` does to the weights that it leaves in memory, for a rank that does not write them."""
-    _cast(model, getattr(model, "saved_dtype", torch.float32))
+    _cast(model, kept_dtype(model))
     _cast(model, torch.float32)
 
 
@@ -48,7 +55,9 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage: Stage, inside: bool = False) -> None:
+def save_adapter(
+    model: Any, processor: WeftProcessor, path: Path, start: ModelSpec, stage: Stage, inside: bool = False
+) -> None:
     """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
 
     The base is named where it is a checkpoint (``start.base``; a folder by its whole path, for the adapter may be used
@@ -92,12 +101,12 @@ def save_adapter(model: Any, processor: Any, path: Path, start: ModelSpec, stage
     with whole_folder(path) as folder:
         write_adapter(folder, tensors, config)
         own = copy.deepcopy(model.config)  # by which transformers leaves the folder to weft
-        own.dtype = model.saved_dtype
+        own.dtype = kept_dtype(model)
         own.save_pretrained(folder)
         processor.save_pretrained(folder)
         if inside:
             base, _ = build_model(start)
-            _save(base.to(base.saved_dtype), folder / "base")
+            _save(base.to(kept_dtype(base)), folder / "base")
             processor.save_pretrained(folder / "base")
 
 

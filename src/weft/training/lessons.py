@@ -7,6 +7,7 @@ from typing import Protocol
 
 from weft.conversation import WeftError
 from weft.data.loader import Annotate, SourceSpec
+from weft.models.processing import WeftProcessor
 from weft.training.recipe import Recipe, Stage
 from weft.training.update import NextTokens, Objective
 
@@ -17,7 +18,7 @@ class Lessons(Protocol):
     def sources(self, specs: Sequence[SourceSpec]) -> Sequence[SourceSpec]:
         """The sources of the stage's mixture, as they are to be drawn from."""
 
-    def annotate(self, processor: object) -> Annotate | None:
+    def annotate(self, processor: WeftProcessor) -> Annotate | None:
         """What the loader is to ask of each sample."""
 
     def objectives(self, done: int) -> Sequence[Objective]:
@@ -39,7 +40,7 @@ class Plain:
     def sources(self, specs: Sequence[SourceSpec]) -> Sequence[SourceSpec]:
         return specs
 
-    def annotate(self, processor: object) -> None:
+    def annotate(self, processor: WeftProcessor) -> None:
         return None
 
     def objectives(self, done: int) -> Sequence[Objective]:

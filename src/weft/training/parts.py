@@ -12,6 +12,9 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from weft.conversation import WeftError
+from weft.dialects import Modality
+from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.processing import WeftProcessor
 from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
 
 
@@ -22,7 +25,9 @@ class TrainedPart:
     parameters: dict[str, nn.Parameter]  # by their name in the whole model; empty where the part is frozen
 
 
-def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[int] = ()) -> list[TrainedPart]:
+def apply_parts(
+    model: WeftForConditionalGeneration, stage: Stage, seed: int = 0, tokens: Sequence[int] = ()
+) -> list[TrainedPart]:
     """Freeze, adapt or free each part as the stage says; frozen parts go to eval mode, others to train mode.
 
     A frozen encoder costs no activations: nothing before it needs a gradient, so autograd records nothing there. LoRA's
@@ -33,9 +38,9 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[
     model.requires_grad_(False)
     torch.manual_seed(seed)
     for name, training in stage.parts.items():
-        modules = model.part(name)  # type: ignore[operator]
+        modules = model.part(name)
         if not modules and training.train != "frozen":
-            present = [n for n in PART_NAMES if model.part(n)]  # type: ignore[operator]
+            present = [n for n in PART_NAMES if model.part(n)]
             raise WeftError(
                 f'stage "{stage.name}" trains {name}, which this model does not have; it has {", ".join(present)}'
             )
@@ -45,9 +50,9 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[
             elif training.train == "lora":
                 rows = tokens if training.dialect_tokens and name == "language" else ()
                 _add_lora(module, training.lora, rows)
-    constants = getattr(model, "constants", ())
+    never = constants(model)
     for key, p in model.named_parameters():
-        if key in constants:
+        if key in never:
             p.requires_grad_(False)
     set_modes(model, stage)
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
@@ -55,7 +60,7 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[
     for name in PART_NAMES:
         training = stage.parts.get(name, PartTraining())
         found: dict[str, nn.Parameter] = {}
-        for module in model.part(name):  # type: ignore[operator]
+        for module in model.part(name):
             for p in module.parameters():
                 if p.requires_grad and id(p) in names:
                     found[names.pop(id(p))] = p
@@ -63,32 +68,38 @@ def apply_parts(model: nn.Module, stage: Stage, seed: int = 0, tokens: Sequence[
     return parts
 
 
-def dialect_tokens(processor: Any) -> list[int]:
+def constants(model: WeftForConditionalGeneration) -> frozenset[str]:
+    """Names of parameters that never train (Whisper's sinusoids), which is lost where weights are loaded."""
+    with torch.device("meta"):
+        made = WeftForConditionalGeneration(model.config)
+    return frozenset(name for name, p in made.named_parameters() if not p.requires_grad)
+
+
+def dialect_tokens(processor: WeftProcessor) -> list[int]:
     """Ids of the tokens that the model's dialect writes; not the placeholders of media, which are replaced."""
-    names = list(processor.dialect.special_tokens())
-    for modality, section in (("image", processor.vision), ("audio", processor.audio)):
-        if section is not None:
-            names += processor.dialect.edges(modality)
+    senses: dict[Modality, Any] = {"image": processor.vision, "audio": processor.audio}
+    names = processor.dialect.special_tokens()
+    names += [token for m, section in senses.items() if section is not None for token in processor.dialect.edges(m)]
     return sorted({processor.renderer.token_id(name) for name in names})
 
 
-def set_modes(model: nn.Module, stage: Stage) -> None:
+def set_modes(model: WeftForConditionalGeneration, stage: Stage) -> None:
     """Train mode for what trains, eval mode (no dropout, no running statistics) for what is frozen."""
     model.train()
     for name in PART_NAMES:
         if stage.parts.get(name, PartTraining()).train == "frozen":
-            for module in model.part(name):  # type: ignore[operator]
+            for module in model.part(name):
                 module.eval()
     if stage.checkpoint_activations:
         # A frozen language model hands gradients on, so its activations are most of the memory; transformers' layers
         # recompute them in train mode only. What is inside them stays in eval mode.
-        for module in model.part("language"):  # type: ignore[operator]
+        for module in model.part("language"):
             for layer in module.modules():
                 if isinstance(layer, GradientCheckpointingLayer):
                     layer.training = True
 
 
-def spare_activations(model: Any, on: bool) -> None:
+def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
     """Turns activation checkpointing on or off, by the name that this version of transformers has for it."""
     name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if on:

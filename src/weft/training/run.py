@@ -19,6 +19,7 @@ from rich.console import Console
 
 from weft.conversation import WeftError
 from weft.models.adapters import merge_lora
+from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
@@ -151,7 +152,7 @@ class Run:
         if self.stage is not None and self.progress.step != self.progress.saved:
             self.stage.save()
 
-    def _pass_on(self, model: Any, processor: Any, number: int) -> None:
+    def _pass_on(self, model: Any, processor: WeftProcessor, number: int) -> None:
         """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
         folder, lead = self.folder, self.ranks.lead
         last = number == len(folder.recipe.stages) - 1

@@ -156,7 +156,6 @@ def stage_size(config: WeftConfig, stage: Stage, recipe: Recipe, processor: Weft
     ``processor``: LoRA on the language model also trains the rows of the dialect's tokens, which it knows.
     """
     model: Any = weightless(config)
-    model.constants = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)  # as `build_model`
     parts = apply_parts(model, stage, tokens=dialect_tokens(processor) if processor is not None else ())
     trained = {p.name: sum(x.numel() for x in p.parameters.values()) for p in parts if p.parameters}
     how = {

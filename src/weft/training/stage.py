@@ -19,6 +19,7 @@ import torch
 
 from weft.conversation import WeftError
 from weft.data.loader import Batch, SourceSpec, TrainingData
+from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
@@ -35,7 +36,7 @@ from weft.training.optim import (
 )
 from weft.training.pace import Pace, early_updates
 from weft.training.parallel import add_gradients, add_numbers, clip_gradients
-from weft.training.parts import apply_parts, dialect_tokens, set_modes, spare_activations
+from weft.training.parts import apply_parts, constants, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
 from weft.training.update import backward, batch_loss, mixed_seed, read
 
@@ -95,7 +96,7 @@ class StageRun:
     """One process's work on stage ``number``, from its start or from the checkpoint ``found`` in it."""
 
     def __init__(
-        self, process: Process, model: Any, processor: Any, number: int, found: ckpt.Checkpoint | None = None
+        self, process: Process, model: Any, processor: WeftProcessor, number: int, found: ckpt.Checkpoint | None = None
     ) -> None:
         self.process, self.model, self.processor, self.number = process, model, processor, number
         self.folder, self.ranks, self.log, self.at = process.folder, process.ranks, process.log, process.progress
@@ -421,7 +422,7 @@ class StageRun:
         """Takes weights, optimizer and position from a checkpoint; returns the plan's anchor."""
         weights = found.weights()
         # 0.1.0 trained what is constant, where a model was loaded; a run that did so goes on with it as it is now.
-        if weights.keys() - self.model.constants != self.parameters.keys():
+        if weights.keys() - constants(self.model) != self.parameters.keys():
             raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
         self._take(weights)
         load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
