@@ -93,9 +93,8 @@ def evaluate(
         if names:
             raise WeftError(f"--metrics and --benchmark exclude each other: {benchmark} has its own metrics")
         decoding = get_benchmark(benchmark).options()
-        read_benchmark(
-            get_benchmark(benchmark), data, limit, media_root
-        )  # what is wrong with it is said before a model is loaded
+        # What is wrong with it is said before a model is loaded.
+        read_benchmark(get_benchmark(benchmark), data, limit, media_root)
     elif synonyms is not None:
         raise WeftError("--synonyms is for --benchmark chair")
     options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))

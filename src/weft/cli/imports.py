@@ -168,7 +168,7 @@ def report(done: Imported) -> None:
         print(f"warning: {note}", file=sys.stderr)
     kind = str(done.dtype).removeprefix("torch.")
     size = f"{done.bytes / 1e9:.2f} GB" if done.bytes >= 1e8 else f"{done.bytes / 1e6:.2f} MB"
-    print(f"{done.out}: {done.tensors} tensors, {done.parameters:,} parameters, {kind}, {size}")
+    print(f"{done.out}: {len(done.outputs)} tensors, {done.parameters:,} parameters, {kind}, {size}")
     if kind == "float16":
         print("float16 is very slow on a CPU; import with --dtype bfloat16 or float32 to run it there")
 

@@ -134,7 +134,7 @@ def merge(
         config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     sources = Account(name, len(adapter.tensors.shapes)), Account(str(base), len(weights.shapes))
-    return Imported.of(out, sources, outputs, written, kind)
+    return Imported(out, sources, outputs, written, kind)
 
 
 def _of_weights(file: Path) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 from weakref import WeakSet
 
 import torch
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -281,30 +282,23 @@ def write_weights(
     A safetensors header holds only shapes and types, so it is written first and the tensors follow one by one.
     ``progress`` gets the bytes done and in all.
     """
-    shards: list[list[Output]] = [[]]
-    room = shard_bytes
-    for output in outputs:
-        size = _bytes(output, dtype)
-        if shards[-1] and size > room:
-            shards.append([])
-            room = shard_bytes
-        shards[-1].append(output)
-        room -= size
-    total, done = sum(_bytes(o, dtype) for o in outputs), 0
-    free = shutil.disk_usage(folder).free
+    held = {output.name: output for output in outputs}
+    plan = split_state_dict_into_shards_factory(
+        held,
+        get_storage_size=lambda output: _bytes(output, dtype),
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=shard_bytes,
+    )
+    total, done, free = sum(_bytes(output, dtype) for output in outputs), 0, shutil.disk_usage(folder).free
     if total > free:
         raise CheckpointError(f"{folder}: needs {total / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB free")
-    weight_map: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        last = len(shards)
-        name = "model.safetensors" if last == 1 else f"model-{number:05d}-of-{last:05d}.safetensors"
-        weight_map |= {o.name: name for o in shard}
-        for written in _write_shard(shard, folder / name, dtype):
+    for file, names in plan.filename_to_tensors.items():
+        for written in _write_shard([held[name] for name in names], folder / file, dtype):
             done += written
             if progress is not None:
                 progress(done, total)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    if plan.is_sharded:
+        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
     return total
 

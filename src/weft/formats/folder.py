@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -40,27 +40,18 @@ class Account:
 
 @dataclass(frozen=True)
 class Imported:
+    """What was written of which inputs, ``bytes`` in all."""
+
     out: Path
-    sources: tuple[Account, ...]
-    tensors: int
-    parameters: int
+    sources: Sequence[Account]
+    outputs: Sequence[Output]
     bytes: int
     dtype: torch.dtype
-    notes: tuple[str, ...] = field(default=())
+    notes: Sequence[str] = ()
 
-    @classmethod
-    def of(
-        cls,
-        out: Path,
-        sources: Iterable[Account],
-        outputs: Sequence[Output],
-        written: int,
-        dtype: torch.dtype,
-        notes: Iterable[str] = (),
-    ) -> Imported:
-        """The account of ``outputs``, ``written`` bytes in all."""
-        parameters = sum(math.prod(o.shape) for o in outputs)
-        return cls(out, tuple(sources), len(outputs), parameters, written, dtype, tuple(notes))
+    @property
+    def parameters(self) -> int:
+        return sum(math.prod(output.shape) for output in self.outputs)
 
 
 def write_folder(
@@ -108,4 +99,4 @@ def write_folder(
         if adapter is not None:
             adapter(whole)
             config.save_pretrained(whole)  # by which transformers leaves the folder to weft
-    return Imported.of(out, map(Account.of, inputs), outputs, written, kind, notes)
+    return Imported(out, [Account.of(tensors) for tensors in inputs], outputs, written, kind, notes)

@@ -127,7 +127,7 @@ def export(
                 (folder / file).write_text(text, encoding="utf-8")
         else:
             notes.append(f"{model.folder} has no tokenizer, so neither has {out}: it takes token ids only")
-    return Imported.of(out, [Account(str(model.folder), len(outputs))], outputs, written, kind, notes)
+    return Imported(out, [Account(str(model.folder), len(outputs))], outputs, written, kind, notes)
 
 
 def first_misfit(model: Exporting, layout: str, checks: Mapping[str, bool]) -> None:

@@ -65,7 +65,7 @@ def import_qwen(
         config.dtype = kind
         config.save_pretrained(folder)
         save_tokenizer(tokenizer, folder, eos=STOPS[0], pad=STOPS[0], max_length=config.max_position_embeddings)
-    return Imported.of(out, [Account.of(weights)], outputs, written, kind)
+    return Imported(out, [Account.of(weights)], outputs, written, kind)
 
 
 def _extended(tensor: Output, name: str, known: int, rows: int) -> Output:

@@ -218,22 +218,12 @@ def check_ids(tokenizer: Tokenizer, reference: Callable[[str], list[int]], piece
         tokenizer.encode_special_tokens = before
 
 
-def save_tokenizer(
-    tokenizer: Tokenizer,
-    folder: Path,
-    *,
-    bos: str | None = None,
-    eos: str | None = None,
-    unk: str | None = None,
-    pad: str | None = None,
-    max_length: int | None = None,
-) -> None:
-    """Writes `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer`."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int | None = None, **names: str) -> None:
+    """Writes `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer`; ``names``: of bos, eos, unk and pad."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    names = {"bos_token": bos, "eos_token": eos, "unk_token": unk, "pad_token": pad}
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config |= {key: token for key, token in names.items() if token is not None}
+    config |= {f"{key}_token": token for key, token in names.items()}
     if max_length is not None:
         config["model_max_length"] = max_length
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")

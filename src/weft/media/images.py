@@ -22,9 +22,8 @@ from weft.media.source import MediaError, decoded_array, decoded_bytes, encoded_
 LONGEST = 1 << 15
 """Pixels of a side that is resized as it is; of a longer one the mean of two, three, ... neighbours is taken first."""
 
-_MOST_SCANS = (
-    100  # of a progressive JPEG; each takes libjpeg a walk over the whole picture, and encoders make about ten
-)
+# Of a progressive JPEG; each takes libjpeg a walk over the whole picture, and encoders make about ten.
+_MOST_SCANS = 100
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

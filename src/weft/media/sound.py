@@ -45,9 +45,8 @@ _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
-_UNKNOWN = (
-    1 << 40
-)  # a FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number
+# A FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number.
+_UNKNOWN = 1 << 40
 _WAV_TAGS = {1, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE}  # codecs of a WAV that it knows; of others it says "malformed"
 _PLAIN = {b"lpcm", b"ulaw", b"alaw"}  # codecs of a CAF that libsndfile reads
 BLOCK_VALUES = 1 << 19

@@ -1,13 +1,11 @@
 """Words on a timeline, as a picture: who said what when, beside the sound itself.
 
-A layout in pixels makes shapes, and a short writer draws them at any scale. Long clips wrap like text, some seconds a
-line.
+Long clips wrap like text, some seconds a line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,45 +22,54 @@ _MAX_LINES, _MAX_LANES = 60, 24  # absurd times or thousands of words at one pla
 _COLORS = tuple(PALETTE[i] for i in (2, 3, 1, 5, 9, 0, 4, 7))
 
 
-@dataclass(frozen=True, slots=True)
-class _Rect:
-    x: float
-    y: float
-    w: float
-    h: float
-    fill: str
+class _Canvas:
+    """What is to be drawn, its height known only at the end. Lengths are pixels at scale 1."""
 
+    def __init__(self, width: int, scale: int) -> None:
+        self.width, self.scale = width * scale, scale
+        self.shapes: list[Callable[[ImageDraw.ImageDraw], None]] = []
+        self.texts: list[Callable[[ImageDraw.ImageDraw], None]] = []  # drawn last, so that no line crosses them
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    x0: float
-    y0: float
-    x1: float
-    y1: float
-    stroke: str
+    def bar(self, x: float, y: float, w: float, h: float, fill: str) -> None:
+        s = self.scale
+        left, top, right, bottom = x * s, y * s, (x + w) * s - 1, (y + h) * s - 1
+        # Pillow wants the right edge not left of the left one, also for a bar thinner than a pixel.
+        box = (left, top, max(left, right), max(top, bottom))
+        self.shapes.append(lambda draw: draw.rounded_rectangle(box, radius=3 * s, fill=fill))
 
+    def line(self, x0: float, y0: float, x1: float, y1: float, stroke: str) -> None:
+        ends = tuple(self.scale * v for v in (x0, y0, x1, y1))
+        self.shapes.append(lambda draw: draw.line(ends, fill=stroke, width=self.scale))
 
-@dataclass(frozen=True, slots=True)
-class _Text:
-    x: float
-    y: float
-    """The middle of the line of text."""
-    text: str
-    fill: str
-    centred: bool = False
-    halo: bool = False
+    def wave(self, x: float, tops: Sequence[float], bottoms: Sequence[float]) -> None:
+        """Vertical strokes, one a pixel: the range of the sound there."""
+        s = self.scale
 
+        def paint(draw: ImageDraw.ImageDraw) -> None:
+            for i, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
+                draw.rectangle(((x + i) * s, top * s, (x + i) * s + s - 1, bottom * s), fill=WAVE)
 
-@dataclass(frozen=True, slots=True)
-class _Wave:
-    """Vertical strokes, one a pixel: the range of the sound there."""
+        self.shapes.append(paint)
 
-    x: float
-    tops: tuple[float, ...]
-    bottoms: tuple[float, ...]
+    def text(self, x: float, y: float, text: str, fill: str, centred: bool = False, halo: bool = False) -> None:
+        """``y``: the middle of the line of text."""
+        s, font = self.scale, get_font(text, _FONT * self.scale)
+        width, middle = text_width(text, font), sum(line_metrics(font)) / 2
+        around: dict[str, Any] = {"stroke_width": s, "stroke_fill": "white"} if halo else {}
 
+        def paint(draw: ImageDraw.ImageDraw) -> None:
+            left = x * s - (width / 2 if centred else 0)
+            left = min(max(left, 0), self.width - width)
+            draw.text((left, y * s - middle), text, fill=fill, font=font, **around)
 
-_Shape = _Rect | _Line | _Text | _Wave
+        self.texts.append(paint)
+
+    def image(self, height: int) -> Image.Image:
+        image = Image.new("RGB", (self.width, height * self.scale), "white")
+        draw = ImageDraw.Draw(image)
+        for paint in self.shapes + self.texts:
+            paint(draw)
+        return image
 
 
 def timeline_image(
@@ -79,19 +86,9 @@ def timeline_image(
     ``rows``: ``[(title, words), ...]`` one above the other, such as expected and given. ``duration`` in seconds, else
     the end of the last word. ``wave``: mono samples that span the duration, drawn above the time axis.
     """
-    shapes, height = _layout(rows, duration, wave, width, seconds_per_line)
-    return _to_image(shapes, width, height, scale)
-
-
-def _layout(
-    rows: Sequence[tuple[str, Sequence[Word]]],
-    duration: float | None,
-    wave: npt.ArrayLike | None,
-    width: int,
-    seconds_per_line: float,
-) -> tuple[list[_Shape], int]:
     rows = [
-        (title, sorted((w for w in words if np.isfinite((w.start, w.end)).all()), key=_start)) for title, words in rows
+        (title, sorted((w for w in words if np.isfinite((w.start, w.end)).all()), key=lambda word: word.start))
+        for title, words in rows
     ]
     last = max((word.end for _, words in rows for word in words), default=0.0)
     total = max(duration or 0.0, last, 0.05)
@@ -103,22 +100,22 @@ def _layout(
     samples = None if wave is None else np.asarray(wave, dtype=np.float32).ravel()
     kinds = dict.fromkeys(word.text.casefold() for _, words in rows for word in words)
     colors = {kind: _COLORS[i % len(_COLORS)] for i, kind in enumerate(kinds)}  # a word has its colour in every row
-    shapes: list[_Shape] = []
+    canvas = _Canvas(width, scale)
     y = float(_MARGIN)
     for n in range(n_lines):
         start, end = n * span, min((n + 1) * span, total)
-        y = _axis_and_wave(shapes, samples, total, start, end, left, pixels_a_second, y)
+        y = _axis_and_wave(canvas, samples, total, start, end, left, pixels_a_second, y)
         for title, words in rows:
             shown = [
                 (w, colors[w.text.casefold()]) for w in words if w.start < end and (w.end > start or w.start >= start)
             ]
-            y = _row(shapes, title, shown, start, end, left, pixels_a_second, y)
+            y = _row(canvas, title, shown, start, end, left, pixels_a_second, y)
         y += _MARGIN
-    return shapes, int(np.ceil(y))
+    return canvas.image(int(np.ceil(y)))
 
 
 def _axis_and_wave(
-    shapes: list[_Shape],
+    canvas: _Canvas,
     samples: npt.NDArray[np.float32] | None,
     total: float,
     start: float,
@@ -136,19 +133,19 @@ def _axis_and_wave(
         middle, half = y + _WAVE / 2, _WAVE / 2
         tops = tuple(middle - half * float(piece.max()) / peak - 0.5 for piece in pieces)
         bottoms = tuple(middle - half * float(piece.min()) / peak + 0.5 for piece in pieces)
-        shapes.append(_Wave(left, tops, bottoms))
+        canvas.wave(left, tops, bottoms)
         y += _WAVE + 4
-    shapes.append(_Line(left, y, left + (end - start) * scale, y, PALE))
+    canvas.line(left, y, left + (end - start) * scale, y, PALE)
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 600, 1e9) if s * scale >= 45)
     for tick in range(int(np.ceil(start / step - 1e-9)), int(np.floor(end / step + 1e-9)) + 1):
         x = left + (tick * step - start) * scale
-        shapes.append(_Line(x, y, x, y + 4, PALE))
-        shapes.append(_Text(x, y + 11, f"{tick * step:g} s", PALE, centred=True))
+        canvas.line(x, y, x, y + 4, PALE)
+        canvas.text(x, y + 11, f"{tick * step:g} s", PALE, centred=True)
     return y + _AXIS + 4
 
 
 def _row(
-    shapes: list[_Shape],
+    canvas: _Canvas,
     title: str,
     shown: list[tuple[Word, str]],
     start: float,
@@ -159,20 +156,20 @@ def _row(
 ) -> float:
     """Bars at the words' times; a word that does not fit its bar stands below it, in the first lane that is free."""
     room_right = left + (end - start) * scale
-    shapes.append(_Line(left, y + _BAR, room_right, y + _BAR, LINE))
+    canvas.line(left, y + _BAR, room_right, y + _BAR, LINE)
     if title:
-        shapes.append(_Text(_MARGIN, y + _BAR / 2, fit_text(one_line(title), _FONT, _TITLE - 8), INK))
+        canvas.text(_MARGIN, y + _BAR / 2, fit_text(one_line(title), _FONT, _TITLE - 8), INK)
     lanes: list[float] = []  # where each lane of labels is taken up to
     for word, color in shown:
         x0 = left + (max(word.start, start) - start) * scale
         x1 = left + (min(word.end, end) - start) * scale
-        shapes.append(_Rect(x0, y, max(1.5, x1 - x0 - 1), _BAR - 2, color))
+        canvas.bar(x0, y, max(1.5, x1 - x0 - 1), _BAR - 2, color)
         text = fit_text(one_line(word.text), _FONT, room_right - left)
         if not text or word.start < start:
             continue  # the bar goes on from the line above, where its word stands
         needed = text_width(text, get_font(text, _FONT))
         if needed + 6 <= x1 - x0:
-            shapes.append(_Text((x0 + x1) / 2, y + (_BAR - 2) / 2, text, text_color(color), centred=True))
+            canvas.text((x0 + x1) / 2, y + (_BAR - 2) / 2, text, text_color(color), centred=True)
             continue
         x = min(x0, room_right - needed)
         lane = next((n for n, taken in enumerate(lanes) if taken <= x), len(lanes))
@@ -180,44 +177,6 @@ def _row(
             continue  # the bar is there, without its word
         lanes[lane : lane + 1] = [x + needed + 5]
         label_y = y + _BAR + 3 + lane * _LABEL
-        shapes.append(_Line(x0, y + _BAR - 2, x0, label_y + _LABEL - 4, color))
-        shapes.append(_Text(x + 3 if x + 3 + needed <= room_right else x, label_y + _LABEL / 2, text, INK, halo=True))
+        canvas.line(x0, y + _BAR - 2, x0, label_y + _LABEL - 4, color)
+        canvas.text(x + 3 if x + 3 + needed <= room_right else x, label_y + _LABEL / 2, text, INK, halo=True)
     return y + _BAR + len(lanes) * _LABEL + 10
-
-
-def _start(word: Word) -> float:
-    return word.start
-
-
-def _is_text(shape: _Shape) -> bool:
-    """Text is drawn last, so that no line crosses it."""
-    return isinstance(shape, _Text)
-
-
-def _to_image(shapes: list[_Shape], width: int, height: int, scale: int) -> Image.Image:
-    image = Image.new("RGB", (width * scale, height * scale), "white")
-    draw = ImageDraw.Draw(image)
-    s = scale
-    for shape in sorted(shapes, key=_is_text):
-        if isinstance(shape, _Rect):
-            box = (shape.x * s, shape.y * s, (shape.x + shape.w) * s - 1, (shape.y + shape.h) * s - 1)
-            draw.rounded_rectangle(_ordered(box), radius=3 * s, fill=shape.fill)
-        elif isinstance(shape, _Wave):
-            for i, (top, bottom) in enumerate(zip(shape.tops, shape.bottoms, strict=True)):
-                x = (shape.x + i) * s
-                draw.rectangle((x, top * s, x + s - 1, bottom * s), fill=WAVE)
-        elif isinstance(shape, _Line):
-            draw.line((shape.x0 * s, shape.y0 * s, shape.x1 * s, shape.y1 * s), fill=shape.stroke, width=s)
-        else:
-            font: Any = get_font(shape.text, _FONT * s)
-            ascent, descent = line_metrics(font)
-            x = shape.x * s - (text_width(shape.text, font) / 2 if shape.centred else 0)
-            x = min(max(x, 0), image.width - text_width(shape.text, font))
-            halo: dict[str, Any] = {"stroke_width": s, "stroke_fill": "white"} if shape.halo else {}
-            draw.text((x, shape.y * s - (ascent + descent) / 2), shape.text, fill=shape.fill, font=font, **halo)
-    return image
-
-
-def _ordered(box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """Pillow wants the right edge not left of the left one, also for a bar thinner than a pixel."""
-    return box[0], box[1], max(box[0], box[2]), max(box[1], box[3])

@@ -237,21 +237,13 @@ def _read(run: Path, name: str) -> Any:
 @cache
 def revision() -> str | None:
     """The git revision of weft's own source, ``+`` appended where files are changed; None outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     here = Path(__file__).resolve().parent
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True
-        )
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        said = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return said.stdout.strip()
 
 
 def _write(file: Path, value: Any) -> None:

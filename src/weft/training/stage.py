@@ -184,44 +184,38 @@ class StageRun:
     # ------------------------------------------------------------------------------------------------- what it is on
 
     def _train_data(self, anchor: tuple[int, int] | None) -> TrainingData:
-        stage, recipe = self.stage, self.recipe
+        recipe, processor = self.recipe, self._own_processor()
         specs = [
-            SourceSpec(s.path, s.weight, s.augment or stage.augment, s.name, recipe.media_root) for s in stage.mixture
+            SourceSpec(s.path, s.weight, s.augment or self.stage.augment, s.name, recipe.media_root)
+            for s in self.stage.mixture
         ]
-        processor = copy.deepcopy(self.processor)  # a tokenizer must not be used from two threads at once
-        return TrainingData(
+        return self._data(
             self.lessons.sources(specs),
             processor,
-            row_tokens=stage.row_tokens,
-            rows=stage.rows,
-            packing=stage.packing,
             annotate=self.lessons.annotate(processor),
             seed=mixed_seed(recipe.seed, self.number),
-            on_bad_sample=recipe.on_bad_sample,
             rank=self.ranks.rank,
             world=self.ranks.world,
-            lengths_dir=self.folder.lengths,
             first_row=self.at.rows,
             anchor=anchor,
             progress=self._tell_measuring,
         )
 
     def _dev_data(self) -> TrainingData | None:
-        evaluation, stage = self.stage.evaluation, self.stage
-        if evaluation.data is None:
+        asked = self.stage.evaluation
+        if asked.data is None:
             return None
-        return TrainingData(
-            [SourceSpec(evaluation.data, name="evaluation", media_root=self.recipe.media_root)],
-            copy.deepcopy(self.processor),
-            row_tokens=stage.row_tokens,
-            rows=stage.rows,
-            packing=stage.packing,
-            on_bad_sample=self.recipe.on_bad_sample,
-            lengths_dir=self.folder.lengths,
-            in_order=True,
-            limit=evaluation.limit,
-            cache_bytes=1 << 28,
-        )
+        spec = SourceSpec(asked.data, name="evaluation", media_root=self.recipe.media_root)
+        return self._data([spec], self._own_processor(), in_order=True, limit=asked.limit, cache_bytes=1 << 28)
+
+    def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
+        stage, recipe = self.stage, self.recipe
+        rows: dict[str, Any] = {"row_tokens": stage.row_tokens, "rows": stage.rows, "packing": stage.packing}
+        rows |= {"on_bad_sample": recipe.on_bad_sample, "lengths_dir": self.folder.lengths}
+        return TrainingData(specs, processor, **rows, **more)
+
+    def _own_processor(self) -> WeftProcessor:
+        return copy.deepcopy(self.processor)  # a tokenizer must not be used from two threads at once
 
     def _tell_measuring(self, source: str, done: int, samples: int) -> None:
         if done and done % 20000 == 0:
