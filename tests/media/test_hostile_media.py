@@ -1,12 +1,13 @@
 """Whatever the bytes: either a ``MediaError`` or a result of the right shape, never another error or a wrong size."""
 
+import importlib.util
 import random
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import SOUND_FORMATS, encode_image, encode_sound, exif, photo
+from media_files import SOUND_FORMATS, encode_av, encode_image, encode_sound, exif, photo, tone
 
 from weft.media import MediaError, audio_samples, image_size, load_audio, load_image
 
@@ -28,6 +29,33 @@ PICTURES = [
     encode_image(photo(), "TIFF", compression="tiff_lzw"),
     encode_image(photo().convert("1"), "TIFF", compression="group4"),
 ]
+PICTURES += [
+    encode_image(photo(), "JPEG2000"),
+    encode_image(photo(), "PPM"),
+    encode_image(photo(), "TGA", compression="tga_rle"),
+    encode_image(photo(), "ICO", sizes=[(40, 30)]),
+    encode_image(photo(), "ICO", sizes=[(40, 30)], bitmap_format="bmp"),
+]
+if importlib.util.find_spec("av"):
+    WAVE = tone(4000)[:, 0]
+    SOUNDS += [
+        encode_av("mp4", "aac", WAVE, 16000, video=True),
+        encode_av("mp4", "aac", WAVE, 16000, movflags="frag_keyframe+empty_moov"),
+        encode_av("webm", "libopus", WAVE, 16000),
+        encode_av("adts", "aac", WAVE, 16000),
+        encode_av("amr", "libopencore_amrnb", WAVE, 8000),
+        encode_av("caf", "alac", WAVE, 16000),
+    ]
+if all(map(importlib.util.find_spec, ("pillow_heif", "pillow_jxl"))):
+    import pillow_heif
+    import pillow_jxl  # noqa: F401
+
+    pillow_heif.register_heif_opener()  # for writing
+    PICTURES += [
+        encode_image(photo(), "HEIF", exif=exif(6).tobytes()),
+        encode_image(photo(), "AVIF", exif=exif(6)),
+        encode_image(photo(), "JXL"),
+    ]
 MAGICS = [b"RIFF\x40\0\0\0WAVEfmt ", b"fLaC\0\0\0\x22", b"OggS\0\2", b"ID3\3\0\0\0\0\0\0", b"\xff\xfb\x90\x64"]
 MAGICS += [
     b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
@@ -80,12 +108,12 @@ def test_random_bytes(data, magic):
 
 
 @given(st.sampled_from(PICTURES), st.integers(0, 2**32), st.booleans())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_damaged_pictures(data, seed, truncate):
     _see(_damaged(data, seed, truncate))
 
 
 @given(st.sampled_from(SOUNDS), st.integers(0, 2**32), st.booleans())
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_damaged_sounds(data, seed, truncate):
     _hear(_damaged(data, seed, truncate))

@@ -1,5 +1,6 @@
 """What decoding may take: memory follows the limit and not the file; the header is believed before a body is read."""
 
+import importlib.util
 import io
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from media_files import encode_image, encode_sound, exif, photo, png_chunk, tiff, with_chunk
+from media_files import encode_av, encode_image, encode_sound, exif, photo, png_chunk, tiff, with_chunk
 from PIL import Image
 
 from weft.cli import run
@@ -257,7 +258,7 @@ import re, sys
 from pathlib import Path
 from weft.media import MediaError, load_audio, load_image, resize_normalize
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
-for first in (folder / "0.png", folder / "0.wav"):
+for first in folder.glob("0.*"):  # brings in the libraries
     (load_image if first.suffix == ".png" else load_audio)(first)
 def peak():  # ru_maxrss begins with what the parent held when it forked
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
@@ -265,7 +266,7 @@ before, refused = peak(), 0
 for path in sorted(folder.iterdir()):
     at = peak()
     try:
-        if path.suffix in (".wav", ".flac", ".mp3", ".ogg"):
+        if path.suffix in (".wav", ".flac", ".mp3", ".ogg", ".m4a"):
             load_audio(path, max_bytes=limit)
         else:
             image = load_image(path, limit)
@@ -305,6 +306,20 @@ def test_no_file_takes_more_memory_than_the_limit(tmp_path: Path) -> None:
     small = Image.new("RGB", (2040, 2040))  # at its own size, and there twice while it is turned
     (tmp_path / "whole.jpg").write_bytes(encode_image(small, "JPEG", **turned))
     (tmp_path / "small.webp").write_bytes(encode_image(Image.new("RGB", (1300, 1300)), "WEBP", method=0))
+    (tmp_path / "one.jp2").write_bytes(encode_image(Image.new("RGB", (1150, 1150)), "JPEG2000"))
+    if (
+        importlib.util.find_spec("av")
+        and importlib.util.find_spec("pillow_heif")
+        and importlib.util.find_spec("pillow_jxl")
+    ):
+        import pillow_heif
+        import pillow_jxl  # noqa: F401
+
+        pillow_heif.register_heif_opener()  # for writing
+        for format, side, more in (("HEIF", 1700, {}), ("AVIF", 1300, {"speed": 10}), ("JXL", 1400, {"effort": 1})):
+            (tmp_path / f"new.{format}").write_bytes(encode_image(Image.new("RGB", (side, side)), format, **more))
+        (tmp_path / "0.m4a").write_bytes(encode_av("ipod", "aac", np.zeros(8000, np.float32), 8000))
+        (tmp_path / "a.m4a").write_bytes(encode_av("ipod", "aac", np.zeros(8000 * 120, np.float32), 8000))
     for seconds in (500, 700):
         silence = np.zeros(1000 * seconds, np.int16)
         for ending, subtype in (("wav", "PCM_U8"), ("flac", "PCM_16")):

@@ -88,8 +88,11 @@ def _decoded(image: Image.Image, size: tuple[int, int], reduction: int, ours: bo
 
 
 def _turned(image: Image.Image, reduction: int, ours: bool) -> Image.Image:
-    with alone(image.size):
+    said = image.size
+    with alone(said):
         image.load()
+        if image.size != said and image.format == "HEIF":  # a TIFF is turned by Pillow
+            raise ValueError(f"its header says {said[0]}x{said[1]} pixels, and {image.width}x{image.height} are there")
         rgb, transpose = to_rgb(image, reduction), _TRANSPOSE.get(orientation(image))
         if ours:
             image.close()  # gives its pixels back before the picture is turned

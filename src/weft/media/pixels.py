@@ -100,7 +100,7 @@ class Levels:
 def levels(image: Image.Image) -> Levels | None:
     """How a decoded picture of 16-bit, 32-bit or signed grey is read; None for every other one.
 
-    1. A TIFF that states SMinSampleValue and SMaxSampleValue says what is black and white.
+    1. A TIFF that states SMinSampleValue and SMaxSampleValue says what is black and white; so does a PPM.
     2. Samples of up to 16 bits, where they are not below 0: their type's range. BitsPerSample counts in a TIFF (12
        bits: white is 4095), and sBIT in a PNG that has its few bits at the lower end.
     3. The others have no agreed white. Values within 0..1 (floats), 0..255 or 0..65535 are read on that scale, others
@@ -126,6 +126,8 @@ def levels(image: Image.Image) -> Levels | None:
     least, greatest = _first(tags.get(_LEAST, 0)), _first(tags.get(_GREATEST))
     if greatest is not None and greatest > least:
         return Levels(kind, low, high, float(least), float(greatest), True, inverted)
+    if image.format == "PPM":  # it states its white, and Pillow brings that to 65535
+        return Levels(kind, low, high, 0, 65535, True)
     if kind is np.uint16:
         said = image.info.get("sbit", 16)  # of the upper bits, says PNG; but some write them into the lower ones
         bits = said if used < 1 << said and used & (1 << 16 - said) - 1 else min(bits, 16)
