@@ -7,8 +7,7 @@ import pytest
 from media_files import encode_image, photo, tiff
 from PIL import Image
 
-from weft.media import image_notes
-from weft.media.containers import count_pictures
+from weft.media.notes import count_pictures, image_notes
 
 FRAMES = [Image.new("RGB", (20, 10), color) for color in ("red", "lime", "blue")]
 

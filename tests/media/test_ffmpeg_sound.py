@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from media_files import click, encode_av, encode_sound
 
-from weft.media import MediaError, audio_notes, audio_samples, audio_seconds, load_audio
+from weft.media import MediaError, audio_samples, audio_seconds, load_audio
+from weft.media.notes import audio_notes
 
 av = pytest.importorskip("av", reason="the extra media is not installed")
 

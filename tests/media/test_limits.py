@@ -18,13 +18,13 @@ from weft.media import (
     DECODED_BYTES,
     MediaError,
     audio_samples,
-    image_notes,
     image_size,
     load_audio,
     load_image,
     set_decoded_bytes,
 )
 from weft.media.containers import MOST_BLOCKS
+from weft.media.notes import image_notes
 from weft.media.opening import open_picture
 
 WIDE = (403, 301)

@@ -7,8 +7,9 @@ import pytest
 import soundfile
 from media_files import encode_sound
 
-from weft.media import MediaError, audio_notes, audio_samples, audio_seconds, load_audio
+from weft.media import MediaError, audio_samples, audio_seconds, load_audio
 from weft.media.mp3 import count_frames
+from weft.media.notes import audio_notes
 
 
 def _mp3(frames: int, rate: int = 16000, channels: int = 1, mode: str = "CONSTANT") -> bytes:

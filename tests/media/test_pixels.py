@@ -8,7 +8,8 @@ import pytest
 from media_files import encode_image, photo, png_chunk, tiff, with_chunk
 from PIL import Image
 
-from weft.media import MediaError, image_notes, load_image
+from weft.media import MediaError, load_image
+from weft.media.notes import image_notes
 
 RAMP = np.linspace(0, 1, 5)[None, :]
 SHOWN = [0, 64, 128, 191, 255]

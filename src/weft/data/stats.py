@@ -23,7 +23,8 @@ from weft.conversation import Audio, Box, Conversation, Image, SampleError, Text
 from weft.conversation.grounding import placed
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.counts import Counts
-from weft.media import audio_samples, image_notes, image_size
+from weft.media import audio_samples, image_size
+from weft.media.notes import image_notes
 
 # A word is a run of letters between spaces; scripts written without spaces count by the character.
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯]|[^\s぀-ヿ㐀-鿿가-힯]+")

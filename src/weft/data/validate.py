@@ -241,7 +241,8 @@ _Found = tuple[float | None, tuple[str, ...]]
 
 def _look(kind: str, source: str, deep: bool) -> _Found:
     """Decodes one item as training would, or reads of a clip what its header says."""
-    from weft.media import audio_notes, audio_seconds, image_notes, load_audio, load_image
+    from weft.media import audio_seconds, load_audio, load_image
+    from weft.media.notes import audio_notes, image_notes
 
     if kind == "audio":
         return (len(load_audio(source, 16000)) / 16000 if deep else audio_seconds(source)), audio_notes(source)

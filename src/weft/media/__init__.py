@@ -1,24 +1,6 @@
 """Pictures and sound: decode, resample, resize, log-mel. Nothing is learned here, and no address is opened."""
 
-from weft.media.images import image_notes, image_size, load_image, resize_normalize
+from weft.media.images import image_size, load_image, resize_normalize
 from weft.media.mel import log_mel, mel_filters
-from weft.media.sound import audio_notes, audio_rate, audio_samples, audio_seconds, load_audio, resampled_length
+from weft.media.sound import audio_samples, audio_seconds, load_audio, resampled_length
 from weft.media.source import DECODED_BYTES, MediaError, set_decoded_bytes
-
-__all__ = [
-    "DECODED_BYTES",
-    "MediaError",
-    "audio_notes",
-    "audio_rate",
-    "audio_samples",
-    "audio_seconds",
-    "image_notes",
-    "image_size",
-    "load_audio",
-    "load_image",
-    "log_mel",
-    "mel_filters",
-    "resampled_length",
-    "resize_normalize",
-    "set_decoded_bytes",
-]

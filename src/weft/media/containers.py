@@ -86,7 +86,7 @@ def gif_size(file: BinaryIO, head: bytes) -> tuple[int, int]:
     Raises ``TooMany`` where too many blocks come before that image. ``file`` is put to its start.
     """
     width, height = struct.unpack_from("<HH", head, 6)
-    file.seek(13 + _colours(head[10]))
+    file.seek(13 + colour_bytes(head[10]))
     left = MOST_BLOCKS
     while (mark := file.read(1)) == b"!":
         file.seek(1, 1)
@@ -160,52 +160,6 @@ def ico_png(file: BinaryIO) -> bytes | None:
     return data
 
 
-def count_pictures(data: bytes) -> int:
-    """Pages of a TIFF or frames of a GIF; 1 for other formats, and for what is damaged before a second."""
-    try:
-        if data[:4] == b"GIF8":
-            return _gif_frames(data)
-        if data[:2] in (b"II", b"MM"):
-            return _tiff_pages(data)
-    except (IndexError, struct.error):  # it ends early
-        pass
-    return 1
-
-
-def _gif_frames(data: bytes) -> int:
-    at, frames, end = 13 + _colours(data[10]), 0, len(data)
-    while at < end:
-        if data[at] == 0x2C:  # an image: place, size, colours, and a byte before its blocks
-            frames, at = frames + 1, at + 11 + _colours(data[at + 9])
-        elif data[at] == 0x21:  # an extension
-            at += 2
-        else:
-            break
-        while at < end and (length := data[at]):
-            at += length + 1
-        at += 1
-    return max(1, frames)
-
-
-def _colours(flags: int) -> int:
+def colour_bytes(flags: int) -> int:
     """Bytes of the colour table that the flags announce."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _tiff_pages(data: bytes) -> int:
-    """Directories in the chain, without those that are a smaller version of another (NewSubfileType)."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
-    count_kind, entry, place_kind, value_at = ("Q", 20, "Q", 12) if big else ("H", 12, "I", 8)
-    (place,) = struct.unpack_from(order + place_kind, data, 8 if big else 4)
-    seen: set[int] = set()
-    pages = 0
-    while place and place not in seen and len(seen) < MOST_BLOCKS:
-        seen.add(place)
-        (entries,) = struct.unpack_from(order + count_kind, data, place)
-        place += struct.calcsize(count_kind)
-        (tag,) = struct.unpack_from(order + "H", data, place) if entries else (0,)
-        smaller = tag == 254 and struct.unpack_from(order + "I", data, place + value_at)[0] & 1
-        pages += not smaller
-        (place,) = struct.unpack_from(order + place_kind, data, place + entries * entry)
-    return max(1, pages)

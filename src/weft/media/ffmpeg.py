@@ -73,16 +73,6 @@ class FfmpegSound:
         if not skip and not preskip:
             self.late = _DELAYS.get(codec.name, 0) * (2 if "HE" in str(stream.profile) else 1)
 
-    def notes(self) -> Iterator[str]:
-        """What else is to be known of the times, each in a sentence."""
-        if self.gap:
-            said = f"its clock leaves out {1000 * self.gap / self.samplerate:.0f} ms, which are not filled with silence"
-            yield f"{said}: times that a player shows are later behind that"
-        if self.cuts > 1:
-            yield f"is joined of {self.cuts:,} parts by an edit list, and times behind each may be wrong by 20 ms more"
-        if self.tracks > 1:
-            yield f"holds {self.tracks} tracks of sound, of which one is read"
-
     def start(self, container: Any) -> None:
         """Read from this container, which is at its start."""
         self.stream = container.streams.best("audio")

@@ -14,9 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from weft.kinds import HEAD
-from weft.media.containers import count_pictures
 from weft.media.opening import LARGE, alone, open_picture, orientation, reduction_of
-from weft.media.pixels import levels, tiles, to_rgb
+from weft.media.pixels import to_rgb
 from weft.media.source import MediaError, decoded_array, decoded_bytes, encoded_source
 
 LONGEST = 1 << 15
@@ -64,7 +63,7 @@ def load_image(source: Any, max_bytes: int | None = None) -> Image.Image:
         try:
             return _decoded(source, image_size(source), reduction, ours=False)
         except Exception as error:  # whatever a decoder raises while loading lazily: see below
-            raise MediaError(f"image: cannot be used ({_reason(error)}); load it again") from error
+            raise MediaError(f"image: cannot be used ({reason(error)}); load it again") from error
     if (array := decoded_array(source, "image")) is not None:
         return _from_array(array, limit)
     encoded = encoded_source(source, "image")
@@ -77,7 +76,7 @@ def load_image(source: Any, max_bytes: int | None = None) -> Image.Image:
     except Exception as error:
         # Pillow's decoders raise a dozen kinds of error on damaged data (OSError, SyntaxError, struct.error, ...);
         # each of them means that this file cannot be decoded.
-        raise MediaError(f"{encoded.name}: is damaged ({_reason(error)}); save or download it again") from error
+        raise MediaError(f"{encoded.name}: is damaged ({reason(error)}); save or download it again") from error
 
 
 def _decoded(image: Image.Image, size: tuple[int, int], reduction: int, ours: bool) -> Image.Image:
@@ -120,49 +119,6 @@ def image_size(source: Any, max_bytes: int | None = None) -> tuple[int, int]:
     encoded = encoded_source(source, "image")
     with encoded.open() as file:
         return open_picture(file, encoded.name, encoded.head(), encoded.size, decoded_bytes(max_bytes)).size
-
-
-def image_notes(source: Any, max_bytes: int | None = None) -> tuple[str, ...]:
-    """What ``load_image(source)`` leaves out or guesses, each in a sentence; empty for most pictures.
-
-    Further pages or frames, which are not read; samples of more than 8 bits whose white is nowhere said. Only pictures
-    with such samples are decoded.
-    """
-    if isinstance(source, Image.Image) or decoded_array(source, "image") is not None:
-        return ()
-    encoded, notes, reached = encoded_source(source, "image"), [], None
-    with encoded.open() as file:
-        image = open_picture(file, encoded.name, encoded.head(), encoded.size, decoded_bytes(max_bytes)).image
-        try:
-            if image.format == "MPO":  # a JPEG with others behind it, most of them smaller ones of the same
-                count = sum("Thumbnail" not in entry["Attribute"]["MPType"] for entry in image.mpinfo[0xB002])
-            elif image.format in ("GIF", "TIFF"):
-                count = count_pictures(encoded.read())
-            else:
-                count = getattr(image, "n_frames", 1)
-            if count > 1:
-                notes.append(f"{encoded.name}: holds {count:,} pictures (pages or frames), of which the first is read")
-            with alone(image.size):
-                scale = levels(image)
-                if scale is not None and not scale.sure and scale.low < scale.high:
-                    reached = f"{scale.low:g} to {scale.high:g} are read with black at {scale.black:g} and white at "
-                    reached += f"{scale.white:g}"
-                elif image.mode in ("RGB", "RGBA") and _bits(image, encoded.head()) == 16:
-                    high = max(int(np.asarray(tile.convert("RGB")).max()) for _, tile in tiles(image))
-                    if 0 < high < 1 << 6:
-                        reached = f"0 to {256 * high + 255:,} are read with white at 65,535"
-        except Exception as error:
-            raise MediaError(f"{encoded.name}: is damaged ({_reason(error)}); save or download it again") from error
-    if reached is not None:
-        grey = image.mode not in ("RGB", "RGBA")
-        other = ", or as a TIFF that states their range" if grey else ""
-        notes.append(f"{encoded.name}: its samples from {reached}; where that is wrong, save it with 8 bits{other}")
-    return tuple(notes)
-
-
-def _bits(image: Any, head: bytes) -> int:
-    """Bits a sample of a PNG or TIFF."""
-    return head[24] if image.format == "PNG" else max(image.tag_v2[258]) if image.format == "TIFF" else 8
 
 
 def resize_normalize(
@@ -289,5 +245,5 @@ def _from_array(array: npt.NDArray[Any], limit: int) -> Image.Image:
     return to_rgb(image, reduction_of(image, "image array", limit))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__

@@ -73,7 +73,7 @@ def load_audio(source: Any, rate: int = 16000, max_bytes: int | None = None) -> 
         wave, own_rate = array
         return _resample_blocks(iter([wave]), own_rate, rate, "audio array")
     encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
-    with _opened(encoded) as file:
+    with opened(encoded) as file:
         blocks = _blocks(file, encoded.name, rate, limit)
         return _resample_blocks(blocks, file.samplerate, rate, encoded.name)
 
@@ -98,26 +98,8 @@ def audio_samples(source: Any, rate: int = 16000, max_bytes: int | None = None) 
 
 def audio_seconds(source: Any) -> float | None:
     """The length of a file's sound as its header tells it; None where only decoding does (ADPCM, GSM, some FLAC)."""
-    with _opened(encoded_source(source, "audio")) as file:
+    with opened(encoded_source(source, "audio")) as file:
         return None if file.counted is None else file.counted / file.samplerate
-
-
-def audio_rate(source: Any) -> int:
-    """The rate of a file's sound in Hz."""
-    with _opened(encoded_source(source, "audio")) as file:
-        return int(file.samplerate)
-
-
-def audio_notes(source: Any) -> tuple[str, ...]:
-    """What may be wrong with times in a file, each in a sentence; empty for most. Nothing is decoded."""
-    encoded, notes = encoded_source(source, "audio"), []
-    with _opened(encoded) as file:
-        if file.late:
-            late = 1000 * file.late / file.samplerate
-            notes.append(f"times may be late by {late:.0f} ms, for this file does not state its encoder's delay")
-        if isinstance(file, FfmpegSound):
-            notes += file.notes()
-    return tuple(f"{encoded.name}: {note}" for note in notes)
 
 
 def resampled_length(frames: int, from_rate: int, to_rate: int) -> int:
@@ -195,7 +177,7 @@ class _Memory(io.BytesIO):
 
 
 @contextlib.contextmanager
-def _opened(encoded: EncodedFile) -> Iterator[_Stream | FfmpegSound]:
+def opened(encoded: EncodedFile) -> Iterator[_Stream | FfmpegSound]:
     """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
@@ -357,7 +339,7 @@ def _check_length(frames: int, file: _Stream | FfmpegSound, rate: int, name: str
 
 def _count_frames(encoded: EncodedFile, rate: int, limit: int) -> tuple[int, int]:
     """``(frames, their rate)``, decoding only where the header does not tell."""
-    with _opened(encoded) as file:
+    with opened(encoded) as file:
         if file.counted is not None and file.counted == file.least:
             _check_length(file.counted, file, rate, encoded.name, limit)
             return file.counted, file.samplerate

@@ -322,7 +322,8 @@ def _seconds(clip: str) -> float | None:
 
 def _sound(clip: str, channel: int | None) -> tuple[Any, int]:
     """A recording at its own rate: all channels averaged, on the clock that weft hears it by, or one of them."""
-    from weft.media import audio_rate, load_audio
+    from weft.media import load_audio
+    from weft.media.notes import audio_rate
 
     if channel is None:
         rate = audio_rate(clip)
