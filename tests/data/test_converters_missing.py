@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -70,6 +72,12 @@ def speech(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
     clip(folder / "a.flac")
     (folder / "a.trans.txt").write_text("".join(f"a {a or ''}\n" for a in answers))
     return folder, {}
+
+
+def rows(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
+    data = {"bytes": picture(folder / "a.jpg").read_bytes(), "path": "a.jpg"}
+    pq.write_table(pa.Table.from_pylist([{"image": data, "text": a} for a in answers]), folder / "t.parquet")
+    return folder / "t.parquet", {}
 
 
 def kaldi(folder: Path, answers: list[Any]) -> tuple[Path, dict[str, Any]]:
@@ -138,6 +146,10 @@ LAYOUTS: dict[str, Layout] = {
     "llava": listed(said("conversations", "from", "value", ("human", "gpt"))),
     "llasm": listed(said("conversations", "from", "value", ("human", "gpt"))),
     "llama-factory": listed(said("messages", "role", "content", ("user", "assistant"))),
+    "openai": listed(said("messages", "role", "content", ("user", "assistant"))),
+    "imagefolder": listed(lambda a: {"file_name": "a.jpg", "text": a}, "metadata.jsonl"),
+    "audiofolder": columns("file_name,text", "a.wav,{}", "metadata.csv"),
+    "parquet": rows,
     "ms-swift": listed(said("messages", "role", "content", ("user", "assistant"))),
     "webdataset": shard,
     "qwen-audio": chatml,

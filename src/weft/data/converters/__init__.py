@@ -21,7 +21,7 @@ from weft.conversation.grounding import end_problem, last_words, without_area
 from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
 from weft.data.converters.captions import coco_captions, textcaps
-from weft.data.converters.chats import llama_factory, llava
+from weft.data.converters.chats import llama_factory, llava, openai
 from weft.data.converters.detection import coco, voc, yolo
 from weft.data.converters.flickr import flickr30k
 from weft.data.converters.labelers import cvat, label_studio, labelme
@@ -29,6 +29,7 @@ from weft.data.converters.manifests import kaldi, lhotse, nemo
 from weft.data.converters.questions import aokvqa, gqa, ocrvqa, vqa
 from weft.data.converters.recognised import subtitles, whisper
 from weft.data.converters.regions import DETECTED
+from weft.data.converters.rows import ROW_TASKS, folder, parquet
 from weft.data.converters.shards import webdataset
 from weft.data.converters.speech import aishell, clotho, common_voice, covost, fleurs, librispeech
 from weft.data.converters.swift import ms_swift
@@ -161,6 +162,30 @@ CONVERTERS: dict[str, Converter] = {
     "audacity": Converter(audacity, "labels exported by Audacity (.txt)", "", ("language",), TIMED),
     "qwen-audio": Converter(qwen_audio, "Qwen-Audio SFT text: a ChatML string a line", "sft_sample.txt"),
     "llasm": Converter(llasm, "LLaSM conversations (their data was never published; as the released code takes them)"),
+    "openai": Converter(
+        openai, "conversations with content in parts: OpenAI's API and fine-tuning, TRL", "rows of datasets"
+    ),
+    "parquet": Converter(
+        parquet,
+        "Hugging Face's parquet files",
+        "files of datasets",
+        ("split", "answers", "clip_boxes", "language"),
+        ROW_TASKS,
+    ),
+    "imagefolder": Converter(
+        folder,
+        "pictures with metadata.jsonl, .csv or .parquet, or in a folder for each label",
+        "",
+        ("split", "answers", "clip_boxes", "language"),
+        ROW_TASKS,
+    ),
+    "audiofolder": Converter(
+        folder,
+        "recordings with metadata.jsonl, .csv or .parquet, or in a folder for each label",
+        "",
+        ("split", "answers", "clip_boxes", "language"),
+        ROW_TASKS,
+    ),
     "ms-swift": Converter(
         ms_swift,
         "ms-swift JSON Lines: messages or query-response, objects",

@@ -1,6 +1,7 @@
-"""Conversations as LLaVA and LLaMA-Factory write them.
+"""Conversations as LLaVA, LLaMA-Factory, OpenAI and TRL write them.
 
-Sources: docs/Finetune_Custom_Data.md of haotian-liu/LLaVA and minigpt4/datasets/datasets/llava_dataset.py of
+Sources: platform.openai.com/docs, "Chat completions" and "Vision fine-tuning"; huggingface.co/docs/trl, "Dataset
+formats and types"; docs/Finetune_Custom_Data.md of haotian-liu/LLaVA and minigpt4/datasets/datasets/llava_dataset.py of
 Vision-CAIR/MiniGPT-4; data/README.md of hiyouga/LLaMA-Factory.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from weft.data.converters.base import BadEntry, Job, Read, Sample, answer, blip_caption, get
 from weft.data.converters.jsonfile import Entry, entries
-from weft.data.converters.tags import Media, Turn, conversation, listed, refuse, turns
+from weft.data.converters.tags import GROUNDED, Media, Turn, conversation, listed, refuse, turns, untagged
 
 TAGS = {"<image>": "image", "<audio>": "audio"}
 
@@ -73,6 +74,43 @@ def llama_factory(job: Job) -> Read:
         yield conversation(Media(job, TAGS, lists), entry.get("id"), said)
 
     yield from job.each(entries(job.path), make)
+
+
+def openai(job: Job) -> Read:
+    """Conversations with content in parts, as OpenAI's API and TRL take them; verified on rows of datasets.
+
+    JSON Lines of ``{"messages": [{"role", "content"}]}`` (a line of OpenAI's batches: in ``body``), TRL's ``{"prompt":
+    [...], "completion": [...]}``, whose earlier answers are not learned, or ``messages`` beside ``images`` and
+    ``audios``, which stand where ``{"type": "image"}`` is, or in front where nothing says it (TRL's rule). Media are
+    paths, data URLs, ``image_url`` or ``input_audio``. Text is never read for tags. weft's own parts (``task``,
+    ``box``, ``words``) stay, so that this also makes samples strict that were written with others' parts.
+    """
+    yield from job.each(entries(job.path), lambda e: iter([named_chat(job, e.value, None)]))
+
+
+def named_chat(job: Job, entry: Any, name: str | None) -> Sample:
+    """A conversation of `openai`, or with tags where it has ``conversations``; ``name``: its id, if it has none."""
+    if not isinstance(entry, dict):
+        raise BadEntry("an entry is an object")
+    entry = entry["body"] if isinstance(entry.get("body"), dict) else entry
+    refuse(entry)
+    lists: dict[str, list[Any]] = {"image": listed(entry, "images", "image"), "audio": listed(entry, "audios", "audio")}
+    lists |= {kind: [] for kind in GROUNDED}
+    if "completion" in entry:
+        said = _sides(job, entry, "prompt", "user", lists)
+        said = [turn._replace(learn=False) for turn in said] + _sides(job, entry, "completion", "assistant", lists)
+        said = [t._replace(learn=True) if t.role != "assistant" else t for t in said]
+    else:
+        said = chat(job, entry, lists)
+    media = Media(job, TAGS if "conversations" in entry else {}, lists)
+    return conversation(media, entry.get("id", name), untagged(media, said))
+
+
+def _sides(job: Job, entry: dict[str, Any], key: str, role: str, lists: dict[str, list[Any]]) -> list[Turn]:
+    """One half of TRL's pairs: messages, or a string."""
+    if isinstance(entry.get(key), str):
+        return [Turn(role, entry[key])]
+    return turns(job, get(entry, key, list), key, lists)
 
 
 def chat(job: Job, entry: dict[str, Any], lists: dict[str, list[Any]], said: list[Turn] | None = None) -> list[Turn]:

@@ -35,9 +35,11 @@ class Noted(dict[str, Any]):
 
 
 def unread(value: Any, where: str = "") -> Iterator[str]:
-    """The paths (``messages[].weight``) of all keys in a value, at any depth, that were not read."""
+    """The paths (``messages[].weight``) of all keys in a value, at any depth, that hold something and were not read."""
     if isinstance(value, Noted):
         for key, inner in value.items():
+            if inner is None:
+                continue
             path = f"{where}.{key}" if where else key
             if key in value.read:
                 yield from unread(inner, path)

@@ -20,6 +20,7 @@ from weft.conversation import WeftError
 from weft.data.converters.base import (
     BadEntry,
     Job,
+    Part,
     Read,
     Sample,
     blip_caption,
@@ -166,7 +167,12 @@ def _given(entry: dict[str, Any], key: str) -> list[Any] | None:
 
 
 def _asked(job: Job, name: str, path: str, question: str, given: list[Any] | None) -> Iterator[Sample]:
-    asked = [image(path), task("vqa"), text(blip_caption(question) if job.clean else question)]
+    yield from asked(job, name, [image(path)], question, given, "vqa")
+
+
+def asked(job: Job, name: str, seen: list[Part], question: str, given: list[Any] | None, kind: str) -> Iterator[Sample]:
+    """A question about media and the answer that ``job.answers`` chooses; None given: a request."""
+    asked = [*seen, task(kind), text(blip_caption(question) if job.clean else question)]
     if given is None:
         yield sample(name, asked, None)
         return

@@ -13,7 +13,7 @@ from typing import Any
 from weft.data.converters.base import BadEntry, Job, Part, Read, Sample, answer, boxes, get, numbers, text
 from weft.data.converters.chats import TAGS, chat, rounds
 from weft.data.converters.jsonfile import Entry, entries
-from weft.data.converters.tags import Media, Turn, conversation, learned, listed, refuse
+from weft.data.converters.tags import Media, Turn, conversation, learned, listed, refuse, untagged
 
 _INLINE = {"image": re.compile(r"<img>(.+?)</img>"), "audio": re.compile(r"<audio>(.+?)</audio>")}
 _GROUND = re.compile(r"<ref-object>|<bbox>")
@@ -39,7 +39,7 @@ def ms_swift(job: Job) -> Read:
         said = _inline(_said(job, entry, lists), lists)
         media = Media(job, TAGS, lists)
         objects = _Objects(job, entry.get("objects"), lists["image"])
-        made = conversation(media, entry.get("id"), _untagged(media, said), objects.split if objects.given else None)
+        made = conversation(media, entry.get("id"), untagged(media, said), objects.split if objects.given else None)
         objects.finish()
         yield made
 
@@ -69,19 +69,6 @@ def _inline(said: list[Turn], lists: dict[str, list[Any]]) -> list[Turn]:
                 lists[kind] += pattern.findall(turn.words)
                 said[i] = turn._replace(words=pattern.sub(f"<{kind}>", turn.words))
     return said
-
-
-def _untagged(media: Media, said: list[Turn]) -> list[Turn]:
-    """What has no tag is shown before the first question: ``_add_default_tags`` of ms-swift's template."""
-    first = next((i for i, turn in enumerate(said) if turn.role == "user"), None)
-    if first is None:
-        return said
-    front = ""
-    for kind in ("image", "audio"):
-        front += f"<{kind}>" * (len(media.lists[kind]) - media.count(kind, [turn.words for turn in said]))
-    if front:
-        media.job.notes["entries with media that have no tag, shown before the first question"] += 1
-    return [*said[:first], said[first]._replace(words=front + said[first].words), *said[first + 1 :]]
 
 
 class _Objects:

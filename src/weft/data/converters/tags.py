@@ -7,7 +7,7 @@ text and stays text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -19,7 +19,10 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "system": "system",
+    "developer": "system",
 }
+GROUNDED = ("task", "box", "words")  # parts of weft's own, which stand in a conversation as they are
+_SOURCES = ("value", "url", "path", "source", "base64")
 IN_PART = "to be learned in part"
 EMPTY: tuple[Any, ...] = (None, "", [], {}, "[]")
 _VIDEO = "video", "holds video, which weft does not take"
@@ -55,9 +58,9 @@ class Media:
     """
 
     def __init__(self, job: Job, tags: dict[str, str], lists: dict[str, list[Any]]) -> None:
-        self.job, self.tags, self.lists = job, tags, lists
+        self.job, self.tags, self.lists = job, tags | {mark(kind): kind for kind in lists}, lists
         self.used = dict.fromkeys(lists, 0)
-        self.pattern = re.compile("|".join(re.escape(tag) for tag in tags))
+        self.pattern = re.compile("|".join(re.escape(tag) for tag in self.tags))
 
     def count(self, kind: str, contents: Sequence[str]) -> int:
         """How many tags of a kind the texts hold."""
@@ -77,17 +80,22 @@ class Media:
         return self.part(kind, paths[number])
 
     def part(self, kind: str, path: Any) -> Part:
+        if kind in GROUNDED:
+            return dict(path)
         if not isinstance(path, str):
             raise BadEntry(f"must be a path, this is {str(path)[:60]}", field=f"{kind}s")
+        path = path.removeprefix("file://")
         if path.startswith("data:"):
             return image(path) if kind == "image" else audio(path)
         return image(self.job.find(path, what="image")) if kind == "image" else audio(self.job.find(path, what="audio"))
 
-    def split(self, content: str) -> list[Part]:
-        """A user's text as text, image and audio parts."""
+    def split(self, content: str, kinds: Container[str]) -> list[Part]:
+        """A text as text and the parts that its tags of these kinds stand for."""
         parts: list[Part] = []
         end = 0
         for match in self.pattern.finditer(content):
+            if self.tags[match[0]] not in kinds:
+                continue
             if match.start() > end:
                 parts.append(text(content[end : match.start()]))
             parts.append(self.take(self.tags[match[0]]))
@@ -105,6 +113,11 @@ class Media:
                     reason="tags and media differ in number",
                     field=kind,
                 )
+
+
+def mark(kind: str) -> str:
+    """What stands in the words of a turn for a part of its content: no text holds it."""
+    return f"\0{kind}\0"
 
 
 def listed(entry: dict[str, Any], *keys: str) -> list[Any]:
@@ -177,6 +190,19 @@ def turns(
     return found
 
 
+def untagged(media: Media, said: list[Turn]) -> list[Turn]:
+    """What has no tag is shown before the first question: ms-swift's ``_add_default_tags``, TRL's preparation."""
+    first = next((i for i, turn in enumerate(said) if turn.role == "user"), None)
+    if first is None:
+        return said
+    front = ""
+    for kind in ("image", "audio"):
+        front += mark(kind) * (len(media.lists[kind]) - media.count(kind, [turn.words for turn in said]))
+    if front:
+        media.job.notes["entries with media that have no tag, shown before the first question"] += 1
+    return [*said[:first], said[first]._replace(words=front + said[first].words), *said[first + 1 :]]
+
+
 def learned(job: Job, message: dict[str, Any], role: str, where: str) -> bool | None:
     """What a message is marked as: to be learned or not; None: it says nothing."""
     learn: bool | None = None
@@ -207,10 +233,16 @@ def _words(part: dict[str, Any], lists: dict[str, list[Any]], given: set[str], w
         if not isinstance(words, str):
             raise BadEntry("a text part has its words as a string", field=where)
         return words
+    if kind in GROUNDED and kind in lists:
+        lists[kind].append(part)
+        return mark(kind)
     if kind not in lists:
         reason = kind if kind == "video" else "parts that weft does not take"
         raise BadEntry(f'holds a part "{part["type"]}", which weft does not take', reason=reason, field=where)
-    source = next((part[key] for key in (part["type"], kind, "value", "url", "path", "source") if key in part), None)
+    source = next(
+        (part[key] for key in (part["type"], kind, f"{kind}_url", *_SOURCES) if key in part and part[key] is not None),
+        None,
+    )
     if isinstance(source, dict):
         data = source.get("data")
         if isinstance(data, str):
@@ -222,7 +254,7 @@ def _words(part: dict[str, Any], lists: dict[str, list[Any]], given: set[str], w
         if kind in given:
             raise BadEntry(f"names media in its parts, and in a list of {kind}s too", field=where)
         lists[kind].append(source)
-    return f"<{kind}>"
+    return mark(kind)
 
 
 def conversation(
@@ -239,12 +271,12 @@ def conversation(
     """
     messages: list[dict[str, Any]] = []
     for i, (role, words, learn) in enumerate(said):
-        drawn = role == "assistant" and not plain_answers
-        if drawn and any(media.lists[kind] for tag, kind in media.tags.items() if tag in words):
+        drawn = [kind for tag, kind in media.tags.items() if tag in words and kind not in GROUNDED]
+        if role == "assistant" and not plain_answers and any(media.lists[kind] for kind in drawn):
             raise BadEntry("an answer holds a media tag, and weft's answers are text", reason="media in an answer")
         if role == "system" and i:
             raise BadEntry("the system message comes first", field=f"messages[{i}]")
-        made = media.split(words) if role == "user" else [text(words)]
+        made = media.split(words, media.lists if role == "user" else GROUNDED)
         if parts is not None and role != "system":
             made = [p for part in made for p in (parts(part["text"]) if part["type"] == "text" else [part])]
         content = made[0]["text"] if len(made) == 1 and made[0]["type"] == "text" else made
