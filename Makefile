@@ -27,7 +27,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "make: $(PYTHON) is Python %d.%d, and weft needs 3.11, 3.12 or 3.13: make PYTHON=python3.12 $(MAKECMDGOALS)" % v)'
 	@echo "setting up .venv: some minutes the first time, most of them for torch; pip says below what it is at"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,layouts,media,playground,serve]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bundled,dev,layouts,media,playground,serve]'
+	@$(BIN)/weft parts || echo "make: goes on without them; fetch them later: $(BIN)/weft parts"
 	@touch $(READY)
 
 demo: setup

@@ -17,6 +17,7 @@ ORDER = (
     "dialects",
     "models",
     "formats",
+    "parts",
     "generation",
     "data",
     "teaching",

