@@ -211,8 +211,8 @@ def test_apply_chat_template_gives_model_inputs(processor, conversation):
         given, tokenize=True, add_generation_prompt=True, continue_final_message=False
     )
     assert plain == expected.input_ids.tolist()
-    with pytest.raises(WeftError, match="no use for continue_final_message"):
-        processor.apply_chat_template(given, continue_final_message=True)
+    with pytest.raises(WeftError, match="no use for documents"):
+        processor.apply_chat_template(given, documents=["a"])
     masks = processor.apply_chat_template(messages(conversation), tokenize=True, return_dict=True,
                                           return_assistant_tokens_mask=True)["assistant_masks"]  # fmt: skip
     assert masks == [processor.encode(conversation).loss_mask.astype(int).tolist()]

@@ -11,7 +11,7 @@ M mel bands, V vocabulary.
 from __future__ import annotations
 
 import sys
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
@@ -145,6 +145,7 @@ class WeftConfig(PretrainedConfig):
 
     model_type = "weft"
     sub_configs = {"text_config": AutoConfig}
+    auto_map: ClassVar[dict[str, str]] = {}  # no code comes with a folder; TRL asks, and takes an Auto class
 
     def __init__(
         self,
@@ -190,6 +191,29 @@ class WeftConfig(PretrainedConfig):
     @property
     def audio_section(self) -> AudioSection | None:
         return AudioSection.model_validate(self.audio) if self.audio else None
+
+    @property
+    def vision_config(self) -> Any:
+        """The image encoder's own configuration, as many programs look for it; None where there is no encoder."""
+        return self._tower_config(self.vision_section, "image_kind")
+
+    @property
+    def audio_config(self) -> Any:
+        return self._tower_config(self.audio_section, "sound_kind")
+
+    @staticmethod
+    def _tower_config(section: Any, kind: str) -> Any:
+        from weft.models import encoders  # which are made of the sections here
+
+        return None if section is None else getattr(encoders, kind)(section).config
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.text_config.vocab_size)
+
+    @vocab_size.setter
+    def vocab_size(self, value: int) -> None:
+        self.text_config.vocab_size = value
 
     @property
     def audio_ids(self) -> tuple[int | None, int | None, int | None]:

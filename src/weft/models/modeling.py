@@ -149,6 +149,10 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
         return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
 
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size  # type: ignore[no-any-return]
+
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; the language model and its configuration, which is part of this one's, do the work."""
         return self.language_model.resize_token_embeddings(*args, **kwargs)
@@ -229,11 +233,12 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         ``segment_lengths`` [S]: the row (B = 1) is S samples packed one after the other, their lengths adding up to L.
         Raises WeftError where media and placeholders do not match.
         """
-        past = take(kwargs)
+        past, media = take(kwargs), pixel_values is not None or input_features is not None
+        if inputs_embeds is not None and media:
+            raise WeftError("media find their places by input_ids; give these in place of inputs_embeds")
         if inputs_embeds is None:
             if input_ids is None:
                 raise WeftError("the model needs input_ids (or inputs_embeds)")
-            media = pixel_values is not None or input_features is not None
             if past is not None and past.get_seq_length() > 0 and not media:
                 inputs_embeds = self.get_input_embeddings()(input_ids)  # going on: a placeholder here is a mere token
             else:
@@ -280,7 +285,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> Any:
         """Rows are repeated for beams and several answers: their media are encoded once, before."""
-        if input_ids is not None and any(kwargs.get(name) is not None for name in MEDIA):
+        given = any(kwargs.get(name) is not None for name in MEDIA[:2])
+        if given and input_ids is not None and kwargs.get("inputs_embeds") is None:
             if expand_size > 1:
                 kwargs["inputs_embeds"] = self.embed(input_ids, **{name: kwargs.pop(name, None) for name in MEDIA})
             kwargs.setdefault("prompt_length", input_ids.shape[1])
@@ -302,8 +308,11 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         past = cache if cache is not None else past_key_values
         media = {name: kwargs.pop(name, None) for name in MEDIA}
         begins = is_first_iteration or past is None or past.get_seq_length() == 0
+        given = begins and any(media[name] is not None for name in MEDIA[:2])
         embed_more = self.get_input_embeddings()
-        if begins and any(value is not None for value in media.values()):
+        if given and inputs_embeds is not None:
+            kwargs |= media  # which `woven` refuses
+        elif given:
             prompt_embeds = self.embed(input_ids[:, :prompt_length], **media)
             more_embeds = embed_more(input_ids[:, prompt_embeds.shape[1] :])  # what a draft or earlier steps added
             inputs_embeds, is_first_iteration = torch.cat([prompt_embeds, more_embeds], 1), True

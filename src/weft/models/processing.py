@@ -3,18 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.nn import functional as F
 from transformers import AddedToken, AutoProcessor, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
 from weft.conversation import Conversation, WeftError, dump_parts, parse_messages
-from weft.dialects import DialectError, Modality, Slot, get_dialect
+from weft.conversation.tasks import TASKS
+from weft.dialects import DialectError, Modality, Piece, Slot, Special, get_dialect
 from weft.media import image_size
 from weft.models import doors, templates
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoding import Encoded, Encoding, padded
+
+# Where callers put options that are meant for one part of a processor: here all of it is one part.
+NESTED = ("text_kwargs", "images_kwargs", "audio_kwargs", "videos_kwargs", "common_kwargs", "processor_kwargs")
+HARMLESS = {"add_special_tokens", "return_attention_mask", "return_token_type_ids", "return_mm_token_type_ids"}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What callers of any processor of transformers may ask of a batch.
+
+    ``sampling_rate``: that of sound given as arrays. ``max_length``: what rows are filled up to with
+    ``padding="max_length"``, and with ``truncation`` the most that they may have: nothing is cut, it is an error.
+    """
+
+    return_tensors: str | None = None
+    padding: bool | str | None = True
+    padding_side: Literal["right", "left"] = "left"
+    pad_to_multiple_of: int | None = None
+    truncation: bool | str | None = None
+    max_length: int | None = None
+    sampling_rate: int | None = None
+
+    @classmethod
+    def of(cls, given: dict[str, Any], where: str) -> Options:
+        """An option that would change the result must not be passed over; one that is off may."""
+        flat: dict[str, Any] = {}
+        for group in (given, *(given.get(name) or {} for name in NESTED)):
+            for name, value in group.items():
+                if name in flat and flat[name] != value:
+                    raise WeftError(f"{where} is given {name}={flat[name]!r} and {name}={value!r}; give it once")
+                if name not in NESTED:
+                    flat[name] = value
+        known = {field.name for field in fields(cls)}
+        for name, value in flat.items():
+            if name not in known | HARMLESS and value:
+                raise WeftError(f"{where} has no use for {name}={value!r}; leave it out")
+        return cls(**{name: value for name, value in flat.items() if name in known and value is not None})
+
+    def width(self, longest: int) -> int:
+        """How long the rows of a batch are made whose longest has so many tokens."""
+        if self.truncation and self.max_length is not None and longest > self.max_length:
+            raise WeftError(
+                f"a row has {longest} tokens, more than max_length={self.max_length}, and cutting it could cut a "
+                "picture or an answer; raise max_length, or shorten what is asked"
+            )
+        least = max(longest, self.max_length or 0) if self.padding == "max_length" else longest
+        step = self.pad_to_multiple_of or 1
+        return -(-least // step) * step
 
 
 class WeftProcessor(ProcessorMixin, Encoding):
@@ -32,6 +84,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
     ) -> None:
         super().__init__(tokenizer, chat_template=chat_template)
         self.configure(config)
+        self.tokenizer.padding_side = "left"  # weft fills rows up itself; pipelines do by this, and go on at the right
         if getattr(self, "chat_template", None) is None:
             self.chat_template = templates.chat_template(self.dialect)
 
@@ -69,9 +122,9 @@ class WeftProcessor(ProcessorMixin, Encoding):
         missing = [token for token in dict.fromkeys(wanted) if token not in special]
         tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in missing])
         tokenizer.chat_template = None  # a pretrained one would write another format than the dialect
+        tokenizer.eos_token = tokenizer.eos_token or form.stop_tokens()[0]  # for programs that ask for one
         if tokenizer.pad_token_id is None:
-            stop = form.stop_tokens()[0]
-            tokenizer.pad_token = stop if tokenizer.eos_token is None else tokenizer.eos_token
+            tokenizer.pad_token = tokenizer.eos_token
         data = {
             "vision": vision.model_dump(mode="json") if vision else None,
             "audio": audio.model_dump(mode="json") if audio else None,
@@ -94,30 +147,49 @@ class WeftProcessor(ProcessorMixin, Encoding):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values", "input_features", "feature_lengths"]
 
+    # Pipelines look here for what fills batches up.
+    padding_value = 0.0
+
+    @property
+    def image_processor(self) -> WeftProcessor:
+        return self
+
+    @property
+    def image_token(self) -> str | None:
+        """What stands for a picture in a prompt written out; None where the model takes none. ``audio_token`` alike."""
+        return self._placeholder("image")
+
+    @property
+    def audio_token(self) -> str | None:
+        return self._placeholder("audio")
+
+    @property
+    def image_token_id(self) -> int | None:
+        return self.token_ids["image_token_id"]  # type: ignore[no-any-return]
+
+    @property
+    def audio_token_id(self) -> int | None:
+        return self.token_ids["audio_token_id"]  # type: ignore[no-any-return]
+
+    def _placeholder(self, modality: Modality) -> str | None:
+        taken = self.token_ids[f"{modality}_token_id"] is not None
+        return self.dialect.slot_tokens(modality)[0] if taken else None
+
     def __call__(  # type: ignore[override]
-        self,
-        text: str | Sequence[str] | None = None,
-        images: Any = None,
-        audio: Any = None,
-        *,
-        return_tensors: str | None = None,
-        padding_side: Literal["right", "left"] = "left",
-        sampling_rate: int | None = None,
-        **unused: Any,
+        self, text: str | Sequence[str] | None = None, images: Any = None, audio: Any = None, **kwargs: Any
     ) -> BatchFeature:
         """Prompts written out (as `apply_chat_template` gives them with ``tokenize=False``) and their media in order.
 
         A placeholder stands for each image and clip. Here, unlike in a conversation, special tokens in the text count
         as what they are. ``images`` and ``audio`` are one item, a list over all prompts, or a list a prompt; arrays of
-        sound are taken to be at ``sampling_rate`` (the model's own where not given).
+        sound are taken to be at ``sampling_rate`` (the model's own where not given). Further arguments: `Options`.
         """
-        _refuse(unused, self.__class__.__name__)
+        options = Options.of(kwargs, self.__class__.__name__)
         if text is None:
             raise WeftError("the processor needs text=: the prompt with a placeholder for each image and clip")
         prompts = [text] if isinstance(text, str) else list(text)
         pictures, clips = _flat(images), _flat(audio)
-        if sampling_rate is not None:
-            clips = [(c, sampling_rate) if isinstance(c, np.ndarray | list | torch.Tensor) else c for c in clips]
+        clips = [_at_rate(clip, options.sampling_rate) for clip in clips]
         samples: list[Encoded] = []
         used = {"image": 0, "audio": 0}
         for prompt in prompts:
@@ -136,19 +208,20 @@ class WeftProcessor(ProcessorMixin, Encoding):
             if used[modality] != len(given):
                 token = self.dialect.slot_tokens(modality)[0] if modality in self.dialect.modalities else "placeholder"  # type: ignore[arg-type]
                 raise WeftError(f"{len(given)} of {modality}= given for {used[modality]} {token} in the text")
-        return self._feature(samples, return_tensors, padding_side)
+        return self._feature(samples, options)
 
-    def _feature(
-        self,
-        samples: list[Encoded],
-        return_tensors: str | None,
-        padding_side: Literal["right", "left"],
-        masks: bool = False,
-    ) -> BatchFeature:
-        batch = self.collate(samples, padding_side)
+    def _feature(self, samples: list[Encoded], options: Options, masks: bool = False) -> BatchFeature:
+        return_tensors = options.return_tensors
+        batch = self.collate(samples, options.padding_side)
         batch.pop("labels", None)
+        fill = {"input_ids": self.pad_id, "attention_mask": 0}
         if masks:
-            batch["assistant_masks"] = padded([s.loss_mask.astype(np.int64) for s in samples], 0, padding_side)
+            mask = [sample.loss_mask.astype(np.int64) for sample in samples]
+            batch["assistant_masks"], fill["assistant_masks"] = padded(mask, 0, options.padding_side), 0
+        length = batch["input_ids"].shape[1]
+        more = options.width(length) - length
+        for name, value in fill.items():
+            batch[name] = F.pad(batch[name], (more, 0) if options.padding_side == "left" else (0, more), value=value)
         if return_tensors == "pt":
             return BatchFeature(batch)
         arrays = {name: tensor.numpy() for name, tensor in batch.items()}
@@ -169,31 +242,48 @@ class WeftProcessor(ProcessorMixin, Encoding):
         *,
         tokenize: bool = False,
         add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
         return_dict: bool = False,
-        return_tensors: str | None = None,
         return_assistant_tokens_mask: bool = False,
-        padding_side: Literal["right", "left"] = "left",
-        **unused: Any,
+        **kwargs: Any,
     ) -> Any:
         """Messages (of text, image, audio, task, box and words parts) rendered by the model's dialect.
 
-        ``tokenize=False`` gives the prompt as text with a placeholder for each image and clip. A list of conversations
-        gives a batch, padded on the left. Without ``add_generation_prompt`` this is the training form.
+        ``tokenize=False`` gives the prompt as text with a placeholder for each image and clip, whose media may be left
+        out. A list of conversations gives a batch, padded on the left. Without ``add_generation_prompt`` this is the
+        training form; with ``continue_final_message`` it ends where the answer that the conversation ends with does.
+        Further arguments: `Options`, also within ``processor_kwargs``.
         """
-        unused.pop("padding", None)
-        _refuse(unused, "apply_chat_template")
+        options = Options.of(kwargs, "apply_chat_template")
         if chat_template is not None:
             raise WeftError("the dialect writes the prompt here; a chat_template of your own cannot replace it")
         batched = _is_batch(conversation)
-        conversations = [_typed(c) for c in (conversation if batched else [conversation])]
+        rows = conversation if batched else [conversation]
+        conversations = [_typed(row, options.sampling_rate, bare=not tokenize) for row in rows]
+        written = [self.pieces(c, generate=add_generation_prompt) for c in conversations]
+        if continue_final_message:
+            written = [self._unended(pieces, c) for pieces, c in zip(written, conversations, strict=True)]
         if not tokenize:
-            texts = [self.renderer.write(self.pieces(c, generate=add_generation_prompt)) for c in conversations]
+            texts = [self.renderer.write(pieces) for pieces in written]
             return texts if batched else texts[0]
-        samples = [self.encode(c, generate=add_generation_prompt) for c in conversations]
-        feature = self._feature(samples, return_tensors, padding_side, masks=return_assistant_tokens_mask)
+        samples = [
+            self.encode_pieces(pieces, [i.source for i in c.images], [a.source for a in c.audios])
+            for pieces, c in zip(written, conversations, strict=True)
+        ]
+        feature = self._feature(samples, options, masks=return_assistant_tokens_mask)
         if return_dict:
             return feature
-        return feature["input_ids"] if batched or return_tensors in ("pt", "np") else feature["input_ids"][0]
+        ids = feature["input_ids"]
+        return ids if batched or options.return_tensors in ("pt", "np") else ids[0]
+
+    def _unended(self, pieces: list[Piece], conversation: Conversation) -> list[Piece]:
+        """The pieces up to the end of the last answer, without what ends it."""
+        if conversation.answer is None:
+            raise WeftError("continue_final_message goes on with an answer, and the conversation ends with none")
+        stops, kept = self.dialect.stop_tokens(), list(pieces)
+        while kept and (isinstance(last := kept[-1], Slot) or not last.loss or _stops(last, stops)):
+            kept.pop()
+        return kept
 
     # Back from ids.
 
@@ -244,8 +334,42 @@ def _begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
     return tokenizer.bos_token_id is not None and bool(ids) and ids[0] == tokenizer.bos_token_id
 
 
-def _typed(messages: Any) -> Conversation:
+def _stops(piece: Piece, stops: Sequence[str]) -> bool:
+    return isinstance(piece, Special) and piece.token in stops
+
+
+def _typed(messages: Any, rate: int | None = None, bare: bool = False) -> Conversation:
+    """``bare``: media may be left out, for only their places are written."""
+    if not isinstance(messages, Conversation):
+        messages = [_filled(message, rate, bare) for message in messages]
     return parse_messages(messages, probe=image_size)
+
+
+def _filled(message: Any, rate: int | None, bare: bool) -> Any:
+    """A message without keys that hold nothing: tables give every part the keys of all."""
+    if not isinstance(message, dict):
+        return message
+    message = {key: value for key, value in message.items() if value is not None and (key != "tool_calls" or value)}
+    if isinstance(message.get("content"), list):
+        message["content"] = [_part(part, rate, bare) for part in message["content"]]
+    return message
+
+
+def _part(part: Any, rate: int | None, bare: bool) -> Any:
+    if not isinstance(part, dict):
+        return part
+    task = TASKS.get(str(part.get("task")))  # one of whose fields may be null on purpose
+    kept = {key: value for key, value in part.items() if value is not None or (task and key in task.fields)}
+    if "audio" in kept and kept.get("type") == "audio":
+        kept["audio"] = _at_rate(kept["audio"], rate)
+    elif bare and kept.keys() == {"type"}:
+        stand_in = {"image": Image.new("RGB", (1, 1)), "audio": np.zeros(1, np.float32)}.get(kept["type"])
+        kept |= {} if stand_in is None else {kept["type"]: stand_in}
+    return kept
+
+
+def _at_rate(clip: Any, rate: int | None) -> Any:
+    return (clip, rate) if rate is not None and isinstance(clip, np.ndarray | list | torch.Tensor) else clip
 
 
 def _is_batch(conversation: Any) -> bool:
@@ -265,14 +389,6 @@ def _flat(items: Any) -> list[Any]:
 
 def _numbers(item: list[Any]) -> bool:
     return bool(item) and isinstance(item[0], int | float)
-
-
-def _refuse(unused: dict[str, Any], where: str) -> None:
-    """An option that would change the result must not be passed over; one that is off, or about padding, may."""
-    harmless = {"padding", "add_special_tokens", "return_attention_mask"}
-    for name, value in unused.items():
-        if value and name not in harmless:
-            raise WeftError(f"{where} has no use for {name}={value!r}; leave it out")
 
 
 AutoProcessor.register(WeftConfig, WeftProcessor, exist_ok=True)
