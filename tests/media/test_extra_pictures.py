@@ -10,7 +10,8 @@ import pytest
 from media_files import encode_image, exif, photo
 from PIL import Image, ImageOps
 
-from weft.media import MediaError, image_notes, image_size, load_image
+from weft.media import MediaError, image_size, load_image
+from weft.media.notes import image_notes
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="the extra media is not installed")
 pytest.importorskip("pillow_jxl", reason="the extra media is not installed")

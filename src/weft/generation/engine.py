@@ -6,6 +6,7 @@ so that prompts, batching, stop tokens and parsing are the same everywhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -210,16 +211,9 @@ class Model:
             row = Row(job.encoded, options, self.room(job.encoded, options.max_new_tokens))
             waiting[row] = job
             batch.add(row)
-        while len(batch):
-            for made in batch.step():
-                if made.token is None:
-                    raise made.row.error or AssertionError("neither a token nor an error")
-                if made.last:
-                    job = waiting.pop(made.row)
-                    answer = self.answer(job.conversation, job.encoded)
-                    answer.take(made.row.ids)
-                    job.reply, job.encoded = answer.finish()[1], None
-                    yield job.index
+        for row, _ in _tokens(batch):
+            if row.ended:
+                yield self._answered(waiting.pop(row), row.ids)
 
     def _searched(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
         """As `_decoded`, by a search with beams: in batches of prompts of similar length."""
@@ -233,10 +227,15 @@ class Model:
                 inputs = self._collate([job.encoded for job in rows])
                 found = beams(self.model, inputs, options, self.stop, limit, self.processor.pad_id)
                 for job, ids in zip(rows, found, strict=True):
-                    answer = self.answer(job.conversation, job.encoded)
-                    answer.take(ids)
-                    job.reply, job.encoded = answer.finish()[1], None
+                    self._answered(job, ids)
             yield from (job.index for job in batch)
+
+    def _answered(self, job: _Job, ids: Sequence[int]) -> int:
+        """Gives a prompt its reply; returns the place of its conversation."""
+        answer = self.answer(job.conversation, job.encoded)
+        answer.take(ids)
+        job.reply, job.encoded = answer.finish()[1], None
+        return job.index
 
     def batch(self, most: int = 16, tokens: int = 16384, embedder: Embedder | None = None) -> Batch:
         """A running batch of this model (`generation.batch`). ``embedder``: with what it has encoded before."""
@@ -324,13 +323,19 @@ class Stream:
             return
         answer, batch = model.answer(job.conversation, job.encoded), model.batch(1)
         batch.add(Row(job.encoded, options, model.room(job.encoded, options.max_new_tokens)))
-        while len(batch):
-            for made in batch.step():
-                if made.token is None:
-                    raise made.row.error or AssertionError("neither a token nor an error")
-                yield answer.push(made.token.id)
+        for _, token in _tokens(batch):
+            yield answer.push(token)
         rest, job.reply = answer.finish()
         yield rest
+
+
+def _tokens(batch: Batch) -> Iterator[tuple[Row, int]]:
+    """Each row's next token until all have ended; what goes wrong with one is raised."""
+    while len(batch):
+        for made in batch.step():
+            if made.token is None:
+                raise made.row.error or AssertionError("neither a token nor an error")
+            yield made.row, made.token.id
 
 
 def _conversation(asked: Asked) -> Conversation:
@@ -345,10 +350,7 @@ def _called(conversation: Conversation) -> str:
 
 def _window_count(encoded: Any) -> int:
     """Windows of the clip that was split into most; 1 where none was."""
-    counts: dict[int, int] = {}
-    for span in encoded.spans:
-        if span.modality == "audio":
-            counts[span.item] = counts.get(span.item, 0) + 1
+    counts = Counter(span.item for span in encoded.spans if span.modality == "audio")
     return max(counts.values(), default=1)
 
 
@@ -360,10 +362,9 @@ def _stop_ids(model: Any, processor: WeftProcessor) -> frozenset[int]:
 
 
 def _batches(jobs: list[_Job], new_tokens: int, batch_size: int, batch_tokens: int) -> Iterator[list[_Job]]:
-    """Prompts of similar length together, longest first (memory is then most strained at the start)."""
-    ordered = sorted(jobs, key=lambda job: -len(job.encoded.input_ids))
-    while ordered:
-        width = len(ordered[0].encoded.input_ids) + new_tokens
+    """Prompts that are sorted by their length, the longest first, in batches."""
+    while jobs:
+        width = len(jobs[0].encoded.input_ids) + new_tokens
         n = max(1, min(batch_size, batch_tokens // width))
-        yield ordered[:n]
-        ordered = ordered[n:]
+        yield jobs[:n]
+        jobs = jobs[n:]

@@ -9,6 +9,7 @@ Shapes: B rows, L tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -81,19 +82,10 @@ def beams(model: Any, inputs: Inputs, options: Options, stop: frozenset[int], li
 
     Where it samples, all rows draw from one generator: give it one row, and the answer does not depend on others.
     """
-    config = GenerationConfig(
-        max_new_tokens=limit,
-        num_beams=options.num_beams,
-        do_sample=options.do_sample,
-        repetition_penalty=options.repetition_penalty,
-        eos_token_id=sorted(stop) or None,
-        pad_token_id=pad,
-        **(
-            {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k}
-            if options.do_sample
-            else {}
-        ),
-    )
+    without = ("seed",) if options.do_sample else ("seed", "temperature", "top_p", "top_k")
+    asked = {name: value for name, value in asdict(options).items() if name not in without}
+    ends = {"max_new_tokens": limit, "eos_token_id": sorted(stop) or None, "pad_token_id": pad}
+    config = GenerationConfig(**{**asked, **ends})
     devices = [inputs["input_ids"].device] if inputs["input_ids"].device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         if options.seed is None:

@@ -6,8 +6,8 @@ Everything is decided before a pixel is decoded. Shapes: ``HW`` pixels down and 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
+import pkgutil
 import struct
 import threading
 from collections.abc import Iterator
@@ -15,16 +15,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.GifImagePlugin import GifImageFile
-from PIL.IcoImagePlugin import IcoImageFile
-from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
-from PIL.JpegImagePlugin import jpeg_factory
-from PIL.PngImagePlugin import PngImageFile
-from PIL.PpmImagePlugin import PpmImageFile
-from PIL.TgaImagePlugin import TgaImageFile
-from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from weft.kinds import HEAD, advice, sniff
 from weft.media.containers import (
@@ -52,22 +43,20 @@ _one = threading.Lock()
 Costs = dict[int, tuple[float, float]]
 """For each possible reduction bytes a pixel of the full picture: while it is decoded, and when it was."""
 
-_READERS: dict[str, Any] = {
-    "a JPEG picture": jpeg_factory,
-    "a PNG picture": PngImageFile,
-    "a WebP picture": WebPImageFile,
-    "a GIF picture": GifImageFile,
-    "a TIFF picture": TiffImageFile,
-    "a BMP picture": BmpImageFile,
-    "a JPEG 2000 picture": Jpeg2KImageFile,
-    "a PPM picture": PpmImageFile,
-    "a TGA picture": TgaImageFile,
-    "an ICO picture": IcoImageFile,
-}
-_EXTRA = {
-    "a HEIC picture": ("pillow_heif", "HeifImageFile"),
-    "an AVIF picture": ("PIL.AvifImagePlugin", "AvifImageFile"),  # Pillow 11.3
-    "a JPEG XL picture": ("pillow_jxl.JpegXLImagePlugin", "JXLImageFile"),
+_READERS = {
+    "a JPEG picture": "PIL.JpegImagePlugin:jpeg_factory",
+    "a PNG picture": "PIL.PngImagePlugin:PngImageFile",
+    "a WebP picture": "PIL.WebPImagePlugin:WebPImageFile",
+    "a GIF picture": "PIL.GifImagePlugin:GifImageFile",
+    "a TIFF picture": "PIL.TiffImagePlugin:TiffImageFile",
+    "a BMP picture": "PIL.BmpImagePlugin:BmpImageFile",
+    "a JPEG 2000 picture": "PIL.Jpeg2KImagePlugin:Jpeg2KImageFile",
+    "a PPM picture": "PIL.PpmImagePlugin:PpmImageFile",
+    "a TGA picture": "PIL.TgaImagePlugin:TgaImageFile",
+    "an ICO picture": "PIL.IcoImagePlugin:IcoImageFile",
+    "a HEIC picture": "pillow_heif:HeifImageFile",  # with the extra, as the two below
+    "an AVIF picture": "PIL.AvifImagePlugin:AvifImageFile",  # Pillow 11.3
+    "a JPEG XL picture": "pillow_jxl.JpegXLImagePlugin:JXLImageFile",
 }
 _KNOWN = "give JPEG, PNG, WebP, GIF, TIFF, BMP or, with weftlm[media], HEIC or AVIF"
 _ORIENTATION = 0x0112
@@ -101,9 +90,12 @@ def open_picture(file: BinaryIO, name: str, head: bytes, held: int, limit: int) 
     kind = sniff(head)
     if kind is None:
         raise MediaError(f"{name}: is not a picture; {_KNOWN}")
-    if kind not in _READERS and kind not in _EXTRA:
+    if kind not in _READERS:
         raise MediaError(f"{name}: is {kind}, which is not read; {advice(kind) or _KNOWN}")
-    read = _READERS[kind] if kind in _READERS else _extra(name, kind)
+    try:
+        read = pkgutil.resolve_name(_READERS[kind])
+    except ImportError:
+        raise without_extra(name, kind) from None
     samples = None
     try:
         check_blocks(file, head)
@@ -164,14 +156,6 @@ def reduction_of(image: Image.Image, name: str, limit: int) -> int:
     """By what the sides of a picture that somebody else opened are divided when it is converted."""
     own = _own_bytes(image) if getattr(image, "tile", None) else 0  # what is decoded is its owner's
     return _reduction(image.size, dict.fromkeys(_STEPS, (own, own)), name, 0, limit)
-
-
-def _extra(name: str, kind: str) -> Any:
-    module, reader = _EXTRA[kind]
-    try:
-        return getattr(importlib.import_module(module), reader)
-    except ImportError:
-        raise without_extra(name, kind) from None
 
 
 def _own_bytes(image: Image.Image) -> float:
