@@ -1,6 +1,6 @@
 """How good a model was when: the scores of every checkpoint of a run, against the minutes it had trained by then.
 
-    weft finetune bundled --data digits/train.jsonl -o OUT --set keep_last=30
+    weft finetune scratch --data digits/train.jsonl -o OUT --set keep_last=30
     python -m benchmarks.curve OUT OUT.run digits/test.jsonl -o digits.json
     python -m benchmarks.curve --draw curves.svg digits.json cells.json
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.sight MODEL TEST.jsonl
 
-For a model trained with the lesson `listen` on boxes (`weft finetune bundled`), on samples with boxes in their answers:
+For a model trained with the lesson `listen` on boxes (`weft finetune scratch`), on samples with boxes in their answers:
 
 - *pictures*: every place of a picture names itself and the sides of the box it lies in, as the loss on the medium
   teaches (`weft.teaching`); boxes that a likelier one overlaps (IoU over 0.4) are dropped, and the rest is scored as

@@ -33,7 +33,7 @@ def part(content: bytes = CONTENT) -> Part:
         (out / "model.safetensors").write_bytes((source / "weft_tiny_part" / "model.bin").read_bytes() * 2)
 
     files = {"weft_tiny_part/model.bin": hashlib.sha256(content).hexdigest()}
-    return Part("tiny", None, "weft-tiny-part==0.1.0", 1, "MIT", files, unpack)
+    return Part("tiny", "language", None, "weft-tiny-part==0.1.0", 1, "MIT", files, unpack)
 
 
 def test_a_part_is_unpacked_once_and_again_where_it_is_damaged(tmp_path):

@@ -49,7 +49,7 @@ class Experiment:
 
 
 def model(sense: Literal["vision", "audio"], **connector: Any) -> ModelSpec:
-    """The bundled model's composition at a third of its width, with one sense: about a quarter of a million weights."""
+    """The composition of `scratch` at a third of its width, with one sense: about a quarter of a million weights."""
     towers: dict[str, Any] = {
         "vision": TowerSource(
             kind="conv",

@@ -93,7 +93,8 @@ def load(
     device: str | None = None,
     switches: dict[str, Any] | None = None,
 ) -> Model:
-    """A model ready to chat: from a folder, a hub name, or ``"bundled"``, the small one that weft brings along.
+    """A model ready to chat: from a folder, a hub name, ``"bundled"`` (weft's own) or ``"scratch"`` (which has learned
+    nothing yet).
 
     ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a
     CPU, where it is two hundred times slower). ``device``: None takes a GPU where there is one. ``switches``: changes

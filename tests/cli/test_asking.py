@@ -299,9 +299,9 @@ def test_switches_of_a_models_dialect(folder, capsys):
     assert run(*asked, "--switch", "language") == 2
 
 
-def test_bundled_is_a_model_from_python_too():
+def test_a_built_in_is_a_model_from_python_too():
     import weft
 
-    model = weft.load("bundled", switches={"language": "en"})
-    assert model.name == "bundled" and model.processor.dialect.switches.language == "en"
-    assert weft.load("bundled").processor.dialect.switches.language is None
+    model = weft.load("scratch", switches={"language": "en"})
+    assert model.name == "scratch" and model.processor.dialect.switches.language == "en"
+    assert weft.load("scratch").processor.dialect.switches.language is None

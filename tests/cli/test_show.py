@@ -13,7 +13,7 @@ from weft.conversation import Conversation, Message, Text
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import DialectSection
 from weft.models.processing import WeftProcessor
-from weft.recipes import bundled
+from weft.recipes import scratch
 from weft.training.build import build_model
 
 REFER = {
@@ -55,7 +55,7 @@ def tokens(capsys, *arguments):
 
 
 def test_every_token_has_text_role_loss_position_and_segment(capsys, samples):
-    found = tokens(capsys, "bundled", "--sample", f"{samples}:1-2")
+    found = tokens(capsys, "scratch", "--sample", f"{samples}:1-2")
     for segment in (0, 1):
         mine = [t for t in found if t["segment"] == segment]
         assert [t["position"] for t in mine] == list(range(len(mine)))
@@ -78,7 +78,7 @@ def test_the_prompt_is_what_is_asked(capsys, samples):
 
 
 def test_tokens_are_printed_with_media_folded(capsys, samples):
-    text = shown(capsys, "bundled", "--sample", f"{samples}:2")
+    text = shown(capsys, "scratch", "--sample", f"{samples}:2")
     assert "<audio 0 ×375>" in text and "<audio 0 window 1 ×13>" in text
     assert "<|t0.1|>" in text and "learn" in text
     assert text.count("\n") < 60
@@ -86,7 +86,7 @@ def test_tokens_are_printed_with_media_folded(capsys, samples):
 
 def test_sizes_of_a_recipe(capsys):
     found = tokens(capsys, "digits", "--set", "stages.0.parts.language.train=lora")
-    model, _ = build_model(bundled())
+    model, _ = build_model(scratch())
     assert found["parameters"] == sum(p.numel() for p in model.parameters())
     (stage,) = found["stages"]
     assert stage["how"]["language"] == "LoRA r=16" and stage["how"]["audio"] == "full"
@@ -101,12 +101,12 @@ def test_sizes_of_a_recipe(capsys):
 
 
 def test_sizes_of_a_folder_equal_the_model_in_it(capsys, tmp_path, samples):
-    model, processor = build_model(bundled())
+    model, processor = build_model(scratch())
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     found = tokens(capsys, tmp_path)
     assert found["parameters"] == sum(p.numel() for p in model.parameters())
-    assert tokens(capsys, tmp_path, "--sample", samples) == tokens(capsys, "bundled", "--sample", samples)
+    assert tokens(capsys, tmp_path, "--sample", samples) == tokens(capsys, "scratch", "--sample", samples)
     (tmp_path / "processor_config.json").unlink()
     assert tokens(capsys, tmp_path)["sound"]["tokens_second"] == 13  # no start and end tokens without a tokenizer
 
@@ -116,10 +116,10 @@ def test_sizes_of_a_folder_equal_the_model_in_it(capsys, tmp_path, samples):
     [
         (["nothing"], "recipes are digits"),
         (["nothing.py"], "no such file"),
-        (["bundled", "--set", "seed=1"], "is a model"),
-        (["bundled", "--sample", "{samples}:3"], "has 2 samples"),
-        (["bundled", "--sample", "{samples}:2-1"], "count from 1"),
-        (["bundled", "--sample", "missing.jsonl"], "missing.jsonl"),
+        (["scratch", "--set", "seed=1"], "is a model"),
+        (["scratch", "--sample", "{samples}:3"], "has 2 samples"),
+        (["scratch", "--sample", "{samples}:2-1"], "count from 1"),
+        (["scratch", "--sample", "missing.jsonl"], "missing.jsonl"),
     ],
 )
 def test_mistakes_are_one_sentence(capsys, samples, arguments, message):

@@ -8,7 +8,7 @@ from training_world import text, tiny_recipe, tiny_spec, write
 from weft.cli import run
 from weft.conversation import WeftError
 from weft.evaluation.metrics import chosen
-from weft.recipes import bundled
+from weft.recipes import scratch
 from weft.runs import Scorer
 from weft.training.build import build_model
 from weft.training.export import save_model
@@ -50,16 +50,16 @@ def test_a_recipe_file_trains_with_its_values_changed(recipe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("by", ["option", "recipe"])
-def test_bundled_is_a_model_to_start_from(recipe, data, tmp_path, by):
+def test_a_built_in_is_a_model_to_start_from(recipe, data, tmp_path, by):
     if by == "recipe":
         recipe.write_text(
             recipe.read_text().replace("return ", "from weft.training.recipe import ModelSpec\n    value = ")
-            + "    return value.model_copy(update={'model': ModelSpec(base='bundled')})\n"
+            + "    return value.model_copy(update={'model': ModelSpec(base='scratch')})\n"
         )
-    options = ["--model", "bundled"] if by == "option" else []
+    options = ["--model", "scratch"] if by == "option" else []
     assert run(["train", str(recipe), "-o", str(tmp_path / "run"), "--set", "stages.0.steps=1", *options]) == 0
     saved = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    assert saved["model"] == bundled().model_dump(mode="json")
+    assert saved["model"] == scratch().model_dump(mode="json")
 
 
 def test_data_replaces_the_paths_of_sources(recipe, tmp_path, capsys):

@@ -41,7 +41,7 @@ def test_the_checks_and_show_say_the_same(tmp_path, capsys):
     write_samples(file, [conversation(turns) for turns, _ in SAMPLES])
     totals = Learnable(*(sum(counts) for counts in zip(*(counts for _, counts in SAMPLES), strict=True)))
     assert validate([file]).learnable == measure([file]).learnable == totals
-    for command in ("data validate", "data stats", "show bundled --sample"):
+    for command in ("data validate", "data stats", "show scratch --sample"):
         assert run([*command.split(), f"{file}:1-7" if command.startswith("show") else str(file)]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert "end with the user 4 their last question is only a request; 3 earlier answers are learned" in said

@@ -63,4 +63,4 @@ def test_names_that_cannot_be_on_the_hub_are_not_asked_for_there(folder):
         with pytest.raises(WeftError, match="there is no model folder"):
             load_config(name)
     with pytest.raises(WeftError, match="a recipe of weft's own"):
-        load_config("bundled")
+        load_config("scratch")

@@ -371,10 +371,10 @@ def test_a_snapshot_of_the_hub_s_cache_is_links_to_its_own_blobs(folder, tmp_pat
 
 def test_one_rule_says_what_a_name_stands_for_and_every_command_has_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for folder in ("runs", "model", "bundled"):
+    for folder in ("runs", "model", "scratch"):
         (tmp_path / folder).mkdir()
     (tmp_path / "file").write_text("")
-    assert [weft.resolve(name) for name in ("bundled", "./bundled", "model", tmp_path, "owner/name")] == [
+    assert [weft.resolve(name) for name in ("scratch", "./scratch", "model", tmp_path, "owner/name")] == [
         *("built-in", "folder", "folder", "folder", "hub"),
     ]
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]

@@ -31,9 +31,9 @@ def test_a_built_in_recipe_names_only_lessons_that_there_are(name):
             assert list(teach(stage, f"stages.{number}").objectives(0))
 
 
-def test_the_bundled_model_is_the_same_every_time_and_small():
+def test_the_model_from_scratch_is_the_same_every_time_and_small():
     (one, processor), (other, _) = (
-        (found.model, found.processor) for found in (weft.load("bundled") for _ in range(2))
+        (found.model, found.processor) for found in (weft.load("scratch") for _ in range(2))
     )
     assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
     assert one.num_parameters() < 10_000_000 and not one.training
@@ -85,7 +85,7 @@ def test_a_wrong_file_is_named_with_its_line(tmp_path, monkeypatch, code, said):
 
 def test_base_and_parts_of_a_users_file_both_stay_to_be_refused(tmp_path):
     recipe = tiny_recipe(tmp_path / "data.jsonl")
-    both = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": "bundled"})})
+    both = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": "scratch"})})
     (tmp_path / "mine.json").write_text(both.model_dump_json())
     (tmp_path / "mine.py").write_text(
         "from pathlib import Path\nfrom weft.training.recipe import Recipe\n"
@@ -128,7 +128,7 @@ def test_lines_that_cannot_be_read_are_left_to_the_measuring(tmp_path):
     """Which names or skips them, as the user says."""
     path = write(tmp_path, 6, (text,))
     path.write_text("{broken\n" + path.read_text())
-    assert finetune_recipe("bundled", [Source(path=str(path))]).stages[0].steps > 0
+    assert finetune_recipe("scratch", [Source(path=str(path))]).stages[0].steps > 0
 
 
 def test_more_samples_take_more_steps():
@@ -140,7 +140,7 @@ def test_more_samples_take_more_steps():
 
 def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoint, tmp_path):
     data = [Source(path=str(write(tmp_path, 3, (text,))))]
-    new, trained = (finetune_recipe(model, data).stages[0] for model in ("bundled", str(checkpoint)))
+    new, trained = (finetune_recipe(model, data).stages[0] for model in ("scratch", str(checkpoint)))
     listen = new.lessons["listen"]
     assert listen["weight"] > 0 and 0 < listen["first"] < new.steps
     assert "listen" not in trained.lessons
@@ -162,7 +162,7 @@ def test_a_language_that_all_speech_shares_is_the_one_meant_where_none_is_named(
         }
         (tmp_path / f"{i}.jsonl").write_text(json.dumps(sample) + "\n")
     sources = [Source(path=str(tmp_path / f"{i}.jsonl")) for i in range(len(languages))]
-    recipe = finetune_recipe("bundled", sources)
+    recipe = finetune_recipe("scratch", sources)
     assert recipe.model.dialect.switches.get("language") == usual
 
 

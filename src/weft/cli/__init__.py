@@ -41,7 +41,9 @@ class Command(NamedTuple):
 USE, TRAIN, DATA, CARE = "Ask", "Train and measure", "Data and checkpoints", "Care"
 
 COMMANDS: dict[str, Command] = {
-    "demo": Command("weft.cli.demo:demo", USE, "See it work: the bundled model answers about pictures and speech."),
+    "demo": Command(
+        "weft.cli.demo:demo", USE, "See it work: a small model learns, and answers about pictures and sounds."
+    ),
     "chat": Command("weft.cli.chat:chat", USE, "Ask a model about pictures and sound, once or in a conversation."),
     "generate": Command(
         "weft.cli.generate:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."

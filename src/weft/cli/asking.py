@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from weft.generation import Model, Options
 
 ModelName = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.", show_default=False)
+    str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.", show_default=False)
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Sample = Annotated[bool, typer.Option("--sample", help="Sample instead of taking the likeliest token.")]

@@ -95,7 +95,7 @@ def validate(
 def stats(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
     model: Annotated[
-        str | None, typer.Option(help="Count tokens as this model would: folder, hub name, bundled.")
+        str | None, typer.Option(help="Count tokens as this model would: folder, hub name, bundled, scratch.")
     ] = None,
     out_path: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="PICTURE", help="Also draw it: .png, .svg or .pdf.")

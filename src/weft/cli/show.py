@@ -28,7 +28,10 @@ ROLE_STYLES = {"system": "yellow", "user": "cyan", "assistant": "green", "": "di
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="RECIPE|MODEL", help="A recipe's name or .py file, a model's folder, or 'bundled'.")
+        str,
+        typer.Argument(
+            metavar="RECIPE|MODEL", help="A recipe's name or .py file, a model's folder, 'bundled' or 'scratch'."
+        ),
     ],
     sample: Annotated[
         str | None,

@@ -13,7 +13,7 @@ from weft.cli.asking import MediaRoot, bad_samples
 from weft.conversation import WeftError
 
 # Before numpy is imported: the threads of its own matrix library spin beside torch's and make decoding cost three times
-# the processor time (measured on two cores: 200 against 60 ms an update of the bundled model).
+# the processor time (measured on two cores: 200 against 60 ms an update of `scratch`).
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 Set = Annotated[
@@ -36,7 +36,7 @@ def train(
         str | None, typer.Option(metavar="SIZE", help="The size of a built-in recipe; tiny makes its own samples.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Start from this weft folder, hub name or bundled.")
+        str | None, typer.Option(metavar="MODEL", help="Start from this weft folder, hub name, bundled or scratch.")
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option("--stage", metavar="NAME", help="Only this stage of the recipe. Repeatable.")
@@ -71,7 +71,7 @@ def train(
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")],
     data: Annotated[
         list[str], typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines). Repeatable.")
     ],
@@ -104,7 +104,7 @@ def finetune(
 ) -> None:
     """Fine-tune a model on your own samples: one command, one folder to chat with and to evaluate.
 
-    [dim]weft finetune bundled --data digits/train.jsonl -o digits-model[/dim]
+    [dim]weft finetune scratch --data digits/train.jsonl -o digits-model[/dim]
     """
     import weft
 

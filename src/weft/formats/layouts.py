@@ -72,7 +72,7 @@ class Layout:
 
 def open_model(model: str) -> Exporting:
     """The folder (or hub name) ``model``; an adapter is an error, as other layouts hold merged weights."""
-    folder = Path(model)
+    folder = Path(doors.place(model))
     found = doors.resolve(model)
     if found == "built-in":
         raise ExportError(f"{model}: its encoders are weft's own, and no other layout has a place for them")

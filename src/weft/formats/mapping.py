@@ -133,7 +133,8 @@ class Input:
         def make() -> Tensor:
             return place.rule.how.read([self.tensors[name] for name in place.theirs], shapes)[place.at]
 
-        return Output(place.ours[place.at], shapes[place.at], make)
+        kind = self.tensors.dtypes.get(place.theirs[0], torch.float32)  # numbers that count are not rounded
+        return Output(place.ours[place.at], shapes[place.at], make, None if kind.is_floating_point else kind)
 
     def settle(self) -> None:
         """Raises `CheckpointError` unless every tensor was used or is surplus and nothing was missing or misshapen."""

@@ -54,7 +54,7 @@ def load_parts(
     """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
     from weft.models.modeling import WeftForConditionalGeneration
 
-    place, name = resolve_device(device), os.fspath(path)
+    place, name = resolve_device(device), doors.place(path)
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
     processor = load_processor(name)
@@ -72,7 +72,7 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
     """The processor of a checkpoint, its weights unread: enough to count tokens and to render."""
     from weft.models.processing import WeftProcessor
 
-    name = os.fspath(path)
+    name = doors.place(path)
     base, adapter = adapter_base(name)
     check_name(base)
     if Path(base).is_dir() and not (Path(name) / "processor_config.json").is_file():
@@ -92,7 +92,7 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
 
 def load_config(path: str | os.PathLike[str]) -> WeftConfig:
     """The configuration of a checkpoint, nothing else of it read."""
-    name = os.fspath(path)
+    name = doors.place(path)
     check_name(name)
     with in_one_sentence(name):
         check_kind(name, WeftConfig.get_config_dict(name)[0])

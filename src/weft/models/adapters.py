@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.conversation import WeftError
-from weft.models.doors import check_safetensors, resolve
+from weft.models.doors import check_safetensors, place, resolve
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
@@ -51,7 +51,7 @@ def adapter_base(name: str) -> tuple[str, bool]:
             f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
         )
     beside = Path(name) / base  # a base inside the folder makes it self-contained
-    base = str(beside) if beside.is_dir() else base
+    base = str(beside) if beside.is_dir() else place(base)
     try:
         resolve(base, Path(name).absolute().parent)
     except WeftError:

@@ -8,6 +8,7 @@ rule). All that calls ``from_pretrained`` or ``from_config`` outside weft's own 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from transformers.utils import cached_file
 
@@ -34,25 +36,50 @@ OBJECTS = (
 )
 
 
-BUILT_IN = ("bundled",)  # names of models that weft brings along; `weft.recipes` has what they stand for
+BUILT_IN = ("scratch",)  # names of models that are composed anew; `weft.recipes` has what they stand for
+BUNDLED = "bundled"  # weft's own model
+SHIPPED = Path(__file__).parents[1] / "bundled"  # what it has learned, beyond its pretrained parts
 
 
 def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", "folder", "hub"]:
-    """What the name of a model stands for: one that weft brings along, a folder, or (owner/name) one on the hub.
+    """What the name of a model stands for: one composed anew, a folder (`place`), or (owner/name) one on the hub.
 
     Raises `WeftError` where it can be none of them. ``beside``: folders that a path may also start from.
     """
     name = os.fspath(name)
     if name in BUILT_IN:
         return "built-in"
-    if os.path.isdir(name):
+    if name == BUNDLED or os.path.isdir(name):
         return "folder"
     # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
     near = any((root / name).exists() or (root / name).parent.is_dir() for root in (Path(), *beside))
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or near:
-        own = " or ".join(map(repr, BUILT_IN))
+        own = " or ".join(map(repr, (BUNDLED, *BUILT_IN)))
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or {own}")
     return "hub"
+
+
+def bundled_folder() -> Path | None:
+    """Where `weft parts` puts weft's own model together for this user; None where this copy of weft ships no weights.
+
+    Other weights have another folder.
+    """
+    weights = SHIPPED / "adapter_model.safetensors"
+    if not weights.is_file():
+        return None
+    return user_cache_path("weft") / f"{BUNDLED}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+
+
+def place(name: str | os.PathLike[str]) -> str:
+    """The folder that `bundled` stands for; any other name as it is."""
+    if os.fspath(name) != BUNDLED:
+        return os.fspath(name)
+    folder = bundled_folder()
+    if folder is None:
+        raise WeftError("bundled: this copy of weft holds no weights of it; take 'scratch', or install a release")
+    if not folder.is_dir():
+        raise WeftError("bundled: its pretrained parts are not on this machine; fetch them once with `weft parts`")
+    return str(folder)
 
 
 def load(kind: Any, source: str | os.PathLike[str], lost: str = "", **options: Any) -> Any:

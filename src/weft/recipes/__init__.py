@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from weft.conversation import WeftError
 from weft.frozen import first_mistake
-from weft.recipes.bundled import BUILT_IN, bundled, model_spec
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.internvl import internvl
 from weft.recipes.llasm import llasm
@@ -21,6 +20,7 @@ from weft.recipes.minigpt_v2 import minigpt_v2
 from weft.recipes.omni import omni
 from weft.recipes.qwen2_audio import qwen2_audio
 from weft.recipes.qwen_audio import qwen_audio
+from weft.recipes.scratch import BUILT_IN, model_spec, scratch
 from weft.recipes.small import cells, digits, digits_cells
 from weft.recipes.tiny import TINY, rehearsal
 from weft.training.recipe import ModelSpec, Recipe

@@ -14,7 +14,7 @@ from weft.generation.loading import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.recipes.bundled import model_spec
+from weft.recipes.scratch import model_spec
 from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
 from weft.training.build import build_model
 from weft.training.recipe import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from weft.data.augment import Augment
-from weft.recipes.bundled import bundled
+from weft.recipes.scratch import scratch
 from weft.training.recipe import PART_NAMES, Optim, PartTraining, Recipe, Source, Stage
 
 # Changes that keep the meaning of any sample: boxes and word times follow.
@@ -40,7 +40,7 @@ def from_nothing(alone: int = ALONE) -> dict[str, Any]:
 
 
 def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Augment = MIRRORED) -> Recipe:
-    """Everything in the bundled model trains at once."""
+    """Everything in the model `scratch` trains at once."""
     stage = Stage(
         steps=steps,
         optim=Optim(lr=1e-3, min_lr=2e-5, warmup_steps=40, betas=(0.9, 0.98), weight_decay=0.05),
@@ -50,7 +50,7 @@ def from_scratch(name: str, sources: tuple[Source, ...], steps: int, augment: Au
         lessons=from_nothing(),
         row_tokens=1024,
     )
-    return Recipe(name=name, model=bundled(), stages=(stage,))
+    return Recipe(name=name, model=scratch(), stages=(stage,))
 
 
 def digits() -> Recipe:

@@ -26,9 +26,10 @@ def build_model(spec: ModelSpec) -> tuple[WeftForConditionalGeneration, WeftProc
             raise WeftError(
                 f"{spec.base} is an adapter; fold it in first (weft merge {spec.base} -o DIR) and train that"
             )
-        check_name(spec.base)
-        with in_one_sentence(spec.base):
-            model = doors.load(WeftForConditionalGeneration, spec.base, dtype="auto")
+        base = doors.place(spec.base)
+        check_name(base)
+        with in_one_sentence(base):
+            model = doors.load(WeftForConditionalGeneration, base, dtype="auto")
         processor = load_processor(spec.base)
     else:
         if spec.language is None:

@@ -2,7 +2,7 @@
 
 glibc maps large blocks one by one and gives them back when they are freed; but with each that is freed it takes up to
 its size (32 MiB at most) for small from then on, and keeps such blocks in heaps, one of each thread. Activations of
-rows of ever other lengths leave holes there that nothing fits. The bundled model on pictures and clips, one core: 2.8
+rows of ever other lengths leave holes there that nothing fits. The model `scratch` on pictures and clips, one core: 2.8
 GB after 171 updates, and 1.4 GB after 181 in the same 44 seconds with the size fixed; the difference grew on.
 """
 

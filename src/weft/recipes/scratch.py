@@ -1,4 +1,4 @@
-"""The small model that weft brings along: random weights, no download, taught by a few minutes of training."""
+"""`scratch`, a small model from nothing: random weights, no download, taught by minutes of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weft.training.recipe import LanguageSource, ModelSpec, TowerSource
 WIDTH = 192
 
 
-def bundled() -> ModelSpec:
+def scratch() -> ModelSpec:
     """About four million parameters: small convolutional towers for pictures and sound, and a small decoder.
 
     Connectors carry the tokens that name places, at a scale that makes media as large as text (embeddings of 0.05).
@@ -43,9 +43,9 @@ def bundled() -> ModelSpec:
     )
 
 
-BUILT_IN = {"bundled": bundled}
+BUILT_IN = {"scratch": scratch}
 
 
 def model_spec(name: str) -> ModelSpec:
-    """The model that a name stands for, as a recipe has it: built in, or a checkpoint's folder or hub name."""
+    """The model that a name stands for, as a recipe has it: composed anew, or a checkpoint's folder or hub name."""
     return BUILT_IN[name]() if resolve(name) == "built-in" else ModelSpec(base=name)

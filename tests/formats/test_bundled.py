@@ -1,0 +1,142 @@
+"""What weft's own model ships is all that it has beyond its parts, and both together are the model again."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, WhisperConfig, WhisperForConditionalGeneration
+
+import tiny_model
+import weft
+from weft.cli import run
+from weft.conversation import WeftError
+from weft.formats import bundled
+from weft.generation.loading import load_config
+from weft.models import doors
+from weft.models.bytes_tokenizer import bytes_tokenizer
+from weft.models.compose import compose
+from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
+from weft.recipes import finetune_recipe
+from weft.training.recipe import Source
+
+TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SOUND = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
+SOUND |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_source_positions": 50, "vocab_size": 20}
+SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16, "num_labels": 3}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> dict[str, Path]:
+    """Folders as `weft parts` makes them, of tiny models."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    tokenizer = bytes_tokenizer()
+    text = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **TEXT)
+    AutoModelForCausalLM.from_config(text).half().save_pretrained(folder / "language")
+    tokenizer.save_pretrained(folder / "language")
+    WhisperForConditionalGeneration(WhisperConfig(**SOUND)).half().save_pretrained(folder / "audio")
+    EfficientNetLiteForImageClassification(EfficientNetLiteConfig(**SIGHT)).save_pretrained(folder / "vision")
+    return {role: folder / role for role in ("language", "audio", "vision")}
+
+
+@pytest.fixture(scope="module")
+def trained(parts, tmp_path_factory) -> Path:
+    """A finished model: connectors, rows of tokens, and LoRA of two stages, merged one after the other."""
+    sees = {"source": str(parts["vision"]), "options": {"stages": (3, 5), "size": (64, 64)}}
+    model, processor = compose(sees, {"source": str(parts["audio"])}, str(parts["language"]))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "_connector" in name:
+                weight.add_(0.1 * torch.randn_like(weight))
+            elif name.startswith("language_model") and "_proj" in name:
+                for rank in (3, 2):
+                    weight.add_(0.02 * torch.randn(len(weight), rank) @ torch.randn(rank, weight.shape[1]))
+        rows = model.get_input_embeddings().weight
+        rows[[5, 9]] += 0.3
+        rows[len(bytes_tokenizer()) :] += 0.1
+    folder = tmp_path_factory.mktemp("trained")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shipped(parts, trained, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("shipped") / "bundled"
+    folder.mkdir()
+    (folder / "LICENSE").write_text("as it was")
+    assert bundled.ship(trained, parts, "owner/language", folder, rank=5)["lora"] == 14
+    return folder
+
+
+def test_the_shipped_and_the_parts_are_the_model_again(parts, trained, shipped, tmp_path):
+    out = tmp_path / "bundled"
+    bundled.put_together(shipped, parts, out)
+    wanted, found = load_file(trained / "model.safetensors"), load_file(out / "model.safetensors")
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        own = "tower" not in name
+        torch.testing.assert_close(found[name], value, rtol=2e-3 if own else 0, atol=1e-3 if own else 0)
+        assert found[name].dtype == value.dtype
+    held = load_file(shipped / "adapter_model.safetensors")
+    assert not any("tower" in name or "layernorm" in name for name in held)
+    assert (shipped / "LICENSE").read_text() == "as it was"
+    indices = json.loads((shipped / "adapter_config.json").read_text())["trainable_token_indices"]
+    rows = wanted["language_model.model.embed_tokens.weight"]
+    new = list(range(len(bytes_tokenizer()), len(rows)))
+    assert indices == {"language_model.model.embed_tokens": [5, 9, *new]}
+
+
+def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(doors, "SHIPPED", tmp_path / "nothing")
+    with pytest.raises(WeftError, match="holds no weights of it; take 'scratch'"):
+        weft.load("bundled")
+    monkeypatch.setattr(doors, "SHIPPED", shipped)
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(doors, "user_cache_path", lambda name: cache / name)
+    assert weft.resolve("bundled") == "folder"
+    assert run(["chat", "bundled", "hello"]) == 2
+    assert "fetch them once with `weft parts`" in capsys.readouterr().err
+    bundled.put_together(shipped, parts, doors.bundled_folder())
+    model = weft.load("bundled")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype="uint8"))
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what is it?"}]
+    assert model.name == "bundled" and model.chat([{"role": "user", "content": content}]).text is not None
+    samples = tmp_path / "train.jsonl"
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]
+    samples.write_text(json.dumps({"messages": turns}))
+    recipe = finetune_recipe("bundled", [Source(path=str(samples))])
+    assert recipe.model.base == "bundled" and recipe.stages[0].lessons
+    assert load_config("bundled").vision["stages"] == [3, 5]
+    out = tmp_path / "tuned"
+    given = ["--steps", "2", "--lora", "--adapter-only", "--set", "precision=float32"]
+    assert run(["finetune", "bundled", "--data", str(samples), "-o", str(out), *given]) == 0
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "bundled"
+    assert weft.load(out).chat("hello").text is not None
+    shutil.rmtree(doors.bundled_folder())
+    with pytest.raises(WeftError, match="weft parts"):
+        weft.load(out)
+
+
+def test_what_cannot_be_shipped_is_refused(parts, trained, shipped, tmp_path, monkeypatch):
+    with pytest.raises(WeftError, match="rank 2 leaves .*take a higher --rank"):
+        bundled.ship(trained, parts, "owner/language", tmp_path / "out", rank=2)
+    monkeypatch.setattr(bundled, "MOST_BYTES", 10_000)
+    with pytest.raises(WeftError, match="MB beyond its parts, and 25 may be shipped"):
+        bundled.ship(trained, parts, "owner/language", tmp_path / "out", rank=5)
+    other = tiny_model.tiny()
+    other.model.save_pretrained(tmp_path / "other")
+    shutil.copyfile(tmp_path / "other" / "config.json", tmp_path / "config.json")
+    for file in shipped.iterdir():
+        if file.name != "config.json":
+            shutil.copyfile(file, tmp_path / file.name)
+    with pytest.raises(WeftError, match="it belongs to another model, so install weft again"):
+        bundled.put_together(tmp_path, parts, tmp_path / "never")
+    assert not (tmp_path / "never").exists() and not (tmp_path / "out").exists()
