@@ -245,3 +245,19 @@ def test_a_limit_takes_the_first(tmp_path: Path) -> None:
     report: Report = convert("llava", source, tmp_path / "o.jsonl", limit=4)
     assert report.samples == 4 and [c.id for c in read(tmp_path / "o.jsonl")] == ["0", "1", "2", "3"]
     assert all(isinstance(p, Text) for c in read(tmp_path / "o.jsonl") for p in c.parts())
+
+
+def test_the_layout_may_be_told_from_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from weft import cli
+
+    picture(tmp_path / "a.jpg")
+    table = tmp_path / "list.csv"
+    table.write_text("file_name,caption\na.jpg,A cat.\n")
+    assert cli.run(["data", "convert", "auto", str(table), "-o", str(tmp_path / "o.jsonl")]) == 0
+    assert "1 sample of imagefolder" in capsys.readouterr().out
+    for command in ("validate", "stats"):
+        assert cli.run(["data", command, str(table)]) == 2
+        assert f"weft data convert imagefolder {table} -o samples.jsonl" in capsys.readouterr().err.replace("\n", "")
+    table.write_text("a,b\n1,2\n")
+    assert cli.run(["data", "convert", "auto", str(table), "-o", str(tmp_path / "o.jsonl")]) == 2
+    assert "which layout it has cannot be told from it" in capsys.readouterr().err

@@ -14,6 +14,7 @@ from PIL import Image
 
 from converter_files import clip, lines, picture, save
 from weft.conversation import read_samples
+from weft.conversation.foreign import layout_of
 from weft.data.converters import CONVERTERS, BadEntry, convert
 from weft.media import image_size
 
@@ -297,3 +298,13 @@ def test_boxes_of_swift_within_one_pixel_are_in_another_unit(tmp_path: Path) -> 
     entry = {"messages": messages, "images": ["a.jpg"], "objects": {"bbox": [[0.1, 0.2, 0.9, 1.0]]}}
     with pytest.raises(BadEntry, match=r'objects\.bbox\[0\]: .* "bbox_type": "norm1"'):
         convert("ms-swift", lines(tmp_path / "in.jsonl", entry), tmp_path / "o.jsonl")
+
+
+@pytest.mark.parametrize("name", sorted(LAYOUTS))
+def test_a_layout_is_told_from_its_files(name: str, tmp_path: Path) -> None:
+    source, _ = LAYOUTS[name](tmp_path, ["yes", "no"])
+    same = {"okvqa": "vqav2", "espnet": "kaldi", "llasm": "llava"}  # what nothing in the files tells apart
+    if name in ("llama-factory", "ms-swift", "openai"):  # samples, but for what their content holds
+        assert layout_of(source) is None
+        return
+    assert layout_of(source) == same.get(name, name)

@@ -23,7 +23,7 @@ class OnBad(StrEnum):
 
 
 HELP = (
-    "Turn other projects' data into weft samples.\n\nFORMAT is one of "
+    "Turn other projects' data into weft samples.\n\nFORMAT is auto, which tells it from the files, or one of "
     + ", ".join(CONVERTERS)
     + "; [bold]weft data convert list[/bold] says what each reads and whether that was verified on real files."
 )
@@ -102,7 +102,8 @@ def _say(report: Report) -> None:
         err.print(Text(f"  {bad}", style="quiet"), soft_wrap=True)
     for note, count in report.notes.most_common():
         err.print(Text(f"note: {note}: {count:,}", style="quiet"), soft_wrap=True)
-    out.print(Text(f"{report.out}: {plural(report.samples, 'sample')}", style="good"), soft_wrap=True)
+    found = f"{report.out}: {plural(report.samples, 'sample')} of {report.layout}"
+    out.print(Text(found, style="good"), soft_wrap=True)
 
 
 def _list(as_json: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from weft.conversation.checks import Mistake, key_name, kind_of, listed, show, string, unknown_key
 from weft.conversation.errors import SampleError
+from weft.conversation.foreign import command
 from weft.conversation.grounding import Probe, settle
 from weft.conversation.parts import PARTS, TYPES, Exists, read_part
 from weft.conversation.tasks import guess, needs_problem
@@ -81,8 +82,16 @@ def parse_line(
     probe: Probe | None = None,
     exists: Exists = os.path.isfile,
 ) -> Conversation:
-    """A conversation from one line of a sample file."""
-    return _guard(lambda: _sample(_json(text), root, probe, exists), where, line)
+    """A conversation from one line of a sample file. Where the file is laid out as another one, the error says so."""
+    try:
+        return _guard(lambda: _sample(_json(text), root, probe, exists), where, line)
+    except SampleError as e:
+        said = None if where is None else command(where)
+        if said is None:
+            raise
+        if line == 1:
+            raise SampleError(said, file=where) from None
+        raise SampleError(f"{e.problem} (the file {said})", file=where, line=line, field=e.field) from None
 
 
 def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
@@ -96,7 +105,7 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
                 if raw.removeprefix(BOM if number == 1 else b"").strip():
                     yield number, raw
     except OSError as e:
-        raise SampleError(_os_problem(e), file=os.fspath(path)) from e
+        raise SampleError(command(path) or _os_problem(e), file=os.fspath(path)) from e
 
 
 def is_spread(line: bytes | str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from weft.conversation import Conversation, WeftError, within
+from weft.conversation.foreign import command
 from weft.conversation.samples import BOM, parse_line
 from weft.media import image_size
 
@@ -34,7 +35,8 @@ class SampleFile:
         try:
             self._starts, self._lines = _index(self.path)
         except OSError as error:
-            raise WeftError(f"{self.path}: cannot be read ({error.strerror}); give a JSON Lines file") from None
+            problem = command(self.path) or f"cannot be read ({error.strerror}); give a JSON Lines file"
+            raise WeftError(f"{self.path}: {problem}") from None
         if not len(self._lines):
             raise WeftError(f"{self.path}: holds no samples; give a JSON Lines file with one conversation a line")
 

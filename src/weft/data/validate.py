@@ -143,7 +143,9 @@ class _Check:
                     )
                 except SampleError as e:
                     self._report(e)
-                    if found == 1 and _is_foreign(raw):  # each further line would be a mistake that says nothing new
+                    if found == 1 and (
+                        e.line is None or _is_foreign(raw)
+                    ):  # each further line would be a mistake that says nothing new
                         return
                     continue
                 self._add(conversation, path, number)

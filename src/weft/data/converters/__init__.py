@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from weft.conversation import Box, Conversation, SampleError, Text, WeftError, parse_sample, write_samples
+from weft.conversation.foreign import layout_of
 from weft.conversation.grounding import end_problem, last_words, without_area
 from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
@@ -215,6 +216,7 @@ class Report:
     """``left_out``: bad entries by reason, the first of them in ``examples``. ``notes``: what was read and not used."""
 
     out: Path
+    layout: str
     samples: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
@@ -223,6 +225,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         return {
             "out": str(self.out),
+            "layout": self.layout,
             "samples": self.samples,
             "left_out": dict(self.left_out.most_common()),
             "notes": dict(self.notes.most_common()),
@@ -244,16 +247,21 @@ def convert(
     """Writes the samples of ``path``, a file or folder in the layout ``name``, to ``out``.
 
     ``media``: folder of the pictures or recordings (default: where the annotations are). ``limit``: the first so many
-    samples. ``options``: those fields of `Job` that the layout takes (`Converter.takes`, and ``task``). With ``on_bad``
-    "fail" the first `BadEntry` is raised and nothing is written. Raises `WeftError` where no sample is left.
+    samples. ``name`` may be "auto": the layout is told from the files. ``options``: those fields of `Job` that the
+    layout takes (`Converter.takes`, and ``task``). With ``on_bad`` "fail" the first `BadEntry` is raised and nothing is
+    written. Raises `WeftError` where no sample is left.
     """
+    if name == "auto":
+        name = layout_of(path) or ""
+        if not name:
+            raise WeftError(f"{path}: which layout it has cannot be told from it: name one (weft data convert list)")
     converter = CONVERTERS.get(name)
     if converter is None:
         raise WeftError(
             f"there is no layout {name!r}: {guess(name, tuple(CONVERTERS))}layouts are {', '.join(CONVERTERS)}"
         )
     job = _job(name, converter, Path(path), Path(out), None if media is None else Path(media), options)
-    report = Report(job.out, notes=job.notes)
+    report = Report(job.out, name, notes=job.notes)
 
     def samples() -> Iterator[Conversation]:
         for found in converter.read(job):

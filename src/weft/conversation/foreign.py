@@ -1,0 +1,157 @@
+"""What a file or folder that holds no samples is laid out as, so that a mistake can name the command that makes them.
+
+Told from names and from the beginning and end of a file: no more is read of one than `HEAD` bytes at each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from functools import lru_cache
+from pathlib import Path
+
+HEAD = 1 << 16
+_KEY = re.compile(r'(?<!\\)"(\w+)"\s*:')
+_ENDINGS = {
+    ".parquet": "parquet",
+    ".srt": "subtitles",
+    ".vtt": "subtitles",
+    ".ctm": "ctm",
+    ".stm": "stm",
+    ".rttm": "rttm",
+    ".eaf": "elan",
+    ".textgrid": "mfa",
+    ".tar": "webdataset",
+}
+# Keys that a JSON document of a layout has, whatever else: the first line that fits says it.
+_KEYS = (
+    ("labelme", "shapes imagePath"),
+    ("label-studio", "annotations result data"),
+    ("whisper", "segments start end text"),
+    ("whisper", "transcription offsets"),
+    ("whisper", "words start end duration"),
+    ("whisper", "seek start end text"),
+    ("lhotse", "recording supervisions"),
+    ("lhotse", "recording_id duration channel"),
+    ("nemo", "audio_filepath"),
+    ("minigpt-refcoco", "img_id sents bbox"),
+    ("refcoco", "ref_id ann_id sentences"),
+    ("visual-genome", "regions phrase"),
+    ("textcaps", "caption_str"),
+    ("coco-captions", "image_id caption"),
+    ("coco", "image_id category_id bbox"),
+    ("coco", "images file_name categories"),
+    ("aokvqa", "question direct_answers"),
+    ("gqa", "imageId question"),
+    ("ocrvqa", "imageURL questions"),
+    ("vqav2", "question_id question"),
+    ("imagefolder", "file_name"),
+    ("ms-swift", "query"),
+    ("ms-swift", "messages objects"),
+    ("openai", "messages image_url"),
+    ("openai", "messages input_audio"),
+    ("openai", "prompt completion"),
+    ("openai", "custom_id body"),
+    ("llama-factory", "messages images"),
+    ("llama-factory", "messages audios"),
+    ("llama-factory", "conversations images"),
+    ("llama-factory", "conversations audios"),
+    ("llama-factory", "instruction output"),
+    ("llava", "conversations from value"),
+)
+_COLUMNS = (
+    ("covost", "path translation"),
+    ("common-voice", "path sentence locale"),
+    ("common-voice", "client_id path sentence"),
+    ("clotho", "file_name caption_1"),
+)
+_INSIDE = (  # what a folder holds, as a pattern below it
+    ("kaldi", "wav.scp"),
+    ("yolo", "data.yaml"),
+    ("yolo", "*.names"),
+    ("flickr30k", "Sentences/*.txt"),
+    ("voc", "Annotations/*.xml"),
+    ("aishell", "transcript/aishell_transcript*.txt"),
+    ("imagefolder", "metadata.*"),
+    ("imagefolder", "*/metadata.*"),
+    ("librispeech", "**/*.trans.txt"),
+    ("lhotse", "*cuts*.jsonl*"),
+    ("lhotse", "*supervisions*.jsonl*"),
+)
+_HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a)\b", re.IGNORECASE)
+
+
+def layout_of(path: str | os.PathLike[str]) -> str | None:
+    """The layout of ``weft data convert`` that a file or folder has; None where it cannot be told."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return _told(os.fspath(path), stat.st_mtime_ns, stat.st_size)
+
+
+def command(path: str | os.PathLike[str]) -> str | None:
+    """In words: what makes samples of ``path``; None where its layout cannot be told."""
+    layout = layout_of(path)
+    if layout is None:
+        return None
+    said = f"weft data convert {layout} {shlex.quote(os.fspath(path))} -o samples.jsonl"
+    return f"is laid out as {layout}: make samples of it ({said})"
+
+
+@lru_cache(maxsize=64)
+def _told(path: str, *_: int) -> str | None:
+    file = Path(path)
+    if file.is_dir():
+        found = next((layout for layout, pattern in _INSIDE if any(file.glob(pattern))), None)
+        if found:
+            return _of_sound(found, " ".join(p.name for p in file.rglob("*.*")))
+        endings = (_ENDINGS.get(p.suffix.lower()) for p in sorted(file.rglob("*.*")))
+        return next((layout for layout in endings if layout), None)
+    try:
+        with open(file, "rb") as stream:
+            head = stream.read(HEAD)
+            stream.seek(max(HEAD, os.path.getsize(file) - HEAD))
+            tail = stream.read()
+    except OSError:
+        return None
+    if head[:4] == b"PAR1":
+        return "parquet"
+    named = _ENDINGS.get(file.suffix.lower())
+    if named is None and head[:2] == b"\x1f\x8b":
+        return "lhotse" if ".jsonl" in file.suffixes and re.search("cuts|supervisions", file.name) else None
+    return named or _text(head.decode("utf-8-sig", "replace"), tail.decode("utf-8", "replace"))
+
+
+def _text(head: str, tail: str) -> str | None:
+    head = head.lstrip()
+    start, first = head[:1], head.split("\n", 1)[0]
+    if first.startswith("<|im_start|>"):
+        return "qwen-audio"
+    if start in ("{", "["):
+        keys = {*_KEY.findall(head), *_KEY.findall(tail)}
+        said = [(layout, needed.split()) for layout, needed in _KEYS]
+        if "messages" in keys:  # these may be samples with a mistake: only what no sample holds tells otherwise
+            said = [(layout, needed) for layout, needed in said if {"messages", "custom_id"} & set(needed)]
+        return _of_sound(next((layout for layout, needed in said if keys.issuperset(needed)), None), head)
+    if start == "<":
+        if "<annotations" in head and "<image " in head:
+            return "cvat"
+        return "elan" if "<ANNOTATION_DOCUMENT" in head else "voc" if "<annotation" in head else None
+    if head.startswith("WEBVTT"):
+        return "subtitles"
+    if re.match(r"\d+[.,]\d+\t\d+[.,]\d+(\t|$)", first):
+        return "audacity"
+    if re.search(r"^names:", head, re.MULTILINE):
+        return "yolo"
+    cells = {cell.strip(' "\r') for cell in re.split(r"[\t,]", first)}
+    if first.count("\t") == 6 and re.search(r"\t[^\t]+\.wav\t", first):
+        return "fleurs"
+    found = next((layout for layout, needed in _COLUMNS if cells.issuperset(needed.split())), None)
+    return found or _of_sound("imagefolder" if {"file_name", "path", "image", "audio"} & cells else None, head)
+
+
+def _of_sound(layout: str | None, names: str) -> str | None:
+    """imagefolder, or audiofolder where the files it names are sound."""
+    return "audiofolder" if layout == "imagefolder" and _HEARD.search(names) else layout
