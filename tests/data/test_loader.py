@@ -272,9 +272,3 @@ def test_nothing_left_is_an_error(files, processor, tmp_path):
     path.write_text("{}\n[]\n")
     with pytest.raises(WeftError, match="every sample was left out"):
         data([path], processor, on_bad_sample="skip")
-
-
-def test_lengths_are_measured_once(files, processor, tmp_path, monkeypatch):
-    data(files, processor, lengths_dir=tmp_path)
-    monkeypatch.setattr(type(processor), "length", lambda *_: pytest.fail("measured again"))
-    data(files, processor, lengths_dir=tmp_path)

@@ -219,7 +219,6 @@ def made_a_folder(file):
     [
         ("log.jsonl", (emptied, halved, overwritten, other_json, taken_away)),
         ("steps.json", (emptied, halved, overwritten, other_json, taken_away, made_a_folder, endless, nested)),
-        ("lengths/*.npz", (emptied, halved, overwritten, other_json, taken_away, made_a_folder)),
         ("progress.png", (emptied, made_a_folder)),
         ("checkpoints/step-00000002/state.json", (other_json,)),
     ],

@@ -1,18 +1,14 @@
 """What packing and augmentation must know of every sample before it is decoded: tokens, clip length, what joins what.
 
-Measured once per file from text and media headers, kept in the run folder, and read back on resume.
+Measured once per file from text and media headers, and kept for the runs that follow (`kept_lengths`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,9 +16,9 @@ import numpy as np
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.conversation.grounding import end_problem, last_words
 from weft.data.augment import cut_points, join_key, spoken_part
+from weft.data.kept_lengths import KeptLengths, media_of
 from weft.data.sample_file import SampleFile
 from weft.dialects import Modality
-from weft.files import whole_file
 from weft.media import audio_samples
 from weft.models.processing import WeftProcessor
 
@@ -83,17 +79,19 @@ def measure(
     *,
     row_tokens: int,
     on_bad_sample: Literal["fail", "skip"] = "fail",
-    cache: Path | None = None,
+    keep: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lengths:
-    """The lengths of a source; a sample that breaks the format, or is longer than a row, is an error or is left out."""
-    file = cache / f"{source.name}-{_key(source, processor)}.npz" if cache else None
-    lengths = _read(file) if file else None
+    """The lengths of a source; a sample that breaks the format, or is longer than a row, is an error or is left out.
+
+    ``keep``: those of an earlier call are taken where they still hold, and are kept for a later one.
+    """
+    kept = KeptLengths(source, processor) if keep else None
+    lengths = kept.read(Lengths, lambda which: _measure(source, processor, "skip", which=which)[0]) if kept else None
     if lengths is None:
-        lengths = _measure(source, processor, on_bad_sample, progress)
-        if file:
-            with suppress(OSError):  # else it is measured again next time
-                _write(file, lengths)
+        lengths, media = _measure(source, processor, on_bad_sample, progress)
+        if kept:
+            kept.write(lengths, media)
     if on_bad_sample == "fail" and lengths.problems:
         raise WeftError(f"{lengths.problems[0]}; correct it, or leave such samples out with --on-bad-sample skip")
     long = np.flatnonzero(lengths.tokens > row_tokens)
@@ -117,9 +115,15 @@ def measure(
 
 
 def _measure(
-    source: SampleFile, processor: WeftProcessor, on_bad_sample: str, progress: Callable[[int, int], None] | None
-) -> Lengths:
-    n = len(source)
+    source: SampleFile,
+    processor: WeftProcessor,
+    on_bad_sample: str,
+    progress: Callable[[int, int], None] | None = None,
+    which: Sequence[int] | None = None,
+) -> tuple[Lengths, list[str]]:
+    """Of all samples or some, and the paths of their media."""
+    which = range(len(source)) if which is None else which
+    n = len(which)
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
     words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
@@ -127,11 +131,13 @@ def _measure(
     tokens_of = lru_cache(1 << 17)(lambda text: len(processor.tokenizer.encode(text, add_special_tokens=False)))
     groups: dict[str, tuple[int, int]] = {}
     problems: list[str] = []
-    for i in range(n):
+    media: dict[str, None] = {}
+    for i, index in enumerate(which):
         if progress and i % 1000 == 0:
             progress(i, n)
         try:
-            conversation = source[i]
+            conversation = source[index]
+            media |= dict.fromkeys(media_of(conversation))
             if problem := nothing_to_learn(conversation):
                 raise WeftError(problem)
             tokens[i] = processor.length(conversation)
@@ -147,14 +153,14 @@ def _measure(
             if conversation.audios:
                 _check_times(conversation, processor.sounds.section.sample_rate)
         except WeftError as error:
-            problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(i)}: {error}"
+            problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(index)}: {error}"
             if on_bad_sample == "fail":
                 advice = "correct it, or leave such samples out with --on-bad-sample skip"
                 raise WeftError(f"{problem}; {advice}") from None
             problems.append(problem)
             tokens[i] = 0
     flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)
-    return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems))
+    return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems)), list(media)
 
 
 def nothing_to_learn(conversation: Conversation) -> str | None:
@@ -193,25 +199,3 @@ def _prompt_tokens(conversation: Conversation, processor: WeftProcessor, clip: i
         return processor.length(empty) - clip
     except WeftError:
         return 0  # a dialect that cannot write it: rows are planned a little too empty
-
-
-def _key(source: SampleFile, processor: WeftProcessor) -> str:
-    """Changes whenever the file, the model's token layout or the tokenizer does."""
-    stat = source.path.stat()
-    facts = [str(source.path.resolve()), stat.st_size, stat.st_mtime_ns, len(processor.tokenizer), processor.to_dict()]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def _read(file: Path) -> Lengths | None:
-    try:
-        with np.load(file) as data:
-            arrays = {f.name: data[f.name] for f in fields(Lengths)}
-            return Lengths(**{**arrays, "problems": tuple(str(p) for p in arrays["problems"])})
-    except Exception:  # absent or damaged, which zip, zlib and numpy say in a dozen ways: measured again
-        return None
-
-
-def _write(file: Path, lengths: Lengths) -> None:
-    arrays = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
-    with whole_file(file, "wb") as handle:
-        np.savez(handle, **{**arrays, "problems": np.array(lengths.problems, dtype=str)})

@@ -125,7 +125,7 @@ class TrainingData:
         on_bad_sample: Literal["fail", "skip"] = "fail",
         rank: int = 0,
         world: int = 1,
-        lengths_dir: Path | None = None,
+        keep_lengths: bool = False,
         cache_bytes: int = CACHE_BYTES,
         in_order: bool = False,
         limit: int | None = None,
@@ -145,7 +145,7 @@ class TrainingData:
                 processor,
                 row_tokens=row_tokens,
                 on_bad_sample=on_bad_sample,
-                cache=lengths_dir,
+                keep=keep_lengths,
                 progress=partial(progress, s.name) if progress else None,
             )
             for s in self.sources

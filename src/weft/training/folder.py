@@ -52,11 +52,6 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
-    def lengths(self) -> Path:
-        """Where the tokens of every sample are kept, once they are counted."""
-        return self.path / "lengths"
-
-    @property
     def log(self) -> Path:
         return self.path / "log.jsonl"
 

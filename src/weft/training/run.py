@@ -1,7 +1,7 @@
 """A run: a folder is made or opened again, the recipe's stages follow each other in it, and a model is left.
 
 A run folder holds ``recipe.json`` (resolved), ``run.json`` (versions, revision, where the model goes), ``log.jsonl``,
-``progress.png``, ``checkpoints/``, ``lengths/`` and, between stages, ``stages/``.
+``progress.png``, ``checkpoints/`` and, between stages, ``stages/``.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class StageRun:
     def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
         stage, recipe = self.stage, self.recipe
         rows: dict[str, Any] = {"row_tokens": stage.row_tokens, "rows": stage.rows, "packing": stage.packing}
-        rows |= {"on_bad_sample": recipe.on_bad_sample, "lengths_dir": self.folder.lengths}
+        rows |= {"on_bad_sample": recipe.on_bad_sample, "keep_lengths": True}
         return TrainingData(specs, processor, **rows, **more)
 
     def _own_processor(self) -> WeftProcessor:

@@ -1,0 +1,109 @@
+"""Measured lengths, kept from run to run: beside the samples in ``.weft``, or in the user's cache where nothing can be
+written there.
+
+A file is found by what its numbers depend on (the samples' bytes, tokenizer, dialect and encoders, limits), and taken
+where every medium still has the size and time that it had and some samples, measured again, come out alike: so a change
+of weft's own code, or of a file that could not be read before, is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from glob import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from weft.conversation import Conversation
+from weft.data.sample_file import SampleFile
+from weft.files import whole_file
+from weft.media.source import decoded_bytes
+
+if TYPE_CHECKING:
+    from weft.data.lengths import Lengths
+
+KEPT = 8  # of one file of samples: those of other models stay beside them
+LOOKED_AT = 16  # samples that are measured again before the others are believed
+GONE = -1  # the size of a medium that is not there
+
+
+class KeptLengths:
+    """Where the lengths of one source are kept for one processor."""
+
+    def __init__(self, source: SampleFile, processor: Any) -> None:
+        path = source.path.resolve()
+        beside = hashlib.sha256(str(path.parent).encode()).hexdigest()[:16]
+        self.folders = path.parent / ".weft" / "lengths", user_cache_path("weft") / "lengths" / beside
+        self.source, self.name = source, f"{path.name}.{_key(source, processor)}.npz"
+
+    def read(self, kind: type[Lengths], again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
+        """What is there and still true; ``again`` measures samples anew."""
+        for folder in self.folders:
+            with suppress(Exception):  # absent or damaged, which zip, zlib and numpy say in a dozen ways
+                with np.load(folder / self.name) as data:
+                    arrays = {f.name: data[f.name] for f in fields(kind)}
+                    media, facts = json.loads(bytes(data["media"])), data["facts"]
+                lengths = kind(**{**arrays, "problems": tuple(map(str, arrays["problems"]))})
+                if np.array_equal(_facts(media), facts) and _same(lengths, again):
+                    return lengths
+        return None
+
+    def write(self, lengths: Lengths, media: Sequence[str]) -> None:
+        """Keeps them; without room anywhere, they are measured again next time."""
+        arrays = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
+        arrays["problems"] = np.array(lengths.problems, dtype=str)
+        arrays["media"] = np.frombuffer(json.dumps(list(media)).encode(), np.uint8)
+        arrays["facts"] = _facts(media)
+        for folder in self.folders:
+            with suppress(OSError):
+                with whole_file(folder / self.name, "wb") as handle:
+                    np.savez(handle, **arrays)
+                others = folder.glob(f"{escape(self.source.path.name)}.{'?' * 16}.npz")
+                for old in sorted(others, key=lambda file: file.stat().st_mtime)[:-KEPT]:
+                    old.unlink(missing_ok=True)
+                return
+
+
+def media_of(conversation: Conversation) -> list[str]:
+    """Paths of its media."""
+    named = [*(image.source for image in conversation.images), *(clip.source for clip in conversation.audios)]
+    return [os.fspath(n) for n in named if isinstance(n, str | os.PathLike) and not str(n).startswith("data:")]
+
+
+def _facts(media: Sequence[str]) -> np.ndarray:
+    """Size and time of each medium."""
+    found = np.full((len(media), 2), GONE, np.int64)
+    for i, path in enumerate(media):
+        with suppress(OSError):
+            status = os.stat(path)
+            found[i] = status.st_size, status.st_mtime_ns
+    return found
+
+
+def _same(lengths: Lengths, again: Callable[[Sequence[int]], Lengths]) -> bool:
+    n = len(lengths.tokens)
+    left_out = np.flatnonzero(lengths.tokens == 0)[:1000]  # they may be mended by now
+    which = np.union1d(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(int), left_out)
+    now = again(which.tolist())
+    return all(
+        np.array_equal(getattr(lengths, name)[which], getattr(now, name))
+        for name in ("tokens", "clip_samples", "clip_tokens", "shared", "words")
+    )
+
+
+def _key(source: SampleFile, processor: Any) -> str:
+    """Of all that lengths depend on, but for the media."""
+    tokenizer = processor.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    words = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
+    with source.path.open("rb") as file:
+        samples = hashlib.file_digest(file, "sha256").hexdigest()
+    limits = source.media_root, decoded_bytes(None)
+    facts = [str(source.path), samples, limits, type(tokenizer).__name__, words, processor.to_dict()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
