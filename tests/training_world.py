@@ -151,5 +151,5 @@ def tiny_recipe(data: Path, spec: ModelSpec | None = None, **stage: Any) -> Reci
         name="tiny",
         model=spec or tiny_spec(),
         stages=(Stage(**{**fields, **stage}),),
-        **{"precision": "float32", "threads": 1, "checkpoint_every": 2, **recipe},
+        **{"precision": "float32", "threads": 1, "checkpoint_every": 2, "features_gb": 0, **recipe},
     )

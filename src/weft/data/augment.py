@@ -58,6 +58,20 @@ class Augment(Frozen):
     flip: bool = False  # left-right, half of the time; never where text says left or right, or a clip might
 
 
+# By the encoder that is given something else each time.
+RANDOM = {
+    "audio": ("gain_db", "noise_db", "speed", "pad_seconds", "cut", "join", "time_masks", "freq_masks"),
+    "vision": ("color", "shift", "scale", "flip"),
+}
+
+
+def changed_at_random(augment: Augment | Callable[[int], Augment], part: str) -> list[str]:
+    """The settings that change what an encoder is given; ``part`` is "vision" or "audio"."""
+    if not isinstance(augment, Augment):
+        return ["changes that grow"]
+    return [name for name in RANDOM[part] if getattr(augment, name)]
+
+
 # ------------------------------------------------------------------------------------------------ what may be changed
 
 

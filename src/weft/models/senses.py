@@ -8,7 +8,7 @@ or the language model's width (of embeddings), T frames, M bands, t embeddings o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -46,6 +46,7 @@ class Senses:
         self.audio: Any = None
         self.audio_connector: Any = None
         self.always_encode: Sequence[str] = ()
+        self.recall: Mapping[str, Any] = {}  # what is called in the place of the tower "vision" or "audio"
         self.image_kind: ImageKind | None = None
         self.sound_kind: SoundKind | None = None
         if vision is not None:
@@ -73,7 +74,7 @@ class Senses:
         if tuple(pixels_NCHW.shape[1:]) != (3, height, width):
             shape = "x".join(map(str, pixels_NCHW.shape[1:]))
             raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
-        features_NTD = self.vision(pixels_NCHW)
+        features_NTD = self.recall.get("vision", self.vision)(pixels_NCHW)
         embedded_NtW = self.vision_connector(features_NTD)[0]
         if self.config.image_place_ids is not None:
             embedded_NtW = embedded_NtW + self.image_places(embedded_NtW.device)
@@ -92,7 +93,7 @@ class Senses:
             raise WeftError("this model has no audio encoder; give text or images only")
         if lengths_N is None:
             lengths_N = torch.full((len(features),), features.shape[1])
-        features_NTD, lengths_N = self.audio(features, lengths_N.cpu())
+        features_NTD, lengths_N = self.recall.get("audio", self.audio)(features, lengths_N.cpu())
         embedded_NtW, tokens_N = self.audio_connector(features_NTD, lengths_N)
         if self.config.audio_place_ids is not None:
             embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1], embedded_NtW.device)

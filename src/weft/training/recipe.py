@@ -132,4 +132,5 @@ class Recipe(Frozen):
     checkpoint_every: Steps = 500
     keep_last: Count = 2
     keep_best: Count = 1
+    features_gb: float = Field(20.0, ge=0)  # of frozen encoders' features, kept on disk for all runs (`features`)
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()

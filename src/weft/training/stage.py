@@ -22,6 +22,7 @@ from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
+from weft.training.features import recalled_towers
 from weft.training.folder import RunFolder
 from weft.training.lessons import Lessons
 from weft.training.log import Log
@@ -136,6 +137,14 @@ class StageRun:
         self.drawn = time.monotonic()
         self.log.new_stage()
         self._tell_start(resumed=found is not None)
+        model.recall = recalled_towers(
+            model,
+            stage,
+            self.data.specs,
+            half=self.recipe.precision == "bfloat16",
+            gigabytes=self.recipe.features_gb,
+            say=self.log.say,
+        )
         if found is not None and found.state.get("samples", self.samples) != self.samples:
             was = found.state["samples"]
             self.log.say(
@@ -176,6 +185,8 @@ class StageRun:
                 self._after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
+            for part, tower in self.model.recall.items():
+                self.log.write("features", part=part, recalled=tower.recalled, computed=tower.computed)
         if at.step != at.saved:
             self.save()
         if stage.evaluation.patience or stage.evaluation.metric:

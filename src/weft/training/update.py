@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from weft.data.loader import Batch
+from weft.models.encoders import INPUTS
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.training.ranks import ALONE, Ranks
 
@@ -35,7 +36,8 @@ class MicroStep:
     def __init__(self, model: Any, batch: Batch) -> None:
         self.model, self.batch = model, batch
         device = next(model.parameters()).device
-        self.inputs = {k: v if k in COUNTED else sent(v, device) for k, v in batch.inputs.items() if k != "labels"}
+        here = (*COUNTED, *(INPUTS[part] for part in model.recall))
+        self.inputs = {k: v if k in here else sent(v, device) for k, v in batch.inputs.items() if k != "labels"}
 
     @cached_property
     def hidden_BLD(self) -> torch.Tensor:

@@ -37,6 +37,7 @@ SOUNDS: dict[str, type[SoundKind]] = {
     "wav2vec2": Waveform,
     "conv": ConvSound,
 }
+INPUTS = {"vision": "pixel_values", "audio": "input_features"}  # what a part of the model is given
 
 
 def image_kind(section: VisionSection) -> ImageKind:
@@ -53,4 +54,4 @@ def known(kinds: Mapping[str, type[Kind]], name: str, part: str) -> type[Kind]:
     return kinds[name]
 
 
-__all__ = ["IMAGES", "SOUNDS", "ImageKind", "SoundKind", "Window", "image_kind", "known", "sound_kind"]
+__all__ = ["IMAGES", "INPUTS", "SOUNDS", "ImageKind", "SoundKind", "Window", "image_kind", "known", "sound_kind"]
