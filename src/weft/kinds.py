@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 HEAD = 512
 """Bytes that are looked at."""
 
+_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _SIGNATURES: list[tuple[int, bytes, str, str]] = [
-    (offset, magic.encode("latin-1"), words, do)
-    for offset, magic, words, do in tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))["signatures"]
+    (offset, magic.encode("latin-1"), words, do) for offset, magic, words, do in _TABLE["signatures"]
 ]
 
 
@@ -33,3 +34,10 @@ def sniff(head: bytes) -> str | None:
 def advice(kind: str | None) -> str:
     """What to do with a file of this kind; "" where the one who asked knows better."""
     return next((do for _, _, words, do in _SIGNATURES if words == kind), "")
+
+
+def layout(entry: Any) -> str | None:
+    """The layout of `weft data convert` that a value of JSON seems to be an entry of."""
+    entry = entry[0] if isinstance(entry, list) and entry else entry
+    keys = entry.keys() if isinstance(entry, dict) else set()
+    return next((name for wanted, name in _TABLE["layouts"] if keys >= set(wanted)), None)

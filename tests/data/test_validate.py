@@ -246,7 +246,8 @@ def test_a_document_over_many_lines_is_one_mistake(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b'[\n{"id": "1"},\n{"id": "2"}\n]', '{"id": "1"}\n{"id": "2"}\n'.encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\n\xff\n"],
+    [b'[\n{"id": "1"},\n{"id": "2"}\n]', '{"id": "1"}\n{"id": "2"}\n'.encode("utf-16"), b"\x89PNG\r\n\x1a\n\0\n\xff\n"]
+    + [b"name,text\na,caf\xe9\nb,c\n", b'[{"id": "1"},\n{"id": "2"}]\n', b"PAR1\x15\n\xff\n"],
 )
 def test_a_file_of_something_else_is_one_mistake(tmp_path, content):
     (tmp_path / "x.jsonl").write_bytes(content)

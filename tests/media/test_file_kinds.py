@@ -30,7 +30,7 @@ PICTURES = [
     (b"DDS |" + bytes(130), "is a DDS texture, which is not read; save it as PNG"),
     (b"8BPS\0\1" + bytes(30), "is a Photoshop document, which is not read; save it as PNG"),
     (b"%PDF-1.7", "is a PDF document, which is not read; save its pages as pictures"),
-    (b"PAR1" + bytes(30), "is a Parquet table, which is not read; write its rows"),
+    (b"PAR1" + bytes(30), "is a Parquet table, which is not read; weft data convert parquet"),
     (b"PK\3\4" + bytes(30), "is a zip archive, which is not read; unpack it"),
     (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer .*; run git lfs pull"),
     (WAV, "is a WAV sound, which is not read; give JPEG"),

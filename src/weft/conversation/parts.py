@@ -82,6 +82,8 @@ def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: 
     if kind is None:
         raise Mistake(f'a part has a "type", this one has not: types are {listed(kinds)}')
     hint = guess(kind, kinds) if isinstance(kind, str) else ""
+    if kind in ("image_url", "input_audio", "audio_url", "input_image"):
+        hint = "it is OpenAI's (weft data convert openai PATH -o samples.jsonl), "
     raise Mistake(f"{show(kind)} is no type of part: {hint}types are {listed(kinds)}", "type")
 
 

@@ -23,10 +23,13 @@ from weft.conversation.grounding import Probe, settle
 from weft.conversation.parts import PARTS, TYPES, Exists, read_part
 from weft.conversation.tasks import guess, needs_problem
 from weft.conversation.types import Audio, Box, Conversation, Image, Message, Part, Role, Task, Text
+from weft.kinds import HEAD, advice, layout, sniff
 
 Read = TypeVar("Read")
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+CONVERT = "weft data convert LAYOUT PATH -o samples.jsonl makes samples of what other tools write"
+_JSON = "a JSON text"
 BOM = "\ufeff".encode()  # some editors begin a file with it; it says nothing
 
 
@@ -110,7 +113,8 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
 
 def is_spread(line: bytes | str) -> bool:
     """Whether a first line shows that the file is one JSON document over many lines, not JSON Lines."""
-    return line.strip() in ("[", "{", b"[", b"{")
+    line = line.strip()
+    return line in ("{", b"{") or line[:1] in ("[", b"[")
 
 
 def iter_samples(
@@ -145,14 +149,21 @@ def _json(text: bytes | str) -> Any:
         text = text.removeprefix("\ufeff").rstrip("\r\n")  # an error at the end would be counted from the next line
         return _DECODER.decode(text)
     except UnicodeDecodeError as e:
+        if (kind := sniff(text[:HEAD])) not in (None, _JSON):  # type: ignore[arg-type]
+            raise Mistake(f"is {kind}, not JSON Lines: {advice(kind) or 'name the .jsonl file'}") from None
         if text.startswith((b"\xff\xfe", b"\xfe\xff")):  # type: ignore[arg-type]
             raise Mistake("is UTF-16: save the file as UTF-8") from None
         raise Mistake(f"byte {e.start + 1} is not UTF-8: save the file as UTF-8") from None
     except json.JSONDecodeError as e:
         if is_spread(text):
             raise Mistake(
-                "is one JSON document over many lines: write one sample a line, without a list around"
+                f"is one JSON document over many lines: write one sample a line, without a list around, or {CONVERT}"
             ) from None
+        kind = sniff(str(text[:HEAD]).encode())
+        if do := advice(kind):  # of the others text may begin with the same letters
+            raise Mistake(f"is {kind}, not JSON Lines: {do}") from None
+        if not str(text).lstrip().startswith("{"):
+            raise Mistake(f"invalid JSON, for this is a line of text or of a table: {CONVERT}") from None
         raise Mistake(f"invalid JSON at column {e.colno} ({e.msg}): write one JSON object a line") from None
     except RecursionError:
         raise Mistake("invalid JSON: nested too deep for a sample") from None
@@ -188,6 +199,8 @@ def _os_problem(e: OSError) -> str:
 
 
 def _sample(sample: Any, root: Any, probe: Probe | None, exists: Exists) -> Conversation:
+    if name := layout(sample):
+        raise Mistake(f"is in another layout ({name}): {CONVERT}")
     if not isinstance(sample, dict):
         raise Mistake(f'a sample is an object {{"id": ..., "messages": [...]}}, this is {kind_of(sample)}')
     if not sample.keys() <= {"id", "messages"}:

@@ -18,7 +18,7 @@ from typing import Any
 
 from weft.conversation import Audio, Box, Conversation, Image, SampleError, WeftError, within
 from weft.conversation.grounding import end_problem, last_words, placed, without_area
-from weft.conversation.samples import is_spread, iter_lines, parse_line
+from weft.conversation.samples import BOM, iter_lines, parse_line
 from weft.data.counts import Counts
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
@@ -225,16 +225,9 @@ class _Check:
 
 
 def _is_foreign(line: bytes) -> bool:
-    """Whether a first line shows that the whole file is something else: a document over many lines, or no text."""
-    if is_spread(line):
-        return True
-    if line.lstrip().startswith(b"{"):
-        return False  # a sample that is wrong somewhere
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return False
+    """Whether a first line shows that the whole file is something else: a document, a table, no text."""
+    line = line.removeprefix(BOM).strip()
+    return line == b"{" or not line.startswith(b"{")
 
 
 _Found = tuple[float | None, tuple[str, ...]]

@@ -70,6 +70,8 @@ def finetune_recipe(
     media_root: str | None = None,
 ) -> Recipe:
     """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
+    if lr is not None and not 0 < lr < float("inf"):
+        raise WeftError(f"nothing is learned at a rate of {lr:g} (--lr): give one above 0, such as 1e-4")
     spec = model_spec(model)
     sources = [SampleFile(s.path, media_root=media_root) for s in data]
     heads = [_readable(source) for source in sources]

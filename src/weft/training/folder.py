@@ -226,7 +226,8 @@ def _read(run: Path, name: str) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         raise WeftError(f"{run}: is not the folder of a run (no {name}); start one without --resume") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise WeftError(f"{file}: cannot be read ({error}); {ANEW}") from None
+        problem = "it is empty (0 bytes)" if file.is_file() and not file.stat().st_size else error
+        raise WeftError(f"{file}: cannot be read ({problem}); {ANEW}") from None
 
 
 @cache

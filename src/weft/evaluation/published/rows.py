@@ -148,6 +148,10 @@ def read_lines(path: str | os.PathLike[str]) -> Iterator[Line]:
         none = False
         try:
             fields = json.loads(raw)
+        except UnicodeDecodeError as e:
+            raise SampleError(
+                f"byte {e.start + 1} is not UTF-8: save the file as UTF-8", file=file, line=number
+            ) from None
         except (ValueError, RecursionError) as e:
             raise SampleError(f"not JSON ({e}); write one object a line", file=file, line=number) from None
         if not isinstance(fields, dict):
