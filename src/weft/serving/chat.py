@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from weft.conversation import dump_parts
@@ -38,7 +38,8 @@ class Chat:
         return Answering(self._question, options, self._request.until, self._top)
 
     async def whole(self) -> dict[str, Any]:
-        choices = await asyncio.gather(*(self._choice(i) for i in range(self._request.n or 1)))
+        async with _ended([self._choice(i) for i in range(self._request.n or 1)]) as tasks:
+            choices = await asyncio.gather(*tasks)
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage(self.usage)}
 
     async def _choice(self, index: int) -> dict[str, Any]:
@@ -56,10 +57,9 @@ class Chat:
         """Server-sent events; an error of the engine's is one, and ends the stream without ``[DONE]``."""
         queue: asyncio.Queue[dict[str, Any] | Exception | None] = asyncio.Queue()
         count = self._request.n or 1
-        tasks = [asyncio.create_task(self._stream(i, queue)) for i in range(count)]
         options = self._request.stream_options
         counted = bool(options and options.include_usage)
-        try:
+        async with _ended([self._stream(i, queue) for i in range(count)]):
             while count:
                 chunk = await queue.get()
                 if isinstance(chunk, Exception):
@@ -72,11 +72,6 @@ class Chat:
             if counted:
                 yield self._chunk([], {"usage": usage(self.usage)})
             yield "data: [DONE]\n\n"
-        finally:
-            for task in tasks:
-                task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stream(self, index: int, queue: asyncio.Queue[Any]) -> None:
         """The chunks of one choice, then None."""
@@ -118,6 +113,19 @@ class Chat:
         text = self._question.engine.processor.tokenizer.decode([token], skip_special_tokens=False)
         whole = "\ufffd" not in text
         return {"token": text, "logprob": max(value, -9999.0), "bytes": list(text.encode()) if whole else None}
+
+
+@asynccontextmanager
+async def _ended(calls: Sequence[Coroutine[Any, Any, Any]]) -> AsyncIterator[list[asyncio.Task[Any]]]:
+    """The calls as tasks; none goes on when the block is left, however it is."""
+    tasks = [asyncio.create_task(call) for call in calls]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def extension(reply: Reply) -> dict[str, Any]:
