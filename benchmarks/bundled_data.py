@@ -6,8 +6,9 @@ The open vocabulary is the language model's own: prompts that it makes up when a
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
 it is typed is what the spoken prompt is to be answered with (as Ultravox distils), where it ends within 48 tokens.
 
-DATA/world/{train,dev}.jsonl, DATA/speech/{train,dev,test}.jsonl (with word times), DATA/talk/{train,dev,test}.jsonl
-(spoken and typed). What is there already is kept, so a broken run goes on.
+DATA/world/, grounded/ (those of them with boxes or word times), speech/ (with word times), plain/ (without), talk/ and
+typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. What is there already is kept, so a
+broken run goes on.
 """
 
 from __future__ import annotations
@@ -25,33 +26,17 @@ import soundfile
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from weft.conversation import Audio, Conversation, Message, Task, Text, Words, write_samples
+from weft.conversation import Audio, Box, Conversation, Message, Task, Text, Words, read_samples, write_samples
 from weft.files import whole_file
+from weft.parts import sources
 from weft.playground import sentences, world
 from weft.playground.chance import Chance
 from weft.playground.speech import Speech, say_aloud
 
-LANGUAGE = str(Path.home() / ".cache/weft/parts/smollm2")
-
+LANGUAGE = sources()["language"]
 SPLITS = {"train": 1.0, "dev": 0.04, "test": 0.04}  # shares of the numbers asked for
 # Without a beginning, nine prompts of ten ask for help with a text that is not there.
-BEGINNINGS = (
-    "What",
-    "How",
-    "Tell me",
-    "Can you",
-    "Why",
-    "Where",
-    "Who",
-    "When",
-    "Give me",
-    "I",
-    "My",
-    "The",
-    "Is",
-    "Do",
-)
-BEGINNINGS += ("Please", "Explain", "Name", "We", "In", "She", "He")
+BEGINNINGS = "What,How,Why,Where,Who,When,I,My,The,Is,Do,Please,Explain,Name,We,In,She,He,Tell me,Can you,Give me"
 PROMPT = re.compile(r"[A-Z][A-Za-z' ,-]+[.?!]")
 PICTURES = ("vqa", "caption", "grounded_caption", "refer", "identify", "detection")
 SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "question", "sound_caption", "event", "locate")
@@ -67,8 +52,9 @@ def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     torch.manual_seed(0)
     known: set[str] = set()
+    begins = BEGINNINGS.split(",")
     while len(known) < count:
-        begin = BEGINNINGS[len(known) % len(BEGINNINGS)]
+        begin = begins[len(known) % len(begins)]
         empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
         ids = tokenizer(
             [empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False
@@ -154,6 +140,10 @@ def main() -> None:
     for split, share in SPLITS.items():
         if not (given.data / "world" / f"{split}.jsonl").exists():
             world.write(given.data / "world", split, round(share * given.world), tasks=TASKS, workers=given.workers)
+            (given.data / "grounded").mkdir(exist_ok=True)
+            drawn = read_samples(given.data / "world" / f"{split}.jsonl")
+            told = [c for c in drawn if any(isinstance(p, Box | Words) for m in c.learned for p in m.parts)]
+            write_samples(given.data / "grounded" / f"{split}.jsonl", told)
         if (given.data / "speech" / f"{split}.jsonl").exists():
             continue
         (given.data / "speech" / split).mkdir(parents=True, exist_ok=True)

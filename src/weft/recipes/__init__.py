@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from weft.conversation import WeftError
 from weft.frozen import first_mistake
+from weft.recipes.bundled import bundled
 from weft.recipes.finetune import finetune_recipe
 from weft.recipes.internvl import internvl
 from weft.recipes.llasm import llasm
@@ -38,6 +39,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
     "qwen_audio": qwen_audio,
     "qwen2_audio": qwen2_audio,
     "omni": omni,
+    "bundled": bundled,
 }
 
 
