@@ -17,7 +17,7 @@ from weft.conversation import WeftError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from weft.training.lessons import Teach
+    from weft.training.handed import Teach
     from weft.training.recipe import Recipe
 
 Files = str | Sequence[str] | Mapping[str, str | PathLike[str]]  # FILE or NAME=FILE, one or several; or files by name
@@ -157,7 +157,7 @@ def teacher(recipe: Recipe) -> Teach | None:
 
 
 class Scorer:
-    """What `weft evaluate` says of a model that is being trained (`weft.training.stage.Evaluate`)."""
+    """What `weft evaluate` says of a model that is being trained (`weft.training.handed.Evaluate`)."""
 
     def __init__(self, media_root: str | None = None) -> None:
         self.media_root = media_root

@@ -48,7 +48,7 @@ class StageLessons(SourceLessons):
 
 
 class Taught:
-    """What is handed of a stage's lessons (`training.lessons.Lessons`)."""
+    """What is handed of a stage's lessons (`training.handed.Lessons`)."""
 
     def __init__(self, stage: Any, place: str = "stages.0") -> None:
         """``stage``: a recipe's; ``place``: its path in it. Raises `WeftError` where there is no such lesson."""

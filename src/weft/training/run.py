@@ -25,12 +25,12 @@ from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
 from weft.training.export import round_as_saved, save_adapter, save_model
 from weft.training.folder import RunFolder, alone_in, located
-from weft.training.lessons import Lessons, Teach, lessons_of
+from weft.training.handed import Evaluate, Lessons, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import give_back_large_blocks
 from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
-from weft.training.stage import Evaluate, Process, Progress, StageRun, count
+from weft.training.stage import Process, Progress, StageRun, count
 
 
 def train(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 
@@ -24,7 +24,7 @@ from weft.training import checkpoint as ckpt
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.features import recalled_towers
 from weft.training.folder import RunFolder
-from weft.training.lessons import Lessons
+from weft.training.handed import Evaluate, Lessons
 from weft.training.log import Log
 from weft.training.optim import (
     build_optimizer,
@@ -42,21 +42,6 @@ from weft.training.ranks import Ranks, leave
 from weft.training.update import backward, batch_loss, mixed_seed, read
 
 DRAW_EVERY = 60.0  # seconds
-
-
-class Evaluate(Protocol):
-    """Scores generated answers, for a stage that names a metric."""
-
-    def __call__(
-        self, model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"], /
-    ) -> dict[str, float | None]:
-        """``{"task.metric": value}`` of the first ``limit`` samples of a file; None: there is no value yet, such as an
-        error of word times where no word was right."""
-        ...
-
-    def lower_is_better(self, metric: str, /) -> bool:
-        """Which way is up for a "task.metric"."""
-        ...
 
 
 @dataclass

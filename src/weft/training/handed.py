@@ -1,9 +1,9 @@
-"""Lessons of a stage: what training is handed for them, by whoever starts it. What they are, it does not know."""
+"""What training is handed by whoever starts it: a scorer, and lessons. What these are, it does not know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from weft.conversation import WeftError
 from weft.data.loader import Annotate, SourceSpec
@@ -12,8 +12,23 @@ from weft.training.recipe import Recipe, Stage
 from weft.training.update import NextTokens, Objective
 
 
+class Evaluate(Protocol):
+    """Scores generated answers, for a stage that names a metric."""
+
+    def __call__(
+        self, model: Any, processor: Any, data: str, limit: int | None, on_bad_sample: Literal["fail", "skip"], /
+    ) -> dict[str, float | None]:
+        """``{"task.metric": value}`` of the first ``limit`` samples of a file; None: there is no value yet, such as an
+        error of word times where no word was right."""
+        ...
+
+    def lower_is_better(self, metric: str, /) -> bool:
+        """Which way is up for a "task.metric"."""
+        ...
+
+
 class Lessons(Protocol):
-    """What is handed for one stage."""
+    """Those of one stage."""
 
     def sources(self, specs: Sequence[SourceSpec]) -> Sequence[SourceSpec]:
         """The sources of the stage's mixture, as they are to be drawn from."""
