@@ -7,13 +7,15 @@ reading: what is meant is well on the left, and nothing else of its kind is in t
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from weft.playground.chance import Chance
-from weft.playground.scenes import COLORS, DIRECTIONS, SHAPES, Scene, Thing
+from weft.playground.scenes import DIRECTIONS, Scene, Thing
 
 PLACES = ("left", "right", "top", "bottom", "middle", "top left", "top right", "bottom left", "bottom right")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -133,60 +135,12 @@ def refer_to(chance: Chance, scene: Scene, target: Thing, without: tuple[str, ..
 
 LANGUAGES = ("en", "fr", "de", "es")
 
-# Gender, one, several; in the order of SHAPES, then "object".
-_NOUNS = {
-    "en": "n circle circles, n square squares, n triangle triangles, n star stars, n heart hearts, n ring rings, "
-    "n cross crosses, n arrow arrows, n moon moons, n house houses, n tree trees, n fish fish, n cup cups, n key keys, "
-    "n object objects",
-    "fr": "m cercle cercles, m carré carrés, m triangle triangles, f étoile étoiles, m cœur cœurs, m anneau anneaux, "
-    "f croix croix, f flèche flèches, f lune lunes, f maison maisons, m arbre arbres, m poisson poissons, "
-    "f tasse tasses, f clé clés, m objet objets",
-    "de": "m Kreis Kreise, n Quadrat Quadrate, n Dreieck Dreiecke, m Stern Sterne, n Herz Herzen, m Ring Ringe, "
-    "n Kreuz Kreuze, m Pfeil Pfeile, m Mond Monde, n Haus Häuser, m Baum Bäume, m Fisch Fische, f Tasse Tassen, "
-    "m Schlüssel Schlüssel, n Objekt Objekte",
-    "es": "m círculo círculos, m cuadrado cuadrados, m triángulo triángulos, f estrella estrellas, "
-    "m corazón corazones, m anillo anillos, f cruz cruces, f flecha flechas, f luna lunas, f casa casas, "
-    "m árbol árboles, m pez peces, f taza tazas, f llave llaves, m objeto objetos",
-}
-NOUNS = {
-    language: dict(zip((*SHAPES, "object"), (tuple(n.split()) for n in nouns.split(", ")), strict=True))
-    for language, nouns in _NOUNS.items()
-}
-# In the order of COLORS, then small and large; "/" before the feminine where it differs, "=" where nothing is added.
-_ADJECTIVES = {
-    "en": "red= orange= yellow= green= blue= purple= pink= brown= black= white= grey= small= large=",
-    "fr": "rouge orange= jaune vert/verte bleu/bleue violet/violette rose marron= noir/noire blanc/blanche gris/grise "
-    "petit/petite grand/grande",
-    "de": "rot orangefarben gelb grün blau violett rosa= braun schwarz weiß grau klein groß",
-    "es": "rojo/roja naranja= amarillo/amarilla verde azul morado/morada rosa= marrón negro/negra blanco/blanca gris "
-    "pequeño/pequeña grande",
-}
-ADJECTIVES = {
-    language: dict(zip((*COLORS, "small", "large"), words.split(), strict=True))
-    for language, words in _ADJECTIVES.items()
-}
-PLACE_WORDS = {
-    "en": ("on the left", "on the right", "at the top", "at the bottom", "in the middle")
-    + ("at the top left", "at the top right", "at the bottom left", "at the bottom right"),
-    "fr": ("à gauche", "à droite", "en haut", "en bas", "au milieu")
-    + ("en haut à gauche", "en haut à droite", "en bas à gauche", "en bas à droite"),
-    "de": ("links", "rechts", "oben", "unten", "in der Mitte")
-    + ("oben links", "oben rechts", "unten links", "unten rechts"),
-    "es": ("a la izquierda", "a la derecha", "arriba", "abajo", "en el centro")
-    + ("arriba a la izquierda", "arriba a la derecha", "abajo a la izquierda", "abajo a la derecha"),
-}
-RELATION_WORDS = {
-    "en": ("left of", "right of", "above", "below"),
-    "fr": ("à gauche de", "à droite de", "au-dessus de", "en dessous de"),
-    "de": ("links von", "rechts von", "über", "unter"),
-    "es": ("a la izquierda de", "a la derecha de", "encima de", "debajo de"),
-}
-DIRECTION_WORDS = {
-    "en": ("pointing up", "pointing right", "pointing down", "pointing left"),
-    "fr": ("vers le haut", "vers la droite", "vers le bas", "vers la gauche"),
-    "de": ("nach oben", "nach rechts", "nach unten", "nach links"),
-    "es": ("hacia arriba", "hacia la derecha", "hacia abajo", "hacia la izquierda"),
-}
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+# Of each language; nouns as gender, one and several.
+NOUNS, ADJECTIVES, PLACE_WORDS, RELATION_WORDS, DIRECTION_WORDS = (
+    {language: _TABLES[language][name] for language in LANGUAGES}
+    for name in ("nouns", "adjectives", "places", "relations", "directions")
+)
 AND = {"en": "and", "fr": "et", "de": "und", "es": "y"}
 _ORDER = {"en": "size color noun", "de": "size color noun", "fr": "size noun color", "es": "noun color size"}
 # language and article -> by gender (m, f, n)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from pathlib import Path
 
 from weft.conversation import Box, Image, Part, Task, Text
 from weft.playground.chance import Chance
@@ -29,50 +31,9 @@ from weft.playground.scenes import COLORS, DIRECTIONS, HELD_OUT, NEW_PAIR, SHAPE
 Turns = list[tuple[list[Part], list[Part]]]  # what is asked, and the answer
 Asked = tuple[str, str]  # a question and its answer
 
-# Kind -> wordings. Of what is asked: {the} and {other} point at one thing, {a} and {some} name a kind, {at} is a side
-# of a thing.
-WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
-    "en": {
-        "count": ("How many {some} are there?", "How many {some} do you see?", "How many {some} are in the picture?"),
-        "color": ("What color is {the}?", "Which color does {the} have?", "What colour is {the}?"),
-        "shape": ("What shape is {the}?", "Which shape does {the} have?"),
-        "exists": ("Is there {a}?", "Is there {a} in the picture?", "Do you see {a}?"),
-        "beside": ("What is {at}?", "Which object is {at}?"),
-        "larger": ("Which is larger, {the} or {other}?", "Which is bigger, {the} or {other}?"),
-        "where": ("Where is {the}?", "Where in the picture is {the}?"),
-        "direction": ("Which way does {the} point?", "Where does {the} point to?"),
-    },
-    "fr": {
-        "count": ("Combien de {some} y a-t-il ?", "Combien de {some} vois-tu ?"),
-        "color": ("De quelle couleur est {the} ?",),
-        "shape": ("Quelle forme a {the} ?",),
-        "exists": ("Y a-t-il {a} ?", "Est-ce que tu vois {a} ?"),
-        "beside": ("Qu'y a-t-il {at} ?",),
-        "larger": ("Qu'est-ce qui est plus grand, {the} ou {other} ?",),
-        "where": ("Où est {the} ?", "Où se trouve {the} ?"),
-        "direction": ("Dans quelle direction pointe {the} ?",),
-    },
-    "de": {
-        "count": ("Wie viele {some} gibt es?", "Wie viele {some} siehst du?"),
-        "color": ("Welche Farbe hat {the}?",),
-        "shape": ("Welche Form hat {the}?",),
-        "exists": ("Gibt es {a}?", "Siehst du {a}?"),
-        "beside": ("Was ist {at}?",),
-        "larger": ("Was ist größer, {the} oder {other}?",),
-        "where": ("Wo ist {the}?", "Wo befindet sich {the}?"),
-        "direction": ("Wohin zeigt {the}?",),
-    },
-    "es": {
-        "count": ("¿Cuánt{o} {some} hay?", "¿Cuánt{o} {some} ves?"),
-        "color": ("¿De qué color es {the}?",),
-        "shape": ("¿Qué forma tiene {the}?",),
-        "exists": ("¿Hay {a}?", "¿Ves {a}?"),
-        "beside": ("¿Qué hay {at}?",),
-        "larger": ("¿Qué es más grande, {the} o {other}?",),
-        "where": ("¿Dónde está {the}?", "¿Dónde se encuentra {the}?"),
-        "direction": ("¿Hacia dónde apunta {the}?",),
-    },
-}
+# Language -> kind -> wordings. Of what is asked: {the} and {other} point at one thing, {a} and {some} name a kind, {at}
+# is a side of a thing.
+WORDINGS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 YES_NO = {"en": ("yes", "no"), "fr": ("oui", "non"), "de": ("ja", "nein"), "es": ("sí", "no")}
 
 
