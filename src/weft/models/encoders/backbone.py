@@ -76,11 +76,7 @@ class Backbone(ImageKind):
 
     @cached_property
     def config(self) -> Any:
-        raw = {
-            k: v
-            for k, v in self.section.config.items()
-            if k not in ("out_features", "out_indices", "id2label", "label2id")
-        }
+        raw = {k: v for k, v in self.section.config.items() if k not in ("out_features", "out_indices")}
         name = raw.pop("model_type", None)
         if name not in self.sources:
             raise WeftError(
