@@ -91,7 +91,7 @@ def test_voc_counts_pixels_from_one_and_the_last_one_lies_inside(tmp_path: Path)
 YAML = "path: .\ntrain: ../train/images\nval: [val.txt]\nnames: {0: cat, 1: dog}\n"
 
 
-def test_yolo_finds_labels_of_pictures_in_all_its_forms(tmp_path: Path) -> None:
+def test_yolo_finds_labels_of_pictures_in_all_its_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "set"
     picture(root / "train" / "images" / "a.jpg", WIDE, HIGH)
     picture(root / "train" / "images" / "empty.jpg", WIDE, HIGH)
@@ -104,6 +104,8 @@ def test_yolo_finds_labels_of_pictures_in_all_its_forms(tmp_path: Path) -> None:
     (root / "data.yaml").write_text(YAML)
     found = told(made("yolo", root, tmp_path / "o.jsonl", split="train"))
     assert found == {"cat": [CAT], "dog": [DOG, [30, 10, 90, 50]]}
+    monkeypatch.chdir(tmp_path)
+    assert told(made("yolo", Path("set"), Path("r.jsonl"), split="train")) == found
     assert told(made("yolo", root / "data.yaml", tmp_path / "o.jsonl", split="val")) == {"cat": [CAT]}
     notes = convert("yolo", root, tmp_path / "o.jsonl").notes
     assert dict(notes) == {
@@ -175,6 +177,10 @@ def test_label_studio_turns_about_the_top_left_corner_in_pixels(tmp_path: Path) 
     notes = convert("label-studio", source, tmp_path / "o.jsonl").notes
     assert notes["further annotations of a picture are not used"] == 1
     assert notes["keypointlabels results are not used"] == notes["choices results are not used"] == 1
+    picture(tmp_path / "other.jpg", WIDE, HIGH)
+    with pytest.raises(BadEntry, match="no such file"):  # only eight digits are the program's own
+        other = task | {"data": {"image": "/data/upload/1/an-other.jpg"}}
+        convert("label-studio", save(source, [other]), tmp_path / "o.jsonl")
     task["data"] = {"image": "/data/local-files/?d=pictures/my cat-1.jpg", "note": "a text beside it"}
     assert len(made("label-studio", save(source, [task]), tmp_path / "o.jsonl")) == 4
     save(source, [task, task | {"annotations": []}])

@@ -42,7 +42,7 @@ def kinds(conversation: Conversation, message: int = 0) -> list[str]:
 
 def test_media_come_out_of_parquet_as_they_are(tmp_path: Path) -> None:
     wave = clip(tmp_path / "in" / "a.wav").read_bytes()
-    heard = {"audio": {"bytes": wave, "path": "a.wav"}, "sentence": "hello", "locale": "en"}
+    heard = {"audio": {"bytes": wave, "path": "a.wav"}, "sentence": "hello", "locale": "en-GB"}
     source = hugging(tmp_path / "in" / "asr.parquet", {"audio": {"_type": "Audio"}}, heard)
     (one,) = made("parquet", source, tmp_path / "o" / "s.jsonl")
     assert one.messages[1].text == "hello" and one.messages[0].task == Task("transcribe", {"language": "en"})

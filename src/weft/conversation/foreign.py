@@ -106,7 +106,7 @@ def _told(path: str, *_: int) -> str | None:
     if file.is_dir():
         found = next((layout for layout, pattern in _INSIDE if any(file.glob(pattern))), None)
         if found:
-            return _of_sound(found, " ".join(p.name for p in file.rglob("*.*")))
+            return _of_sound(found, " ".join(p.name for p in file.rglob("*.*")) if found == "imagefolder" else "")
         endings = (_ENDINGS.get(p.suffix.lower()) for p in sorted(file.rglob("*.*")))
         return next((layout for layout in endings if layout), None)
     try:

@@ -153,6 +153,8 @@ def _measure(
             if conversation.audios:
                 _check_times(conversation, processor.sounds.section.sample_rate)
         except WeftError as error:
+            if isinstance(error, SampleError) and error.file and error.line is None:
+                raise  # it is about the whole file
             problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(index)}: {error}"
             if on_bad_sample == "fail":
                 advice = "correct it, or leave such samples out with --on-bad-sample skip"

@@ -114,7 +114,7 @@ def yolo(job: Job) -> Read:
     names, pictures, points = _yolo(job)
 
     def make(e: Entry) -> Iterator[Sample]:
-        path = job.find(str(e.value), what="image")
+        path = job.find(str(e.value.absolute()), what="image")
         front, middle, back = path.rpartition(f"{os.sep}images{os.sep}")
         beside = (f"{front}{os.sep}labels{os.sep}{back}" if middle else path, path)
         file = next((f for p in beside if (f := Path(p).with_suffix(".txt")).is_file()), None)
@@ -139,7 +139,7 @@ def yolo(job: Job) -> Read:
             else:
                 raise BadEntry(f"{where}: has {len(sides)} numbers behind the class: 4, or pairs of a polygon")
             found.append(Region(label, (box[0] * width, box[1] * height, box[2] * width, box[3] * height)))
-        yield from labelled(job, os.path.relpath(path, job.folder), path, (width, height), found)
+        yield from labelled(job, os.path.relpath(path, job.folder.absolute()), path, (width, height), found)
 
     yield from job.each((Entry(p, str(p)) for p in pictures), make)
 

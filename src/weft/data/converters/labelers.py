@@ -7,6 +7,7 @@ Outlines of every form are read as the boxes around them; what has no area (poin
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from math import dist
@@ -63,7 +64,7 @@ def label_studio(job: Job) -> Read:
     A list of tasks with ``data`` and ``annotations``, whose ``result`` holds regions in percent of the picture's width
     and height; ``rotation`` is clockwise, in degrees, about the top left corner (an ellipse: its centre), in pixels. Of
     several annotations the first that was not cancelled is taken, the others are counted. A picture is found by its
-    path, or by the name of its upload, with and without the characters that the program put before it.
+    path, or by the name of its upload, with and without the eight digits that the program put before it.
     """
 
     def make(e: Entry) -> Iterator[Sample]:
@@ -114,7 +115,7 @@ def _uploaded(job: Job, data: Any, about: str) -> str:
     source = data[fields[0]]
     local = "".join(parse_qs(urlsplit(source).query).get("d", [])) or unquote(urlsplit(source).path)
     name = local.rpartition("/")[2]
-    return job.find(local.lstrip("/"), name, name.partition("-")[2] or name, source, what="image")
+    return job.find(local.lstrip("/"), name, re.sub(r"^[0-9a-f]{8}-", "", name), source, what="image")
 
 
 def cvat(job: Job) -> Read:

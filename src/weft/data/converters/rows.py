@@ -20,6 +20,7 @@ from weft.data.converters.jsonfile import Entry, Noted, entries
 from weft.data.converters.questions import asked
 from weft.data.converters.regions import DETECTED, PICTURES, Region, labelled
 from weft.data.converters.tables import table
+from weft.data.converters.timed import code
 from weft.kinds import HEAD, sniff
 
 LABELLED = ("emotion", "event", "scene", "vocal_sound", "music", "note", "speaker")
@@ -212,7 +213,7 @@ def _answered(job: Job, name: str, seen: list[Part], row: dict[str, Any], usual:
         )
         raise BadEntry(f"has {named} (columns: {', '.join(row)})", reason="what is asked is not said")
     wanted = job.task or usual
-    language = job.language or next((row[c] for c in ("language", "lang", "locale") if row.get(c)), None)
+    language = job.language or code(next((row[c] for c in ("language", "lang", "locale") if row.get(c)), None))
     fields = {} if language is None or wanted == "caption" and usual == "caption" else {"language": language}
     for i, one in enumerate(said if isinstance(said, list) else [said]):
         yield sample(

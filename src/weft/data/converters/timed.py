@@ -66,9 +66,12 @@ def timed(name: str, clip: str, spans: Sequence[Span], language: str | None, kin
 
 
 def code(language: Any) -> str | None:
-    """The code of a language that may be written as its English name (``en`` for ``English``)."""
-    if not isinstance(language, str) or len(language) <= 3:
-        return language or None
+    """The code of a language that may be an English name (``English``: ``en``) or have a region (``zh-CN``: ``zh``)."""
+    if not isinstance(language, str) or not language:
+        return None
+    first = re.split("[-_]", language)[0].lower()
+    if len(first) <= 3:
+        return first
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
     return TO_LANGUAGE_CODE.get(language.lower(), language)
