@@ -69,6 +69,13 @@ def test_a_fragmented_mp4_that_says_its_delay_has_none():
     assert audio_notes(data) == ()
 
 
+def test_a_last_packet_that_is_short_is_heard_to_its_end():
+    """FFmpeg 8 and 9 take the padding of ALAC in a CAF off a packet that has none."""
+    for frames in (16000, 15000, 16384):
+        data = encode_av("caf", "alac", click(frames, frames - 100, 16000), 16000)
+        assert len(load_audio(data)) == frames and int(np.abs(load_audio(data)).argmax()) == frames - 100
+
+
 def with_edits(data: bytes, *edits: tuple[int, int]) -> bytes:
     """An MP4 with another edit list: ``(milliseconds, first sample; -1 for nothing)``."""
     at = data.index(b"elst") - 4

@@ -57,8 +57,9 @@ _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 def load_audio(source: Any, rate: int = 16000, max_bytes: int | None = None) -> npt.NDArray[np.float32]:
     """Mono sound at ``rate``: float32 ``[samples]``, full scale 1, all channels averaged, resampled by soxr (HQ).
 
-    ``source``: WAV, FLAC, MP3 or OGG (Vorbis, Opus) as a path, a ``data:`` URL, bytes or an open binary file; or an
-    ``(array, rate)`` pair; or an array alone, which is taken to be at ``rate`` already. Arrays are ``[samples]``,
+    ``source``: WAV, FLAC, MP3, OGG (Vorbis, Opus), AIFF, AU, W64, SPHERE or CAF, and with the extra ``media`` M4A, MP4,
+    WebM, Matroska, AAC or AMR, as a path, a ``data:`` URL, bytes or an open binary file; or an ``(array, rate)`` pair;
+    or an array alone, which is taken to be at ``rate`` already. Arrays are ``[samples]``,
     ``[samples, channels]`` or ``[channels, samples]`` (the shorter axis is the channels), floats or integers, the
     latter scaled by their type's range.
 
