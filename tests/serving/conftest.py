@@ -17,9 +17,9 @@ from weft.serving.run import Protocol
 
 
 @contextmanager
-def running(model, limits=None, **settings):
+def running(model, limits=None, engine=None, **settings):
     limits = limits or Limits(tokens=32, body_seconds=3.0)
-    engine = LocalEngine(model, limits.batch, limits.batch_tokens)
+    engine = engine or LocalEngine(model, limits.batch, limits.batch_tokens)
     app = build_app(engine, NAME, limits, **settings)
     config = uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)

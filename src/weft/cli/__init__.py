@@ -49,6 +49,7 @@ COMMANDS: dict[str, Command] = {
         "weft.cli.generate:generate", USE, "Answer a file of requests, in batches; resumes where it stopped."
     ),
     "serve": Command("weft.cli.serve:serve", USE, "Serve a model: OpenAI's API with pictures and sound."),
+    "page": Command("weft.cli.serve:page", USE, "Open a page in the browser to ask a model by hand."),
     "train": Command("weft.cli.train:train", TRAIN, "Train a recipe: a built-in name or a Python file."),
     "finetune": Command("weft.cli.train:finetune", TRAIN, "Fine-tune a model on your own samples."),
     "evaluate": Command("weft.cli.evaluate:evaluate", TRAIN, "Score a model on samples: a table, JSON and a page."),

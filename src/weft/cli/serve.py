@@ -1,4 +1,4 @@
-"""`weft serve`: an OpenAI-compatible API of a model."""
+"""`weft serve`: an OpenAI-compatible API of a model. `weft page`: its page alone."""
 
 from __future__ import annotations
 
@@ -66,13 +66,12 @@ def serve(
     """
     from weft.conversation import WeftError
 
-    try:
-        from weft.serving.app import build_app
-        from weft.serving.engine import LocalEngine
-        from weft.serving.limits import Limits
-        from weft.serving.run import is_loopback, listen
-    except ModuleNotFoundError as error:
-        raise WeftError(f"weft serve needs {error.name}: pip install 'weftlm[serve]'") from None
+    _check_installed("serve")
+    from weft.serving.app import build_app
+    from weft.serving.engine import LocalEngine
+    from weft.serving.limits import Limits
+    from weft.serving.run import is_loopback, listen
+
     if engine != "local":
         raise WeftError(f"--engine is {engine!r}; there is 'local'")
     keys = [*(api_key or ()), *(api_key_file.read_text().split() if api_key_file else ())]
@@ -92,7 +91,7 @@ def serve(
         body_bytes=round(max_body_mb * 1e6),
     )
     answerer = asking.open_model(model, dtype, device, switch)
-    called = name or (Path(model).resolve().name if Path(model).is_dir() else model)
+    called = name or _called(model)
     app = build_app(
         LocalEngine(answerer, limits.batch, limits.batch_tokens),
         called,
@@ -103,3 +102,40 @@ def serve(
         local=is_loopback(host),
     )
     listen(app, called, host, port, str(tls_cert) if tls_cert else None, str(tls_key) if tls_key else None)
+
+
+def page(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.")] = "bundled",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Whether to open it in the browser.")] = True,
+    dtype: asking.Dtype = None,
+    device: asking.Device = None,
+    switch: asking.Switch = None,
+) -> None:
+    """Ask a model by hand, on a page in the browser: pictures, recordings, boxes, words and their times.
+
+    Nobody but this machine reaches it, and nothing leaves it. Ctrl-C ends it.
+    """
+    import webbrowser
+
+    _check_installed("page")
+    from weft.serving.app import build_app
+    from weft.serving.engine import LocalEngine
+    from weft.serving.run import listen
+
+    app = build_app(LocalEngine(asking.open_model(model, dtype, device, switch)), _called(model))
+    listen(app, _called(model), "127.0.0.1", port, show=webbrowser.open if open_browser else None)
+
+
+def _called(model: str) -> str:
+    """What requests call a model: the last name of a folder."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _check_installed(command: str) -> None:
+    from weft.conversation import WeftError
+
+    try:
+        import weft.serving.app  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise WeftError(f"weft {command} needs {error.name}: pip install 'weftlm[serve]'") from None

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -46,8 +47,17 @@ class Protocol(H11Protocol):
             self._late = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
 
-def listen(app: FastAPI, name: str, host: str, port: int, cert: str | None = None, key: str | None = None) -> None:
-    """Serves until SIGTERM or Ctrl-C; then no new request is taken and those under way are answered."""
+def listen(
+    app: FastAPI,
+    name: str,
+    host: str,
+    port: int,
+    cert: str | None = None,
+    key: str | None = None,
+    show: Callable[[str], object] | None = None,
+) -> None:
+    """Serves until SIGTERM or Ctrl-C; then no new request is taken and those under way are answered. ``show`` is given
+    the address as soon as who asks there will be answered."""
     log_to_stderr()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     place = socket.socket(family, socket.SOCK_STREAM)
@@ -73,6 +83,9 @@ def listen(app: FastAPI, name: str, host: str, port: int, cert: str | None = Non
     shown = f"[{host}]" if ":" in host else host
     address = f"{'https' if cert else 'http'}://{shown}:{place.getsockname()[1]}"
     log("listening", model=name, address=address)
+    if show is not None:
+        place.listen()  # who comes before uvicorn is there waits
+        show(address)
     # uvicorn raises the signal again once all is answered: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: None)
     try:
