@@ -222,10 +222,11 @@ def build_app(
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        said = str(error.detail)
-        if error.status_code == 404:
-            said = "there is no such address here; GET /openapi.json lists what there is"
-        return Json(shaped(error.status_code, said, None, None), error.status_code, error.headers)
+        if error.status_code == 404 or isinstance(
+            request.scope.get("endpoint"), StaticFiles
+        ):  # the page has all the rest
+            return Json(shaped(404, "there is no such address here; GET /openapi.json lists what there is"), 404)
+        return Json(shaped(error.status_code, str(error.detail), None, None), error.status_code, error.headers)
 
     @app.exception_handler(EngineError)
     async def failed(request: Request, error: EngineError) -> Response:
