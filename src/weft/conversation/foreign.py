@@ -8,77 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 
 HEAD = 1 << 16
 _KEY = re.compile(r'(?<!\\)"(\w+)"\s*:')
-_ENDINGS = {
-    ".parquet": "parquet",
-    ".srt": "subtitles",
-    ".vtt": "subtitles",
-    ".ctm": "ctm",
-    ".stm": "stm",
-    ".rttm": "rttm",
-    ".eaf": "elan",
-    ".textgrid": "mfa",
-    ".tar": "webdataset",
-}
-# Keys that a JSON document of a layout has, whatever else: the first line that fits says it.
-_KEYS = (
-    ("labelme", "shapes imagePath"),
-    ("label-studio", "annotations result data"),
-    ("whisper", "segments start end text"),
-    ("whisper", "transcription offsets"),
-    ("whisper", "words start end duration"),
-    ("whisper", "seek start end text"),
-    ("lhotse", "recording supervisions"),
-    ("lhotse", "recording_id duration channel"),
-    ("nemo", "audio_filepath"),
-    ("minigpt-refcoco", "img_id sents bbox"),
-    ("refcoco", "ref_id ann_id sentences"),
-    ("visual-genome", "regions phrase"),
-    ("textcaps", "caption_str"),
-    ("coco-captions", "image_id caption"),
-    ("coco", "image_id category_id bbox"),
-    ("coco", "images file_name categories"),
-    ("aokvqa", "question direct_answers"),
-    ("gqa", "imageId question"),
-    ("ocrvqa", "imageURL questions"),
-    ("vqav2", "question_id question"),
-    ("imagefolder", "file_name"),
-    ("ms-swift", "query"),
-    ("ms-swift", "messages objects"),
-    ("openai", "messages image_url"),
-    ("openai", "messages input_audio"),
-    ("openai", "prompt completion"),
-    ("openai", "custom_id body"),
-    ("llama-factory", "messages images"),
-    ("llama-factory", "messages audios"),
-    ("llama-factory", "conversations images"),
-    ("llama-factory", "conversations audios"),
-    ("llama-factory", "instruction output"),
-    ("llava", "conversations from value"),
-)
-_COLUMNS = (
-    ("covost", "path translation"),
-    ("common-voice", "path sentence locale"),
-    ("common-voice", "client_id path sentence"),
-    ("clotho", "file_name caption_1"),
-)
-_INSIDE = (  # what a folder holds, as a pattern below it
-    ("kaldi", "wav.scp"),
-    ("yolo", "data.yaml"),
-    ("yolo", "*.names"),
-    ("flickr30k", "Sentences/*.txt"),
-    ("voc", "Annotations/*.xml"),
-    ("aishell", "transcript/aishell_transcript*.txt"),
-    ("imagefolder", "metadata.*"),
-    ("imagefolder", "*/metadata.*"),
-    ("librispeech", "**/*.trans.txt"),
-    ("lhotse", "*cuts*.jsonl*"),
-    ("lhotse", "*supervisions*.jsonl*"),
-)
+_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 _HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a)\b", re.IGNORECASE)
 
 
@@ -104,10 +40,10 @@ def command(path: str | os.PathLike[str]) -> str | None:
 def _told(path: str, *_: int) -> str | None:
     file = Path(path)
     if file.is_dir():
-        found = next((layout for layout, pattern in _INSIDE if any(file.glob(pattern))), None)
+        found = next((layout for layout, pattern in _TABLES["inside"] if any(file.glob(pattern))), None)
         if found:
             return _of_sound(found, " ".join(p.name for p in file.rglob("*.*")) if found == "imagefolder" else "")
-        endings = (_ENDINGS.get(p.suffix.lower()) for p in sorted(file.rglob("*.*")))
+        endings = (_TABLES["endings"].get(p.suffix.lower()) for p in sorted(file.rglob("*.*")))
         return next((layout for layout in endings if layout), None)
     try:
         with open(file, "rb") as stream:
@@ -118,7 +54,7 @@ def _told(path: str, *_: int) -> str | None:
         return None
     if head[:4] == b"PAR1":
         return "parquet"
-    named = _ENDINGS.get(file.suffix.lower())
+    named = _TABLES["endings"].get(file.suffix.lower())
     if named is None and head[:2] == b"\x1f\x8b":
         return "lhotse" if ".jsonl" in file.suffixes and re.search("cuts|supervisions", file.name) else None
     return named or _text(head.decode("utf-8-sig", "replace"), tail.decode("utf-8", "replace"))
@@ -131,7 +67,7 @@ def _text(head: str, tail: str) -> str | None:
         return "qwen-audio"
     if start in ("{", "["):
         keys = {*_KEY.findall(head), *_KEY.findall(tail)}
-        said = [(layout, needed.split()) for layout, needed in _KEYS]
+        said = [(layout, needed.split()) for layout, needed in _TABLES["keys"]]
         if "messages" in keys:  # these may be samples with a mistake: only what no sample holds tells otherwise
             said = [(layout, needed) for layout, needed in said if {"messages", "custom_id"} & set(needed)]
         return _of_sound(next((layout for layout, needed in said if keys.issuperset(needed)), None), head)
@@ -148,7 +84,7 @@ def _text(head: str, tail: str) -> str | None:
     cells = {cell.strip(' "\r') for cell in re.split(r"[\t,]", first)}
     if first.count("\t") == 6 and re.search(r"\t[^\t]+\.wav\t", first):
         return "fleurs"
-    found = next((layout for layout, needed in _COLUMNS if cells.issuperset(needed.split())), None)
+    found = next((layout for layout, needed in _TABLES["columns"] if cells.issuperset(needed.split())), None)
     return found or _of_sound("imagefolder" if {"file_name", "path", "image", "audio"} & cells else None, head)
 
 
