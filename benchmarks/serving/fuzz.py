@@ -72,7 +72,7 @@ def main() -> None:
         model = build("tiny")
         model.model.save_pretrained(folder)
         model.processor.save_pretrained(folder)
-        server = Server(folder, given.clients)
+        server = Server(folder, given.clients, "--max-tokens", "64")  # some ask for no length, and would have 2,048
         try:
             threads = [threading.Thread(target=client, args=(server.port, server)) for _ in range(given.clients)]
             for thread in threads:

@@ -51,11 +51,21 @@ def written(part: dict[str, Any]) -> dict[str, Any]:
 class Server:
     """The process, on one port however often it is started."""
 
-    def __init__(self, folder: str, clients: int) -> None:
+    def __init__(self, folder: str, clients: int, *more: str) -> None:
         with socket.socket() as place:
             place.bind(("127.0.0.1", 0))
             self.port = place.getsockname()[1]
-        options = ["--port", str(self.port), "--dtype", "float32", "--name", "model", "--max-queue", str(2 * clients)]
+        options = [
+            "--port",
+            str(self.port),
+            "--dtype",
+            "float32",
+            "--name",
+            "model",
+            "--max-queue",
+            str(2 * clients),
+            *more,
+        ]
         self._command = [str(Path(sys.executable).with_name("weft")), "serve", folder, *options]
         self.start()
 
