@@ -13,7 +13,9 @@ SAFETY, SIZE = "Who may ask", "How much"
 
 
 def serve(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, or 'bundled'.")] = "bundled",
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")
+    ] = "bundled",
     engine: Annotated[str, typer.Option(help="What generates: 'local'.")] = "local",
     name: Annotated[str, typer.Option(help="What requests call the model; default: its last name.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --api-key.")] = "127.0.0.1",
