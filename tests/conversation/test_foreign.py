@@ -1,5 +1,6 @@
 """Files of other projects, given as samples, are recognised and answered with the command that converts them."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -91,3 +92,15 @@ def test_a_sample_with_a_mistake_is_still_a_sample(tmp_path: Path) -> None:
     ):
         read_samples(file)
     assert layout_of(tmp_path / "nowhere") is None
+
+
+def test_files_of_a_folder_and_inside_of_gzip_are_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (tmp_path / "json" / "a.json").write_text(FOREIGN["labelme"][1])
+    assert layout_of(tmp_path / "json") == "labelme"
+    cut = {"id": "c", "recording": {"id": "r"}, "supervisions": [], "start": 0}
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(json.dumps(cut).encode()))
+    assert layout_of(tmp_path / "x.jsonl.gz") == "lhotse"
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"x" * 99)[:20])
+    assert layout_of(tmp_path / "x.jsonl.gz") is None
