@@ -69,3 +69,12 @@ def test_in_any_order_transformers_knows_weft_s_folders(before: str, after: str,
     )
     found = fresh("\n".join([before, "import weft", after, use, named]))
     assert found == ["WeftProcessor", "WeftForConditionalGeneration", "WeftQwenForCausalLM"]
+
+
+def test_a_saved_folder_says_what_has_to_be_imported(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    card = (folders[0] / "README.md").read_text()
+    assert "pip install weftlm" in card and "import weft" in card and "sees" in card
+    own = tmp_path / "README.md"
+    own.write_text("mine")
+    weft.WeftConfig.from_pretrained(folders[0]).save_pretrained(tmp_path)
+    assert own.read_text() == "mine"

@@ -10,7 +10,9 @@ M mel bands, V vocabulary.
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -180,6 +182,18 @@ class WeftConfig(PretrainedConfig):
         # transformers has just set None there too, which would mean no mask at all
         if self._attn_implementation is None:
             text._attn_implementation = attention
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As in transformers; beside it a model card, where there is none, that says what has to be imported."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        card = Path(save_directory) / "README.md"
+        if not card.exists():
+            towers = {"sees": self.vision, "hears": self.audio}
+            verbs = [verb for verb, section in towers.items() if section]
+            kinds = [section["kind"] for section in towers.values() if section]
+            form = Path(__file__).with_name("card.md").read_text("utf-8")
+            parts = ", ".join([self.text_config.model_type, *kinds])
+            card.write_text(form.format(does=" and ".join([*verbs, "writes"]), parts=parts), encoding="utf-8")
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PretrainedConfig:
         return self.text_config
