@@ -8,4 +8,4 @@ def register() -> None:
 
     weft.register()
     name = "WeftForConditionalGeneration"  # registered by name, so that nothing is imported before a fork
-    ModelRegistry.register_model(name, f"weft_vllm.model:{name}")
+    ModelRegistry.register_model(name, f"weft.serving.vllm.model:{name}")
