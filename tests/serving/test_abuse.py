@@ -3,10 +3,12 @@
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from bad_requests import bad_request
 from serving_kit import user
 
 
+@pytest.mark.slow
 def test_bad_requests_get_a_4xx_and_harm_nobody(served):
     trap = socket.create_server(("127.0.0.1", 0))
     trap.settimeout(0.05)

@@ -34,6 +34,7 @@ def test_pictures_and_clips_in_any_order_are_answered_as_by_the_model(served, cl
         assert answer.usage.prompt_tokens > details.image_tokens + details.audio_tokens
 
 
+@pytest.mark.slow
 def test_many_at_once_are_each_answered_as_alone(served, client):
     alone = [served.model.chat(own, max_new_tokens=12).text for _, own in questions()]
     assert len(set(alone)) == len(alone)
@@ -65,6 +66,7 @@ def test_earlier_turns_may_hold_media_and_an_answer_comes_back_as_it_was_given(s
     assert ask(client, plain).choices[0].message.content
 
 
+@pytest.mark.slow
 def test_stop_texts_end_an_answer_and_are_not_part_of_it(client):
     messages = questions()[4][0]
     whole = ask(client, messages, max_tokens=24).choices[0].message.content
