@@ -92,13 +92,15 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | None = None,
     switches: dict[str, Any] | None = None,
+    bits: int | None = None,
 ) -> Model:
     """A model ready to chat: from a folder, a hub name, ``"bundled"`` (weft's own) or ``"scratch"`` (which has learned
     nothing yet).
 
     ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a
     CPU, where it is two hundred times slower). ``device``: None takes a GPU where there is one. ``switches``: changes
-    to the switches of the model's dialect, such as ``{"restart_numbering": True}``.
+    to the switches of the model's dialect, such as ``{"restart_numbering": True}``. ``bits``: 8 or 4 for the layers of
+    a folder's language model, where bitsandbytes is installed.
     """
     register()
     from weft.generation.engine import Model
@@ -109,11 +111,15 @@ def load(
         from weft.recipes import model_spec
         from weft.training.build import build_model
 
+        if bits is not None:
+            from weft.conversation import WeftError
+
+            raise WeftError(f"bits is for a folder of its own, and {os.fspath(path)!r} is built in; leave it out")
         name, place, kind = os.fspath(path), resolve_device(device), resolve_dtype(dtype)
         model, processor = build_model(model_spec(name))
         found = Model(model.eval().to(place, kind), processor, name)
     else:
-        found = Model(*load_parts(path, dtype, device), name=os.fspath(path))
+        found = Model(*load_parts(path, dtype, device, bits), name=os.fspath(path))
     if not switches:
         return found
     return Model(found.model, found.processor.with_switches(**switches), found.name)

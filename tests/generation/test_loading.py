@@ -1,5 +1,6 @@
 """A folder that cannot be loaded is named, with what is wrong with it and what to do."""
 
+import importlib.util
 import os
 import shutil
 
@@ -64,3 +65,10 @@ def test_names_that_cannot_be_on_the_hub_are_not_asked_for_there(folder):
             load_config(name)
     with pytest.raises(WeftError, match="a recipe of weft's own"):
         load_config("scratch")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
+def test_fewer_bits_without_the_library_are_refused_in_a_sentence(folder):
+    for bits, said in ((8, "8 bits needs bitsandbytes"), (3, "8 or 4, not 3")):
+        with pytest.raises(WeftError, match=said):
+            load_parts(folder, device="cpu", bits=bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,23 +50,47 @@ def resolve_device(device: str | None) -> torch.device:
 
 
 def load_parts(
-    path: str | os.PathLike[str], dtype: str | torch.dtype | None = None, device: str | None = None
+    path: str | os.PathLike[str],
+    dtype: str | torch.dtype | None = None,
+    device: str | None = None,
+    bits: int | None = None,
 ) -> tuple[Any, Any]:
-    """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode."""
+    """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode.
+
+    ``bits``: 8 or 4 for the language model's layers, by bitsandbytes; encoders, connectors and the head stay.
+    """
     from weft.models.modeling import WeftForConditionalGeneration
 
     place, name = resolve_device(device), doors.place(path)
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
     processor = load_processor(name)
+    options = {} if bits is None else _in_bits(bits, place, adapter and name)
     with in_one_sentence(base, name if adapter else None):
-        model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto")
+        model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto", **options)
+    if bits is not None:
+        return model.eval(), processor
     if adapter:
         merge_lora(model)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
         model = model.float()
     model.to(place)  # type: ignore[arg-type]  # transformers' wrapper loses the signature
     return model.eval(), processor
+
+
+def _in_bits(bits: int, place: torch.device, adapter: str | bool) -> dict[str, Any]:
+    if bits not in (4, 8):
+        raise WeftError(f"bits is 8 or 4, not {bits}; leave it out for the weights as they are")
+    if adapter:
+        raise WeftError(f"{adapter} is an adapter, and cannot be loaded in {bits} bits; weft merge makes it a model")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise WeftError(f"loading in {bits} bits needs bitsandbytes; install it with: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig
+
+    apart = ["vision", "vision_connector", "audio", "audio_connector", "lm_head"]
+    wanted = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    config = BitsAndBytesConfig(**wanted, bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=apart)
+    return {"quantization_config": config, "device_map": {"": place}}
 
 
 def load_processor(path: str | os.PathLike[str]) -> Any:
