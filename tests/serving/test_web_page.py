@@ -87,6 +87,7 @@ def page_address(served):
 
 @pytest.fixture
 def page(opened, engine):
+    opened.evaluate("document.querySelectorAll('dialog[open]').forEach(one => one.close())")
     opened.click("#new")
     engine.asked.clear(), engine.options.clear()
     engine.cancelled, engine.pause = 0, 0.0
@@ -301,6 +302,9 @@ def test_an_answer_is_made_again_as_the_drawer_says(page, engine):
     assert (engine.options[-1].temperature, engine.options[-1].max_new_tokens) == (0.1, 16)
     page.click("#open-settings")
     page.locator("#temperature").fill("0"), page.locator("#length").fill("512")
+    for chosen, shown in (("dark", "dark"), ("", "light dark")):
+        page.select_option("#theme", chosen)
+        assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == shown
     page.click("#settings [data-close]")
 
 

@@ -12,9 +12,11 @@ export async function photograph(onphoto, otherwise) {
   }
   const [dialog, video] = [$('camera-view'), $('video')];
   video.srcObject = stream;
-  dialog.showModal();
-  await video.play();
   dialog.onclose = () => stream.getTracks().forEach((track) => track.stop());
+  $('shutter').disabled = true; // until there is a picture to take
+  video.onloadeddata = () => { $('shutter').disabled = false; };
+  dialog.showModal();
+  video.play().catch(() => {}); // closed before it began
   $('shutter').onclick = () => {
     const canvas = document.createElement('canvas');
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];

@@ -12,7 +12,7 @@ const TASKS = {
   identify: ['What is this?', 'Send, or add a few words'],
   transcribe: ['Transcribe', 'Send, or add a few words'],
   translate: ['Translate', 'Send, or add a few words'],
-  question: ['Ask about the sound', 'What do you want to know about the recording?'],
+  question: ['Ask about it', 'What do you want to know about the recording?'],
   event: ['Which sounds?', 'Send, or add a few words'],
   locate: ['When?', 'Just send, or say what to listen for'],
   scene: ['Where is this?', 'Send, or add a few words'],

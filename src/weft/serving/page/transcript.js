@@ -13,14 +13,14 @@ export function question({ text, media, task, region }, does) {
   const asked = task && h('span', { className: 'asked' }, [label(task.name), language(task.language), language(task.to) && `into ${language(task.to)}`].filter(Boolean).join(', '));
   const about = region && h('span', { className: 'about' }, crop(region), 'about this region');
   const edit = button('Change the question', 'edit', does.edit, { className: 'round edit', shown: false });
-  return h('div', { className: 'question' }, h('h3', { className: 'unseen' }, 'You asked'), shown.length ? h('div', { className: 'media' }, shown) : null, asked || about || text ? h('div', { className: 'bubble' }, asked, about, text ? h('p', {}, text) : null) : null, edit);
+  return h('div', { className: 'question' }, h('h2', { className: 'unseen' }, 'You asked'), shown.length ? h('div', { className: 'media' }, shown) : null, asked || about || text ? h('div', { className: 'bubble' }, asked, about, text ? h('p', {}, text) : null) : null, edit);
 }
 
 /** The answer's place. `show(answer)` shows it as it is now; `does` is {again, region, settings}, `shown` the media so far. */
 export function answerPlace(does, shown) {
   const body = h('div', { className: 'body' });
   const actions = h('div', { className: 'actions' });
-  const node = h('div', { className: 'answer' }, h('h3', { className: 'unseen' }, 'Answer'), body, actions);
+  const node = h('div', { className: 'answer' }, h('h2', { className: 'unseen' }, 'Answer'), body, actions);
   linked(node);
   const show = (answer, last) => {
     node.setAttribute('aria-busy', ['waiting', 'growing'].includes(answer.state));
