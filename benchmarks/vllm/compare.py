@@ -1,15 +1,21 @@
-"""Greedy answers of two small random models in fp32: weft's own `generate` against vLLM.
+"""Greedy answers of small random models in fp32: weft's own `generate` against vLLM.
 
-python compare.py make FOLDER    in weft's environment: writes the models and the answers expected of them
-python compare.py vllm FOLDER    in vLLM's environment: serves them and compares (exit status 1 on a difference)
+python compare.py make FOLDER     in weft's environment: writes the models and the answers expected of them
+python compare.py vllm FOLDER     in vLLM's environment: asks vLLM itself and compares (exit status 1 on a difference)
+python compare.py serve FOLDER    in vLLM's environment: asks `weft serve --engine vllm` over HTTP and compares
 """
 
 import io
 import json
+import subprocess
 import sys
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import httpx2 as httpx
 import numpy as np
 import soundfile
 import torch
@@ -139,7 +145,83 @@ def serve(folder, *_):
     return wrong
 
 
+OPTIONS = ("gpu_memory_utilization=0.2", "enforce_eager=true", "max_model_len=512", "distributed_executor_backend=uni")
+
+
+@contextmanager
+def served(folder, *options):
+    """A client of the server, which ends as it does for SIGTERM."""
+    command = [sys.executable, "-c", "from weft.cli import main; main()", "serve", folder, "--port", "0", *options]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = (json.loads(line) for line in server.stderr if line.startswith("{"))
+        address = next(line["address"] for line in lines if line["event"] == "listening")
+        with httpx.Client(base_url=address, timeout=600) as client:
+            yield client
+    finally:
+        server.terminate()
+        print(f"the server ended with {server.wait(60)}")
+
+
+def ask(client, model, messages, **fields):
+    asked = {"model": model, "messages": messages, "max_tokens": 32, "temperature": 0, "logprobs": True, **fields}
+    answer = client.post("/v1/chat/completions", json=asked)
+    return answer.json() if answer.status_code == 200 else {"status": answer.status_code, **answer.json()}
+
+
+def over_http(folder, *_):
+    processor, wrong = weft.WeftProcessor.from_pretrained(folder), 0
+    options = [word for option in OPTIONS for word in ("--vllm", option)]
+    expected = json.loads((folder / "expected.json").read_text())
+    with served(folder, "--engine", "vllm", "--dtype", "float32", *options) as client:
+        call, asked = partial(ask, client, folder.name), chats(http=True)
+        with ThreadPoolExecutor(len(asked)) as together:
+            runs = {"one by one": [call(m) for m in asked], "all at once": list(together.map(call, asked))}
+        for run, answers in runs.items():
+            same, off = 0, 0.0
+            for case, want, answer in zip(CASES, expected, answers, strict=True):
+                tokens = answer["choices"][0]["logprobs"]["content"] if "choices" in answer else []
+                texts = [processor.tokenizer.decode([i]) for i in want["ids"]]
+                held = answer.get("usage", {}).get("prompt_tokens")
+                if ([t["token"] for t in tokens], held) != (texts, len(want["prompt"])):
+                    print(case, texts, answer, sep="\n  ")
+                    continue
+                apart = max(abs(t["logprob"] - s) for t, s in zip(tokens, want["scores"], strict=True))
+                off, same = max(off, apart), same + (apart < 1e-3)
+            print(f"{folder.name}, weft serve, {run}: {same} of {len(CASES)} equal, within {off:.0e}", flush=True)
+            wrong += len(CASES) - same
+        wrong += sum(not held for held in promises(call, asked[5]))
+    return wrong
+
+
+def promises(call, messages):
+    """What else of a request the engine keeps."""
+
+    def text(answer, choice=0):
+        return answer["choices"][choice]["message"]["content"]
+
+    plain = text(call(messages))
+    first = {"temperature": 1.0, "seed": 7}
+    drawn, two = call(messages, **first), call(messages, n=2, **first)
+    stopped = call(messages, stop=plain[8:11])
+    top = call(messages, top_logprobs=5)["choices"][0]["logprobs"]["content"]
+    held = {
+        "a seed repeats": text(drawn) == text(call(messages, **first)) != plain,
+        "the first of several is that of a request for one": text(two) == text(drawn) != text(two, 1),
+        "next to no mass is the likeliest": text(call(messages, temperature=1.0, top_p=1e-9)) == plain,
+        "a text ends it": stopped["choices"][0]["finish_reason"] == "stop"
+        and stopped["choices"][0]["message"]["content"] == plain[: plain.index(plain[8:11])].strip(),
+        "five likeliest, the chosen first": all(
+            len(t["top_logprobs"]) == 5 and t["top_logprobs"][0]["token"] == t["token"] for t in top
+        ),
+        "too long is a 400": call([{"role": "user", "content": "word " * 2000}])["status"] == 400,
+    }
+    for what, holds in held.items():
+        print(f"{what}: {'yes' if holds else 'NO'}", flush=True)
+    return held.values()
+
+
 if __name__ == "__main__":
     stage, root, *names = sys.argv[1:]
-    work = {"make": make, "vllm": serve}[stage]
+    work = {"make": make, "vllm": serve, "serve": over_http}[stage]
     sys.exit(sum(work(Path(root, name), *MODELS[name]) or 0 for name in names or MODELS) > 0)

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 
@@ -20,6 +21,9 @@ COMMAND = "import sys; from weft.cli import run; sys.exit(run(sys.argv[1:]))"
         (["--host", "0.0.0.0"], "--api-key"),
         (["--host", "192.168.0.1", "--api-key", ""], "empty"),
         (["--engine", "other"], "--engine"),
+        (["--vllm", "tensor_parallel_size=2"], "--engine vllm"),
+        (["--engine", "vllm", "--device", "cuda"], "--device"),
+        (["--engine", "vllm", "--vllm", "alone"], "--vllm"),
         (["--tls-cert", "cert.pem"], "--tls-key"),
         (["--api-key-file", "missing.txt"], "missing.txt"),
     ],
@@ -27,6 +31,13 @@ COMMAND = "import sys; from weft.cli import run; sys.exit(run(sys.argv[1:]))"
 def test_what_would_be_unsafe_or_makes_no_sense_is_refused(options, said, capsys):
     assert run(["serve", "bundled", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_the_engine_vllm_without_vllm_is_refused_in_one_sentence(capsys):
+    assert run(["serve", "bundled", "--engine", "vllm"]) == 2
+    said = capsys.readouterr().err
+    assert "docs/vllm.md" in said and "vllm" in said and len(said.split("\n\n")) == 1
 
 
 def test_an_answer_under_way_is_finished_after_sigterm_and_the_status_is_0(tmp_path):

@@ -46,8 +46,7 @@ def open_model(
     """The model that a command line names, ready to answer. ``switches``: NAME=VALUE, changes to its dialect's."""
     import weft
 
-    changed = dict(_pair(text, "--switch") for text in switches or ())
-    return weft.load(name, dtype=dtype, device=device, switches=changed)
+    return weft.load(name, dtype=dtype, device=device, switches=pairs(switches, "--switch"))
 
 
 def decoding_options(
@@ -93,6 +92,11 @@ def parse_task(text: str) -> dict[str, Any]:
         key, value = _pair(item, f"task {name}")
         part[key] = value
     return part
+
+
+def pairs(texts: list[str] | None, what: str) -> dict[str, Any]:
+    """What an option that is given several times as NAME=VALUE says."""
+    return dict(_pair(text, what) for text in texts or ())
 
 
 def _pair(text: str, what: str) -> tuple[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ def serve(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")
     ] = "bundled",
-    engine: Annotated[str, typer.Option(help="What generates: 'local'.")] = "local",
+    engine: Annotated[str, typer.Option(help="What generates: 'local', or 'vllm' where that is installed.")] = "local",
     name: Annotated[str, typer.Option(help="What requests call the model; default: its last name.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
@@ -61,6 +61,12 @@ def serve(
     dtype: asking.Dtype = None,
     device: asking.Device = None,
     switch: asking.Switch = None,
+    vllm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vllm", metavar="NAME=VALUE", help="An engine argument of vLLM's: tensor_parallel_size=2. Repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Serve a model: OpenAI's API with pictures and sound.
 
@@ -70,12 +76,16 @@ def serve(
 
     _check_installed("serve")
     from weft.serving.app import build_app
-    from weft.serving.engine import LocalEngine
+    from weft.serving.engine import Engine, LocalEngine
     from weft.serving.limits import Limits
     from weft.serving.run import is_loopback, listen
 
-    if engine != "local":
-        raise WeftError(f"--engine is {engine!r}; there is 'local'")
+    if engine not in ("local", "vllm"):
+        raise WeftError(f"--engine is {engine!r}; there are 'local' and 'vllm'")
+    if engine == "local" and vllm:
+        raise WeftError("--vllm is for --engine vllm; leave it out")
+    if engine == "vllm" and device:
+        raise WeftError("--device is for --engine local; vLLM takes the kind of device that it was built for")
     keys = [*(api_key or ()), *(api_key_file.read_text().split() if api_key_file else ())]
     if (api_key_file or api_key is not None) and not all(keys) or api_key_file and not keys:
         raise WeftError("an API key is empty; give one, or leave --api-key out")
@@ -92,10 +102,15 @@ def serve(
         audio_seconds=max_audio_seconds,
         body_bytes=round(max_body_mb * 1e6),
     )
-    answerer = asking.open_model(model, dtype, device, switch)
     called = name or _called(model)
+    answering: Engine
+    if engine == "vllm":
+        arguments, switches = asking.pairs(vllm, "--vllm"), asking.pairs(switch, "--switch")
+        answering = _vllm_engine()(model, dtype, limits.batch, arguments, switches)
+    else:
+        answering = LocalEngine(asking.open_model(model, dtype, device, switch), limits.batch, limits.batch_tokens)
     app = build_app(
-        LocalEngine(answerer, limits.batch, limits.batch_tokens),
+        answering,
         called,
         limits,
         keys=keys,
@@ -132,6 +147,18 @@ def page(
 def _called(model: str) -> str:
     """What requests call a model: the last name of a folder."""
     return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _vllm_engine() -> Any:
+    from weft.conversation import WeftError
+
+    try:
+        from weft.serving.vllm.engine import VllmEngine
+    except ImportError as error:
+        raise WeftError(
+            f"--engine vllm needs vLLM 0.32, in an environment of its own (docs/vllm.md), and here is none: {error}"
+        ) from None
+    return VllmEngine
 
 
 def _check_installed(command: str) -> None:

@@ -6,7 +6,6 @@ so that prompts, batching, stop tokens and parsing are the same everywhere.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,14 +15,14 @@ import torch
 
 from weft.conversation import Conversation, WeftError
 from weft.conversation.samples import parse_messages
-from weft.generation.answer import Answer, Windows
+from weft.generation.answer import Windows
 from weft.generation.batch import Batch, Row
 from weft.generation.embedding import Embedder
+from weft.generation.prompts import Prompts
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
 from weft.generation.sampling import Inputs, beams
-from weft.generation.windows import WindowPrompt, merge, split_transcription
+from weft.generation.windows import WindowPrompt, merge
 from weft.media import image_size
-from weft.models.encoding import Encoded
 from weft.models.processing import WeftProcessor
 
 Asked = Conversation | Sequence[Any] | str
@@ -59,7 +58,7 @@ class _Request:
         return merge(replies, self.windows) if self.windows else replies[0]
 
 
-class Model:
+class Model(Prompts):
     """A model with its processor, ready to answer.
 
     ``model`` and ``processor`` are the `transformers` objects. Replies do not depend on how conversations are batched
@@ -67,10 +66,10 @@ class Model:
     """
 
     def __init__(self, model: Any, processor: WeftProcessor, name: str = "") -> None:
+        ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        super().__init__(model.config, processor, ends)
         self.model = model.eval()
-        self.processor = processor
         self.name = name
-        self.stop = _stop_ids(model, processor)
 
     @property
     def device(self) -> torch.device:
@@ -152,7 +151,7 @@ class Model:
         `score_batch` takes many conversations.
         """
         conversation = _conversation(messages)
-        encoded = self._fits(self.processor.encode(conversation), conversation, 0)
+        encoded = self.fits(self.processor.encode(conversation), conversation, 0)
         inputs = self._collate([encoded])
         inputs.pop("labels", None)
         flagged = torch.as_tensor(encoded.loss_mask).nonzero()[:, 0]
@@ -186,22 +185,6 @@ class Model:
             return request
         except WeftError as error:
             return _Request(error=error)
-
-    def prepare(self, conversation: Conversation) -> Encoded:
-        """The prompt that asks a conversation, or a window of it, its media decoded.
-
-        Raises `WeftError` where nothing is asked, the model lacks a sense, or no token of an answer would fit.
-        """
-        if not conversation.messages or conversation.messages[-1].role != "user":
-            raise WeftError(f"{_called(conversation)} does not end with a user message, so nothing is asked")
-        return self._fits(self.processor.encode(conversation, generate=True), conversation, 1)
-
-    def windows(self, conversation: Conversation) -> list[WindowPrompt] | None:
-        """The windows that a clip is heard in one by one, where it is longer than one and a transcript is asked."""
-        section = self.model.config.audio_section
-        if section is None:
-            return None
-        return split_transcription(conversation, section.sample_rate, section.window_seconds)
 
     def _decoded(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
         """Answers prompts in a running batch; yields the place of the conversation of each that is answered."""
@@ -245,35 +228,9 @@ class Model:
         """Embeds prompts for `batch`. It keeps what the weights made of media: not for a model in training."""
         return Embedder(self.model, self.processor)
 
-    def answer(self, conversation: Conversation, encoded: Any, until: Sequence[str] = ()) -> Answer:
-        """What makes text and parts of the ids generated for an encoded prompt."""
-        return Answer(self.processor, self.stop, conversation, _window_count(encoded), until)
-
     def _collate(self, encoded: list[Any]) -> Inputs:
         collated = self.processor.collate(encoded, padding_side="left")
         return {k: v.to(self.device) for k, v in collated.items() if k != "labels"}
-
-    @property
-    def _context(self) -> int | None:
-        """The most positions the language model was made for; None where its position scheme grows with the prompt."""
-        text = self.model.config.get_text_config()
-        scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
-        if getattr(text, "use_dynamic_ntk", False) or "dynamic" in str(scaling.get("rope_type", "")):
-            return None
-        return getattr(text, "max_position_embeddings", None)
-
-    def room(self, encoded: Any, wanted: int) -> int:
-        """How many tokens an answer to this prompt may have, where so many are wanted."""
-        return wanted if self._context is None else min(wanted, self._context - len(encoded.input_ids))
-
-    def _fits(self, encoded: Any, conversation: Conversation, room: int) -> Any:
-        length = len(encoded.input_ids)
-        if self._context is not None and length + room > self._context:
-            raise WeftError(
-                f"{_called(conversation)} is {length} tokens long and the model holds {self._context}, "
-                f"the answer included; shorten it or give fewer images or less sound"
-            )
-        return encoded
 
 
 class Stream:
@@ -342,23 +299,6 @@ def _conversation(asked: Asked) -> Conversation:
     if isinstance(asked, str):
         asked = [{"role": "user", "content": asked}]
     return parse_messages(asked, probe=image_size)
-
-
-def _called(conversation: Conversation) -> str:
-    return f"the conversation {conversation.id!r}" if conversation.id else "the conversation"
-
-
-def _window_count(encoded: Any) -> int:
-    """Windows of the clip that was split into most; 1 where none was."""
-    counts = Counter(span.item for span in encoded.spans if span.modality == "audio")
-    return max(counts.values(), default=1)
-
-
-def _stop_ids(model: Any, processor: WeftProcessor) -> frozenset[int]:
-    """Ids that end an answer: the dialect's, the tokenizer's end of text, and the checkpoint's own list."""
-    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    listed = own if isinstance(own, list) else [own]
-    return frozenset([*processor.stop_ids, *(i for i in listed if i is not None)])
 
 
 def _batches(jobs: list[_Job], new_tokens: int, batch_size: int, batch_tokens: int) -> Iterator[list[_Job]]:
