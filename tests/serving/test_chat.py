@@ -83,6 +83,20 @@ def test_stop_texts_end_an_answer_and_are_not_part_of_it(client):
     assert unmet.choices[0].message.content == whole
 
 
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (["a", "b", "c", "d", "e"], "stop: List should have at most 4 items"),
+        ([""], "stop: String should have at least 1 character"),
+        ("", "stop: String should have at least 1 character"),
+        (5, "stop: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_stop_is_told_by_what_is_wrong_with_it(client, stop, said):
+    with pytest.raises(openai.BadRequestError, match=said):
+        ask(client, questions()[0][0], stop=stop)
+
+
 def test_choices_draw_by_themselves_and_a_seed_repeats_them(client):
     messages = questions()[0][0]
 

@@ -212,7 +212,11 @@ def build_app(
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
+        first, *more = error.errors()
+        if first["loc"][1:2] == ("stop",):  # a text or a list of them: what it is says which sentence is meant
+            first = next((e for e in (first, *more) if not e["type"].endswith("_type")), first) | {
+                "loc": ("body", "stop")
+            }
         field = ".".join(str(x) for x in first["loc"][1:])[:200]
         unknown = first["type"] == "extra_forbidden"
         said = (
