@@ -8,6 +8,7 @@ import pytest
 
 from weft.conversation import SampleError, WeftError, read_samples
 from weft.conversation.foreign import layout_of
+from weft.data.converters import convert
 from weft.data.sample_file import SampleFile
 from weft.data.validate import validate
 
@@ -104,3 +105,26 @@ def test_files_of_a_folder_and_inside_of_gzip_are_looked_at(tmp_path: Path) -> N
     assert layout_of(tmp_path / "x.jsonl.gz") == "lhotse"
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(b"x" * 99)[:20])
     assert layout_of(tmp_path / "x.jsonl.gz") is None
+
+
+@pytest.mark.parametrize("layout", ["coco", "coco-captions", "label-studio", "llava", "openai", "llama-factory"])
+def test_a_folder_of_files_that_are_converted_one_by_one_is_answered_with_one(layout: str, tmp_path: Path) -> None:
+    name, text = FOREIGN[layout]
+    file = tmp_path / "part" / name
+    file.parent.mkdir()
+    file.write_text(text)
+    said = f"holds files laid out as {layout}: make samples of each by itself (weft data convert {layout} {file} -o"
+    assert layout_of(tmp_path) == layout
+    with pytest.raises(WeftError) as mistake:
+        convert("auto", tmp_path, tmp_path / "out.jsonl")
+    assert said in str(mistake.value)
+    with pytest.raises(WeftError) as mistake:
+        read_samples(tmp_path)
+    assert said in str(mistake.value)
+
+
+def test_samples_have_nothing_to_convert(tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}))
+    with pytest.raises(WeftError, match="holds weft's own samples: there is nothing to convert"):
+        convert("auto", file, tmp_path / "out.jsonl")

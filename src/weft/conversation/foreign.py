@@ -24,31 +24,44 @@ _HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a)\b", re.IGNORECASE)
 
 def layout_of(path: str | os.PathLike[str]) -> str | None:
     """The layout of ``weft data convert`` that a file or folder has; None where it cannot be told."""
+    return layout_at(path)[0]
+
+
+def layout_at(path: str | os.PathLike[str]) -> tuple[str | None, str]:
+    """That layout, and what holds it: ``path``, or the first such file of a folder, where files are read one by one."""
     try:
         stat = os.stat(path)
     except OSError:
-        return None
+        return None, os.fspath(path)
     return _told(os.fspath(path), stat.st_mtime_ns, stat.st_size)
 
 
 def command(path: str | os.PathLike[str]) -> str | None:
     """In words: what makes samples of ``path``; None where its layout cannot be told."""
-    layout = layout_of(path)
+    layout, at = layout_at(path)
     if layout is None:
         return None
-    said = f"weft data convert {layout} {shlex.quote(os.fspath(path))} -o samples.jsonl"
+    said = f"weft data convert {layout} {shlex.quote(at)} -o samples.jsonl"
+    if at != os.fspath(path):
+        return f"holds files laid out as {layout}: make samples of each by itself ({said})"
     return f"is laid out as {layout}: make samples of it ({said})"
 
 
 @lru_cache(maxsize=64)
-def _told(path: str, *_: int) -> str | None:
-    file = Path(path)
-    if file.is_dir():
-        found = next((layout for layout, pattern in _TABLES["inside"] if any(file.glob(pattern))), None)
-        if found:
-            return _of_sound(found, " ".join(p.name for p in file.rglob("*.*")) if found == "imagefolder" else "")
-        inside = (_told(str(p)) for p in islice(sorted(p for p in file.rglob("*.*") if p.is_file()), FILES))
-        return next((layout for layout in inside if layout), None)
+def _told(path: str, *_: int) -> tuple[str | None, str]:
+    folder = Path(path)
+    if not folder.is_dir():
+        return _of_file(folder), path
+    found = next((layout for layout, pattern in _TABLES["inside"] if any(folder.glob(pattern))), None)
+    if found:
+        return _of_sound(found, " ".join(p.name for p in folder.rglob("*.*")) if found == "imagefolder" else ""), path
+    for file in islice(sorted(p for p in folder.rglob("*.*") if p.is_file()), FILES):
+        if found := _of_file(file):
+            return found, str(file) if found in _TABLES["one_by_one"] else path
+    return None, path
+
+
+def _of_file(file: Path) -> str | None:
     try:
         with open(file, "rb") as stream:
             head = stream.read(HEAD)

@@ -9,15 +9,17 @@ counted by reason. Memory does not grow with the data, but for the id tables of 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from weft.conversation import Box, Conversation, SampleError, Text, WeftError, parse_sample, write_samples
-from weft.conversation.foreign import layout_of
+from weft.conversation import Box, Conversation, SampleError, Text, WeftError, iter_samples, parse_sample, write_samples
+from weft.conversation.foreign import command, layout_at
 from weft.conversation.grounding import end_problem, last_words, without_area
 from weft.conversation.tasks import guess
 from weft.data.converters.base import NO_ANSWER, BadEntry, Found, Job, Read
@@ -252,9 +254,12 @@ def convert(
     written. Raises `WeftError` where no sample is left.
     """
     if name == "auto":
-        name = layout_of(path) or ""
-        if not name:
-            raise WeftError(f"{path}: which layout it has cannot be told from it: name one (weft data convert list)")
+        told, at = layout_at(path)
+        if told is None:
+            raise WeftError(f"{path}: {_untold(path)}")
+        if at != os.fspath(path):
+            raise WeftError(f"{path}: {command(path)}")
+        name = told
     converter = CONVERTERS.get(name)
     if converter is None:
         raise WeftError(
@@ -290,6 +295,14 @@ def convert(
     write_samples(job.out, some())
     report.notes = +job.notes  # without what was counted and not met
     return report
+
+
+def _untold(path: str | os.PathLike[str]) -> str:
+    """Why there is nothing to convert in what no layout is told from."""
+    with suppress(WeftError, StopIteration):
+        next(iter_samples(path))
+        return "holds weft's own samples: there is nothing to convert"
+    return "which layout it has cannot be told from it: name one (weft data convert list)"
 
 
 def _job(name: str, converter: Converter, path: Path, out: Path, media: Path | None, options: dict[str, Any]) -> Job:
