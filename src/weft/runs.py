@@ -83,6 +83,7 @@ def finetune(
     full: bool | None = None,
     adapter_only: bool = False,
     lr: float | None = None,
+    bits: Literal[4, 8] | None = None,
     metric: str | None = None,
     changes: Changes = (),
     on_bad_sample: Literal["fail", "skip"] | None = None,
@@ -94,7 +95,8 @@ def finetune(
     """Fine-tune a model on samples; ``out`` becomes the new model, and ``OUT.run`` beside it is the run.
 
     ``full``: every weight, or with False LoRA; None: LoRA, but for small models. ``metric``: the model is kept that is
-    best in this on ``eval_data``. For the rest and what is raised see `train`.
+    best in this on ``eval_data``. ``bits``: the language model is read in 4 or 8, by bitsandbytes, and trains through
+    LoRA; ``out`` becomes an adapter for ``model``. For the rest and what is raised see `train`.
     """
     from weft.recipes.finetune import SMALL, finetune_recipe
     from weft.training.overrides import override
@@ -113,6 +115,7 @@ def finetune(
         steps=steps,
         minutes=minutes,
         lr=lr,
+        bits=bits,
         media_root=str(media_root) if media_root else None,
     )
     asked = {"on_bad_sample": on_bad_sample, "media_root": media_root, "workers": workers, "threads": threads}

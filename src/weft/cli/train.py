@@ -92,6 +92,9 @@ def finetune(
     adapter_only: Annotated[
         bool, typer.Option("--adapter-only", help="Write the adapter, not the merged model.")
     ] = False,
+    bits: Annotated[
+        int | None, typer.Option(metavar="4|8", help="Read the language model in so few bits; leaves an adapter.")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
     metric: Annotated[
         str | None, typer.Option(metavar="TASK.METRIC", help="Keep the model that is best in this on --eval-data.")
@@ -110,10 +113,12 @@ def finetune(
 
     if lora and full:
         raise WeftError("give --lora or --full, not both")
+    if bits not in (None, 4, 8):
+        raise WeftError(f"--bits is 4 or 8, not {bits}; leave it out for the weights as they are")
     if on_bad_sample is not None:
         bad_samples(on_bad_sample)
     asked: dict[str, Any] = {"eval_data": eval_data, "steps": steps, "minutes": minutes, "lr": lr, "metric": metric}
-    asked |= {"full": True if full else False if lora else None, "adapter_only": adapter_only}
+    asked |= {"full": True if full else False if lora else None, "adapter_only": adapter_only, "bits": bits}
     common: dict[str, Any] = {"on_bad_sample": on_bad_sample, "media_root": media_root}
     common |= {"workers": workers, "threads": threads, "changes": changes or ()}
     _tell(weft.finetune, model, data, out, **asked, **common)

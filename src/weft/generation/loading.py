@@ -65,7 +65,7 @@ def load_parts(
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
     processor = load_processor(name)
-    options = {} if bits is None else _in_bits(bits, place, adapter and name)
+    options = {} if bits is None else in_bits(bits, place, name if adapter else None)
     with in_one_sentence(base, name if adapter else None):
         model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto", **options)
     if bits is not None:
@@ -78,7 +78,9 @@ def load_parts(
     return model.eval(), processor
 
 
-def _in_bits(bits: int, place: torch.device, adapter: str | bool) -> dict[str, Any]:
+def in_bits(bits: int, place: torch.device, adapter: str | None = None) -> dict[str, Any]:
+    """What `transformers` is to be told, to read a language model's layers in so many bits; `WeftError` where it
+    cannot. ``adapter``: the name of what is to be loaded, where it is one."""
     if bits not in (4, 8):
         raise WeftError(f"bits is 8 or 4, not {bits}; leave it out for the weights as they are")
     if adapter:

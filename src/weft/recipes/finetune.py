@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Literal
 
 import torch
 
@@ -67,12 +68,14 @@ def finetune_recipe(
     steps: int | None = None,
     minutes: float | None = None,
     lr: float | None = None,
+    bits: Literal[4, 8] | None = None,
     media_root: str | None = None,
 ) -> Recipe:
-    """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model, everything for a small one."""
+    """The recipe of a fine-tuning run. ``full`` None: LoRA for a trained model or one that is
+    read in few ``bits``, everything for a small one."""
     if lr is not None and not 0 < lr < float("inf"):
         raise WeftError(f"nothing is learned at a rate of {lr:g} (--lr): give one above 0, such as 1e-4")
-    spec = model_spec(model)
+    spec = model_spec(model).model_copy(update={"bits": bits})
     sources = [SampleFile(s.path, media_root=media_root) for s in data]
     heads = [_readable(source) for source in sources]
     for file, head in zip(data, heads, strict=True):
@@ -82,7 +85,7 @@ def finetune_recipe(
         switches = {**spec.dialect.switches, "language": language}
         spec = spec.model_copy(update={"dialect": spec.dialect.model_copy(update={"switches": switches})})
     small = parameters(spec) < SMALL
-    full = small if full is None else full
+    full = small and not bits if full is None else full
     samples = sum(map(len, sources))
     how: PartTraining = PartTraining(train="full") if full else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
     parts: dict[PartName, PartTraining] = {"language": how}

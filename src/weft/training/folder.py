@@ -48,6 +48,11 @@ class RunFolder:
     begun: Path | None = None  # where it was begun, if that is elsewhere and its model was to go beside it
 
     @property
+    def leaves_adapter(self) -> bool:
+        """A model in few bits cannot take in what was learned."""
+        return self.adapter_only or self.recipe.model.bits is not None
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -66,7 +71,7 @@ class RunFolder:
     def check_free(self) -> None:
         """Raises `WeftError` where a run or the model is there already, or the run could not end as it is meant."""
         run = self.path
-        _check(self.recipe, self.adapter_only)
+        _check(self.recipe, self.leaves_adapter)
         if (run / "recipe.json").exists():
             raise WeftError(
                 f"{run}: holds a run already; go on with it (weft train --resume {run}) or name another folder"
@@ -144,6 +149,7 @@ class RunFolder:
                     f"{run}: is finished, so no value of its recipe can change; to train on with others, move its "
                     f"model ({now.out}) away"
                 )
+            _check(now.recipe, now.leaves_adapter)
             now._write_recipe()
         facts = _read(run, "run.json")
         moved = facts.get("folder") not in (None, str(run.resolve()))
@@ -185,6 +191,14 @@ def alone_in(run: Path) -> AbstractContextManager[None]:
 
 def _check(recipe: Recipe, adapter_only: bool) -> None:
     """Raises `WeftError` where a run could not end as it is meant."""
+    if bits := recipe.model.bits:
+        if len(recipe.stages) > 1:
+            raise WeftError(
+                f"a model in {bits} bits cannot be handed on to a next stage; train one stage (--stage NAME)"
+            )
+        how = recipe.stages[0].parts.get("language")
+        if how is None or how.train != "lora":
+            raise WeftError(f"a language model in {bits} bits trains through LoRA alone: parts.language.train is lora")
     for stage in recipe.stages:
         wanted = [name for name in ("metric", "patience") if getattr(stage.evaluation, name)]
         if wanted and stage.evaluation.data is None:

@@ -133,8 +133,7 @@ class Run:
             telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
                 process = Process(self.folder, ranks, log, signals, self.evaluate, self.lessons, at, self.draw)
-                model, processor = build_model(self.folder.model_of(at.stage))
-                model.to(ranks.device)
+                model, processor = build_model(self.folder.model_of(at.stage), ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
                 for damaged in ckpt.newer(self.folder.checkpoints, self.found):
                     log.say(f"{damaged} is damaged and passed over")
@@ -145,7 +144,8 @@ class Run:
                     self._pass_on(model, processor, number)
                     found = None
                 log.write("end", step=at.step)
-                log.say(f"done in {clock(time.monotonic() - begun)}; the model is {self.folder.out}")
+                what = f"an adapter for {recipe.model.base}" if recipe.model.bits else "the model"
+                log.say(f"done in {clock(time.monotonic() - begun)}; {what} is {self.folder.out}")
         return self.folder.out
 
     def _save(self) -> None:
@@ -156,7 +156,7 @@ class Run:
         """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
         folder, lead = self.folder, self.ranks.lead
         last = number == len(folder.recipe.stages) - 1
-        if last and folder.adapter_only:
+        if last and folder.leaves_adapter:
             start, stage = folder.model_of(number), folder.recipe.stages[number]
             lead(partial(save_adapter, model, processor, folder.out, start, stage, inside=number > 0))
             return
