@@ -104,6 +104,8 @@ def test_finetune_with_lora_writes_an_adapter_that_names_its_base(checkpoint, da
     [
         (["--lora", "--full"], "not both"),
         (["--adapter-only"], "add --lora"),
+        (["--bits", "3"], "--bits is 4 or 8, not 3"),
+        (["--bits", "4", "--full"], "a language model in 4 bits trains through LoRA alone"),
         (["--metric", "refer.box_accuracy_50"], "needs --eval-data"),
         (["--on-bad-sample", "ignore"], "'fail' or 'skip'"),
         (["--set", "stages.0.optim.rate=1"], "there are lr"),
