@@ -64,7 +64,7 @@ def test_methods_and_paths_that_are_none_get_a_4xx(served):
         "/%2e%2e/%2e%2e/etc/passwd",
         "/v1/models/%00",
         "/v1/models/../x",
-        "//evil",
+        "/x//evil",
         "/\u202e",
     ):
         assert 400 <= served.http.get(path).status_code < 500
