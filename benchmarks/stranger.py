@@ -201,7 +201,16 @@ def install(place: Place, old: bool) -> None:
     limits = ("-c", ROOT / "constraints.txt", "-c", pins)
     place.run(*pip, "install", *limits, f"{wheel}[all]", pip=True, said="pip install weftlm[all]")
     if old:
-        place.run(*pip, "install", *limits, "pytest", "hypothesis", pip=True, said="pip install pytest hypothesis")
+        place.run(
+            *pip,
+            "install",
+            *limits,
+            "pytest",
+            "hypothesis",
+            "httpx2",
+            pip=True,
+            said="pip install pytest hypothesis httpx2",
+        )
 
 
 def use(place: Place) -> None:
