@@ -25,6 +25,10 @@ COMMAND = "import sys; from weft.cli import run; sys.exit(run(sys.argv[1:]))"
         (["--engine", "vllm", "--device", "cuda"], "--device"),
         (["--engine", "vllm", "--vllm", "alone"], "--vllm"),
         (["--tls-cert", "cert.pem"], "--tls-key"),
+        (["--tls-cert", "cert.pem", "--tls-key", "key.pem"], "cert.pem"),
+        (["--tls-cert", __file__, "--tls-key", __file__], "no certificate"),
+        (["--no-key", "--api-key", "a"], "give one of them"),
+        (["--allow-origin", "chat.example"], "an origin is https://HOST"),
         (["--api-key-file", "missing.txt"], "missing.txt"),
     ],
 )

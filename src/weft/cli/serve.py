@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,8 +93,22 @@ def serve(
         raise WeftError("an API key is empty; give one, or leave --api-key out")
     if not keys and not no_key and not is_loopback(host):
         raise WeftError(f"{host} can be reached from other machines: give --api-key (or --no-key if all may ask)")
+    if keys and no_key:
+        raise WeftError("--no-key lets anybody ask and --api-key does not; give one of them")
+    for origin in allow_origin or ():
+        if not re.fullmatch(r"https?://[^/?#\s]+", origin):
+            raise WeftError(
+                f"--allow-origin {origin}: an origin is https://HOST or https://HOST:PORT, as a browser sends it"
+            )
     if bool(tls_cert) != bool(tls_key):
         raise WeftError("TLS takes both --tls-cert and --tls-key")
+    if tls_cert:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(tls_cert, tls_key)
+        except OSError as error:  # of a file, or of what it holds
+            raise WeftError(
+                f"--tls-cert {tls_cert}, --tls-key {tls_key}: no certificate and its key ({error})"
+            ) from None
     limits = Limits(
         batch=max_batch,
         queue=max_queue,

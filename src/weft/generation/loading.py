@@ -82,7 +82,7 @@ def in_bits(bits: int, place: torch.device, adapter: str | None = None) -> dict[
     """What `transformers` is to be told, to read a language model's layers in so many bits; `WeftError` where it
     cannot. ``adapter``: the name of what is to be loaded, where it is one."""
     if bits not in (4, 8):
-        raise WeftError(f"bits is 8 or 4, not {bits}; leave it out for the weights as they are")
+        raise WeftError(f"bits is 8 or 4, not {bits!r}; leave it out for the weights as they are")
     if adapter:
         raise WeftError(f"{adapter} is an adapter, and cannot be loaded in {bits} bits; weft merge makes it a model")
     if importlib.util.find_spec("bitsandbytes") is None:
