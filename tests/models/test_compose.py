@@ -116,6 +116,15 @@ def test_a_language_model_keeps_its_weights_and_new_tokens_start_at_the_mean(lan
     assert packing_problem(model.language_model) is None  # weft's attention
 
 
+def test_a_saved_folder_does_not_carry_where_its_parts_lay(language_folder, tmp_path):
+    folder, _ = language_folder
+    model, processor = compose(language=str(folder))
+    model.save_pretrained(tmp_path / "saved")
+    processor.save_pretrained(tmp_path / "saved")
+    texts = [file.read_text() for file in (tmp_path / "saved").iterdir() if file.suffix in (".json", ".md", ".jinja")]
+    assert texts and not any(str(folder) in text for text in texts)
+
+
 def vision_source(kind, folder):
     fields = tiny.VISION[kind]
     text = {

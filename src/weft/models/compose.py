@@ -231,6 +231,8 @@ def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtyp
         loaded: Any = doors.load(AutoModelForCausalLM, asked["source"], lost, dtype=dtype, **attention)
         if loaded.get_input_embeddings().num_embeddings < tokens:
             loaded.resize_token_embeddings(tokens, pad_to_multiple_of=64, mean_resizing=False)
+        if doors.resolve(asked["source"]) == "folder":
+            loaded.config._name_or_path = ""  # a path of this machine, which saved folders would carry to others
         return loaded, loaded.config
     fields = dict(asked["config"])
     kind = fields.pop("model_type", "llama")
