@@ -59,7 +59,7 @@ def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
         ids = tokenizer(
             [empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False
         )
-        drawn = model.generate(**ids, do_sample=True, top_p=0.95, max_new_tokens=24, eos_token_id=end, pad_token_id=end)
+        drawn = model.generate(**ids, do_sample=True, top_k=100, max_new_tokens=24, eos_token_id=end, pad_token_id=end)
         said = [begin + tokenizer.decode(row[ids.input_ids.shape[1] :]).split("<|im_end|>")[0] for row in drawn]
         found = [m[0] for m in (re.match(r"[^.?!\n]+[.?!]", text) for text in said) if m and PROMPT.fullmatch(m[0])]
         fresh = [text for text in dict.fromkeys(found) if 3 <= len(text.split()) <= 16 and text not in known]

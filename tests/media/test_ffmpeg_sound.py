@@ -152,6 +152,19 @@ def test_a_header_of_millions_of_packets_is_not_believed():
         load_audio(with_edits(data, *[(1, 1024)] * 250_000))
 
 
+def test_eight_channels_are_heard_and_averaged():
+    waves = 0.1 * np.arange(1, 9, dtype=np.float32) * np.sin(0.05 * np.arange(16000, dtype=np.float32))[:, None]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="adts") as out:
+        stream = out.add_stream("aac", rate=16000, layout="7.1")
+        frame = av.AudioFrame.from_ndarray(waves.reshape(1, -1), format="flt", layout="7.1")
+        frame.rate = 16000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    heard = load_audio(buffer.getvalue())
+    assert len(heard) == audio_samples(buffer.getvalue()) and abs(np.abs(heard).max() - 0.45) < 0.04
+
+
 def test_the_limit_holds_for_what_tells_its_length_and_for_what_does_not():
     wave = click(16000, 8000, 16000)
     for container, codec in (("mp4", "aac"), ("matroska", "aac"), ("adts", "aac"), ("caf", "alac")):

@@ -29,6 +29,7 @@ DEMUXERS = {
 # 1,024); MP3: LAME's and its decoder's; AMR: 5 ms that the encoder looks ahead, wide band with its filters (3GPP TS
 # 26.071, 26.171); Opus: libopus, in recordings of Chrome.
 _DELAYS = {"aac": 2112, "mp3": 1105, "mp3float": 1105, "amrnb": 40, "amrwb": 95, "opus": 312, "libopus": 312}
+_PLANES = 8  # of AVFrame.data
 _GAP = 0.05  # seconds between two packets that are no rounding
 _LARGEST = {"max_samples": str(1 << 20), "max_pixels": str(1 << 22)}  # of one frame; sound has thousands in a packet
 
@@ -97,8 +98,7 @@ class FfmpegSound:
             for frame in packet.decode():
                 if frame.sample_rate != self.samplerate:
                     raise ValueError(f"its rate changes from {self.samplerate} to {frame.sample_rate} Hz")
-                values = frame.to_ndarray()  # [channels, frames], or [1, frames * channels]
-                wave = _mono(values.T if frame.format.is_planar else values.reshape(frame.samples, -1))
+                wave = _mono(_channels(frame))
                 if self._end is not None:
                     wave, place = wave[max(self._skip - place, 0) : max(self._end - place, 0)], place + frame.samples
                 yield wave
@@ -134,6 +134,19 @@ def open_sound(raw: BinaryIO, name: str, kind: str, stack: contextlib.ExitStack)
     except Exception as error:  # FFmpeg's errors are of a dozen kinds, and each means that it cannot be read
         raise MediaError(f"{name}: is {kind} that is damaged or cut short; save or download it again") from error
     return sound
+
+
+def _channels(frame: Any) -> npt.NDArray[Any]:
+    """The samples of a frame, ``[frames, channels]``.
+
+    PyAV (18.1) is at a loss with planes where a frame has as many as it has room for: FFmpeg makes one of these.
+    """
+    if frame.format.is_planar and frame.layout.nb_channels >= _PLANES:
+        from av import AudioResampler
+
+        (frame,) = AudioResampler(format=frame.format.packed).resample(frame)
+    values = frame.to_ndarray()  # [channels, frames], or [1, frames * channels]
+    return values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
 
 
 def _mono(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
