@@ -3,17 +3,19 @@
 from typing import Any
 
 from weft.dialects.base import Dialect, DialectError, Modality, Piece, Plain, Slot, Special, Spot, Switches, plain_text
-from weft.dialects.chatml import ChatML
-from weft.dialects.internvl import InternVL
-from weft.dialects.llasm import LLaSM
-from weft.dialects.llava import LLaVA
-from weft.dialects.minigpt_v2 import MiniGPTv2
-from weft.dialects.qwen2_audio import Qwen2Audio
-from weft.dialects.qwen_audio import QwenAudio
+from weft.named import Named
 
-DIALECTS: dict[str, type[Dialect]] = {
-    d.name: d for d in (ChatML, MiniGPTv2, LLaSM, QwenAudio, LLaVA, InternVL, Qwen2Audio)
-}
+DIALECTS = Named[type[Dialect]](
+    {
+        "chatml": "weft.dialects.chatml:ChatML",
+        "minigpt_v2": "weft.dialects.minigpt_v2:MiniGPTv2",
+        "llasm": "weft.dialects.llasm:LLaSM",
+        "qwen_audio": "weft.dialects.qwen_audio:QwenAudio",
+        "llava": "weft.dialects.llava:LLaVA",
+        "internvl": "weft.dialects.internvl:InternVL",
+        "qwen2_audio": "weft.dialects.qwen2_audio:Qwen2Audio",
+    }
+)
 
 
 def get_dialect(name: str, switches: dict[str, Any] | None = None) -> Dialect:

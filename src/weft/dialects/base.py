@@ -168,6 +168,10 @@ class Dialect(ABC):
         """What in a generated answer looks like boxes or times and is none: its fragments, as they were written."""
         return []
 
+    def chat_template(self) -> str | None:
+        """A Jinja template of what it writes, for programs without weft; None where they are not promised one."""
+        return None
+
 
 def _learned(messages: Sequence[Message], answer: bool) -> list[bool]:
     """Of each message whether it is learned. What a question has to learn, its tags, is learned with its answer.
@@ -190,7 +194,7 @@ def cannot(
     mark: type[Part] | None = None,
 ) -> DialectError:
     """The error for something ``dialect`` has no form for; names the dialects that have the task, medium or mark."""
-    from weft.dialects import DIALECTS  # the table imports every dialect, and every dialect imports this file
+    from weft.dialects import DIALECTS  # the table's package begins with this file
 
     able = [
         name

@@ -16,17 +16,19 @@ brackets are a list; a box without a label is ``<ref></ref>[120, 300, 180, 360]`
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import nan
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from weft.conversation import Box, Conversation, Message, Part, Text, Word, Words
 from weft.dialects.base import Modality, Piece, Plain, Special, Spot, asked, asked_label, cannot
-from weft.dialects.turns import Turns, TurnSwitches
+from weft.dialects.turns import LANGUAGES, Turns, TurnSwitches
 
 ITEMS = 16  # images or clips that an answer can tell apart
 WINDOWS = 64
@@ -109,6 +111,23 @@ class ChatML(Turns):
         if modality == "image":
             return self._coordinate(value)
         return self._moment(min(max(round(value * 100), 0), round(self.switches.window_seconds * 100)))
+
+    def chat_template(self) -> str:
+        """With the table of wordings in it, so the two cannot drift apart. It covers what programs without weft send:
+        text, images, clips and tasks. It has no protection against special tokens in a user's text; `render` has."""
+        begin = json.dumps(self.switches.bos or "")
+        if self.switches.system is not None:
+            turn = json.dumps(f"<|im_start|>system\n{self.switches.system}<|im_end|>\n", ensure_ascii=False)
+            begin += f" ~ ('' if messages and messages[0].role == 'system' else {turn})"
+        tables = {
+            "wordings": WORDINGS,
+            "languages": LANGUAGES,
+            "slots": {m: f"{start}{token}{end}" for m, (token, start, end) in self.slots.items()},
+            "usual": self.switches.language or "",
+        }
+        head = [f"{{%- set {name} = {json.dumps(table, ensure_ascii=False)} -%}}" for name, table in tables.items()]
+        body = Path(__file__).with_suffix(".jinja").read_text(encoding="utf-8")
+        return "\n".join([*head, f"{{%- set begin = {begin} -%}}", body])
 
     # Writing.
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from weft.formats.checkpoints import CheckpointError, Shape, Tensors
 from weft.formats.mapping import How, Rule
 from weft.models.config import Connector, VisionSection
+from weft.models.encoders.images import Eva
 
 EMBEDDINGS, BLOCK = "vision.tower.embeddings.", "vision.tower.encoder.layers.#."
 
@@ -89,7 +90,7 @@ def eva_section(t: Tensors, side: int | None, heads: int | None) -> tuple[Vision
     section = VisionSection(
         kind="eva",
         config=tower,
-        size=(side, side),
+        size=Eva.own_size(tower),
         resample="bicubic",
         final_norm=False,
         extra_norm=1e-5,

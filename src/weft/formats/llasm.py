@@ -12,14 +12,16 @@ from typing import Any, Literal, Unpack
 
 from tokenizers import Tokenizer
 
+from weft.dialects.llasm import LLaSM
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, llama_config, llama_input, llama_tokenizer
 from weft.formats.mapping import Input, Rule, read, wanted_by
 from weft.formats.tokenizers import add_specials
 from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
+from weft.models.encoders.whisper import WhisperDecoder
 
-SPANS = ("<au_patch>", "<au_start>", "<au_end>")  # in the order infer.py adds them
+SPANS: Any = LLaSM.slots["audio"]  # in the order infer.py adds them
 Family = Literal["chinese_llama2", "baichuan"]
 PROJECTOR = (Rule("model.mm_projector.*", "audio_connector.proj.*"),)
 # A whole Whisper under its own names, with or without the prefix of its head's class; the head is not used.
@@ -59,7 +61,7 @@ def import_llasm(
     outputs = plan(config, weights, tower)
     tokenizer, padded = _tokenizer(checkpoint, text.vocab_size)
     baichuan = (family or ("baichuan" if padded else "chinese_llama2")) == "baichuan"
-    dialect = DialectSection(name="llasm", switches={"family": "baichuan"} if baichuan else {})
+    dialect = DialectSection(name=LLaSM.name, switches={"family": "baichuan"} if baichuan else {})
     span = tokenizer.token_to_id(SPANS[0])
     config = WeftConfig(text_config=text, audio=section, dialect=dialect, audio_token_id=span)
     names = NAMES | ({"pad": "<pad>"} if tokenizer.token_to_id("<pad>") is not None else {})
@@ -99,7 +101,7 @@ def whisper_section(folder: Path, tokens: int) -> AudioSection:
     return AudioSection(
         kind="whisper_decoder",
         config={key: raw[key] for key in wanted.split() if key in raw},
-        window_seconds=raw["max_source_positions"] / 50,
+        **WhisperDecoder.published(raw, {}),
         pad_to_window=True,
         decoder_tokens=tokens,
         connector=Connector(kind="linear", merge=1, bias=True),

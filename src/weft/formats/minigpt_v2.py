@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 import torch
 
+from weft.dialects.minigpt_v2 import MiniGPTv2
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out, read_file, read_folder
 from weft.formats.eva import TOWER, eva_section
 from weft.formats.folder import Imported, Writing, write_folder
@@ -21,7 +22,7 @@ from weft.formats.lora import Update, with_lora, write_lora
 from weft.formats.mapping import Input, Rule, read, wanted_by
 from weft.models.config import DialectSection, WeftConfig
 
-PLACEHOLDER = "<ImageHere>"  # not in Llama's vocabulary; its id is the first one after the table
+PLACEHOLDER = MiniGPTv2.slots["image"][0]  # not in Llama's vocabulary; its id is the first one after the table
 LLAMA = "llama_model.base_model.model."
 RULES = (
     Rule("llama_proj.*", "vision_connector.proj.*"),
@@ -55,7 +56,7 @@ def import_minigpt_v2(
     section, left = eva_section(tower, image_size or settings.get("image_size"), heads)
     tokenizer = llama_tokenizer(llm, (PLACEHOLDER,))
     placeholder = tokenizer.token_to_id(PLACEHOLDER)
-    dialect = DialectSection(name="minigpt_v2")
+    dialect = DialectSection(name=MiniGPTv2.name)
     config = WeftConfig(text_config=text, vision=section, dialect=dialect, image_token_id=placeholder)
     outputs, lora = plan(config, tower, left, language, trained, lora_alpha or settings.get("lora_alpha", 16))
     merged = with_lora(outputs, lora, language.label, PREFIX)  # checked also where it is kept apart

@@ -10,14 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
+from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.mapping import Input, Rule, Stacked, read, wanted_by
 from weft.formats.tokenizers import qwen_specials, tiktoken_tokenizer
 from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
+from weft.models.encoders.whisper import QwenAudio as Encoder
 from weft.models.qwen_text import WeftQwenConfig
 
-PAD, START, END = "[[[AUDIO:modality]]]", "<audio>", "</audio>"
+PAD, START, END = map(str, QwenAudio.slots["audio"])
 STOPS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
 NAMES = {"eos": STOPS[0], "pad": STOPS[0]}
 H, LAYER = "transformer.h.#.", "language_model.model.layers.#."
@@ -140,9 +142,9 @@ def qwen_audio_config(raw: dict[str, Any]) -> WeftConfig:
     section = AudioSection(
         kind="qwen_audio",
         config=tower | dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), 0.0),
-        window_seconds=a["n_ctx"] / 50,
+        **Encoder.published(tower, {}),
         boundaries=True,
         connector=Connector(kind="linear", merge=1, bias=True),
     )
     ids: dict[str, Any] = {"audio_start_id": 0, "audio_end_id": 1, "audio_token_id": 2}
-    return WeftConfig(text_config=text_config(raw), audio=section, dialect=DialectSection(name="qwen_audio"), **ids)
+    return WeftConfig(text_config=text_config(raw), audio=section, dialect=DialectSection(name=QwenAudio.name), **ids)

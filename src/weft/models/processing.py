@@ -16,7 +16,7 @@ from weft.conversation import Conversation, WeftError, dump_parts, parse_message
 from weft.conversation.tasks import TASKS
 from weft.dialects import DialectError, Modality, Piece, Slot, Special, get_dialect
 from weft.media import image_size
-from weft.models import doors, templates
+from weft.models import doors
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoding import Encoded, Encoding, padded
 
@@ -86,7 +86,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
         self.configure(config)
         self.tokenizer.padding_side = "left"  # weft fills rows up itself; pipelines do by this, and go on at the right
         if getattr(self, "chat_template", None) is None:
-            self.chat_template = templates.chat_template(self.dialect)
+            self.chat_template = self.dialect.chat_template()
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:

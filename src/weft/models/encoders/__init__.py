@@ -11,32 +11,32 @@ from typing import TypeVar
 
 from weft.conversation import WeftError
 from weft.models.config import AudioSection, VisionSection
-from weft.models.encoders.backbone import Backbone
 from weft.models.encoders.base import ImageKind, SoundKind, Window
-from weft.models.encoders.conv import Conv
-from weft.models.encoders.conv_sound import ConvSound
-from weft.models.encoders.images import Clip, Dinov2, Eva, InternViT, Siglip
-from weft.models.encoders.wav2vec2 import Waveform
-from weft.models.encoders.whisper import Qwen2Audio, QwenAudio, Whisper, WhisperDecoder
+from weft.named import Named
 
 Kind = TypeVar("Kind", ImageKind, SoundKind)
-IMAGES: dict[str, type[ImageKind]] = {
-    "backbone": Backbone,  # first: of a model_type that a later one reads too, that one knows more
-    "clip": Clip,
-    "siglip": Siglip,
-    "dinov2": Dinov2,
-    "eva": Eva,
-    "internvit": InternViT,
-    "conv": Conv,
-}
-SOUNDS: dict[str, type[SoundKind]] = {
-    "whisper": Whisper,
-    "whisper_decoder": WhisperDecoder,
-    "qwen_audio": QwenAudio,
-    "qwen2_audio": Qwen2Audio,
-    "wav2vec2": Waveform,
-    "conv": ConvSound,
-}
+HERE = "weft.models.encoders."
+IMAGES = Named[type[ImageKind]](
+    {
+        "backbone": HERE + "backbone:Backbone",  # first: of a model_type that a later one reads too, that knows more
+        "clip": HERE + "images:Clip",
+        "siglip": HERE + "images:Siglip",
+        "dinov2": HERE + "images:Dinov2",
+        "eva": HERE + "images:Eva",
+        "internvit": HERE + "images:InternViT",
+        "conv": HERE + "conv:Conv",
+    }
+)
+SOUNDS = Named[type[SoundKind]](
+    {
+        "whisper": HERE + "whisper:Whisper",
+        "whisper_decoder": HERE + "whisper:WhisperDecoder",
+        "qwen_audio": HERE + "whisper:QwenAudio",
+        "qwen2_audio": HERE + "whisper:Qwen2Audio",
+        "wav2vec2": HERE + "wav2vec2:Waveform",
+        "conv": HERE + "conv_sound:ConvSound",
+    }
+)
 INPUTS = {"vision": "pixel_values", "audio": "input_features"}  # what a part of the model is given
 
 

@@ -1,0 +1,26 @@
+"""Tables from names to classes, each of which is imported when it is asked for: who works with one reads one."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Named(Mapping[str, T]):
+    """``places``: of each name the module and what it is called there, as "weft.dialects.llasm:LLaSM"."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self.places = places
+
+    def __getitem__(self, name: str) -> T:
+        found: T = pkgutil.resolve_name(self.places[name])
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
