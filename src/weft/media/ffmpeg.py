@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from weft.media.headers import Mp4Facts, check_matroska_promise, mp4_facts
-from weft.media.source import MediaError, without_extra
+from weft.media.boxes import Mp4Facts, check_matroska_promise, mp4_facts
+from weft.media.source import EncodedFile, MediaError, without_extra
 
 DEMUXERS = {
     "an MP4 file": "mov",
@@ -104,11 +104,12 @@ class FfmpegSound:
                 yield wave
 
 
-def open_sound(raw: BinaryIO, name: str, kind: str, stack: contextlib.ExitStack) -> FfmpegSound:
+def open_sound(encoded: EncodedFile, raw: BinaryIO, kind: str, stack: contextlib.ExitStack) -> FfmpegSound:
     """The sound of a file that `DEMUXERS` names. Its packets are walked once, so that its length is known.
 
     FFmpeg sees the bytes alone, and one demuxer: nothing in a file can have it open another, or an address.
     """
+    name = encoded.name
     try:
         import av
     except ImportError:
@@ -133,6 +134,7 @@ def open_sound(raw: BinaryIO, name: str, kind: str, stack: contextlib.ExitStack)
         raise
     except Exception as error:  # FFmpeg's errors are of a dozen kinds, and each means that it cannot be read
         raise MediaError(f"{name}: is {kind} that is damaged or cut short; save or download it again") from error
+    sound.held += 0 if encoded.data is None else len(encoded.data)
     return sound
 
 

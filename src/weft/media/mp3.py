@@ -11,10 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from weft.media.source import MediaError
+from weft.media.headers import TAGS, id3_size
+from weft.media.sound import Memory, Stream, open_stream
+from weft.media.source import EncodedFile, MediaError
+
+LAME_DELAY, DECODER_DELAY = 576, 529
+"""Frames before the sound: what LAME puts there by default, and what decoding adds (dropped where a first frame claims
+the length)."""
 
 # kbit/s by bitrate index for layer III, and Hz by rate index, of MPEG 1 and of MPEG 2 and 2.5.
 _KBITS = {
@@ -33,7 +40,6 @@ _SYNC = re.compile(
 )
 """The first three bytes of what may be a frame: layer III, a bitrate, a sample rate."""
 
-_TAGS = 100  # ID3 tags one after the other; a file of a million empty ones is no recording
 _TRIES = 1 << 16
 """Places that look like a frame and are none. A file of random bytes has one in 16,000 bytes."""
 
@@ -94,23 +100,6 @@ def _next_frame(data: bytes, at: int, tries: Iterator[int], name: str) -> tuple[
     return None
 
 
-def looks_like_mp3(head: bytes) -> bool:
-    """An ID3 tag, or what may be a frame's sync. libsndfile decides; this only says that it may come to it."""
-    return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6 == 2)
-
-
-def flac_behind_id3(file: BinaryIO) -> int:
-    """The offset of a FLAC that stands behind ID3 tags, as some taggers write it; 0 where there is none."""
-    at = 0
-    for _ in range(_TAGS):
-        file.seek(at)
-        head = file.read(10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return at if head[:4] == b"fLaC" else 0
-        at += _id3_size(head)
-    return 0
-
-
 @dataclass(frozen=True, slots=True)
 class Mp3:
     """An MP3 whose frames were counted. ``samples`` a channel are in them, the encoder's padding included."""
@@ -128,6 +117,20 @@ class Mp3:
         """The same stream behind a first frame that claims the count; the decoder then also drops its own delay of
         529 samples, so this is for streams whose length is guessed wrong."""
         return _info_frame(self.header, self.samples // self.header.samples) + self.data[self.start :]
+
+
+def open_sound(encoded: EncodedFile, raw: BinaryIO, kind: str, stack: ExitStack) -> Stream:
+    """The sound of an MP3, by libsndfile, which is told how long it is."""
+    mp3, name, head = count_frames(encoded.read(), encoded.name), encoded.name, encoded.head()
+    file = open_stream(Memory(mp3.data), name, head, stack)
+    claimed = mp3.claimed
+    if not claimed and file.frames < mp3.samples:
+        file, claimed = open_stream(Memory(mp3.with_claim()), name, head, stack), True
+    file.counted = min(file.frames, mp3.samples)
+    file.least = file.counted - 1152  # a first frame that leans on one before it is silent
+    file.held = 3 * len(mp3.data)  # as read, with its claim corrected, and behind one
+    file.late = 0 if mp3.delayed else LAME_DELAY + (0 if claimed else DECODER_DELAY)
+    return file
 
 
 def count_frames(data: bytes, name: str) -> Mp3:
@@ -211,13 +214,8 @@ def _info_frame(like: _Header, frames: int) -> bytes:
 
 
 def _after_id3(data: bytes, at: int) -> int:
-    for _ in range(_TAGS):
+    for _ in range(TAGS):
         if data[at : at + 3] != b"ID3" or at + 10 > len(data):
             break
-        at += _id3_size(data[at : at + 10])
+        at += id3_size(data[at : at + 10])
     return at
-
-
-def _id3_size(head: bytes) -> int:
-    """Bytes in all of the ID3 tag that begins with these ten; the size it states leaves those ten out."""
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

@@ -9,19 +9,23 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from weft.kinds import advice, sniff
-from weft.media.ffmpeg import DEMUXERS, FfmpegSound, open_sound
-from weft.media.headers import check_one_ogg, check_sound_promise, check_wav_promise
-from weft.media.mp3 import Mp3, count_frames, flac_behind_id3, looks_like_mp3
+from weft.kinds import HEAD, advice, sniff
+from weft.media.headers import (
+    check_one_ogg,
+    check_sound_promise,
+    check_wav_promise,
+    flac_behind_id3,
+    looks_like_mp3,
+)
 from weft.media.source import (
     EncodedFile,
     MediaError,
@@ -30,6 +34,7 @@ from weft.media.source import (
     encoded_source,
     over_limit,
 )
+from weft.named import Named
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
 """Sample rates in Hz that are taken as meant. 1 kHz is below any telephone, 1 MHz above any converter."""
@@ -37,10 +42,15 @@ MIN_RATE, MAX_RATE = 1000, 1_000_000
 MAX_PEAK = 256.0
 """Full scale is 1. Floats may exceed it, but a clip that reaches hundreds holds integers in float clothing."""
 
-LAME_DELAY, DECODER_DELAY = 576, 529
-"""Frames before the sound of an MP3: what LAME puts there by default, and what decoding adds (dropped where a first
-frame claims the length)."""
-
+MP3 = "an MP3 sound"
+CONTAINERS = ("an MP4 file", "an M4A (AAC) sound", "a WebM or Matroska file")
+# Who reads what libsndfile does not read, or not whole: given the file, as it is open, its kind, and what closes it.
+OTHERS = Named[Callable[[EncodedFile, BinaryIO, str, contextlib.ExitStack], Any]](
+    {
+        MP3: "weft.media.mp3:open_sound",
+        **dict.fromkeys((*CONTAINERS, "an AMR sound", "an AAC sound", "a CAF sound"), "weft.media.ffmpeg:open_sound"),
+    }
+)
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "NIST", "W64"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
@@ -149,7 +159,7 @@ def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     raise MediaError(f"audio array: has type {array.dtype}; give floats in -1..1, or int16")
 
 
-class _Stream(soundfile.SoundFile):
+class Stream(soundfile.SoundFile):
     """A sound file that is read straight through.
 
     After each read of a seekable file soundfile seeks to where it stands already. That makes the MP3 decoder start anew
@@ -169,7 +179,7 @@ class _Stream(soundfile.SoundFile):
         return False
 
 
-class _Memory(io.BytesIO):
+class Memory(io.BytesIO):
     """Bytes that, like a file, refuse a place before their start without raising: a damaged header may ask for one."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -178,61 +188,49 @@ class _Memory(io.BytesIO):
 
 
 @contextlib.contextmanager
-def opened(encoded: EncodedFile) -> Iterator[_Stream | FfmpegSound]:
-    """The file behind ``encoded`` with its header checked; anything the decoder raises becomes a ``MediaError``."""
+def opened(encoded: EncodedFile) -> Iterator[Any]:
+    """The file behind ``encoded`` with its header checked, as a `Stream` or with the face of one; anything the decoder
+    raises becomes a ``MediaError``."""
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(encoded.open())
-        start, kind = flac_behind_id3(raw), sniff(head)
-        file: _Stream | FfmpegSound
-        if kind in DEMUXERS and head[28:32] not in _PLAIN:
-            file = open_sound(raw, name, kind, stack)
-            file.held += 0 if encoded.data is None else len(encoded.data)
-        elif looks_like_mp3(head) and not start:
-            file = _open_mp3(count_frames(encoded.read(), name), name, head, stack)
+        start, kind = flac_behind_id3(raw), MP3 if looks_like_mp3(head) else sniff(head) or ""
+        if kind in OTHERS.places and not start and not (kind == "a CAF sound" and head[28:32] in _PLAIN):
+            file = OTHERS[kind](encoded, raw, kind, stack)
         else:
-            if start:
-                raw.seek(start)
-                head = raw.read(len(head))
-            check_wav_promise(raw, name)
-            check_one_ogg(raw, name)
-            if encoded.data is not None:
-                # libsndfile finds a FLAC behind one tag wherever it is, but behind two only in a file
-                file = _open_stream(_Memory(encoded.data[start:]), name, head, stack)
-            else:  # by descriptor: no Python call per read, and no guess from the file's name
-                os.lseek(raw.fileno(), 0, os.SEEK_SET)
-                file = _open_stream(raw.fileno(), name, head, stack)
-            if file.format == "MP3":
-                raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
-            file.held = 0 if encoded.data is None else len(encoded.data)
-            check_sound_promise(file.format, file.extra_info, head, file.frames, name)
-            if _header_is_exact(file):
-                file.least = file.counted = file.frames
-        if isinstance(file, FfmpegSound):
-            pass
-        elif file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
-            raise MediaError(f"{name}: is {file.format} ({file.subtype}), which is not read; {_ADVICE}")
+            file = _open_sound(encoded, raw, start, stack)
         _check_rate(file.samplerate, name)
         if file.counted == 0:
             raise MediaError(f"{name}: holds no sound (0 samples)")
         yield file
 
 
-def _open_mp3(mp3: Mp3, name: str, head: bytes, stack: contextlib.ExitStack) -> _Stream:
-    file = _open_stream(_Memory(mp3.data), name, head, stack)
-    claimed = mp3.claimed
-    if not claimed and file.frames < mp3.samples:
-        file, claimed = _open_stream(_Memory(mp3.with_claim()), name, head, stack), True
-    file.counted = min(file.frames, mp3.samples)
-    file.least = file.counted - 1152  # a first frame that leans on one before it is silent
-    file.held = 3 * len(mp3.data)  # as read, with its claim corrected, and behind one
-    file.late = 0 if mp3.delayed else LAME_DELAY + (0 if claimed else DECODER_DELAY)
+def _open_sound(encoded: EncodedFile, raw: BinaryIO, start: int, stack: contextlib.ExitStack) -> Stream:
+    """A file that libsndfile reads whole, from byte ``start`` on."""
+    name = encoded.name
+    raw.seek(start)
+    head = raw.read(HEAD)
+    check_wav_promise(raw, name)
+    check_one_ogg(raw, name)
+    if encoded.data is not None:
+        # libsndfile finds a FLAC behind one tag wherever it is, but behind two only in a file
+        file = open_stream(Memory(encoded.data[start:]), name, head, stack)
+    else:  # by descriptor: no Python call per read, and no guess from the file's name
+        os.lseek(raw.fileno(), 0, os.SEEK_SET)
+        file = open_stream(raw.fileno(), name, head, stack)
+    if file.format == "MP3":
+        raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
+    file.held = 0 if encoded.data is None else len(encoded.data)
+    check_sound_promise(file.format, file.extra_info, head, file.frames, name)
+    if file.subtype in _EXACT and file.frames < _UNKNOWN:
+        file.least = file.counted = file.frames
     return file
 
 
-def _open_stream(target: _Memory | int, name: str, head: bytes, stack: contextlib.ExitStack) -> _Stream:
+def open_stream(target: Memory | int, name: str, head: bytes, stack: contextlib.ExitStack) -> Stream:
+    """What libsndfile makes of a file or descriptor. Raises ``MediaError`` where that is nothing that is read."""
     try:
-        return stack.enter_context(_Stream(target, closefd=False))
+        file = stack.enter_context(Stream(target, closefd=False))
     except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
         at = head.find(b"fmt ") + 8 if head[8:12] == b"WAVE" else 0
         codec = (
@@ -242,6 +240,9 @@ def _open_stream(target: _Memory | int, name: str, head: bytes, stack: contextli
             )
         )
         raise MediaError(f"{name}: {_not_sound(head, codec)}") from error
+    if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
+        raise MediaError(f"{name}: is {file.format} ({file.subtype}), which is not read; {_ADVICE}")
+    return file
 
 
 def _not_sound(head: bytes, codec: bool) -> str:
@@ -255,11 +256,7 @@ def _not_sound(head: bytes, codec: bool) -> str:
     return f"is {kind}, which is not read; {advice(kind) or _KNOWN}"
 
 
-def _header_is_exact(file: _Stream) -> bool:
-    return file.subtype in _EXACT and file.frames < _UNKNOWN
-
-
-def _blocks(file: _Stream | FfmpegSound, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
+def _blocks(file: Any, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:
     """Mono blocks of the whole file. Raises where fewer frames come than a trustworthy header promises, and before the
     first where they will be more than ``limit`` bytes at ``rate``; else as soon as they are."""
     said = file.frames if file.frames < _UNKNOWN else 0  # of ADPCM and GSM up to a block too many
@@ -331,7 +328,7 @@ def _check_rate(rate: int, name: str) -> None:
         raise MediaError(f"{name}: a sample rate of {rate} Hz is outside {MIN_RATE}..{MAX_RATE:,}; correct it")
 
 
-def _check_length(frames: int, file: _Stream | FfmpegSound, rate: int, name: str, limit: int) -> None:
+def _check_length(frames: int, file: Any, rate: int, name: str, limit: int) -> None:
     needed = 4 * resampled_length(frames, file.samplerate, rate) + file.held
     if needed > limit:
         hours = frames / file.samplerate / 3600
