@@ -123,6 +123,23 @@ def test_a_folder_of_files_that_are_converted_one_by_one_is_answered_with_one(la
     assert said in str(mistake.value)
 
 
+def test_a_folder_of_several_layouts_is_told_by_all_of_them(tmp_path: Path) -> None:
+    for name, text in (FOREIGN["subtitles"], FOREIGN["ctm"], ("b.srt", FOREIGN["subtitles"][1])):
+        (tmp_path / name).write_text(text)
+    said = f"several layouts, ctm ({tmp_path / 'a.ctm'}), subtitles ({tmp_path / 'a.srt'}): make samples of one"
+    for ask in (lambda: convert("auto", tmp_path, tmp_path / "out.jsonl"), lambda: read_samples(tmp_path)):
+        with pytest.raises(WeftError) as mistake:
+            ask()
+        assert said in str(mistake.value)
+
+
+def test_llama_factory_s_newest_form_is_told_by_its_weights(tmp_path: Path) -> None:
+    file, text = tmp_path / "v1.jsonl", {"type": "text", "value": "a"}
+    turns = [{"role": r, "content": [text], "loss_weight": w} for r, w in (("user", 0.0), ("assistant", 1.0))]
+    file.write_text(json.dumps({"messages": turns}))
+    assert convert("auto", file, tmp_path / "out.jsonl").layout == "llama-factory"
+
+
 def test_samples_have_nothing_to_convert(tmp_path: Path) -> None:
     file = tmp_path / "s.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}))

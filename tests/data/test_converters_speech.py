@@ -54,7 +54,7 @@ def test_covost_tables_of_both_kinds(tmp_path: Path) -> None:
     split.write_text(
         'path\tsentence\ttranslation\tclient_id\ncommon_voice_fr_1.mp3\tDit "oui\tSays "yes\tabc\n', encoding="utf-8"
     )
-    (one,) = made("covost", split, tmp_path / "o.jsonl", media=tmp_path / "clips")
+    (one,) = made("covost", split, tmp_path / "o.jsonl")  # the clips stand beside it
     assert one.messages[1].text == 'Says "yes' and one.messages[0].task.fields == {"language": "fr", "to": "en"}
     notes = convert("covost", split, tmp_path / "o.jsonl", media=tmp_path / "clips").notes
     assert dict(notes) == {'key "sentence" is not used': 1, 'key "client_id" is not used': 1}

@@ -43,6 +43,18 @@ def test_what_is_not_in_the_folder_is_named(folder):
         load_config(folder)
 
 
+def test_the_folder_of_a_run_says_where_its_model_is(tmp_path):
+    run = tmp_path / "tuned.run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    for model, said in ((None, f"weft train --resume {run}"), (run.with_suffix(""), None), (run / "final", None)):
+        if model is not None:
+            model.mkdir()
+        with pytest.raises(WeftError) as mistake:
+            load_config(run)
+        assert str(mistake.value).endswith(said + " ends the run" if said else f"its model is {model}")
+
+
 @pytest.mark.parametrize(
     ("config", "said"),
     [

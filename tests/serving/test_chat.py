@@ -7,6 +7,10 @@ import openai
 import pytest
 from serving_kit import NAME, audio, image, png, questions, request, user, wav
 
+from tiny_model import LANGUAGE, VISION
+from weft.generation import Model
+from weft.models.compose import compose
+
 
 @pytest.fixture(scope="module")
 def client(served):
@@ -168,6 +172,17 @@ def test_what_is_not_offered_is_refused_by_its_name(served, fields, param):
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["message"]
     assert param is None or (error["param"] or "").startswith(param) or param in error["param"]
+
+
+def test_a_model_without_a_sense_refuses_its_media_instead_of_answering_over_them(serve):
+    deaf = Model(*compose(vision=VISION, language=LANGUAGE))
+    with serve(deaf) as served:
+        answer = served.chat(user(audio(wav(0.3)), "what is said?"))
+        assert answer.status_code == 400 and "no audio encoder" in answer.json()["error"]["message"]
+        form = {"data": {"model": NAME}, "files": {"file": ("a.wav", wav(0.3))}}
+        answer = served.http.post("/v1/audio/transcriptions", **form)
+        assert answer.status_code == 400 and "no audio encoder" in answer.json()["error"]["message"]
+        assert served.chat(user(image(png()), "what is it?")).status_code == 200
 
 
 def test_what_asks_for_nothing_passes(served):

@@ -102,6 +102,8 @@ def test_subtitles_have_times(served, form):
         ({"temperature": "nan"}, "temperature"),
         ({"model": "whisper-1"}, "model"),
         ({"speed": "2"}, "speed"),
+        ({"language": "klingon"}, "language"),
+        ({"language": "xx"}, "language"),
     ],
 )
 def test_what_is_not_offered_is_refused_by_its_name(served, form, param):

@@ -50,6 +50,7 @@ def test_a_value_is_set_and_nothing_else(recipe, assignment, read, value):
         ("stages.0.evaluation.every=0", "greater than or equal to 1"),
         ("stages.0.evaluation.patience=0", "greater than or equal to 1"),
         ("stages.0.label_smoothing=1", "less than 1"),
+        ("stages.0.augment=null", r"instance of Augment.*; \{\} is all of its defaults"),
         ("precision=float16", "float32"),
         ("lr", "write a path, =, and a value"),
     ],

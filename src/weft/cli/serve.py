@@ -11,7 +11,11 @@ import typer
 
 from weft.cli import asking
 
-SAFETY, SIZE = "Who may ask", "How much"
+SAFETY = "Who may ask"
+
+
+def _size(said: str, least: float = 0) -> Any:
+    return typer.Option(help=said, min=least, rich_help_panel="How much")
 
 
 def serve(
@@ -19,7 +23,7 @@ def serve(
         str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")
     ] = "bundled",
     engine: Annotated[str, typer.Option(help="What generates: 'local', or 'vllm' where that is installed.")] = "local",
-    name: Annotated[str, typer.Option(help="What requests call the model; default: its last name.")] = "",
+    name: Annotated[str | None, typer.Option(help="What requests call the model; default: its last name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     api_key: Annotated[
@@ -47,19 +51,18 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM).", rich_help_panel=SAFETY)] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", rich_help_panel=SAFETY)] = None,
-    max_batch: Annotated[int, typer.Option(min=1, help="Answers generated together.", rich_help_panel=SIZE)] = 16,
-    max_queue: Annotated[
-        int, typer.Option(min=0, help="Requests that wait beside those; past it 429.", rich_help_panel=SIZE)
-    ] = 64,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.", rich_help_panel=SIZE)] = 2048,
-    max_media: Annotated[int, typer.Option(min=0, help="Pictures and clips a request.", rich_help_panel=SIZE)] = 32,
-    max_megapixels: Annotated[
-        float, typer.Option(min=0.001, help="Of all pictures of a request.", rich_help_panel=SIZE)
-    ] = 100.0,
-    max_audio_seconds: Annotated[
-        float, typer.Option(min=0.1, help="Of all clips of a request.", rich_help_panel=SIZE)
-    ] = 7200.0,
-    max_body_mb: Annotated[float, typer.Option(min=0.001, help="Of one request.", rich_help_panel=SIZE)] = 64.0,
+    max_batch: Annotated[int, _size("Answers generated together.", 1)] = 16,
+    max_batch_tokens: Annotated[int, _size("Tokens of these, prompts and room for answers included.", 1)] = 65536,
+    max_queue: Annotated[int, _size("Requests that wait beside those; past it 429.")] = 64,
+    max_tokens: Annotated[int, _size("Longest answer.", 1)] = 2048,
+    max_choices: Annotated[int, _size("Answers to one request (n).", 1)] = 8,
+    max_media: Annotated[int, _size("Pictures and clips a request.")] = 32,
+    max_megapixels: Annotated[float, _size("Of all pictures of a request.", 0.001)] = 100.0,
+    max_audio_seconds: Annotated[float, _size("Of all clips of a request.", 0.1)] = 7200.0,
+    max_messages: Annotated[int, _size("Of one conversation.", 1)] = 1000,
+    max_characters: Annotated[int, _size("Text of one conversation.", 1)] = 1_000_000,
+    max_body_mb: Annotated[float, _size("Of one request.", 0.001)] = 64.0,
+    max_body_seconds: Annotated[float, _size("Until all of a request must be there.", 0.1)] = 60.0,
     dtype: asking.Dtype = None,
     device: asking.Device = None,
     switch: asking.Switch = None,
@@ -88,6 +91,8 @@ def serve(
         raise WeftError("--vllm is for --engine vllm; leave it out")
     if engine == "vllm" and device:
         raise WeftError("--device is for --engine local; vLLM takes the kind of device that it was built for")
+    if name is not None and not name.strip():
+        raise WeftError("--name is empty; say what requests are to call the model, or leave it out")
     keys = [*(api_key or ()), *(api_key_file.read_text().split() if api_key_file else ())]
     if (api_key_file or api_key is not None) and not all(keys) or api_key_file and not keys:
         raise WeftError("an API key is empty; give one, or leave --api-key out")
@@ -111,14 +116,19 @@ def serve(
             ) from None
     limits = Limits(
         batch=max_batch,
+        batch_tokens=max_batch_tokens,
         queue=max_queue,
         tokens=max_tokens,
+        choices=max_choices,
+        messages=max_messages,
+        characters=max_characters,
         media=max_media,
         pixels=round(max_megapixels * 1e6),
         audio_seconds=max_audio_seconds,
         body_bytes=round(max_body_mb * 1e6),
+        body_seconds=max_body_seconds,
     )
-    called = name or _called(model)
+    called = _called(model) if name is None else name
     answering: Engine
     if engine == "vllm":
         arguments, switches = asking.pairs(vllm, "--vllm"), asking.pairs(switch, "--switch")

@@ -29,10 +29,15 @@ def layout_of(path: str | os.PathLike[str]) -> str | None:
 
 def layout_at(path: str | os.PathLike[str]) -> tuple[str | None, str]:
     """That layout, and what holds it: ``path``, or the first such file of a folder, where files are read one by one."""
+    return next(iter(layouts(path).items()), (None, os.fspath(path)))
+
+
+def layouts(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Every layout that a file or folder has, with what holds it; several where the files of a folder differ."""
     try:
         stat = os.stat(path)
     except OSError:
-        return None, os.fspath(path)
+        return {}
     return _told(os.fspath(path), stat.st_mtime_ns, stat.st_size)
 
 
@@ -41,6 +46,9 @@ def command(path: str | os.PathLike[str]) -> str | None:
     layout, at = layout_at(path)
     if layout is None:
         return None
+    if len(found := layouts(path)) > 1:
+        each = ", ".join(f"{name} ({file})" for name, file in found.items())
+        return f"holds files of several layouts, {each}: make samples of one (weft data convert {layout} ...)"
     said = f"weft data convert {layout} {shlex.quote(at)} -o samples.jsonl"
     if at != os.fspath(path):
         return f"holds files laid out as {layout}: make samples of each by itself ({said})"
@@ -48,17 +56,20 @@ def command(path: str | os.PathLike[str]) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _told(path: str, *_: int) -> tuple[str | None, str]:
+def _told(path: str, *_: int) -> dict[str, str]:
     folder = Path(path)
     if not folder.is_dir():
-        return _of_file(folder), path
+        return {layout: path} if (layout := _of_file(folder)) else {}
     found = next((layout for layout, pattern in _TABLES["inside"] if any(folder.glob(pattern))), None)
     if found:
-        return _of_sound(found, " ".join(p.name for p in folder.rglob("*.*")) if found == "imagefolder" else ""), path
+        names = " ".join(p.name for p in folder.rglob("*.*")) if found == "imagefolder" else ""
+        return {str(_of_sound(found, names)): path}
+    first: dict[str, str] = {}
     for file in islice(sorted(p for p in folder.rglob("*.*") if p.is_file()), FILES):
         if found := _of_file(file):
-            return found, str(file) if found in _TABLES["one_by_one"] else path
-    return None, path
+            first.setdefault(found, str(file))
+    whole = len(first) == 1 and not first.keys() & set(_TABLES["one_by_one"])
+    return dict.fromkeys(first, path) if whole else first
 
 
 def _of_file(file: Path) -> str | None:

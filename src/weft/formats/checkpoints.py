@@ -239,7 +239,12 @@ def read_json(file: Path) -> dict[str, Any]:
 def check_weft(folder: Path, name: str) -> None:
     """Raises `CheckpointError` where the folder, which the user called ``name``, is not that of a weft model."""
     if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{name} holds no model: there is no config.json in it; name the folder of a checkpoint")
+        wanted = "name the folder of a checkpoint"
+        if (folder / "run.json").is_file():  # of a run, whose model lies in it, or beside NAME.run
+            left = (Path(name) / "final", Path(str(name).rstrip("/").removesuffix(".run")))
+            found = next((model for model in left if model.is_dir() and model != Path(name)), None)
+            wanted = f"it is a run, and its model is {found}" if found else f"weft train --resume {name} ends the run"
+        raise CheckpointError(f"{name} holds no model: there is no config.json in it; {wanted}")
     check_kind(name, read_json(folder / "config.json"))
 
 

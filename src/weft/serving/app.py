@@ -126,6 +126,9 @@ def build_app(
             raise ApiError(400, "this model writes no word times", "timestamp_granularities[]", "unsupported_parameter")
         times = able and kind in ("srt", "vtt", "verbose_json")
         language = form.get("language") or None
+        if language is not None and language not in transcripts.LANGUAGES:
+            said = f"there is no language {language!r}; give its code in ISO 639-1, such as en, or leave it out"
+            raise ApiError(400, said, "language", "unknown_language")
         conversation = transcripts.question(await file.read(), translate, language, times)
         conversation = await in_thread(read.decoded, conversation)
         wave, rate = conversation.audios[0].source

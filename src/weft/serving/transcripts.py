@@ -20,6 +20,17 @@ FIELDS = ("file", "model", "language", "response_format", "temperature", "timest
 UNSUPPORTED = {"prompt": ("",), "stream": ("false", "False"), "chunking_strategy": ("auto",), "include[]": ()}
 
 
+# ISO 639-1, and what Whisper has beside it: the languages that a recording can be said to be in.
+_CODES = """
+aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
+et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha haw he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv jw ka
+kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl
+nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv
+sw ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo yue za zh zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+
+
 def check_fields(form: Any, translate: bool) -> None:
     """Raises `ApiError` for a field that is not offered, is unknown, or stands twice."""
     for name in form:

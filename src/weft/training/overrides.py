@@ -33,7 +33,8 @@ def override(config: M, assignments: Iterable[str]) -> M:
         try:
             config = type(config).model_validate(_set(config, path.split("."), value, path))
         except ValidationError as error:
-            raise WeftError(f"--set {assignment}: {first_mistake(error)}") from None
+            empty = "; {} is all of its defaults" if value is None and error.errors()[0]["type"] == "model_type" else ""
+            raise WeftError(f"--set {assignment}: {first_mistake(error)}{empty}") from None
     return config
 
 

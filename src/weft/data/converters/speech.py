@@ -116,8 +116,9 @@ def covost(job: Job) -> Read:
     ``covost_v2.<source>_<target>.<split>.tsv`` as get_covost_splits.py writes it (``path``, ``sentence``,
     ``translation``, ``client_id``; no quoting, ``\\`` escapes), or the released ``covost_v2.<source>_<target>.tsv``
     (``path``, ``translation``, ``split``; a ``train`` split has ``train_covost`` too). ``--media`` is Common Voice's
-    folder ``clips``. ``--task transcribe`` writes ``sentence``, for which a released file needs ``--annotations
-    validated.tsv``. Languages are read from the file's name, their region left out (``zh-CN``: ``zh``).
+    folder ``clips``, which may also stand beside the table. ``--task transcribe`` writes ``sentence``, for which a
+    released file needs ``--annotations validated.tsv``. Languages are read from the file's name, their region left out
+    (``zh-CN``: ``zh``).
     """
     named = re.search(r"\.([a-zA-Z]+)(?:-\w+)?_([a-zA-Z]+)(?:-\w+)?\.", job.path.name)
     source, target = job.language or (named and named[1].lower()), job.to or (named and named[2].lower())
@@ -138,7 +139,8 @@ def covost(job: Job) -> Read:
                 job.notes["rows of other splits"] += 1
                 return
         name = cell(row, "path")
-        clip = job.find(name if Path(name).suffix else f"{name}.mp3", what="audio")
+        file = name if Path(name).suffix else f"{name}.mp3"
+        clip = job.find(file, f"clips/{file}", what="audio")
         if wanted == "transcribe":
             said = sentences.get(name) if sentences else cell(row, "sentence")
             if said is None:
