@@ -98,6 +98,7 @@ def finetune(
     best in this on ``eval_data``. ``bits``: the language model is read in 4 or 8, by bitsandbytes, and trains through
     LoRA; ``out`` becomes an adapter for ``model``. For the rest and what is raised see `train`.
     """
+    from weft.data.source import absolute
     from weft.recipes.finetune import SMALL, finetune_recipe
     from weft.training.overrides import override
     from weft.training.recipe import Source
@@ -109,7 +110,7 @@ def finetune(
         raise WeftError("--metric needs --eval-data FILE to measure it on")
     recipe = finetune_recipe(
         str(model),
-        [Source(path=str(Path(path).absolute()), name=name) for name, path in _files(data)],
+        [Source(path=absolute(path), name=name) for name, path in _files(data)],
         eval_data=str(Path(eval_data).absolute()) if eval_data else None,
         full=full,
         steps=steps,

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from weft.cli.asking import MediaRoot
+from weft.cli.asking import MediaRoot, progress_bar
 from weft.cli.data_convert import HELP as CONVERT_HELP
 from weft.cli.data_convert import convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 NOTES = 20  # remarks on media files that `stats` prints
 
-app = typer.Typer(no_args_is_help=True, help="Check, measure and convert sample files.", rich_markup_mode="rich")
+app = typer.Typer(no_args_is_help=True, help="Check, measure, convert and shard sample files.", rich_markup_mode="rich")
 app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
 
 
@@ -89,6 +90,37 @@ def validate(
     out.print(
         f"No mistakes{warnings}: {plural(summary.samples, 'sample')} in {duration(seconds)}, {how}.", style="good"
     )
+
+
+class ShardFormat(StrEnum):
+    tar = "tar"
+    parquet = "parquet"
+
+
+@app.command()
+def shard(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A sample file (JSON Lines).")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder of shards.")],
+    format: Annotated[ShardFormat, typer.Option(help="webdataset's tar with an index beside it, or Parquet.")] = (
+        ShardFormat.tar
+    ),
+    megabytes: Annotated[int, typer.Option("--size", min=1, metavar="MB", help="Of a shard, about.")] = 256,
+    media_root: MediaRoot = None,
+) -> None:
+    """Write samples and their media as shards, which train as the file does: a folder, or its address (s3://...)."""
+    from weft.data.sharding import shard as write
+
+    with progress_bar("writing") as progress:
+        done = write(
+            file,
+            folder,
+            format=format.value,  # type: ignore[arg-type]
+            size=megabytes * 1_000_000,
+            media_root=str(media_root) if media_root else None,
+            progress=progress,
+        )
+    samples = sum(count for _, count in done)
+    out.print(f"{plural(samples, 'sample')} in {plural(len(done), 'shard')}: {folder}", style="good", soft_wrap=True)
 
 
 @app.command()

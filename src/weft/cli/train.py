@@ -21,7 +21,8 @@ Set = Annotated[
     typer.Option("--set", metavar="PATH=VALUE", help="Change one value, such as stages.0.optim.lr=1e-4. Repeatable."),
 ]
 Data = Annotated[
-    list[str] | None, typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines). Repeatable.")
+    list[str] | None,
+    typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines, or shards). Repeatable."),
 ]
 OnBad = Annotated[
     str | None, typer.Option("--on-bad-sample", metavar="fail|skip", help="Stop, or leave out and count.")
@@ -73,7 +74,8 @@ def train(
 def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")],
     data: Annotated[
-        list[str], typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines). Repeatable.")
+        list[str],
+        typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines, or shards). Repeatable."),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="OUT", help="Folder of the new model; OUT.run is the run.")

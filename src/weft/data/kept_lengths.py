@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from glob import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from platformdirs import user_cache_path
 
 from weft.conversation import Conversation
-from weft.data.sample_file import SampleFile
+from weft.data.source import Source
 from weft.files import whole_file
 from weft.media.source import decoded_bytes
 
@@ -36,11 +37,13 @@ GONE = -1  # the size of a medium that is not there
 class KeptLengths:
     """Where the lengths of one source are kept for one processor."""
 
-    def __init__(self, source: SampleFile, processor: Any) -> None:
-        path = source.path.resolve()
-        beside = hashlib.sha256(str(path.parent).encode()).hexdigest()[:16]
-        self.folders = path.parent / ".weft" / "lengths", user_cache_path("weft") / "lengths" / beside
-        self.source, self.name = source, f"{path.name}.{_key(source, processor)}.npz"
+    def __init__(self, source: Source, processor: Any) -> None:
+        home = source.home
+        beside = hashlib.sha256(str(home or source.path).encode()).hexdigest()[:16]
+        self.folders = [user_cache_path("weft") / "lengths" / beside]
+        self.folders[:0] = [home / ".weft" / "lengths"] if home else []
+        self.stem = Path(source.path).name
+        self.name = f"{self.stem}.{_key(source, processor)}.npz"
 
     def read(self, kind: type[Lengths], again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
         """What is there and still true; ``again`` measures samples anew."""
@@ -64,7 +67,7 @@ class KeptLengths:
             with suppress(OSError):
                 with whole_file(folder / self.name, "wb") as handle:
                     np.savez(handle, **arrays)
-                others = folder.glob(f"{escape(self.source.path.name)}.{'?' * 16}.npz")
+                others = folder.glob(f"{escape(self.stem)}.{'?' * 16}.npz")
                 for old in sorted(others, key=lambda file: file.stat().st_mtime)[:-KEPT]:
                     old.unlink(missing_ok=True)
                 return
@@ -97,13 +100,11 @@ def _same(lengths: Lengths, again: Callable[[Sequence[int]], Lengths]) -> bool:
     )
 
 
-def _key(source: SampleFile, processor: Any) -> str:
+def _key(source: Source, processor: Any) -> str:
     """Of all that lengths depend on, but for the media."""
     tokenizer = processor.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = backend.to_str() if backend is not None else json.dumps(sorted(tokenizer.get_vocab().items()))
-    with source.path.open("rb") as file:
-        samples = hashlib.file_digest(file, "sha256").hexdigest()
-    limits = source.media_root, decoded_bytes(None)
-    facts = [str(source.path), samples, limits, type(tokenizer).__name__, words, processor.to_dict()]
+    limits = getattr(source, "media_root", None), decoded_bytes(None)
+    facts = [str(source.path), source.fingerprint(), limits, type(tokenizer).__name__, words, processor.to_dict()]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from weft.conversation import Conversation, Message, SampleError, Text, WeftErro
 from weft.conversation.grounding import end_problem, last_words
 from weft.data.augment import cut_points, join_key, spoken_part
 from weft.data.kept_lengths import KeptLengths, media_of
-from weft.data.sample_file import SampleFile
+from weft.data.source import Source
 from weft.dialects import Modality
 from weft.media import audio_samples
 from weft.models.processing import WeftProcessor
@@ -74,7 +74,7 @@ def slot_tokens(processor: WeftProcessor, modality: Modality, embeddings: int) -
 
 
 def measure(
-    source: SampleFile,
+    source: Source,
     processor: WeftProcessor,
     *,
     row_tokens: int,
@@ -115,7 +115,7 @@ def measure(
 
 
 def _measure(
-    source: SampleFile,
+    source: Source,
     processor: WeftProcessor,
     on_bad_sample: str,
     progress: Callable[[int, int], None] | None = None,
@@ -155,7 +155,9 @@ def _measure(
         except WeftError as error:
             if isinstance(error, SampleError) and error.file and error.line is None:
                 raise  # it is about the whole file
-            problem = str(error) if isinstance(error, SampleError) and error.line else f"{source.where(index)}: {error}"
+            problem, where = str(error), source.where(index)
+            if not (isinstance(error, SampleError) and error.line) and not problem.startswith(where):
+                problem = f"{where}: {problem}"
             if on_bad_sample == "fail":
                 advice = "correct it, or leave such samples out with --on-bad-sample skip"
                 raise WeftError(f"{problem}; {advice}") from None

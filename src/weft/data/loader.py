@@ -23,8 +23,8 @@ from weft.data.clips import ClipEdits
 from weft.data.lengths import Lengths, measure
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
-from weft.data.sample_file import SampleFile
-from weft.media import load_audio, load_image
+from weft.data.source import Source, open_source
+from weft.media import Stored, load_audio, load_image
 from weft.models.encoding import Encoded
 from weft.models.processing import WeftProcessor
 
@@ -72,7 +72,7 @@ class MediaCache:
         self._lock = Lock()
 
     def get(self, key: Any, load: Any) -> Any:
-        if not isinstance(key[1], (str, Path)):
+        if not isinstance(key[1], (str, Path, Stored)):
             return load()
         if key not in self._kept:
             value = load()
@@ -99,7 +99,7 @@ class SourceSpec:
     name: str | None = None
     media_root: str | None = None  # the folder that media lie in, links followed; None: anywhere
     # Made of the source, the tokens of its samples (0: left out) and the processor.
-    company: Callable[[SampleFile, np.ndarray, Any], Company] | None = None
+    company: Callable[[Source, np.ndarray, Any], Company] | None = None
 
 
 class TrainingData:
@@ -134,11 +134,13 @@ class TrainingData:
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         if not specs:
-            raise WeftError("no training data: name at least one JSON Lines file in the mixture (--data FILE)")
+            raise WeftError(
+                "no training data: name at least one JSON Lines file, or shards, in the mixture (--data FILE)"
+            )
         self.processor, self.row_tokens, self.rows, self.packing = processor, row_tokens, rows, packing
         self.seed, self.on_bad_sample, self.rank, self.world = seed, on_bad_sample, rank, world
         self.specs = list(specs)
-        self.sources = [SampleFile(s.path, s.name, s.media_root) for s in specs]
+        self.sources = [open_source(s.path, s.name, s.media_root) for s in specs]
         self.lengths: list[Lengths] = [
             measure(
                 s,

@@ -6,6 +6,7 @@ one read and one parse. No media file is opened here.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class SampleFile:
 
     def __init__(self, path: str | Path, name: str | None = None, media_root: str | None = None) -> None:
         self.path, self.media_root = Path(path), media_root
+        self.home: Path | None = self.path.resolve().parent
         self.name = name or self.path.stem
         self._file: int | None = None
         try:
@@ -59,6 +61,10 @@ class SampleFile:
     def where(self, index: int) -> str:
         """``file:line`` of one sample, for messages."""
         return f"{self.path}:{int(self._lines[index])}"
+
+    def fingerprint(self) -> str:
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def close(self) -> None:
         """Give the file handle back; reading opens it again."""

@@ -16,7 +16,7 @@ from PIL import Image
 from weft.kinds import HEAD
 from weft.media.opening import LARGE, alone, open_picture, orientation, reduction_of
 from weft.media.pixels import to_rgb
-from weft.media.source import MediaError, decoded_array, decoded_bytes, encoded_source
+from weft.media.source import MediaError, Stored, decoded_array, decoded_bytes, encoded_source
 
 LONGEST = 1 << 15
 """Pixels of a side that is resized as it is; of a longer one the mean of two, three, ... neighbours is taken first."""
@@ -113,6 +113,8 @@ def image_size(source: Any, max_bytes: int | None = None) -> tuple[int, int]:
             source.load()  # turns it, whatever `size` said before
         size: tuple[int, int] = getattr(source, "full_size", source.size)
         return (size[1], size[0]) if orientation(source) >= 5 else size
+    if isinstance(source, Stored) and source.facts:
+        return source.facts
     if (array := decoded_array(source, "image")) is not None:
         height, width = _channels_last(array).shape[:2]
         return width, height

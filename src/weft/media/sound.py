@@ -29,6 +29,7 @@ from weft.media.headers import (
 from weft.media.source import (
     EncodedFile,
     MediaError,
+    Stored,
     decoded_array,
     decoded_bytes,
     encoded_source,
@@ -98,13 +99,18 @@ def audio_samples(source: Any, rate: int = 16000, max_bytes: int | None = None) 
     _check_rate(rate, "rate")
     if (array := _as_array(source, rate)) is not None:
         return resampled_length(len(array[0]), array[1], rate)
+    return resampled_length(*audio_frames(source, rate, max_bytes), rate)
+
+
+def audio_frames(source: Any, rate: int = 16000, max_bytes: int | None = None) -> tuple[int, int]:
+    """``(frames, their rate)`` of an encoded file, as `audio_samples` finds them."""
+    if isinstance(source, Stored) and source.facts:
+        return source.facts
     encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
     if encoded.path is None:
-        frames, own_rate = _count_frames(encoded, rate, limit)
-    else:
-        facts = os.path.abspath(encoded.path), os.stat(encoded.path).st_mtime_ns, encoded.size
-        frames, own_rate = _remembered_frames(*facts, rate, limit)
-    return resampled_length(frames, own_rate, rate)
+        return _count_frames(encoded, rate, limit)
+    facts = os.path.abspath(encoded.path), os.stat(encoded.path).st_mtime_ns, encoded.size
+    return _remembered_frames(*facts, rate, limit)
 
 
 def audio_seconds(source: Any) -> float | None:

@@ -13,7 +13,8 @@ import io
 import os
 import re
 import stat
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
@@ -80,6 +81,20 @@ class EncodedFile:
             return file.read(count)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A medium that lies inside of another file, such as a tar: read when it is decoded.
+
+    ``same`` stands for its bytes: media are equal by it. ``facts``, where they were written down: ``(width, height)``
+    of a picture as a person sees it, or ``(frames, their rate)`` of a sound; then its header need not be read.
+    """
+
+    name: str = field(compare=False)
+    read: Callable[[], bytes] = field(compare=False, repr=False)
+    same: Hashable
+    facts: tuple[int, int] | None = field(default=None, compare=False)
+
+
 _decoded_bytes = DECODED_BYTES
 
 
@@ -110,12 +125,15 @@ def without_extra(name: str, kind: str) -> MediaError:
 def encoded_source(source: Any, what: str) -> EncodedFile:
     """A path, ``data:`` URL, bytes or binary file object; ``what`` is "image" or "audio" for messages.
 
-    A seekable file object is put back where it stood, so it can be read twice. Raises ``MediaError`` for addresses
-    (``http:``, ``file:``, ...), missing files, folders, devices and pipes, empty input, and input over the limits.
+    `Stored` media are read whole. A seekable file object is put back where it stood, so it can be read twice. Raises
+    ``MediaError`` for addresses (``http:``, ``file:``, ...), missing files, folders, devices and pipes, empty input,
+    and input over the limits.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name = f"{what} bytes"
         return EncodedFile(name, None, _not_empty(_within_memory(bytes(source), name), name))
+    if isinstance(source, Stored):
+        return EncodedFile(source.name, None, _not_empty(_within_memory(source.read(), source.name), source.name))
     if isinstance(source, str) and source[:5].lower() == "data:":
         name = f"{what} data URL"
         return EncodedFile(name, None, _not_empty(_decode_data_url(source, what), name))

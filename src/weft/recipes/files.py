@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weft.conversation import WeftError
+from weft.data.source import absolute, is_there
 from weft.playground.tasks import make_if_named
 from weft.recipes.datasets import how_to_make
 from weft.training.recipe import Recipe
@@ -31,10 +32,10 @@ def with_files(recipe: Recipe, files: Sequence[tuple[str | None, str]]) -> Recip
         sources = []
         for source in stage.mixture:
             label = source.name or Path(source.path).stem
-            file = Path(given.get(label, source.path))
-            if not file.is_file() and not make_if_named(file):
-                how = how_to_make(file)
-                raise WeftError(f"{file}: no such file; {how}say where it is with --data {label}=FILE")
-            sources.append(source.model_copy(update={"path": str(file.absolute())}))
+            path = given.get(label, source.path)
+            if not is_there(path) and not make_if_named(Path(path)):
+                how = how_to_make(Path(path))
+                raise WeftError(f"{path}: no such file; {how}say where it is with --data {label}=FILE")
+            sources.append(source.model_copy(update={"path": absolute(path)}))
         stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
     return recipe.model_copy(update={"stages": tuple(stages)})

@@ -10,7 +10,8 @@ import torch
 
 from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import SPEECH
-from weft.data.sample_file import SampleFile
+from weft.data.source import Source as Samples
+from weft.data.source import open_source
 from weft.generation.loading import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
@@ -50,7 +51,7 @@ def base_config(base: str) -> WeftConfig:
     return load_config(base)
 
 
-def _readable(source: SampleFile) -> list[Conversation]:
+def _readable(source: Samples) -> list[Conversation]:
     """The first samples; what cannot be read is named, or left out, when the samples are measured."""
     found = []
     for i in range(min(len(source), LOOKED_AT)):
@@ -76,7 +77,7 @@ def finetune_recipe(
     if lr is not None and not 0 < lr < float("inf"):
         raise WeftError(f"nothing is learned at a rate of {lr:g} (--lr): give one above 0, such as 1e-4")
     spec = model_spec(model).model_copy(update={"bits": bits})
-    sources = [SampleFile(s.path, media_root=media_root) for s in data]
+    sources = [open_source(s.path, media_root=media_root) for s in data]
     heads = [_readable(source) for source in sources]
     for file, head in zip(data, heads, strict=True):
         check_senses(spec, model, file.path, head)

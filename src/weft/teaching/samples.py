@@ -11,7 +11,8 @@ import numpy as np
 from weft.conversation import Conversation, Image
 from weft.data.augment import Augment
 from weft.data.lengths import slot_tokens
-from weft.data.sample_file import SampleFile
+from weft.data.source import Source
+from weft.media import Stored
 from weft.models.processing import WeftProcessor
 
 EASED_WORDS = 4  # while a run eases in, clips are cut to at most 1 word, growing to this and one more
@@ -35,10 +36,10 @@ class Easing:
 class Conversing:
     """Samples that ask about one picture as one conversation about it, which costs the picture once."""
 
-    def __init__(self, chance: float, source: SampleFile, tokens: np.ndarray, processor: WeftProcessor) -> None:
+    def __init__(self, chance: float, source: Source, tokens: np.ndarray, processor: WeftProcessor) -> None:
         """``tokens`` of each sample of ``source``; 0: left out. ``chance`` of one more question, and again."""
         self.chance, self.tokens = chance, tokens
-        pictures: dict[str, list[int]] = {}
+        pictures: dict[str | Stored, list[int]] = {}
         for index in map(int, np.flatnonzero(tokens)):
             if (file := asked_picture(source[index])) is not None:
                 pictures.setdefault(file, []).append(index)
@@ -68,9 +69,11 @@ class Conversing:
         return replace(first, messages=(*first.messages, *mute))
 
 
-def asked_picture(conversation: Conversation) -> str | None:
-    """The file of the picture that a sample asks one question about; None where it is of another kind."""
+def asked_picture(conversation: Conversation) -> str | Stored | None:
+    """The picture that a sample asks one question about; None where it is of another kind."""
     if [m.role for m in conversation.messages] != ["user", "assistant"] or conversation.audios:
         return None
     sources = [image.source for image in conversation.images]
-    return str(sources[0]) if len(sources) == 1 and isinstance(sources[0], (str, Path)) else None
+    if len(sources) != 1 or not isinstance(sources[0], (str, Path, Stored)):
+        return None
+    return sources[0] if isinstance(sources[0], Stored) else str(sources[0])

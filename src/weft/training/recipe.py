@@ -83,7 +83,7 @@ class Optim(Frozen):
 
 
 class Source(Frozen):
-    """One named JSON Lines file of a mixture."""
+    """One named source of a mixture: a JSON Lines file, or shards (a folder, a file, an address)."""
 
     path: str
     weight: float = Field(1.0, gt=0)
