@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from weft.dialects import DIALECTS
+from weft.models.connectors import CONNECTORS
 from weft.models.encoders import IMAGES, SOUNDS
 from weft.named import Named
 from weft.recipes import load_recipe
@@ -78,7 +79,9 @@ def test_a_package_imports_only_from_those_before_it(package: str) -> None:
         assert imported(file) <= allowed, f"{file.relative_to(SOURCE)} imports {imported(file) - allowed}"
 
 
-@pytest.mark.parametrize("table", [DIALECTS, IMAGES, SOUNDS], ids=["dialects", "images", "sounds"])
+@pytest.mark.parametrize(
+    "table", [DIALECTS, IMAGES, SOUNDS, CONNECTORS], ids=["dialects", "images", "sounds", "connectors"]
+)
 def test_every_name_of_a_table_stands_for_a_class_of_its_own(table: Named[Any]) -> None:
     assert len(set(table.values())) == len(table)
 
