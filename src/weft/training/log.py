@@ -15,13 +15,16 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from weft.conversation import WeftError
 from weft.files import whole_file
+from weft.named import Named
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 # what the record of an update holds beside its losses, of which the first is "loss"
 FACTS = ("event", "time", "stage", "step", "loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds",
          "waited", "skipped")  # fmt: skip
+LOGGERS = Named[Any](
+    {"tensorboard": "weft.training.loggers:TensorBoard", "wandb": "weft.training.loggers:WeightsAndBiases"}
+)
 REMEMBER = 20  # steps that the live line's speed and loss are means over
 
 
@@ -66,7 +69,7 @@ class Log:
         self.console = Console(quiet=True) if silent else console or Console(stderr=True, highlight=False)
         self._file = (Path(os.devnull) if silent else run / "log.jsonl").open("a", buffering=1)
         loggers = () if silent else loggers
-        self._sinks = [_tensorboard(run) if n == "tensorboard" else _wandb(run, name) for n in loggers]
+        self._sinks = [LOGGERS[kind](run, name) for kind in loggers]
         self._live: Live | None = None
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBER)
         self._told = 0.0
@@ -143,37 +146,3 @@ def clock(seconds: float) -> str:
     whole = int(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-class _tensorboard:
-    def __init__(self, run: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise WeftError('the tensorboard logger needs: pip install "weftlm[tensorboard]"') from None
-        self.writer = SummaryWriter(str(run / "tensorboard"))
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class _wandb:
-    def __init__(self, run: Path, name: str) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise WeftError('the wandb logger needs: pip install "weftlm[wandb]"') from None
-        facts = json.loads((run / "run.json").read_text())
-        # Another run of that name is another run, and so is a copy that goes on elsewhere.
-        mark = f"{run.resolve().name}-{facts.get('moved', facts['started']):.0f}"
-        self.run = wandb.init(project="weft", name=name, dir=str(run), resume="allow", id=mark)
-
-    def add(self, step: int, values: dict[str, float]) -> None:
-        self.run.log(values, step=step)
-
-    def close(self) -> None:
-        self.run.finish()
