@@ -134,6 +134,7 @@ def _run(
     recipe: Recipe, run: Path, resume: bool, out: str | PathLike[str] | None, adapter_only: bool, console: Any
 ) -> Path:
     from weft.training import picture
+    from weft.training.features import recalled_towers
     from weft.training.run import train
 
     return train(
@@ -142,6 +143,7 @@ def _run(
         resume=resume,
         evaluate=Scorer(recipe.media_root),
         teach=teacher(recipe),
+        recall=recalled_towers,
         draw=picture.draw,
         out=Path(out) if out is not None else None,
         adapter_only=adapter_only,

@@ -118,7 +118,7 @@ def test_the_oldest_go_where_there_is_no_room_but_never_one_s_own(tmp_path):
 
 def run(recipe, folder):
     console = Console(file=StringIO(), width=10_000)
-    train(recipe, folder, console=console)
+    train(recipe, folder, recall=recalled_towers, console=console)
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     kept = {row["part"]: (row["computed"], row["recalled"]) for row in rows if row["event"] == "features"}
     return [row["loss"] for row in rows if row["event"] == "step"], kept, console.file.getvalue()

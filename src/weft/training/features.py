@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ class Recalled:
 
 
 def recalled_towers(
-    model: Any, stage: Stage, specs: Iterable[SourceSpec], *, half: bool, gigabytes: float, say: Say
+    model: Any, stage: Stage, specs: Sequence[SourceSpec], *, half: bool, gigabytes: float, say: Say
 ) -> dict[str, Recalled]:
     """The towers of a stage whose features are kept, by part; for the others it is said why they are not.
 

@@ -1,8 +1,9 @@
-"""What training is handed by whoever starts it: a scorer, and lessons. What these are, it does not know."""
+"""What training is handed by whoever starts it: a scorer, lessons, a store of features. What these are, it does not
+know."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from weft.conversation import WeftError
@@ -41,6 +42,14 @@ class Lessons(Protocol):
 
     def notes(self, planned: int) -> Sequence[str]:
         """Sentences for who starts a stage of so many updates."""
+
+
+class Recall(Protocol):
+    """Gives the towers that know what they have computed before, by part (`features`)."""
+
+    def __call__(
+        self, model: Any, stage: Stage, specs: Sequence[SourceSpec], *, half: bool, gigabytes: float, say: Any
+    ) -> Mapping[str, Any]: ...
 
 
 Teach = Callable[[Stage, str], Lessons]  # of a stage and its path in the recipe

@@ -25,7 +25,7 @@ from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
 from weft.training.export import round_as_saved, save_adapter, save_model
 from weft.training.folder import RunFolder, alone_in, located
-from weft.training.handed import Evaluate, Lessons, Teach, lessons_of
+from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import give_back_large_blocks
 from weft.training.ranks import ALONE, Ranks, leave
@@ -40,6 +40,7 @@ def train(
     resume: bool = False,
     evaluate: Evaluate | None = None,
     teach: Teach | None = None,
+    recall: Recall | None = None,
     draw: Callable[[Path], Any] | None = None,
     out: str | Path | None = None,
     adapter_only: bool = False,
@@ -49,9 +50,9 @@ def train(
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
-    lessons ask for; ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`). Raises
-    `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by
-    torchrun, this is one rank of several (`ranks`).
+    lessons ask for; ``recall`` keeps what frozen encoders give (`features`); ``draw`` makes a picture of the run's
+    folder, now and then and at the end (`picture`). Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for
+    everything a user can mend; both say how to go on. Started by torchrun, this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
@@ -87,7 +88,7 @@ def train(
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
         held.callback(drawn)
-        one = Run(folder, ranks, evaluate, console, lessons, drawn)
+        one = Run(folder, ranks, evaluate, console, lessons, recall, drawn)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -110,10 +111,11 @@ class Run:
         evaluate: Evaluate | None = None,
         console: Console | None = None,
         lessons: Sequence[Lessons] = (),
+        recall: Recall | None = None,
         draw: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
-        self.lessons = lessons or lessons_of(folder.recipe, None)
+        self.lessons, self.recall = lessons or lessons_of(folder.recipe, None), recall
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
@@ -132,7 +134,8 @@ class Run:
             ranks.lead(partial(cut_log, self.folder.log, at.step))
             telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
-                process = Process(self.folder, ranks, log, signals, self.evaluate, self.lessons, at, self.draw)
+                handed = self.evaluate, self.lessons, self.recall
+                process = Process(self.folder, ranks, log, signals, *handed, at, self.draw)
                 model, processor = build_model(self.folder.model_of(at.stage), ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
                 for damaged in ckpt.newer(self.folder.checkpoints, self.found):

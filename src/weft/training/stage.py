@@ -22,9 +22,8 @@ from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
-from weft.training.features import recalled_towers
 from weft.training.folder import RunFolder
-from weft.training.handed import Evaluate, Lessons
+from weft.training.handed import Evaluate, Lessons, Recall
 from weft.training.log import Log
 from weft.training.optim import (
     build_optimizer,
@@ -74,6 +73,7 @@ class Process:
     signals: Signals
     evaluate: Evaluate | None
     lessons: Sequence[Lessons]  # of each stage
+    recall: Recall | None  # None: every feature is computed each time
     progress: Progress
     draw: Callable[[], None]  # a picture of the run
 
@@ -122,14 +122,9 @@ class StageRun:
         self.drawn = time.monotonic()
         self.log.new_stage()
         self._tell_start(resumed=found is not None)
-        model.recall = recalled_towers(
-            model,
-            stage,
-            self.data.specs,
-            half=self.recipe.precision == "bfloat16",
-            gigabytes=self.recipe.features_gb,
-            say=self.log.say,
-        )
+        if process.recall is not None:
+            half, kept = self.recipe.precision == "bfloat16", self.recipe.features_gb
+            model.recall = process.recall(model, stage, self.data.specs, half=half, gigabytes=kept, say=self.log.say)
         if found is not None and found.state.get("samples", self.samples) != self.samples:
             was = found.state["samples"]
             self.log.say(
