@@ -53,7 +53,7 @@ def load_image(source: Any, max_bytes: int | None = None) -> Image.Image:
     sides, each pixel the mean of those that it stands for; so is a smaller one where it would take more memory than
     ``max_bytes`` (None: what `set_decoded_bytes` says, or 550 MB). `image_size` is that of the file.
 
-    Grey of more than 8 bits is read as `weft.media.pixels.levels` says; what that leaves out or guesses is in
+    Grey of more than 8 bits is read as `weft.media.levels.levels` says; what that leaves out or guesses is in
     ``image_notes``. Raises ``MediaError`` for everything that is no such picture, is damaged, is a TIFF whose samples
     are not read right, or takes more than ``max_bytes`` at any size.
     """

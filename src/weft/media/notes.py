@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from weft.media.containers import MOST_BLOCKS, colour_bytes
+from weft.media.containers import MOST_BLOCKS
 from weft.media.ffmpeg import FfmpegSound
 from weft.media.images import reason
+from weft.media.levels import levels
+from weft.media.more_pictures import colour_bytes
 from weft.media.opening import alone, open_picture
-from weft.media.pixels import levels, tiles
+from weft.media.pixels import tiles
 from weft.media.sound import opened
 from weft.media.source import MediaError, decoded_array, decoded_bytes, encoded_source
 
