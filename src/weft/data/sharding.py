@@ -16,7 +16,7 @@ import numpy as np
 from weft.conversation import Audio, Image, WeftError
 from weft.conversation.samples import BOM
 from weft.data.sample_file import SampleFile
-from weft.data.shards import MANIFEST
+from weft.data.source import MANIFEST
 from weft.data.tar_shard import UNKNOWN, Member, index_rows
 from weft.files import whole_folder
 from weft.media import audio_frames, image_size

@@ -24,10 +24,10 @@ import fsspec
 from weft.conversation import Audio, Conversation, Image, Part, SampleError, WeftError
 from weft.conversation.samples import parse_line
 from weft.data.parquet_shard import ParquetShard
+from weft.data.source import MANIFEST
 from weft.data.tar_shard import TarShard
 from weft.media import Stored, image_size
 
-MANIFEST = "shards.json"  # names and numbers of samples, so that thousands of shards need not be opened to begin
 TRIES, PAUSE = 3, 0.5  # of a read; seconds before the second, and twice that before the third
 KEPT_OPEN = 256  # shards
 
@@ -51,15 +51,6 @@ class Shard(Protocol):
 
 
 OPEN: dict[str, Callable[[Any, str, Callable[..., Record]], Shard]] = {".tar": TarShard, ".parquet": ParquetShard}
-
-
-def is_shards(path: str | Path) -> bool:
-    """Whether a path is one of shards: by its ending, an address, or a folder that holds some."""
-    text = str(path)
-    if "://" in text or text.endswith(tuple(OPEN)):
-        return True
-    folder = Path(path)
-    return folder.is_dir() and ((folder / MANIFEST).is_file() or any(p.suffix in OPEN for p in folder.iterdir()))
 
 
 class Shards:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from weft.conversation import Conversation
 from weft.data.sample_file import SampleFile
-from weft.data.shards import Shards, is_shards
+from weft.named import Named
+
+MANIFEST = "shards.json"  # names and numbers of samples, so that thousands of shards need not be opened to begin
+SHARD_ENDINGS = (".tar", ".parquet")
 
 
 class Source(Protocol):
@@ -34,14 +38,25 @@ class Source(Protocol):
         """Another one, where the samples have changed."""
 
 
+SOURCES = Named[Callable[[str | Path, str | None], Source]]({"shards": "weft.data.shards:Shards"})  # beside lines
+
+
 def open_source(path: str | Path, name: str | None = None, media_root: str | None = None) -> Source:
     """The samples at ``path``: a JSON Lines file, or shards (a folder or address of them, or a single one)."""
-    return Shards(path, name) if is_shards(path) else SampleFile(path, name, media_root)
+    return SOURCES["shards"](path, name) if is_shards(path) else SampleFile(path, name, media_root)
 
 
 def is_address(path: str | Path) -> bool:
     """Whether samples lie elsewhere (``s3://...``), where nothing is looked for before it is read."""
     return "://" in str(path)
+
+
+def is_shards(path: str | Path) -> bool:
+    """Whether a path is one of shards: by its ending, an address, or a folder that holds some."""
+    if is_address(path) or str(path).endswith(SHARD_ENDINGS):
+        return True
+    folder = Path(path)
+    return folder.is_dir() and any(p.name == MANIFEST or p.suffix in SHARD_ENDINGS for p in folder.iterdir())
 
 
 def is_there(path: str | Path) -> bool:
