@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weft.data import mixture as mixture_module
 from weft.data.mixture import Mixture
 from weft.data.packing import PackingPlan, micro_step_rows, pack
 
@@ -14,6 +15,15 @@ def test_a_source_comes_once_an_epoch_in_another_order_each():
     epochs = [[mixture[e * 10 + i][1] for i in range(10)] for e in range(3)]
     assert all(sorted(e) == list(range(10)) for e in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_the_order_of_a_large_source_is_a_function_of_the_place(monkeypatch):
+    monkeypatch.setattr(mixture_module, "LARGE", 30)
+    mixture, again = Mixture([1000, 10], [3, 1], seed=3), Mixture([1000, 10], [3, 1], seed=3)
+    drawn = [index for source, index in (mixture[i] for i in range(4000)) if source == 0]
+    assert [sorted(drawn[e * 1000 : (e + 1) * 1000]) for e in range(3)] == [list(range(1000))] * 3
+    assert drawn[:1000] != drawn[1000:2000] and abs(np.corrcoef(drawn[:1000], range(1000))[0, 1]) < 0.1
+    assert [again[i] for i in (3999, 17)] == [mixture[i] for i in (3999, 17)]
 
 
 def test_weights_are_kept_at_every_length():

@@ -3,11 +3,13 @@
 import json
 import pickle
 
+import numpy as np
 import pytest
 
 from training_world import text, write
 from weft.conversation import SampleError, WeftError
 from weft.conversation.samples import iter_lines
+from weft.data import sample_file
 from weft.data.sample_file import SampleFile
 
 
@@ -51,6 +53,33 @@ def test_a_source_travels_to_another_process(tmp_path):
     source = SampleFile(write(tmp_path, 4, (text,)))
     source[0]
     assert pickle.loads(pickle.dumps(source))[3].id == "3"
+
+
+def test_where_lines_of_a_large_file_begin_is_written_down_once(tmp_path, monkeypatch):
+    path = write(tmp_path, 50, (text,))
+    path.write_text("\n" + path.read_text())
+    there = [SampleFile(path)[i] for i in range(50)]
+    monkeypatch.setattr(sample_file, "LARGE", 0)
+    monkeypatch.setattr(sample_file, "CHUNK", 100)  # shorter than a line
+    source = SampleFile(path)
+    assert [source[i] for i in range(50)] == there and source.where(3).endswith(":5")
+    assert isinstance(source._lines, np.memmap)
+    scan = sample_file._lines
+    monkeypatch.setattr(sample_file, "_lines", lambda _: pytest.fail("scanned again"))
+    again = pickle.loads(pickle.dumps(SampleFile(path)))
+    assert len(pickle.dumps(again)) < 1000 and again[49] == there[49]
+    monkeypatch.setattr(sample_file, "_lines", scan)
+    path.write_text(path.read_text() + path.read_text().splitlines()[7])
+    assert len(SampleFile(path)) == 51 and len(list((tmp_path / ".weft" / "lines").iterdir())) == 1
+
+
+def test_the_index_of_a_large_file_lies_in_the_cache_where_nothing_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sample_file, "LARGE", 0)
+    path = write(tmp_path / "data", 5, (text,))
+    (path.parent / ".weft").write_text("a file where the folder would be")
+    assert SampleFile(path)[4].id == "4"
+    assert len(list((tmp_path / "cache").rglob("*.lines"))) == 1
 
 
 def test_a_line_is_a_sample_here_where_it_is_one_to_all_others(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from weft.data.augment import Augment, ClipPlan, Take, draw_clip
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens
+from weft.data.lengths_along import LengthsAlong
 from weft.models.processing import WeftProcessor
 
 SEAM = 2  # tokens more that a clip's edge may take: a pause and its time
@@ -14,9 +17,12 @@ SEAM = 2  # tokens more that a clip's edge may take: a pause and its time
 class ClipEdits:
     """The edits of one source's clips. A sample that would not fit a row of ``row_tokens`` stays as it is."""
 
-    def __init__(self, lengths: Lengths, processor: WeftProcessor, row_tokens: int) -> None:
+    def __init__(self, lengths: Lengths | LengthsAlong, processor: WeftProcessor, row_tokens: int) -> None:
         self.lengths, self.processor, self.row_tokens = lengths, processor, row_tokens
-        self.members = lengths.members()
+
+    @cached_property
+    def members(self) -> dict[int, np.ndarray]:
+        return self.lengths.members()
 
     def draw(self, augment: Augment, index: int, rng: np.random.Generator) -> ClipPlan | None:
         """How the clip of a sample is edited in time; None where it is not."""

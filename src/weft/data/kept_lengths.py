@@ -43,13 +43,13 @@ class KeptLengths:
         self.folders = [user_cache_path("weft") / "lengths" / beside]
         self.folders[:0] = [home / ".weft" / "lengths"] if home else []
         self.stem = Path(source.path).name
-        self.name = f"{self.stem}.{_key(source, processor)}.npz"
+        self.name = f"{self.stem}.{_key(source, processor)}"
 
     def read(self, kind: type[Lengths], again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
         """What is there and still true; ``again`` measures samples anew."""
         for folder in self.folders:
             with suppress(Exception):  # absent or damaged, which zip, zlib and numpy say in a dozen ways
-                with np.load(folder / self.name) as data:
+                with np.load(folder / f"{self.name}.npz") as data:
                     arrays = {f.name: data[f.name] for f in fields(kind)}
                     media, facts = json.loads(bytes(data["media"])), data["facts"]
                 lengths = kind(**{**arrays, "problems": tuple(map(str, arrays["problems"]))})
@@ -65,7 +65,7 @@ class KeptLengths:
         arrays["facts"] = _facts(media)
         for folder in self.folders:
             with suppress(OSError):
-                with whole_file(folder / self.name, "wb") as handle:
+                with whole_file(folder / f"{self.name}.npz", "wb") as handle:
                     np.savez(handle, **arrays)
                 others = folder.glob(f"{escape(self.stem)}.{'?' * 16}.npz")
                 for old in sorted(others, key=lambda file: file.stat().st_mtime)[:-KEPT]:

@@ -22,6 +22,7 @@ from weft.dialects import Modality
 from weft.media import audio_samples
 from weft.models.processing import WeftProcessor
 
+ADVICE = "correct it, or leave such samples out with --on-bad-sample skip"
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
 
@@ -57,6 +58,11 @@ class Lengths:
         share = len(kept) / count if self.shared[index] else 1.0
         return int(kept.sum()) + math.ceil(max(rest, 0) * share)
 
+    @property
+    def total(self) -> int:
+        """Tokens of all samples."""
+        return int(self.tokens.sum())
+
     def members(self) -> dict[int, np.ndarray]:
         """Samples of each joinable group."""
         usable = (self.tokens > 0) & (self.group > ALONE)
@@ -87,13 +93,15 @@ def measure(
     ``keep``: those of an earlier call are taken where they still hold, and are kept for a later one.
     """
     kept = KeptLengths(source, processor) if keep else None
-    lengths = kept.read(Lengths, lambda which: _measure(source, processor, "skip", which=which)[0]) if kept else None
+    lengths = (
+        kept.read(Lengths, lambda which: measure_some(source, processor, "skip", which=which)[0]) if kept else None
+    )
     if lengths is None:
-        lengths, media = _measure(source, processor, on_bad_sample, progress)
+        lengths, media = measure_some(source, processor, on_bad_sample, progress)
         if kept:
             kept.write(lengths, media)
     if on_bad_sample == "fail" and lengths.problems:
-        raise WeftError(f"{lengths.problems[0]}; correct it, or leave such samples out with --on-bad-sample skip")
+        raise WeftError(f"{lengths.problems[0]}; {ADVICE}")
     long = np.flatnonzero(lengths.tokens > row_tokens)
     if len(long):
         worst = int(long[np.argmax(lengths.tokens[long])])
@@ -114,7 +122,7 @@ def measure(
     return lengths
 
 
-def _measure(
+def measure_some(
     source: Source,
     processor: WeftProcessor,
     on_bad_sample: str,
@@ -159,8 +167,7 @@ def _measure(
             if not (isinstance(error, SampleError) and error.line) and not problem.startswith(where):
                 problem = f"{where}: {problem}"
             if on_bad_sample == "fail":
-                advice = "correct it, or leave such samples out with --on-bad-sample skip"
-                raise WeftError(f"{problem}; {advice}") from None
+                raise WeftError(f"{problem}; {ADVICE}") from None
             problems.append(problem)
             tokens[i] = 0
     flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)

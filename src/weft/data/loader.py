@@ -20,7 +20,8 @@ import torch
 from weft.conversation import Audio, Conversation, Image, WeftError
 from weft.data.augment import Augment, ClipPlan, augment_images, color_sound, make_clip, mask_features
 from weft.data.clips import ClipEdits
-from weft.data.lengths import Lengths, measure
+from weft.data.lengths import ADVICE, Lengths
+from weft.data.lengths_along import LengthsAlong, lengths_of
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.source import Source, open_source
@@ -141,20 +142,21 @@ class TrainingData:
         self.seed, self.on_bad_sample, self.rank, self.world = seed, on_bad_sample, rank, world
         self.specs = list(specs)
         self.sources = [open_source(s.path, s.name, s.media_root) for s in specs]
-        self.lengths: list[Lengths] = [
-            measure(
-                s,
+        self.lengths = [
+            lengths_of(
+                source,
                 processor,
                 row_tokens=row_tokens,
                 on_bad_sample=on_bad_sample,
                 keep=keep_lengths,
-                progress=partial(progress, s.name) if progress else None,
+                whole=spec.company is not None or not isinstance(spec.augment, Augment) or spec.augment.join > 0,
+                progress=partial(progress, source.name) if progress else None,
             )
-            for s in self.sources
+            for source, spec in zip(self.sources, specs, strict=True)
         ]
         self.clips = [ClipEdits(lengths, processor, row_tokens) for lengths in self.lengths]
         self.company = [
-            spec.company(source, lengths.tokens, processor) if spec.company else None
+            spec.company(source, lengths.tokens, processor) if spec.company and isinstance(lengths, Lengths) else None
             for spec, source, lengths in zip(self.specs, self.sources, self.lengths, strict=True)
         ]
         self.annotate, self.in_order, self.first_row = annotate, in_order, first_row
@@ -170,6 +172,20 @@ class TrainingData:
     def problems(self) -> list[str]:
         """One sentence for each sample that was left out before training began."""
         return [p for lengths in self.lengths for p in lengths.problems]
+
+    @property
+    def along(self) -> list[str]:
+        """Names of the sources whose samples are measured when their turn comes."""
+        return [s.name for s, each in zip(self.sources, self.lengths, strict=True) if isinstance(each, LengthsAlong)]
+
+    def _left_out(self, row: int) -> list[str]:
+        """What is left out in planning up to a row, of which nothing was told before; of the ranks, one reads a row."""
+        found = []
+        for number, index in map(self.pick, self.plan.opened(row) if self.along else ()):
+            lengths = self.lengths[number]
+            if isinstance(lengths, LengthsAlong) and not lengths.tokens[index]:
+                found.append(str(lengths.problem(index)))
+        return found
 
     @cached_property
     def rate(self) -> int:
@@ -260,6 +276,7 @@ class TrainingData:
         for row in micro_step_rows(step, self.rows, self.rank, self.world):
             try:
                 positions = self.plan[self.first_row + row]
+                skipped += self._left_out(self.first_row + row)
             except PlanEnds:
                 break  # of an evaluation
             for position in positions:
@@ -271,8 +288,7 @@ class TrainingData:
                 except WeftError as error:
                     problem = str(error) if str(error).startswith(name) else f"{name}: {error}"
                     if self.on_bad_sample == "fail":
-                        advice = "correct it, or leave such samples out with --on-bad-sample skip"
-                        raise WeftError(f"{problem}; {advice}") from None
+                        raise WeftError(f"{problem}; {ADVICE}") from None
                     skipped.append(problem)
         encoded = [sample for sample, _ in samples]
         lengths = [len(e.input_ids) for e in encoded]

@@ -17,6 +17,9 @@ logging.set_verbosity(logging.ERROR)  # importing grain warns that jax, which is
 import grain  # noqa: E402
 
 FAR = 1 << 40  # more draws, or micro-steps, than any run makes
+LARGE = (
+    1 << 21
+)  # samples of a source whose order is computed place by place, for the whole of it takes 8 bytes a sample
 
 
 class Mixture:
@@ -33,18 +36,23 @@ class Mixture:
         self.sizes, self.weights, self.seed = tuple(sizes), tuple(weights), seed
         draws = [grain.MapDataset.range(FAR).map(_Tag(i)) for i in range(len(sizes))]
         self._draws = draws[0] if len(draws) == 1 else grain.MapDataset.mix(draws, weights=weights)
-        self._orders: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
+        self._orders: OrderedDict[tuple[int, int], Sequence[int] | np.ndarray] = OrderedDict()
 
     def __getitem__(self, position: int) -> tuple[int, int]:
         source, draw = self._draws[position]
         epoch, place = divmod(draw, self.sizes[source])
         return source, int(self._order(source, epoch)[place])
 
-    def _order(self, source: int, epoch: int) -> np.ndarray:
-        """The permutation of one epoch. Not grain's shuffle: it searches for each index, 1.5 ms where there are few."""
+    def _order(self, source: int, epoch: int) -> Sequence[int] | np.ndarray:
+        """The permutation of one epoch. Grain's shuffle, a function of the place, searches 1.5 ms for one among few."""
         order = self._orders.get((source, epoch))
         if order is None:
-            order = np.random.default_rng([self.seed, source, epoch]).permutation(self.sizes[source])
+            key, size = [self.seed, source, epoch], self.sizes[source]
+            if size > LARGE:
+                seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+                order = grain.MapDataset.range(size).shuffle(seed=seed)
+            else:
+                order = np.random.default_rng(key).permutation(size)
             self._orders[source, epoch] = order
             while len(self._orders) > 3 * len(self.sizes):
                 self._orders.pop(next(iter(self._orders)), None)

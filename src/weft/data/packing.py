@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from weft.conversation import WeftError
+
+EMPTY = 100  # windows without a row, one after the other, after which there will be none
 WINDOW = 1024  # samples planned together: large enough that a row in a hundred is not full, small enough to be instant
 
 
@@ -88,10 +91,26 @@ class PackingPlan:
             return self._rows(window)[row - self._starts[window - self._first_window]]
 
     def anchor(self, row: int) -> tuple[int, int]:
-        """``(window, its first row)`` of a row: a new plan given it begins there without planning what was before."""
+        """``(window, its first row)`` of a row: a new plan given it begins there without planning what was before.
+
+        Where a window up to there cannot be planned, that of the first which cannot.
+        """
+        with self._lock:
+            try:
+                window = self._locate(row)
+            except WeftError:
+                window = self._first_window + len(self._starts) - 1
+            return window, self._starts[window - self._first_window]
+
+    def opened(self, row: int) -> range:
+        """The positions of the windows that begin with a row: its own, and those before it that have no rows."""
         with self._lock:
             window = self._locate(row)
-            return window, self._starts[window - self._first_window]
+            if self._starts[window - self._first_window] != row:
+                return range(0)
+            first = self._first_window + bisect_left(self._starts, row)
+            end = (window + 1) * self.window
+            return range(first * self.window, end if self.end is None else min(end, self.end))
 
     def _locate(self, row: int) -> int:
         if row < self._starts[0]:
@@ -100,6 +119,8 @@ class PackingPlan:
             window = self._first_window + len(self._starts) - 1
             if self.end is not None and window * self.window >= self.end:
                 raise PlanEnds(f"row {row} of {self._starts[-1]}")
+            if window - self._first_window >= EMPTY and self._starts[-1] == self._starts[-EMPTY]:
+                raise WeftError(f"{EMPTY * self.window:,} samples in a row were left out; nothing is left to train on")
             self._starts.append(self._starts[-1] + len(self._rows(window)))
         return self._first_window + bisect_right(self._starts, row) - 1
 

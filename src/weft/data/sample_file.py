@@ -1,24 +1,32 @@
 """One JSON Lines file of conversations, read at random.
 
-Only line offsets are kept in memory (16 bytes a sample), so a file of millions opens in seconds and `source[i]` costs
-one read and one parse. No media file is opened here.
+Only where lines begin is known (16 bytes a sample), so `source[i]` costs one read and one parse; of a large file that
+is written down once and mapped, so it takes no memory and opens at once. No media file is opened here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from platformdirs import user_cache_path
 
 from weft.conversation import Conversation, WeftError, within
 from weft.conversation.foreign import command
 from weft.conversation.samples import BOM, parse_line
+from weft.files import whole_file
 from weft.media import image_size
 
 CHUNK = 1 << 24
+LARGE = 1 << 26  # bytes of a file whose index is kept
+TIMED = 1 << 30  # bytes of a file that is known by its size and time, for reading it would take seconds
+LINE = np.dtype([("start", "<u8"), ("bytes", "<u4"), ("line", "<u4")])  # of each sample
 
 
 class SampleFile:
@@ -35,7 +43,7 @@ class SampleFile:
         self.name = name or self.path.stem
         self._file: int | None = None
         try:
-            self._starts, self._lines = _index(self.path)
+            self._kept, self._lines = _index(self.path)
         except OSError as error:
             problem = command(self.path) or f"cannot be read ({error.strerror}); give a JSON Lines file"
             raise WeftError(f"{self.path}: {problem}") from None
@@ -46,7 +54,7 @@ class SampleFile:
         return len(self._lines)
 
     def __getitem__(self, index: int) -> Conversation:
-        line = int(self._lines[index])
+        line = int(self._lines[index]["line"])
         folder, exists = self.path.parent, within(self.media_root)
         raw = self.raw(index)
         return parse_line(raw, where=str(self.path), line=line, root=folder, probe=image_size, exists=exists)
@@ -55,14 +63,16 @@ class SampleFile:
         """The line of one sample as it stands in the file."""
         if self._file is None:
             self._file = os.open(self.path, os.O_RDONLY)
-        start, end = (int(x) for x in self._starts[index])
-        return os.pread(self._file, end - start, start)  # no shared file position: threads do not disturb each other
+        start, count, _ = self._lines[index].item()
+        return os.pread(self._file, count, start)  # no shared file position: threads do not disturb each other
 
     def where(self, index: int) -> str:
         """``file:line`` of one sample, for messages."""
-        return f"{self.path}:{int(self._lines[index])}"
+        return f"{self.path}:{int(self._lines[index]['line'])}"
 
     def fingerprint(self) -> str:
+        if (status := self.path.stat()).st_size > TIMED:
+            return f"{status.st_size} {status.st_mtime_ns}"
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,30 +86,61 @@ class SampleFile:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, **({"_lines": None} if self._kept else {})}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._lines is None:
+            self._kept, self._lines = _index(self.path)
 
 
-def _index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """``([n, 2] start and end byte, [n] line number from 1)`` of the lines that are not blank."""
-    ends: list[np.ndarray] = []
+def _index(path: Path) -> tuple[bool, np.ndarray]:
+    """Whether it is kept on the disk, and the lines that are not blank (`LINE`)."""
+    status = path.stat()
+    if status.st_size < LARGE:
+        return False, np.concatenate([np.zeros(0, LINE), *_lines(path)])
+    place = path.resolve()
+    name = f"{path.name}.{hashlib.sha256(f'{status.st_size} {status.st_mtime_ns}'.encode()).hexdigest()[:16]}.lines"
+    beside = hashlib.sha256(str(place.parent).encode()).hexdigest()[:16]
+    for folder in (place.parent / ".weft" / "lines", user_cache_path("weft") / "lines" / beside):
+        with suppress(OSError):
+            if not (folder / name).is_file():
+                with whole_file(folder / name, "wb") as file:
+                    for rows in _lines(path):
+                        file.write(rows.tobytes())
+                for old in set(folder.glob(f"{escape(path.name)}.{'?' * 16}.lines")) - {folder / name}:
+                    old.unlink(missing_ok=True)
+            empty = not (folder / name).stat().st_size  # which cannot be mapped
+            return True, np.zeros(0, LINE) if empty else np.memmap(folder / name, LINE, "r")
+    return False, np.concatenate(list(_lines(path)))
+
+
+def _lines(path: Path) -> Iterator[np.ndarray]:
+    """Runs of the lines that are not blank."""
     with path.open("rb") as file:
-        offset = 0
-        while chunk := file.read(CHUNK):
-            ends.append(np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + offset)
-            offset += len(chunk)
-        newlines = np.concatenate(ends) if ends else np.zeros(0, np.int64)
-        if not len(newlines) or newlines[-1] != offset - 1:
-            newlines = np.append(newlines, offset)  # the last line has no newline
-        starts = np.concatenate([[0], newlines[:-1] + 1])
-        file.seek(0)
-        if file.read(len(BOM)) == BOM:
-            starts[0] = len(BOM)
-        spans = np.stack([starts, newlines], axis=1).astype(np.int64)
-        # A line whose first byte is no space is not blank: reading the others alone keeps the scan at the speed of the
-        # disk.
-        keep = spans[:, 1] > spans[:, 0]
-        firsts = np.memmap(path, np.uint8, "r")[spans[keep, 0]] if keep.any() else np.zeros(0, np.uint8)
-        for i in np.flatnonzero(keep)[np.isin(firsts, list(b" \t\r\n\v\f"))]:
-            file.seek(int(spans[i, 0]))
-            keep[i] = bool(file.read(int(spans[i, 1] - spans[i, 0])).strip())
-    return spans[keep], np.flatnonzero(keep) + 1
+        start = len(BOM) if os.pread(file.fileno(), len(BOM), 0) == BOM else 0
+        place, before = 0, 0  # bytes read, lines that have ended
+        while data := file.read(CHUNK):
+            chunk = np.frombuffer(data, np.uint8)
+            ends = np.flatnonzero(chunk == ord("\n"))
+            if len(ends):
+                starts = np.append(start - place, ends[:-1] + 1)
+                blank = np.isin(chunk[np.maximum(starts, 0)], list(b" \t\r\n\v\f")) | (starts < 0)
+                yield _spans(file, starts + place, ends + place, before, blank)
+                start, before = place + int(ends[-1]) + 1, before + len(ends)
+            place += len(data)
+        if start < place:  # the last line has no newline
+            yield _spans(file, np.array([start]), np.array([place]), before, np.array([True]))
+
+
+def _spans(file: BinaryIO, starts: np.ndarray, ends: np.ndarray, before: int, maybe: np.ndarray) -> np.ndarray:
+    """The lines of a run that are not blank. ``maybe``: those that may be, for they begin with a space: reading these
+    alone keeps the scan at the speed of the disk."""
+    rows, lengths = np.zeros(len(ends), LINE), ends - starts
+    if lengths.max() >> 32:
+        raise WeftError(f"{file.name}:{before + 1 + int(lengths.argmax())}: is a line of more than 4 GB; split it")
+    rows["start"], rows["bytes"], rows["line"] = starts, lengths, np.arange(before + 1, before + 1 + len(ends))
+    keep = lengths > 0
+    for i in np.flatnonzero(maybe & keep):
+        keep[i] = bool(os.pread(file.fileno(), int(lengths[i]), int(starts[i])).strip())
+    return rows[keep]

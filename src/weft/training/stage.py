@@ -135,8 +135,8 @@ class StageRun:
 
     @property
     def samples(self) -> list[list[int]]:
-        """Of each source how many samples it has, and tokens: by them a changed file is known."""
-        return [[len(each.tokens), int(each.tokens.sum())] for each in self.data.lengths]
+        """Of each source how many samples it has, and tokens where counted: by them a changed file is known."""
+        return [[len(each.tokens), each.total] for each in self.data.lengths]
 
     @property
     def planned(self) -> int | None:
@@ -226,6 +226,8 @@ class StageRun:
             if p.parameters
         )
         samples = sum(len(s) for s in self.data.sources) - len(problems)
+        for name in self.data.along:
+            self.log.say(f"{name}: its samples are measured as they come, and mistakes in them met then")
         at = f", going on at step {self.at.step}" if self.at.step else ""
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
         for note in self.lessons.notes(self.planned) if self.planned is not None else ():
