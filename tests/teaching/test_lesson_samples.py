@@ -5,7 +5,8 @@ import pytest
 import teaching_kit
 
 from training_world import RATE, asked_twice, tiny_spec
-from weft.data.augment import Augment, draw_clip
+from weft.data.augment import Augment
+from weft.data.clips import draw_clip
 from weft.teaching.samples import Easing
 from weft.training.build import build_model
 

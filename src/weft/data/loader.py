@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from weft.conversation import Audio, Conversation, Image, WeftError
-from weft.data.augment import Augment, ClipPlan, augment_images, color_sound, make_clip, mask_features
-from weft.data.clips import ClipEdits
+from weft.data.augment import Augment, color_sound, mask_features
 from weft.data.lengths import ADVICE, Lengths
 from weft.data.lengths_along import LengthsAlong, lengths_of
 from weft.data.mixture import FAR, Mixture, grain
@@ -28,8 +27,13 @@ from weft.data.source import Source, open_source
 from weft.media import Stored, load_audio, load_image
 from weft.models.encoding import Encoded
 from weft.models.processing import WeftProcessor
+from weft.named import Named
 
 CACHE_BYTES = 1 << 30  # decoded media kept in memory (by each worker); small sets are decoded once
+# What changes samples before they are encoded, beside what is done to sound alone: clips in time, and pictures.
+CHANGES = Named[Callable[..., Any]](
+    {"clips": "weft.data.clips:ClipEdits", "pictures": "weft.data.augment_pictures:augment_images"}
+)
 
 
 @dataclass
@@ -154,7 +158,7 @@ class TrainingData:
             )
             for source, spec in zip(self.sources, specs, strict=True)
         ]
-        self.clips = [ClipEdits(lengths, processor, row_tokens) for lengths in self.lengths]
+        self._edits: dict[int, Any] = {}
         self.company = [
             spec.company(source, lengths.tokens, processor) if spec.company and isinstance(lengths, Lengths) else None
             for spec, source, lengths in zip(self.specs, self.sources, self.lengths, strict=True)
@@ -209,7 +213,7 @@ class TrainingData:
         lengths = self.lengths[number]
         clip = self._clip_plan(position, number, index)
         if clip is not None and lengths.tokens[index]:
-            return self.clips[number].tokens(clip)
+            return int(self.clips(number).tokens(clip))
         return int(lengths.tokens[index]) + sum(added for _, added in self._more(position, number, index))
 
     def _more(self, position: int, number: int, index: int) -> list[tuple[int, int]]:
@@ -221,8 +225,16 @@ class TrainingData:
         given = self.specs[number].augment
         return given if isinstance(given, Augment) else given(position)
 
-    def _clip_plan(self, position: int, number: int, index: int) -> ClipPlan | None:
-        return self.clips[number].draw(self._augment(position, number), index, self._rng(position, 0))
+    def clips(self, number: int) -> Any:
+        """What edits the clips of a source in time."""
+        if number not in self._edits:
+            self._edits[number] = CHANGES["clips"](self.lengths[number], self.processor, self.row_tokens)
+        return self._edits[number]
+
+    def _clip_plan(self, position: int, number: int, index: int) -> Any:
+        """How the clip of a sample is edited in time; None where it is not."""
+        augment = self._augment(position, number)
+        return self.clips(number).draw(augment, index, self._rng(position, 0)) if augment.edits else None
 
     def _rng(self, position: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, 4 * position + purpose]))
@@ -237,7 +249,7 @@ class TrainingData:
         if company and (more := self._more(position, number, index)):
             conversation = company.join([conversation, *(source[i] for i, _ in more)])
         if clip is not None:
-            conversation = make_clip(clip, self.rate, source.__getitem__, self._wave)
+            conversation = self.clips(number).make(clip, source.__getitem__, self._wave)
         rng = self._rng(position, 1)
 
         def change(part: Any) -> Any:
@@ -246,9 +258,12 @@ class TrainingData:
                 return Audio((color_sound(wave, augment, rng), self.rate))
             return Image(self._load_image(part.source)) if isinstance(part, Image) else part
 
+        conversation = conversation.changed(change)
+        if not augment.pictures:
+            return conversation
         kind = self.processor.image_kind
         sized = kind is not None and kind.by_size
-        return augment_images(conversation.changed(change), augment, rng, sized)
+        return CHANGES["pictures"](conversation, augment, rng, sized)
 
     def encode(self, position: int) -> tuple[Any, Any]:
         """The sample at a position as the processor makes it (`Encoded`), and what `annotate` says of it."""
