@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,10 @@ CONNECTORS = Named[Callable[[config.Connector, int, int, Grid], nn.Module]](
         "none": "weft.models.more_connectors:Pass",
     }
 )
+
+
+# What a connector with ``places`` adds, by modality.
+PLACES = Named[Any]({"image": "weft.models.places:ImagePlaces", "audio": "weft.models.places:SoundPlaces"})
 
 
 def build_connector(section: config.Connector, width: int, language_width: int, grid: Grid = None) -> nn.Module:

@@ -21,6 +21,7 @@ from weft.conversation import Conversation, Part, Text, WeftError
 from weft.dialects import Dialect, Modality, Piece, get_dialect, plain_text
 from weft.media import audio_samples, image_size, load_audio, load_image
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
+from weft.models.connectors import PLACES
 from weft.models.encoders import ImageKind, SoundKind, Window, image_kind, sound_kind
 from weft.models.loss import IGNORE
 from weft.models.rendering import Rendered, Renderer, SlotSizes, Span
@@ -71,7 +72,7 @@ class Encoding:
         ids: dict[str, Any] = dict.fromkeys(("image_token_id", "audio_token_id", "audio_start_id", "audio_end_id"))
         for modality, section in (("image", self.vision), ("audio", self.audio)):
             if section is not None and section.connector.places:
-                ids[f"{modality}_place_ids"] = self._place_ids(modality)
+                ids[f"{modality}_place_ids"] = PLACES[modality]().ids(self)
         if self.vision is not None and "image" in self.dialect.modalities:
             ids["image_token_id"] = self.renderer.token_id(self.dialect.slot_tokens("image")[0])
         if self.audio is not None and "audio" in self.dialect.modalities:
@@ -80,24 +81,6 @@ class Encoding:
             if self.audio.boundaries and start is not None and end is not None:
                 ids["audio_start_id"], ids["audio_end_id"] = self.renderer.token_id(start), self.renderer.token_id(end)
         return ids
-
-    def _place_ids(self, modality: Any) -> list[tuple[int, int]]:
-        """First id and number of the tokens of each scale that names a place in an image or a window of sound."""
-        scales = [[self.renderer.token_id(t) for t in scale] for scale in self.dialect.place_tokens(modality)]
-        if not scales or any(ids != list(range(ids[0], ids[0] + len(ids))) for ids in scales):
-            raise WeftError(
-                f"connector.places needs a dialect with tokens for places, one after the other in the vocabulary, and "
-                f"{self.dialect.name} has none for {modality}s here; turn places off, or take chatml with tokens"
-            )
-        heard = self.audio.window_seconds if modality == "audio" and self.audio is not None else None
-        counted = getattr(self.dialect.switches, "window_seconds", None)
-        if heard is not None and counted is not None and abs(counted - heard) > 1e-6:
-            raise WeftError(
-                f"audio.connector.places: the encoder hears windows of {heard:g} s and the dialect "
-                f"counts times in windows of {counted:g} s; give both one length (audio.window_seconds, or the switch "
-                "window_seconds)"
-            )
-        return [(ids[0], len(ids)) for ids in scales]
 
     @property
     def stop_ids(self) -> list[int]:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.dialects import Modality
 from weft.models.config import WeftConfig
-from weft.models.connectors import build_connector
+from weft.models.connectors import PLACES, build_connector
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import sent
 from weft.models.splice import among, before_last_run, end_to_end, splice
@@ -47,6 +47,8 @@ class Senses:
         self.audio_connector: Any = None
         self.always_encode: Sequence[str] = ()
         self.recall: Mapping[str, Any] = {}  # what is called in the place of the tower "vision" or "audio"
+        placed = {"image": config.image_place_ids, "audio": config.audio_place_ids}
+        self.places = {modality: PLACES[modality]() for modality, ids in placed.items() if ids is not None}
         self.image_kind: ImageKind | None = None
         self.sound_kind: SoundKind | None = None
         if vision is not None:
@@ -76,8 +78,8 @@ class Senses:
             raise WeftError(f"pixel_values are {shape} an image, and this model's encoder takes 3x{height}x{width}")
         features_NTD = self.recall.get("vision", self.vision)(pixels_NCHW)
         embedded_NtW = self.vision_connector(features_NTD)[0]
-        if self.config.image_place_ids is not None:
-            embedded_NtW = embedded_NtW + self.image_places(embedded_NtW.device)
+        if "image" in self.places:
+            embedded_NtW = embedded_NtW + self.places["image"].embeddings(self, embedded_NtW.shape[1])
         return features_NTD, embedded_NtW
 
     def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
@@ -95,8 +97,8 @@ class Senses:
             lengths_N = torch.full((len(features),), features.shape[1])
         features_NTD, lengths_N = self.recall.get("audio", self.audio)(features, lengths_N.cpu())
         embedded_NtW, tokens_N = self.audio_connector(features_NTD, lengths_N)
-        if self.config.audio_place_ids is not None:
-            embedded_NtW = embedded_NtW + self.audio_places(embedded_NtW.shape[1], embedded_NtW.device)
+        if "audio" in self.places:
+            embedded_NtW = embedded_NtW + self.places["audio"].embeddings(self, embedded_NtW.shape[1])
         return features_NTD, embedded_NtW, tokens_N
 
     def embed_audio(
@@ -163,34 +165,3 @@ class Senses:
             unheard_BL = sent(before_last_run(audio_BL, segment_lengths), device)
             mixed_BLW = torch.where(unheard_BL[..., None], text_BLW, mixed_BLW)
         return mixed_BLW
-
-    def image_places(self, device: torch.device) -> torch.Tensor:
-        """[t, W]: for each embedding of an image, those of the tokens of its column and its row.
-
-        Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
-        down would be 70 across and 20 down.
-        """
-        assert self.image_kind is not None
-        scales = self.config.image_place_ids
-        rows, columns = (
-            self._place((torch.arange(n, device=device) + 0.5) / n * scales[0][1], scales)
-            for n in self.image_kind.token_grid
-        )
-        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
-
-    def audio_places(self, tokens: int, device: torch.device) -> torch.Tensor:
-        """[t, W]: for each embedding of a window, those of the tokens of its moment."""
-        assert self.sound_kind is not None
-        scales = self.config.audio_place_ids
-        moments_t = (torch.arange(tokens, device=device) + 0.5) * self.sound_kind.token_seconds
-        return self._place(moments_t / self.sound_kind.section.window_seconds * (scales[0][1] - 1), scales)
-
-    def _place(self, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
-        """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
-        named_tW: Any = 0.0
-        rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
-        for level, (first, count) in enumerate(scales):
-            if level:
-                rest_t = (rest_t - rest_t.floor()) * count
-            named_tW = named_tW + self.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
-        return named_tW

@@ -1,0 +1,82 @@
+"""Places in media: what a connector with ``places`` adds to each embedding of a picture or a window of sound.
+
+That is the embedding of the tokens that name its place, so that a time or box in an answer can be looked up in the
+medium, and copied from it. For models that start from nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from weft.conversation import WeftError
+
+
+class Places:
+    modality: Any
+
+    def ids(self, encoding: Any) -> list[tuple[int, int]]:
+        """First id and number of the tokens of each scale that names a place."""
+        dialect = encoding.dialect
+        scales = [[encoding.renderer.token_id(t) for t in scale] for scale in dialect.place_tokens(self.modality)]
+        if not scales or any(ids != list(range(ids[0], ids[0] + len(ids))) for ids in scales):
+            raise WeftError(
+                f"connector.places needs a dialect with tokens for places, one after the other in the vocabulary, and "
+                f"{dialect.name} has none for {self.modality}s here; turn places off, or take chatml with tokens"
+            )
+        return [(ids[0], len(ids)) for ids in scales]
+
+    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
+        """[t, W] for an item of ``tokens`` embeddings."""
+        raise NotImplementedError
+
+
+class ImagePlaces(Places):
+    modality = "image"
+
+    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
+        """For each embedding of an image, those of the tokens of its column and its row.
+
+        Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
+        down would be 70 across and 20 down.
+        """
+        scales = model.config.image_place_ids
+        rows, columns = (
+            _named(model, (torch.arange(n, device=model.device) + 0.5) / n * scales[0][1], scales)
+            for n in model.image_kind.token_grid
+        )
+        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
+
+
+class SoundPlaces(Places):
+    modality = "audio"
+
+    def ids(self, encoding: Any) -> list[tuple[int, int]]:
+        heard, counted = encoding.audio.window_seconds, getattr(encoding.dialect.switches, "window_seconds", None)
+        ids = super().ids(encoding)
+        if counted is not None and abs(counted - heard) > 1e-6:
+            raise WeftError(
+                f"audio.connector.places: the encoder hears windows of {heard:g} s and the dialect "
+                f"counts times in windows of {counted:g} s; give both one length (audio.window_seconds, or the switch "
+                "window_seconds)"
+            )
+        return ids
+
+    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
+        """For each embedding of a window, those of the tokens of its moment."""
+        scales, kind = model.config.audio_place_ids, model.sound_kind
+        moments_t = (torch.arange(tokens, device=model.device) + 0.5) * kind.token_seconds
+        return _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
+
+
+def _named(model: Any, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
+    """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
+    named_tW: Any = 0.0
+    rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
+    for level, (first, count) in enumerate(scales):
+        if level:
+            rest_t = (rest_t - rest_t.floor()) * count
+        named_tW = named_tW + model.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
+    return named_tW
