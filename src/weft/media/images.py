@@ -6,7 +6,7 @@ Shapes: ``HW`` pixels down and across, ``C`` channels (3, RGB).
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from weft.kinds import HEAD
-from weft.media.opening import LARGE, alone, open_picture, orientation, reduction_of
+from weft.media.opening import alone, open_picture, orientation, reduction_of
 from weft.media.pixels import to_rgb
 from weft.media.source import MediaError, Stored, decoded_array, decoded_bytes, encoded_source
+from weft.named import Named
 
 LONGEST = 1 << 15
 """Pixels of a side that is resized as it is; of a longer one the mean of two, three, ... neighbours is taken first."""
@@ -39,6 +40,10 @@ _RESAMPLE = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# How a picture is brought to the size that an encoder takes.
+FITS = Named[Callable[[Image.Image, tuple[int, int], Sequence[float], Image.Resampling], Image.Image]](
+    {"stretch": "weft.media.images:stretched", "pad": "weft.media.fits:padded", "crop": "weft.media.fits:cropped"}
+)
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -141,28 +146,30 @@ def resize_normalize(
     ``(x / 255 - mean) / std`` in float32. Pillow 13 rounds some resized pixels one level (of 255) otherwise than 12
     and before.
     """
-    height, width = size_hw
     if image.mode != "RGB":
         raise MediaError(f"image: has mode {image.mode}, not RGB; pass it through load_image first")
-    if fit == "pad":
-        image = _squared(image, width, mean, _RESAMPLE[resample])
-    image = _shortened(image, apart=fit == "stretch")
-    scaled = _covering(image := _middle(image), height, width) if fit == "crop" else (width, height)
-    if image.size != scaled:
-        image = image.resize(scaled, _RESAMPLE[resample])
-    if scaled != (width, height):
-        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
-        image = image.crop((left, top, left + width, top + height))
+    image = FITS[fit](image, size_hw, mean, _RESAMPLE[resample])
     pixels_HWC = np.asarray(image)
     # There are 256 values a channel: a table gives the same float32 results as dividing each pixel, and is faster.
     levels = np.arange(256, dtype=np.float32) / np.float32(255)
-    out_CHW = np.empty((3, height, width), dtype=np.float32)
+    out_CHW = np.empty((3, *size_hw), dtype=np.float32)
     for c in range(3):
         np.take((levels - np.float32(mean[c])) / np.float32(std[c]), pixels_HWC[:, :, c], out=out_CHW[c])
     return out_CHW
 
 
-def _shortened(image: Image.Image, apart: bool) -> Image.Image:
+def stretched(
+    image: Image.Image, size_hw: tuple[int, int], mean: Sequence[float], resample: Image.Resampling
+) -> Image.Image:
+    return resized(shortened(image), (size_hw[1], size_hw[0]), resample)
+
+
+def resized(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """The picture with sides of ``size``, which may be its own."""
+    return image if image.size == size else image.resize(size, resample)
+
+
+def shortened(image: Image.Image, apart: bool = True) -> Image.Image:
     """The picture with no side longer than ``LONGEST``: Pillow's step from one side to the other would take gigabytes.
 
     ``apart``: each side is divided by what it needs, not both by the larger of the two."""
@@ -170,46 +177,6 @@ def _shortened(image: Image.Image, apart: bool) -> Image.Image:
     if not apart:
         across = down = max(across, down)
     return image if across == down == 1 else image.reduce((across, down))
-
-
-def _squared(image: Image.Image, width: int, mean: Sequence[float], resample: Image.Resampling) -> Image.Image:
-    """The picture, halved while its square is over 134 megapixels, in the middle of a square of the mean colour.
-
-    Where that square would be ``LARGE``, it is not made: each row is resized to ``width`` for itself. That is the same
-    where Pillow resizes across first, which it does for all square targets (and before 13 for all)."""
-    while max(image.size) ** 2 > 1 << 27:
-        image = image.reduce(2)
-    side = max(image.size)
-    left, top = (side - image.width) // 2, (side - image.height) // 2
-    red, green, blue = (int(255 * value) for value in mean)
-    rows = side if side * side <= LARGE else LARGE // side // 16
-    out = Image.new("RGB", (side if rows == side else width, side), (red, green, blue))
-    if rows == side:
-        out.paste(image, (left, top))
-        return out
-    for row in range(0, image.height, rows):
-        part = image.crop((0, row, image.width, min(row + rows, image.height)))
-        strip = Image.new("RGB", (side, part.height), (red, green, blue))
-        strip.paste(part, (left, 0))
-        out.paste(strip.resize((width, part.height), resample), (0, top + row))
-    return out
-
-
-def _middle(image: Image.Image, most: int = 32) -> Image.Image:
-    """The picture, or of a strip more than ``most`` times as long as wide its middle: scaled it would be enormous."""
-    width, height = image.size
-    if max(width, height) <= most * min(width, height):
-        return image
-    long = most * min(width, height)
-    left, top = max((width - long) // 2, 0), max((height - long) // 2, 0)
-    return image.crop((left, top, min(left + long, width), min(top + long, height)))
-
-
-def _covering(image: Image.Image, height: int, width: int) -> tuple[int, int]:
-    """Width and height to which a picture is scaled so that it just covers ``height`` by ``width``."""
-    if image.width * height <= image.height * width:
-        return width, max(int(width * image.height / image.width), height)
-    return max(int(height * image.width / image.height), width), height
 
 
 def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
