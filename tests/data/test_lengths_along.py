@@ -9,7 +9,7 @@ import torch
 
 from training_world import speech, text, tiny_spec, write
 from weft.conversation import WeftError
-from weft.data import lengths_along
+from weft.data import lengths, lengths_along
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
 from weft.data.packing import PackingPlan
@@ -31,7 +31,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def along(monkeypatch):
-    return lambda: monkeypatch.setattr(lengths_along, "MANY", 1)
+    return lambda: monkeypatch.setattr(lengths, "MANY", 1)
 
 
 def data(file, processor, augment=AUGMENT, **options):

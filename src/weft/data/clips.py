@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from weft.conversation import Audio, Conversation, Part, Task, Text, Word, Words
 from weft.data.augment import SPEECH, Augment, spoken_part
 from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens
-from weft.data.lengths_along import LengthsAlong
 from weft.models.processing import WeftProcessor
 
 SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sentences are joined without a space
@@ -181,7 +181,7 @@ def stretch(wave: np.ndarray, speed: float) -> np.ndarray:
 class ClipEdits:
     """The edits of one source's clips. A sample that would not fit a row of ``row_tokens`` stays as it is."""
 
-    def __init__(self, lengths: Lengths | LengthsAlong, processor: WeftProcessor, row_tokens: int) -> None:
+    def __init__(self, lengths: Lengths | Any, processor: WeftProcessor, row_tokens: int) -> None:
         self.lengths, self.processor, self.row_tokens = lengths, processor, row_tokens
 
     @cached_property

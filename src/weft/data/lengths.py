@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,8 +21,11 @@ from weft.data.source import Source
 from weft.dialects import Modality
 from weft.media import audio_samples
 from weft.models.processing import WeftProcessor
+from weft.named import Named
 
 ADVICE = "correct it, or leave such samples out with --on-bad-sample skip"
+MANY = 500_000  # samples of a source, from which on they are not all measured before
+LARGE = Named[Any]({"along": "weft.data.lengths_along:LengthsAlong"})
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
 
@@ -120,6 +123,23 @@ def measure(
         first = f" (the first: {lengths.problems[0]})" if lengths.problems else ""
         raise WeftError(f"{source.path}: every sample was left out{first}; nothing is left to train on")
     return lengths
+
+
+def lengths_of(
+    source: Source,
+    processor: WeftProcessor,
+    *,
+    row_tokens: int,
+    on_bad_sample: Literal["fail", "skip"],
+    keep: bool,
+    whole: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Any:
+    """The `Lengths` of a source where it is small, or the plan needs all of them (``whole``); else each as it comes."""
+    if whole or len(source) < MANY:
+        bad: Any = on_bad_sample
+        return measure(source, processor, row_tokens=row_tokens, on_bad_sample=bad, keep=keep, progress=progress)
+    return LARGE["along"](source, processor, row_tokens, on_bad_sample, keep)
 
 
 def measure_some(

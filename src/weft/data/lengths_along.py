@@ -6,39 +6,20 @@ They are written down as they are found, so that other processes, later epochs a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from weft.conversation import WeftError
 from weft.data.kept_lengths import LOOKED_AT, KeptLengths
-from weft.data.lengths import ADVICE, Lengths, measure, measure_some
+from weft.data.lengths import ADVICE, Lengths, measure_some
 from weft.data.source import Source
 from weft.models.processing import WeftProcessor
 
-MANY = 500_000  # samples of a source, from which on they are not all measured before
 UNKNOWN, LEFT_OUT = 0, -1
-
-
-def lengths_of(
-    source: Source,
-    processor: WeftProcessor,
-    *,
-    row_tokens: int,
-    on_bad_sample: Literal["fail", "skip"],
-    keep: bool,
-    whole: bool,
-    progress: Callable[[int, int], None] | None,
-) -> Lengths | LengthsAlong:
-    """The lengths of a source; of all its samples at once where it is small, or the plan needs them (``whole``)."""
-    if whole or len(source) < MANY:
-        bad: Any = on_bad_sample
-        return measure(source, processor, row_tokens=row_tokens, on_bad_sample=bad, keep=keep, progress=progress)
-    return LengthsAlong(source, processor, row_tokens, on_bad_sample, keep)
 
 
 class LengthsAlong:

@@ -19,8 +19,7 @@ import torch
 
 from weft.conversation import Audio, Conversation, Image, WeftError
 from weft.data.augment import Augment, color_sound, mask_features
-from weft.data.lengths import ADVICE, Lengths
-from weft.data.lengths_along import LengthsAlong, lengths_of
+from weft.data.lengths import ADVICE, Lengths, lengths_of
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.source import Source, open_source
@@ -180,14 +179,14 @@ class TrainingData:
     @property
     def along(self) -> list[str]:
         """Names of the sources whose samples are measured when their turn comes."""
-        return [s.name for s, each in zip(self.sources, self.lengths, strict=True) if isinstance(each, LengthsAlong)]
+        return [s.name for s, each in zip(self.sources, self.lengths, strict=True) if not isinstance(each, Lengths)]
 
     def _left_out(self, row: int) -> list[str]:
         """What is left out in planning up to a row, of which nothing was told before; of the ranks, one reads a row."""
         found = []
         for number, index in map(self.pick, self.plan.opened(row) if self.along else ()):
             lengths = self.lengths[number]
-            if isinstance(lengths, LengthsAlong) and not lengths.tokens[index]:
+            if not isinstance(lengths, Lengths) and not lengths.tokens[index]:
                 found.append(str(lengths.problem(index)))
         return found
 
