@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, Task, Words
+from weft.conversation import Conversation
+from weft.data.quick import Sample
 
 
 @dataclass
@@ -18,11 +20,16 @@ class Learnable:
     unlearned_answers: int = 0  # that say "learn": false
     nothing_to_learn: int = 0  # samples that training refuses or leaves out
 
-    def add(self, conversation: Conversation) -> None:
-        learned = len(conversation.learned)
-        self.unlearned_answers += sum(m.role == "assistant" for m in conversation.messages) - learned
+    def add(self, conversation: Conversation | Sample) -> None:
+        messages: Any = conversation.messages
+        learn = [message.learn for message in messages if message.role == "assistant"]
+        self.count(len(learn), sum(learn), conversation.messages[-1].role != "assistant")
+
+    def count(self, answers: int, learned: int, ends_with_user: bool) -> None:
+        """A sample by its answers, and those of them that training learns."""
+        self.unlearned_answers += answers - learned
         self.nothing_to_learn += not learned
-        if conversation.answer is None:
+        if ends_with_user:
             self.end_with_user += 1
             self.earlier_answers += learned
 
@@ -53,33 +60,40 @@ class Counts:
     words: list[int] = field(default_factory=list)  # timed words of each answer that has any
     learnable: Learnable = field(default_factory=Learnable)  # what training learns of them
 
-    def add(self, conversation: Conversation) -> None:
-        answers = 0
+    def add(self, conversation: Conversation | Sample) -> None:
+        answers = learned = 0
+        tasks, languages = self.tasks, self.languages
+        message: Any
         for message in conversation.messages:
-            task, boxes, words = "", [], []
+            task, boxes, words = "", -1, -1
             for part in message.parts:
-                if isinstance(part, Image):
+                kind = type(part).__name__  # those of `quick` have other classes of the same names
+                if kind == "Text":
+                    pass
+                elif kind == "Image":
                     self.images += 1
-                elif isinstance(part, Audio):
+                elif kind == "Audio":
                     self.clips += 1
-                elif isinstance(part, Task):
+                elif kind == "Task":
                     task = part.name
-                    self.languages.update(
-                        part.fields[k] or "to predict" for k in ("language", "to") if k in part.fields
-                    )
-                elif isinstance(part, Box):
-                    boxes.append(len(part.boxes))
-                elif isinstance(part, Words):
-                    words.append(len(part.words))
+                    if part.fields:
+                        for key in ("language", "to"):
+                            if key in part.fields:
+                                languages[part.fields[key] or "to predict"] += 1
+                elif kind == "Box":
+                    boxes = max(boxes, 0) + len(part.boxes)
+                elif kind == "Words":
+                    words = max(words, 0) + len(part.words)
             if message.role == "user":
-                self.tasks[task] += 1
+                tasks[task] += 1
             elif message.role == "assistant":
                 answers += 1
-                if boxes:
-                    self.boxes.append(sum(boxes))
-                if words:
-                    self.words.append(sum(words))
+                learned += message.learn
+                if boxes >= 0:
+                    self.boxes.append(boxes)
+                if words >= 0:
+                    self.words.append(words)
         self.samples += 1
         self.messages += len(conversation.messages)
         self.turns.append(answers)
-        self.learnable.add(conversation)
+        self.learnable.count(answers, learned, conversation.messages[-1].role != "assistant")

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weft.conversation import Audio, Box, Conversation, Image, SampleError, Text, WeftError, Words, within
-from weft.conversation.grounding import placed
+from weft.conversation import Conversation, SampleError, WeftError, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.counts import Counts
+from weft.data.quick import QuickLines, Sample
 from weft.media import audio_samples, image_size
 from weft.media.notes import image_notes
 
@@ -93,7 +93,7 @@ def share(part: int, total: int) -> str:
 
 
 def count_words(text: str) -> int:
-    return len(_WORD.findall(text))
+    return len(text.split() if text.isascii() else _WORD.findall(text))
 
 
 def measure(
@@ -117,12 +117,15 @@ def measure(
     for path in paths:
         file, root = os.fspath(path), os.path.dirname(os.fspath(path))
         stats.files.append(file)
+        quick = QuickLines(root, exists) if length is None else lambda _: None
         for number, raw in iter_lines(path):
             if limit is not None and stats.samples >= limit:
                 return stats
             if on_progress is not None:
                 on_progress(len(raw))
-            conversation = parse_line(raw, where=file, line=number, root=root, probe=size, exists=exists)
+            conversation: Any = quick(raw) or parse_line(
+                raw, where=file, line=number, root=root, probe=size, exists=exists
+            )
             _add(stats, conversation, file, number, duration, size, notes)
             if length is not None:
                 try:
@@ -136,7 +139,7 @@ def measure(
 
 def _add(
     stats: Stats,
-    conversation: Conversation,
+    conversation: Conversation | Sample,
     file: str,
     line: int,
     duration: Callable[[Any], float],
@@ -144,28 +147,32 @@ def _add(
     notes: Callable[[Any], None],
 ) -> None:
     stats.add(conversation)
-    words = [(message.role, sum(_words_of(part) for part in message.parts)) for message in conversation.messages]
-    stats.text_words.append(sum(count for _, count in words))
-    stats.answer_words += [count for role, count in words if role == "assistant"]
-    for where, part in placed(conversation, Image, Audio):
-        try:
-            if isinstance(part, Audio):
-                stats.seconds.append(duration(part.source))
-            else:
-                stats.sizes.append(size(part.source))
-                notes(part.source)
-        except WeftError as e:
-            raise SampleError(str(e), file=file, line=line, field=f"{where}.{type(part).__name__.lower()}") from e
-
-
-def _words_of(part: Any) -> int:
-    if isinstance(part, Text):
-        return count_words(part.text)
-    if isinstance(part, Box):
-        return count_words(part.label or "")
-    if isinstance(part, Words):
-        return sum(count_words(word.text) for word in part.words)
-    return 0
+    total = 0
+    message: Any
+    for m, message in enumerate(conversation.messages):
+        words = 0
+        for i, part in enumerate(message.parts):
+            kind = type(part).__name__
+            if kind == "Text":
+                words += count_words(part.text)
+            elif kind == "Words":
+                words += sum([count_words(word.text) for word in part.words])
+            elif kind == "Box":
+                words += count_words(part.label or "")
+            elif kind != "Task":
+                try:
+                    if kind == "Audio":
+                        stats.seconds.append(duration(part.source))
+                    else:
+                        stats.sizes.append(size(part.source))
+                        notes(part.source)
+                except WeftError as e:
+                    where = f"messages[{m}].content[{i}].{kind.lower()}"
+                    raise SampleError(str(e), file=file, line=line, field=where) from e
+        if message.role == "assistant":
+            stats.answer_words.append(words)
+        total += words
+    stats.text_words.append(total)
 
 
 # ------------------------------------------------------------------------------------------------------- the picture

@@ -16,10 +16,11 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, SampleError, WeftError, within
-from weft.conversation.grounding import end_problem, last_words, placed, without_area
+from weft.conversation import Conversation, SampleError, WeftError, within
+from weft.conversation.grounding import end_problem, without_area
 from weft.conversation.samples import BOM, iter_lines, parse_line
 from weft.data.counts import Counts
+from weft.data.quick import QuickLines, Sample
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -131,6 +132,7 @@ class _Check:
 
     def file(self, path: str, on_progress: Callable[[int], None]) -> None:
         root, found = os.path.dirname(path), 0
+        quick = QuickLines(root, self.exists)
         self.summary.files.append(path)
         try:
             for number, raw in iter_lines(path):
@@ -138,7 +140,7 @@ class _Check:
                 on_progress(len(raw))
                 self.summary.bytes += len(raw)
                 try:
-                    conversation = parse_line(
+                    conversation: Any = quick(raw) or parse_line(
                         raw, where=path, line=number, root=root, probe=self.probe, exists=self.exists
                     )
                 except SampleError as e:
@@ -155,33 +157,51 @@ class _Check:
         if not found:
             self._say("no samples in it: write one JSON object a line", path)
 
-    def _add(self, conversation: Conversation, file: str, line: int) -> None:
+    def _add(self, conversation: Conversation | Sample, file: str, line: int) -> None:
         self.summary.add(conversation)
-        if conversation.id is not None:
-            self.summary.repeated_ids += conversation.id in self.ids
-            self.ids.add(conversation.id)
-        for where, part in placed(conversation, Box):
-            for i in without_area(part.boxes):
-                self._warn(["has no area: no answer can overlap with it"], file, line, f"{where}.boxes[{i}]")
-        last = list(last_words(conversation))
-        timed = {number for _, number, _ in last}
+        name: Any = conversation.id
+        if name is not None:
+            self.summary.repeated_ids += name in self.ids
+            self.ids.add(name)
+        media: list[tuple[str, str, int, int, int]] = []  # kind, source, number among its kind, message, part
+        last: list[tuple[int, float, str]] = []  # the clip, the end of its last word, the field of the words
         clips: list[str] = []
-        for where, part in placed(conversation, Image, Audio):
-            kind, key = type(part).__name__.lower(), part.source
-            if key.startswith("data:"):
-                self.summary.media_bytes += len(key) * 3 // 4
-                key = f"data:{hash(key)}"  # it may be megabytes: what is remembered of it is a number
-            else:
-                self.media.setdefault((kind, key), (file, line))
-            if kind == "audio":
-                clips.append(key)
-            if (self.deep or (kind == "audio" and len(clips) - 1 in timed)) and (kind, key) not in self.seen:
+        message: Any
+        for m, message in enumerate(conversation.messages):
+            for i, part in enumerate(message.parts):
+                kind = type(part).__name__
+                if kind == "Image":
+                    self._named("image", part.source, file, line)
+                    if self.deep:
+                        media.append(("image", part.source, 0, m, i))
+                elif kind == "Audio":
+                    media.append(("audio", part.source, len(clips), m, i))
+                    clips.append(self._named("audio", part.source, file, line))
+                elif kind == "Words" and part.words:
+                    end = max([word.end for word in part.words])
+                    last.append((part.audio or 0, end, f"messages[{m}].content[{i}]"))
+                elif kind == "Box":
+                    for thin in without_area(part.boxes):
+                        field = f"messages[{m}].content[{i}].boxes[{thin}]"
+                        self._warn(["has no area: no answer can overlap with it"], file, line, field)
+        timed = {number for number, *_ in last}
+        for kind, source, number, m, i in media:
+            key = clips[number] if kind == "audio" else _key(source)
+            if (self.deep or number in timed) and (kind, key) not in self.seen:
                 self.seen.add((kind, key))
-                task = self.pool.submit(_look, kind, part.source, self.deep)
-                self.pending[task] = kind, key, file, line, f"{where}.{kind}"
-        self.ends += [(clips[number], end, file, line, where) for where, number, end in last]
+                task = self.pool.submit(_look, kind, source, self.deep)
+                self.pending[task] = kind, key, file, line, f"messages[{m}].content[{i}].{kind}"
+        self.ends += [(clips[number], end, file, line, field) for number, end, field in last]
         while len(self.pending) > PENDING:
             self._collect(next(iter(self.pending)))
+
+    def _named(self, kind: str, source: str, file: str, line: int) -> str:
+        """What is remembered of a medium."""
+        if source.startswith("data:"):
+            self.summary.media_bytes += len(source) * 3 // 4
+        else:
+            self.media.setdefault((kind, source), (file, line))
+        return _key(source)
 
     def _collect(self, task: Future[_Found]) -> None:
         kind, key, file, line, where = self.pending.pop(task)
@@ -222,6 +242,11 @@ class _Check:
         kinds = Counter(kind for kind, _ in self.media)
         s.image_files, s.clip_files, s.media_bytes = kinds["image"], kinds["audio"], s.media_bytes + sum(sizes.values())
         return s
+
+
+def _key(source: str) -> str:
+    """A path, or of what may be megabytes a number."""
+    return f"data:{hash(source)}" if source.startswith("data:") else source
 
 
 def _is_foreign(line: bytes) -> bool:
