@@ -1,6 +1,6 @@
 # Every target does all the set-up it needs, on a fresh machine too: Python 3.11 to 3.13 is all it takes.
 #
-#   make demo      a small model learns, and answers about pictures and sounds
+#   make demo      a small model answers about pictures and speech; FILE=... about your own
 #   make test      formatting, lint, types, then the tests
 #   make test-fast the tests, but for those marked slow
 #   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 demo: setup
-	@$(BIN)/weft demo
+	@$(BIN)/weft demo $(FILE)
 
 test: check
 	@$(BIN)/python -m pytest

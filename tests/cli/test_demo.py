@@ -1,32 +1,46 @@
-"""`weft demo` from nothing to a report, cut down to a few steps."""
+"""`weft demo`: questions that are made, a person's own files, and what is told of the answers."""
 
-import json
-
+import numpy as np
 import pytest
+import soundfile
+from PIL import Image
 
+from tiny_model import tiny
 from weft import cli
-from weft.cli import demo
 
 
-@pytest.fixture()
-def small(monkeypatch):
-    monkeypatch.setattr(demo, "TEST", 8)
-    monkeypatch.setattr(demo, "SHOWN", 2)
-    monkeypatch.setattr(demo, "ROW_TOKENS", 256)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "model"
+    made = tiny()
+    made.model.save_pretrained(folder)
+    made.processor.save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.mark.slow
-def test_the_demo_runs_from_nothing_and_again_from_its_model(small, tmp_path, capsys):
-    command = ["demo", "-o", str(tmp_path / "out"), "--steps", "2", "--samples", "12"]
-    assert cli.run(command) == 0
-    first = capsys.readouterr()
-    assert "Teaching" in first.err and "best constant" in first.out and first.out.count("→") == 2
-    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
-    assert report["signature"]["samples"] == 8
-    assert (tmp_path / "out" / "model" / "config.json").is_file()
-    assert cli.run(command) == 0
-    second = capsys.readouterr()
-    assert "an earlier demo" in second.err
-    assert [line for line in second.out.splitlines() if "→" in line] == [
-        line for line in first.out.splitlines() if "→" in line
-    ]
+def test_every_kind_of_question_is_asked_and_answered(model, tmp_path, capsys):
+    assert cli.run(["demo", "--model", model, "-o", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    asked = [line for line in told.out.splitlines() if "→" in line]
+    assert len(asked) == 8 and all(line[0] in "✓✗" for line in asked)
+    assert {path.suffix for path in (tmp_path / "media").iterdir()} == {".png", ".wav"}
+    assert "of 8 are right" in told.err and f"weft chat {model}" in told.out
+
+
+def test_ones_own_files_are_asked_about_without_a_right_answer(model, tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.png")
+    soundfile.write(tmp_path / "memo.wav", np.zeros(8000), 16000)
+    assert cli.run(["demo", str(tmp_path / "photo.png"), str(tmp_path / "memo.wav"), "--model", model]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "→" in line]
+    assert [line.split(":")[0].strip() for line in lines] == ["photo.png, caption", "memo.wav, transcribe"]
+
+
+@pytest.mark.parametrize("content", [None, b"no picture, no sound"])
+def test_a_file_that_is_neither_is_named(model, content, tmp_path, capsys):
+    path = tmp_path / "notes.txt"
+    if content:
+        path.write_bytes(content)
+    assert cli.run(["demo", str(path), "--model", model]) == 2
+    told = capsys.readouterr().err
+    assert "notes.txt" in told.splitlines()[-1] and "Traceback" not in told

@@ -1,13 +1,10 @@
-"""`weft demo`: the whole thread in a few minutes, on samples made here.
-
-The model `scratch` starts from random weights, so the demo first teaches it a small world of coloured shapes and plain
-sounds, then asks it about pictures and clips that it has never seen, and scores it beside the best constant answer.
-"""
+"""`weft demo`: weft's own model answers about pictures and clips that were made a moment ago, and about one's own."""
 
 from __future__ import annotations
 
-import shutil
+import importlib.util
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,99 +15,82 @@ from weft.cli.terminal import duration, err, out
 if TYPE_CHECKING:
     from weft.conversation import Conversation
     from weft.generation import Reply
-    from weft.training.recipe import Recipe
 
-TRAIN, TEST, SHOWN = 4000, 120, 6  # samples to learn from, to score on, to show
-STEPS, ROW_TOKENS = 2000, 1024
-TRAIN_SEED, TEST_SEED = 1, 2
+# What is asked, in order. Samples of the split `test`: no training has met their phrases, voices and sentences.
+SPOKEN = ("transcribe", "word_times", "speech_question", "spoken_question")
+MADE = ("question", "vqa", "refer", "detection")
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--out", "-o", help="Where samples, model, pictures and report go.")] = Path(
-        "demo-out"
-    ),
-    steps: Annotated[int, typer.Option(min=1, max=10**8, help="Training steps; more answer better.")] = STEPS,
-    samples: Annotated[int, typer.Option(min=10, max=10**6, help="Samples to learn from.")] = TRAIN,
-    again: Annotated[bool, typer.Option("--again", help="Train anew, though a trained model is there.")] = False,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Pictures and recordings of your own.", show_default=False),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Where media and drawings go.")] = Path("demo-out"),
+    model: Annotated[str, typer.Option(help="A folder, a hub name or 'bundled'.")] = "bundled",
+    seed: Annotated[int, typer.Option(min=0, max=2**31, help="Other pictures and clips.")] = 0,
 ) -> None:
-    """See weft work: make samples, train a small model on them, ask it, score it."""
+    """See a small model answer about pictures and clips, made here or your own."""
     import weft
-    from weft.cli.asking import progress_bar
-    from weft.evaluation.report import table
-    from weft.evaluation.run import evaluate, read_questions
     from weft.generation import Options
-    from weft.playground import shapes
 
     begun = time.monotonic()
-    data = folder / "data"
-    if again:
-        for part in ("data", "run", "model"):
-            shutil.rmtree(folder / part, ignore_errors=True)
-    if not (data / "test.jsonl").exists():
-        err.print("1. Making pictures of coloured shapes and clips of sounds, each with a question and its answer.")
-        train_data = shapes.write(data, "train", samples, TRAIN_SEED)
-        shapes.write(data, "test", TEST, TEST_SEED)
-    train_data, test_data = data / "train.jsonl", data / "test.jsonl"
-
-    model_folder = folder / "model"
-    if model_folder.is_dir():
-        err.print(f"2. The model of an earlier demo is used: {model_folder} (--again trains anew).", soft_wrap=True)
-    else:
-        err.print(f"2. Teaching the model `scratch`, which knows nothing yet: {steps} steps on all cores.")
-        _train(demo_recipe(train_data, steps), folder / "run", model_folder)
-
-    err.print("3. Asking about pictures and clips that it has not seen.")
-    model = weft.load(model_folder)
-    options = Options(max_new_tokens=48)
-    questions = read_questions(test_data)
-    replies = model.chat_batch([c.prompt() for c in questions[:SHOWN]], options)
-    _show(questions, replies, folder / "pictures")
-
-    err.print(f"4. Scoring it on {TEST} samples beside the best answer that ignores its input.")
-    with progress_bar("answering") as progress:
-        report = evaluate(
-            model, test_data, folder / "report", name=str(model_folder), options=options, progress=progress
-        )
-    out.print(table(report))
-    err.print(f"Done in {duration(time.monotonic() - begun)}. Now try:")
-    picture = questions[0].images[0].source
-    out.print(f'  weft chat {model_folder} --image {picture} --task vqa "how many shapes are there?"', soft_wrap=True)
-    out.print(
-        f"  every question and answer, with pictures and sound: {folder / 'report' / 'index.html'}", soft_wrap=True
-    )
+    questions = list(asked_of(files) if files else made(folder, seed))
+    err.print(f"Loading {model}.")
+    asking = weft.load(model)
+    replies = asking.chat_batch([c.prompt() for c in questions], Options(max_new_tokens=96))
+    right = sum(_show(*each, folder) for each in zip(range(1, 100), questions, replies, strict=False))
+    kept = "" if files else f" {right} of {len(questions)} are right: it is small, and most of it learned in hours."
+    err.print(f"Done in {duration(time.monotonic() - begun)}.{kept} Now try:")
+    if not files:
+        out.print("  weft demo FILE          a photo or a recording of your own")
+    out.print(f"  weft chat {model}       type, /image FILE and /audio FILE", soft_wrap=True)
+    out.print(f"  weft page {model}       the same in the browser, with a microphone", soft_wrap=True)
 
 
-def demo_recipe(data: Path, steps: int) -> Recipe:
-    """The model `scratch`, everything trained, on one file."""
-    from weft.recipes.small import ALONE, from_nothing, from_scratch
-    from weft.training.recipe import Source
+def made(folder: Path, seed: int) -> Iterator[Conversation]:
+    """Questions with their answers; their media are written to the folder."""
+    from weft.playground import world
 
-    recipe = from_scratch("demo", (Source(path=str(data.absolute())),), steps)
-    (stage,) = recipe.stages
-    stage = stage.model_copy(
-        update={"name": "demo", "row_tokens": ROW_TOKENS, "lessons": from_nothing(min(ALONE, steps // 4))}
-    )
-    return recipe.model_copy(update={"stages": (stage,), "checkpoint_every": 100})
+    err.print("Making what it is asked about.")
+    tasks: tuple[str, ...] = (*SPOKEN, *MADE)
+    if importlib.util.find_spec("espeakng_loader") is None:
+        err.print("Speech is left out, for it needs espeak-ng: pip install espeakng-loader")
+        tasks = MADE
+    (folder / "media").mkdir(parents=True, exist_ok=True)
+    for number, task in enumerate(tasks, 1):
+        yield world.filed(world.sample(number, "test", seed, [task]), folder / "media", number)
 
 
-def _train(recipe: Recipe, run: Path, model: Path) -> None:
-    """Trains, or goes on with a run that was stopped."""
-    import weft
-    from weft.training.endings import Interrupted
-    from weft.training.folder import RunFolder
+def asked_of(files: list[Path]) -> Iterator[Conversation]:
+    """Pictures are described, recordings written down with their times. Raises `WeftError` where a file is neither."""
+    from weft.conversation import Audio, Conversation, Image, Message, Task
 
-    resume = (run / "recipe.json").exists() and RunFolder.read(run).recipe == recipe
-    if run.exists() and not resume:
-        shutil.rmtree(run)
+    for file in files:
+        if _is_picture(file):
+            message = Message("user", (Image(str(file)), Task("caption", {})))
+        else:
+            heard = Task("transcribe", {"language": "en", "timestamps": True})
+            message = Message("user", (Audio(str(file)), heard))
+        yield Conversation((message,), file.name)
+
+
+def _is_picture(file: Path) -> bool:
+    from weft.conversation import WeftError
+    from weft.media import MediaError, audio_samples, image_size
+
+    if not file.is_file():
+        raise WeftError(f"{file}: no such file; name a picture or a recording")
     try:
-        weft.train(None if resume else recipe, run, resume=resume, out=model, console=err)
-    except Interrupted as stop:
-        err.print("Stopped; the same command goes on from here.", style="warn")
-        raise typer.Exit(stop.status) from None
+        image_size(file)
+    except MediaError:
+        audio_samples(file)  # complains where it is no recording, either
+        return False
+    return True
 
 
-def _show(questions: list[Conversation], replies: list[Reply], pictures: Path) -> None:
-    """Each question with the answer given and whether it is right; drawings of boxes and word times are saved."""
+def _show(number: int, asked: Conversation, reply: Reply, folder: Path) -> bool:
+    """One question with its answer; whether it is right, where that is known. Boxes and word times are drawn."""
     from rich.text import Text
 
     from weft.cli.session import save_drawing
@@ -118,23 +98,25 @@ def _show(questions: list[Conversation], replies: list[Reply], pictures: Path) -
     from weft.evaluation.pairs import Pair
     from weft.evaluation.right import is_right
 
-    for i, (asked, reply) in enumerate(zip(questions, replies, strict=False)):
+    right, said, wanted = None, _said(reply.parts, reply.text), ""
+    if asked.answer is not None:
         pair = Pair.of(asked, reply.parts)
-        right = is_right(pair)
-        mark = Text("✓ ", "good") if right else Text("✗ ", "bad")
-        what = "picture" if asked.images else "clip"
-        message = asked.messages[0]
-        task = message.task.name if message.task else ""
-        line = Text.assemble(mark, (f"{what}, {task}: ", "quiet"), message.text or "", " → ")
-        line.append(_said(pair.given, reply.text), "accent")
-        if not right:
-            line.append(f"   (right: {_said(pair.expected, '')})", "quiet")
-        out.print(line, soft_wrap=True)
-        try:
-            for path in save_drawing(reply, asked, pictures / f"{i + 1}.png"):
-                out.print(Text(f"    drawn in {path}", "quiet"), soft_wrap=True)
-        except WeftError:
-            continue  # an answer in words alone has nothing to draw
+        right, wanted = is_right(pair), _said(pair.expected, "")
+    mark = Text("  ") if right is None else Text("✓ ", "good") if right else Text("✗ ", "bad")
+    message = asked.messages[0]
+    files = ", ".join(Path(str(source)).name for source in [m.source for m in asked.images + asked.audios])
+    task = message.task.name.replace("_", " ") if message.task else "asked"
+    line = Text.assemble(mark, (f"{files}, {task}: ", "quiet"), message.text or "", " → ")
+    line.append(said, "accent")
+    if right is False:
+        line.append(f"   (right: {wanted})", "quiet")
+    out.print(line, soft_wrap=True)
+    try:
+        for path in save_drawing(reply, asked, folder / f"{number}.png"):
+            out.print(Text(f"    drawn in {path}", "quiet"), soft_wrap=True)
+    except WeftError:
+        pass  # an answer in words alone has nothing to draw
+    return bool(right)
 
 
 def _said(parts: tuple[object, ...], text: str) -> str:

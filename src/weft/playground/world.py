@@ -84,10 +84,10 @@ def write(
 
 def _file_some(start: int, *, folder: Path, split: str, count: int, **world: object) -> list[Conversation]:
     numbers = range(start, min(start + CHUNK, count))
-    return [_filed(sample(n, split, **world), folder / split, n) for n in numbers]  # type: ignore[arg-type]
+    return [filed(sample(n, split, **world), folder / split, n) for n in numbers]  # type: ignore[arg-type]
 
 
-def _filed(made: Conversation, folder: Path, n: int) -> Conversation:
+def filed(made: Conversation, folder: Path, n: int) -> Conversation:
     """The sample with its media in files."""
     at: Iterator[int] = iter(range(1000))
 
