@@ -35,6 +35,7 @@ from weft.models.attention import packing_problem
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose, plan, scale_waves
 from weft.models.config import Connector
+from weft.models.rendering import Renderer
 
 LANGUAGE = {"config": {k: v for k, v in tiny.text().items() if not k.endswith("token_id") and k != "vocab_size"}}
 VISION = {"kind": "conv", "config": tiny.VISION["conv"], "options": {"size": (24, 24)}, "connector": {"merge": 4}}
@@ -95,6 +96,28 @@ def language_folder(tmp_path_factory):
     model.save_pretrained(folder)
     bytes_tokenizer().save_pretrained(folder)
     return folder, model
+
+
+def test_a_new_placeholder_starts_as_an_ellipsis_where_that_is_one_token(language_folder, monkeypatch):
+    """A mean of all rows is the likeliest of none, whatever is heard."""
+    folder, _ = language_folder
+    encode = Renderer.encode_text
+    monkeypatch.setattr(Renderer, "encode_text", lambda self, text: [46] if text == " ..." else encode(self, text))
+    model, processor = compose(VISION, AUDIO, str(folder))
+    rows = model.get_input_embeddings().weight
+    for name in ("image_token_id", "audio_token_id"):
+        torch.testing.assert_close(rows[processor.token_ids[name]], rows[46])
+
+
+def test_places_are_added_as_many_times_as_the_connector_says():
+    given = []
+    for places in (0.0, 0.5, 1.0):
+        audio = {**AUDIO, "connector": {"merge": 2, "places": places}}
+        dialect = {"name": "chatml", "switches": {"window_seconds": 1.0}}
+        model, _ = compose(None, audio, LANGUAGE, dialect=dialect)
+        given.append(model.embed_audio(torch.zeros(1, 40, model.sound_kind.bands)))
+    assert (given[2] - given[0]).abs().max() > 0.01
+    torch.testing.assert_close(given[1], (given[0] + given[2]) / 2)
 
 
 def test_a_language_model_keeps_its_weights_and_new_tokens_start_at_the_mean(language_folder):

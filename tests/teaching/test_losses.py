@@ -13,15 +13,19 @@ from training_world import picture, speech, text, tiny_spec, write
 from weft.conversation import WeftError
 from weft.models.config import Connector
 from weft.models.loss import loss_at
+from weft.teaching import losses
 from weft.teaching.gaze import Gaze
 from weft.teaching.losses import (
     Answers,
+    Heard,
+    Seen,
     Watched,
     answer_weights,
     attention_watched,
     bell_loss,
     guided_layers,
     guiding_loss,
+    naming_loss,
     with_bells,
 )
 from weft.training.build import build_model
@@ -194,6 +198,42 @@ def placed():
         "audio": spec.audio.model_copy(update={"connector": Connector(merge=4, places=True)}),
     }
     return build_model(spec.model_copy(update=towers))
+
+
+def test_of_a_large_vocabulary_what_sounds_and_a_share_of_the_rest_compete(placed, monkeypatch):
+    model, _ = placed
+    table = model.get_output_embeddings().weight
+    sounds = torch.randn(6, table.shape[1], generator=torch.Generator().manual_seed(0), requires_grad=True)
+    heard = np.array([5, -100, 7, 5, -100, 300])
+    exact = naming_loss(model, sounds.detach(), heard)
+    with torch.no_grad():
+        wanted = F.cross_entropy(
+            model.logits(sounds[heard >= 0]).float(), torch.tensor([5, 7, 5, 300]), reduction="sum"
+        )
+    assert exact.detach() == pytest.approx(float(wanted), abs=1e-4)
+    monkeypatch.setattr(losses, "MOST_NAMES", len(table) // 8)
+    some = naming_loss(model, sounds, heard)
+    assert 0 < some < exact  # the same logits, with fewer beside them
+    (gradient,) = torch.autograd.grad(some, sounds)
+    assert (gradient.abs().sum(1) > 0).tolist() == (heard >= 0).tolist()
+
+
+def test_sharpness_is_a_factor_of_the_embeddings_and_leaves_them_short(placed, tmp_path):
+    model, processor = placed
+    batch = next(data([write(tmp_path, 4)], processor, 256, {"listen": {"weight": 1.0}}).batches())
+    for objective in (Heard, Seen):
+        watched = torch.randn(400, model.config.text_config.hidden_size, generator=torch.Generator().manual_seed(0))
+        counts = objective(1.0).counts(batch)
+        if not counts[0]:
+            continue
+        size = len(batch.extra.heard.heard if objective is Heard else batch.extra.seen.seen)
+        long, short = watched[:size], watched[:size] / 5
+        step = MicroStep(model, batch)
+        with torch.no_grad():
+            assert objective(1.0, sharpness=5.0).loss(step, [short], counts) == pytest.approx(
+                float(objective(1.0).loss(step, [long], counts)), rel=1e-4
+            )
+            assert objective(1.0, sides=0.0).loss(step, [long], counts) < objective(1.0).loss(step, [long], counts)
 
 
 @pytest.mark.parametrize(

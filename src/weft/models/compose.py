@@ -54,6 +54,7 @@ def compose(
         model.to(dtype)
         if language_model is not None:
             start_new_tokens(model, own, len(processor.tokenizer))
+            start_placeholders(model, processor, own)
         ids = processor.tokenizer.convert_tokens_to_ids
         scales = [ids(scale) for scale in processor.dialect.ordered_tokens()]
         for encoder in (model.vision, model.audio):
@@ -263,6 +264,20 @@ def start_new_tokens(model: WeftForConditionalGeneration, own: int, tokens: int)
     """Tokens ``own`` to ``tokens`` of a trained model start at the mean of those before: as likely as any."""
     for table in tables(model):
         table[own:tokens] = table[:own].float().mean(0).to(table.dtype)
+
+
+@torch.no_grad()
+def start_placeholders(model: WeftForConditionalGeneration, processor: WeftProcessor, own: int) -> None:
+    """New placeholders of media start as an ellipsis, where the language model has one.
+
+    They stand for silence and for "nothing that was asked for" where media themselves are learned (`teaching.media`):
+    a row in the middle of all others is the likeliest of none, so a mean can never be told.
+    """
+    ellipsis = processor.renderer.encode_text(" ...")
+    if len(ellipsis) == 1 and ellipsis[0] < own:
+        ids = [processor.token_ids[name] for name in ("image_token_id", "audio_token_id")]
+        for table in tables(model):
+            table[[i for i in ids if i is not None and i >= own]] = table[ellipsis[0]].clone()
 
 
 @torch.no_grad()

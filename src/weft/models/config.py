@@ -41,9 +41,9 @@ class Connector(Frozen):
     # Embeddings are multiplied by this. A new connector's have a size of about 0.6 and text embeddings 0.02 to 0.05;
     # a constant makes them alike without small weights, which an optimizer of fixed step size would overwrite at once.
     scale: float = 1.0
-    # Add to each embedding those of the dialect's tokens that name its place (its moment; its column and row), so that
-    # a time or box in an answer can be looked up in the medium, and copied from it. For training from scratch.
-    places: bool = False
+    # Add to each embedding, so many times, those of the dialect's tokens that name its place (its moment; its column
+    # and row), so that a time or box in an answer can be looked up in the medium, and copied from it.
+    places: float = Field(0.0, ge=0)
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)

@@ -47,7 +47,8 @@ class ImagePlaces(Places):
             _named(model, (torch.arange(n, device=model.device) + 0.5) / n * scales[0][1], scales)
             for n in model.image_kind.token_grid
         )
-        return (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
+        places_tW = (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
+        return model.image_kind.section.connector.places * places_tW
 
 
 class SoundPlaces(Places):
@@ -68,7 +69,8 @@ class SoundPlaces(Places):
         """For each embedding of a window, those of the tokens of its moment."""
         scales, kind = model.config.audio_place_ids, model.sound_kind
         moments_t = (torch.arange(tokens, device=model.device) + 0.5) * kind.token_seconds
-        return _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
+        places_tW = _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
+        return kind.section.connector.places * places_tW
 
 
 def _named(model: Any, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -23,7 +23,7 @@ from weft.training.recipe import (
 )
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it
-LISTEN, ANSWER = 1200, 620  # updates of 1,024 tokens
+LISTEN, ANSWER = 1500, 900  # updates of 1,024 tokens
 CONNECTORS: dict[PartName, PartTraining] = {"audio_connector": FULL, "vision_connector": FULL}
 LORA = Lora(r=32, alpha=64, targets=("q_proj", "v_proj"))
 TOLD = {"speech": 0.65, "grounded": 0.4}  # samples that tell what is heard when or seen where
@@ -33,7 +33,8 @@ ASKED = {"plain": 0.25, "speech": 0.15, "world": 0.52, "talk": 0.04, "typed": 0.
 def bundled() -> Recipe:
     """10 tokens a second of sound; 100 of a picture, from two depths of the eye: 1/16 (places) and 1/32 (names)."""
     parts = {role: str(folder) for role, folder in sources().items()}
-    joined = {"kind": "mlp", "norm": True, "hidden": 768, "places": True}
+    # As long as text: embeddings by scale and sharpness, places by a third.
+    joined = {"kind": "mlp", "norm": True, "hidden": 768, "scale": 0.2, "places": 0.3}
     model = ModelSpec(
         vision=TowerSource(
             source=parts["vision"],
@@ -52,7 +53,7 @@ def bundled() -> Recipe:
         mixture=tuple(
             Source(path=f"{DATA}/{name}/train.jsonl", weight=w) for name, w in (("speech", 0.65), ("grounded", 0.4))
         ),
-        lessons={"listen": {"weight": 1.0, "first": LISTEN}, "near": 2.0},
+        lessons={"listen": {"weight": 1.0, "first": LISTEN, "sharpness": 5.0, "sides": 0.25}, "near": 2.0},
         row_tokens=1024,
     )
     answer = Stage(

@@ -27,6 +27,10 @@ class Listen(Frozen):
     sides (`media`). For encoders that start from nothing."""
 
     weight: float = Field(0.0, ge=0)  # beside the loss on answers; 0: off
+    # Logits of the media's own embeddings are so many times those that the head makes of them. A trained language model
+    # reads embeddings as short as its own; without this the loss makes them long (SmolLM2: 5 times, so take 5).
+    sharpness: float = Field(1.0, gt=0)
+    sides: float = Field(0.5, ge=0)  # what naming the sides of what is heard or seen counts, beside naming it
     first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
     # Weight of guided attention: while it writes a box or a timed word, half of the heads of two layers of the language
     # model are to attend, of all media, to what is in that box or sounds in that word (`gaze`); 0: off.
@@ -83,7 +87,8 @@ class Taught:
         if listen.guide:
             found.append(Gazing(listen.guide, alone))
         if listen.weight:
-            found += [Heard(listen.weight, near), Seen(listen.weight, near)]
+            how = listen.weight, near, listen.sharpness, listen.sides
+            found += [Heard(*how), Seen(*how)]
         return found
 
     def notes(self, planned: int) -> list[str]:
