@@ -45,6 +45,7 @@ def megabytes() -> float:
 
 def begin(path: Path, batches: int) -> None:
     """Begins to train on a file, without a model, and tells what it took."""
+    from weft.data.kept_lengths import KeptLengths
     from weft.data.loader import SourceSpec, TrainingData
     from weft.recipes import model_spec
     from weft.training.sizes import planned
@@ -59,7 +60,7 @@ def begin(path: Path, batches: int) -> None:
     def tell(name: str) -> None:
         told[name] = round(time.process_time() - started, 2), round(megabytes() - before), round(max(top) - before)
 
-    data = TrainingData([SourceSpec(path)], processor, row_tokens=1024, keep_lengths=True)
+    data = TrainingData([SourceSpec(path)], processor, row_tokens=1024, keep_lengths=KeptLengths)
     tell("begun")
     stream = data.batches()
     next(stream)

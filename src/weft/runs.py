@@ -133,6 +133,7 @@ def finetune(
 def _run(
     recipe: Recipe, run: Path, resume: bool, out: str | PathLike[str] | None, adapter_only: bool, console: Any
 ) -> Path:
+    from weft.data.kept_lengths import KeptLengths
     from weft.training import picture
     from weft.training.features import recalled_towers
     from weft.training.run import train
@@ -144,6 +145,7 @@ def _run(
         evaluate=Scorer(recipe.media_root),
         teach=teacher(recipe),
         recall=recalled_towers,
+        keep_lengths=KeptLengths,
         draw=picture.draw,
         out=Path(out) if out is not None else None,
         adapter_only=adapter_only,

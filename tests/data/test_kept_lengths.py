@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from training_world import tiny_spec
+from weft.data.kept_lengths import KeptLengths
 from weft.data.lengths import Lengths, measure
 from weft.data.sample_file import SampleFile
 from weft.models.compose import plan
@@ -61,7 +62,7 @@ class Counting:
 def measured(file, processor, **options):
     """The lengths, and whether every sample was measured for them."""
     counting = Counting(processor)
-    found = measure(SampleFile(file), counting, row_tokens=512, keep=True, **options)
+    found = measure(SampleFile(file), counting, row_tokens=512, keep=KeptLengths, **options)
     return found, counting.count >= SAMPLES
 
 

@@ -11,6 +11,7 @@ from training_world import speech, text, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data import lengths, lengths_along
 from weft.data.augment import Augment
+from weft.data.kept_lengths import KeptLengths
 from weft.data.loader import SourceSpec, TrainingData
 from weft.data.packing import PackingPlan
 from weft.models.compose import plan
@@ -64,7 +65,7 @@ def test_batches_are_those_of_samples_that_were_measured_before(file, processor,
 
 def test_worker_processes_measure_for_themselves(file, processor, along):
     along()
-    source = pickle.loads(pickle.dumps(data(file, processor, keep_lengths=True)))
+    source = pickle.loads(pickle.dumps(data(file, processor, keep_lengths=KeptLengths)))
     assert source.batch(2)["samples"] == data(file, processor).batch(2)["samples"]
 
 
@@ -95,16 +96,16 @@ def test_a_mistake_ends_training_when_its_turn_comes(file, processor, along):
 
 def test_a_later_run_takes_what_is_written_down(file, processor, along, monkeypatch):
     along()
-    list(islice(data(file, processor, keep_lengths=True).batches(), 8))
+    list(islice(data(file, processor, keep_lengths=KeptLengths).batches(), 8))
     measured = []
     real = lengths_along.measure_some
     monkeypatch.setattr(lengths_along, "measure_some", lambda *a, **k: measured.extend(k["which"]) or real(*a, **k))
-    assert data(file, processor, Augment(), keep_lengths=True).length(5) > 0
+    assert data(file, processor, Augment(), keep_lengths=KeptLengths).length(5) > 0
     assert len(measured) == lengths_along.LOOKED_AT  # a few, to see that what is measured is still the same
     with file.open("a") as handle:
         handle.write(file.read_text().splitlines()[0] + "\n")
     measured.clear()
-    assert data(file, processor, Augment(), keep_lengths=True).length(5) > 0
+    assert data(file, processor, Augment(), keep_lengths=KeptLengths).length(5) > 0
     assert len(measured) == 1
 
 

@@ -16,18 +16,15 @@ from contextlib import suppress
 from dataclasses import fields
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
 
-from weft.conversation import Conversation
+from weft.data.lengths import Lengths
 from weft.data.source import Source
 from weft.files import whole_file
 from weft.media.source import decoded_bytes
-
-if TYPE_CHECKING:
-    from weft.data.lengths import Lengths
 
 KEPT = 8  # of one file of samples: those of other models stay beside them
 LOOKED_AT = 16  # samples that are measured again before the others are believed
@@ -71,12 +68,6 @@ class KeptLengths:
                 for old in sorted(others, key=lambda file: file.stat().st_mtime)[:-KEPT]:
                     old.unlink(missing_ok=True)
                 return
-
-
-def media_of(conversation: Conversation) -> list[str]:
-    """Paths of its media."""
-    named = [*(image.source for image in conversation.images), *(clip.source for clip in conversation.audios)]
-    return [os.fspath(n) for n in named if isinstance(n, str | os.PathLike) and not str(n).startswith("data:")]
 
 
 def _facts(media: Sequence[str]) -> np.ndarray:

@@ -6,6 +6,7 @@ Measured once per file from text and media headers, and kept for the runs that f
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,7 +17,6 @@ import numpy as np
 from weft.conversation import Conversation, Message, SampleError, Text, WeftError, Words
 from weft.conversation.grounding import end_problem, last_words
 from weft.data.augment import cut_points, join_key, spoken_part
-from weft.data.kept_lengths import KeptLengths, media_of
 from weft.data.source import Source
 from weft.dialects import Modality
 from weft.media import audio_samples
@@ -26,6 +26,7 @@ from weft.named import Named
 ADVICE = "correct it, or leave such samples out with --on-bad-sample skip"
 MANY = 500_000  # samples of a source, from which on they are not all measured before
 LARGE = Named[Any]({"along": "weft.data.lengths_along:LengthsAlong"})
+Keep = Callable[[Source, WeftProcessor], Any]  # to what keeps the lengths of a source, as `kept_lengths` does
 NOT_EDITABLE, ALONE = -1, 0  # groups; from 1 on: samples that may be joined with each other
 
 
@@ -88,14 +89,14 @@ def measure(
     *,
     row_tokens: int,
     on_bad_sample: Literal["fail", "skip"] = "fail",
-    keep: bool = False,
+    keep: Keep | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Lengths:
     """The lengths of a source; a sample that breaks the format, or is longer than a row, is an error or is left out.
 
-    ``keep``: those of an earlier call are taken where they still hold, and are kept for a later one.
+    ``keep``: those of an earlier call are taken where they still hold, and are kept for a later one (`kept_lengths`).
     """
-    kept = KeptLengths(source, processor) if keep else None
+    kept = keep(source, processor) if keep else None
     lengths = (
         kept.read(Lengths, lambda which: measure_some(source, processor, "skip", which=which)[0]) if kept else None
     )
@@ -131,7 +132,7 @@ def lengths_of(
     *,
     row_tokens: int,
     on_bad_sample: Literal["fail", "skip"],
-    keep: bool,
+    keep: Keep | None,
     whole: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Any:
@@ -192,6 +193,12 @@ def measure_some(
             tokens[i] = 0
     flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)
     return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems)), list(media)
+
+
+def media_of(conversation: Conversation) -> list[str]:
+    """Paths of its media."""
+    named = [*(image.source for image in conversation.images), *(clip.source for clip in conversation.audios)]
+    return [os.fspath(n) for n in named if isinstance(n, str | os.PathLike) and not str(n).startswith("data:")]
 
 
 def nothing_to_learn(conversation: Conversation) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from weft.conversation import WeftError
 from weft.data.kept_lengths import LOOKED_AT, KeptLengths
-from weft.data.lengths import ADVICE, Lengths, measure_some
+from weft.data.lengths import ADVICE, Keep, Lengths, measure_some
 from weft.data.source import Source
 from weft.models.processing import WeftProcessor
 
@@ -32,10 +32,10 @@ class LengthsAlong:
     total = 0
 
     def __init__(
-        self, source: Source, processor: WeftProcessor, row_tokens: int, on_bad_sample: str, keep: bool
+        self, source: Source, processor: WeftProcessor, row_tokens: int, on_bad_sample: str, keep: Keep | None
     ) -> None:
         self.source, self.processor, self.row_tokens, self.fail = source, processor, row_tokens, on_bad_sample == "fail"
-        self.file = self._found(KeptLengths(source, processor)) if keep else None
+        self.file = self._found(keep(source, processor)) if keep else None
         self._begin()
 
     def _begin(self) -> None:

@@ -19,7 +19,7 @@ import torch
 
 from weft.conversation import Audio, Conversation, Image, WeftError
 from weft.data.augment import Augment, color_sound, mask_features
-from weft.data.lengths import ADVICE, Lengths, lengths_of
+from weft.data.lengths import ADVICE, Keep, Lengths, lengths_of
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
 from weft.data.source import Source, open_source
@@ -129,7 +129,7 @@ class TrainingData:
         on_bad_sample: Literal["fail", "skip"] = "fail",
         rank: int = 0,
         world: int = 1,
-        keep_lengths: bool = False,
+        keep_lengths: Keep | None = None,
         cache_bytes: int = CACHE_BYTES,
         in_order: bool = False,
         limit: int | None = None,

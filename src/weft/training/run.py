@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 
 from weft.conversation import WeftError
+from weft.data.lengths import Keep
 from weft.models.adapters import merge_lora
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
@@ -41,6 +42,7 @@ def train(
     evaluate: Evaluate | None = None,
     teach: Teach | None = None,
     recall: Recall | None = None,
+    keep_lengths: Keep | None = None,
     draw: Callable[[Path], Any] | None = None,
     out: str | Path | None = None,
     adapter_only: bool = False,
@@ -50,9 +52,10 @@ def train(
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
-    lessons ask for; ``recall`` keeps what frozen encoders give (`features`); ``draw`` makes a picture of the run's
-    folder, now and then and at the end (`picture`). Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for
-    everything a user can mend; both say how to go on. Started by torchrun, this is one rank of several (`ranks`).
+    lessons ask for; ``recall`` keeps what frozen encoders give (`features`), ``keep_lengths`` what samples measure
+    (`kept_lengths`); ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`). Raises
+    `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by
+    torchrun, this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
@@ -88,7 +91,7 @@ def train(
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
         held.callback(drawn)
-        one = Run(folder, ranks, evaluate, console, lessons, recall, drawn)
+        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, drawn)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -112,10 +115,12 @@ class Run:
         console: Console | None = None,
         lessons: Sequence[Lessons] = (),
         recall: Recall | None = None,
+        keep_lengths: Keep | None = None,
         draw: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
-        self.lessons, self.recall = lessons or lessons_of(folder.recipe, None), recall
+        self.lessons = lessons or lessons_of(folder.recipe, None)
+        self.recall, self.keep_lengths = recall, keep_lengths
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
@@ -134,7 +139,7 @@ class Run:
             ranks.lead(partial(cut_log, self.folder.log, at.step))
             telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
-                handed = self.evaluate, self.lessons, self.recall
+                handed = self.evaluate, self.lessons, self.recall, self.keep_lengths
                 process = Process(self.folder, ranks, log, signals, *handed, at, self.draw)
                 model, processor = build_model(self.folder.model_of(at.stage), ranks.device)
                 log.write("start", step=at.step, parameters=count(model.parameters()))

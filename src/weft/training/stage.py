@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from weft.conversation import WeftError
+from weft.data.lengths import Keep
 from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
@@ -74,6 +75,7 @@ class Process:
     evaluate: Evaluate | None
     lessons: Sequence[Lessons]  # of each stage
     recall: Recall | None  # None: every feature is computed each time
+    keep_lengths: Keep | None  # None: they are measured each time
     progress: Progress
     draw: Callable[[], None]  # a picture of the run
 
@@ -202,7 +204,7 @@ class StageRun:
     def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
         stage, recipe = self.stage, self.recipe
         rows: dict[str, Any] = {"row_tokens": stage.row_tokens, "rows": stage.rows, "packing": stage.packing}
-        rows |= {"on_bad_sample": recipe.on_bad_sample, "keep_lengths": True}
+        rows |= {"on_bad_sample": recipe.on_bad_sample, "keep_lengths": self.process.keep_lengths}
         return TrainingData(specs, processor, **rows, **more)
 
     def _own_processor(self) -> WeftProcessor:
