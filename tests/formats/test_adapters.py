@@ -24,7 +24,7 @@ from weft.generation.loading import load_parts
 from weft.models.adapters import AdapterError
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
-from weft.training.export import save_adapter, save_model
+from weft.training.export import adapter_saver, save_model
 from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.recipe import Lora, ModelSpec, PartTraining, Stage
 
@@ -56,7 +56,7 @@ def adapted(base: Path, out: Path, parts: str, spec: ModelSpec | None = None) ->
         for value in model.parameters():
             if value.requires_grad:
                 value.add_(0.1 * torch.randn(value.shape, generator=draw))
-    save_adapter(model, processor, out, spec or ModelSpec(base=str(base)), stage)
+    adapter_saver(model, processor, out, spec or ModelSpec(base=str(base)), stage)()
     return out
 
 

@@ -134,7 +134,7 @@ def run(arguments: Sequence[str]) -> int:
         print(f"weft {VERSION}")
         return 0
     try:
-        code = build().main(args=args or ["--help"], prog_name="weft", standalone_mode=False)
+        code = build().main(args=args or ["--help"], prog_name="weft", standalone_mode=False, obj=args)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SystemExit as e:

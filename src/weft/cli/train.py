@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,9 +30,11 @@ OnBad = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(min=0, max=1024, help="Processes that decode samples (0: a thread).")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads that compute; default: all cores.")]
+Nproc = Annotated[int | None, typer.Option(min=1, max=1024, metavar="N", help="Ranks on this machine, one a GPU.")]
 
 
 def train(
+    ctx: typer.Context,
     recipe: Annotated[str | None, typer.Argument(metavar="[RECIPE]", help="A built-in name or a .py file.")] = None,
     size: Annotated[
         str | None, typer.Option(metavar="SIZE", help="The size of a built-in recipe; tiny makes its own samples.")
@@ -50,6 +53,7 @@ def train(
     media_root: MediaRoot = None,
     workers: Workers = None,
     threads: Threads = None,
+    nproc: Nproc = None,
 ) -> None:
     """Train a recipe. The run folder holds the recipe, the log, checkpoints, a picture and, in the end, the model.
 
@@ -61,6 +65,7 @@ def train(
     """
     import weft
 
+    _in_ranks(ctx, nproc)
     if resume is not None and out is not None:
         raise WeftError("--resume goes on in the folder of the run; give no other")
     if on_bad_sample is not None:
@@ -72,6 +77,7 @@ def train(
 
 
 def finetune(
+    ctx: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")],
     data: Annotated[
         list[str],
@@ -106,6 +112,7 @@ def finetune(
     media_root: MediaRoot = None,
     workers: Workers = None,
     threads: Threads = None,
+    nproc: Nproc = None,
 ) -> None:
     """Fine-tune a model on your own samples: one command, one folder to chat with and to evaluate.
 
@@ -113,6 +120,7 @@ def finetune(
     """
     import weft
 
+    _in_ranks(ctx, nproc)
     if lora and full:
         raise WeftError("give --lora or --full, not both")
     if bits not in (None, 4, 8):
@@ -124,6 +132,15 @@ def finetune(
     common: dict[str, Any] = {"on_bad_sample": on_bad_sample, "media_root": media_root}
     common |= {"workers": workers, "threads": threads, "changes": changes or ()}
     _tell(weft.finetune, model, data, out, **asked, **common)
+
+
+def _in_ranks(ctx: typer.Context, nproc: int | None) -> None:
+    """Leaves the command to ``nproc`` ranks; one of them goes on here."""
+    if nproc is None or nproc == 1 or "RANK" in os.environ:
+        return
+    from weft.training.launch import launch
+
+    raise typer.Exit(launch(nproc, [sys.executable, "-c", "from weft.cli import main; main()", *ctx.find_root().obj]))
 
 
 def _tell(work: Callable[..., Path], *args: Any, **options: Any) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,13 @@ def putting_on(name: str) -> Iterator[None]:
         raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
 
 
-def merge_lora(model: nn.Module) -> int:
-    """Add every adapter into the weights it adapts and take it out; returns how many there were."""
+def merge_lora(
+    model: nn.Module, around: Callable[[Any], AbstractContextManager[None]] = lambda _: nullcontext()
+) -> int:
+    """Add every adapter into the weights it adapts and take it out; returns how many there were.
+
+    Each layer is merged within the context that ``around`` gives for it.
+    """
     from peft.tuners.lora import LoraLayer
     from peft.tuners.trainable_tokens import TrainableTokensLayer
     from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
@@ -106,7 +111,8 @@ def merge_lora(model: nn.Module) -> int:
         else:
             layer = wrapped.token_adapter if isinstance(wrapped, TrainableTokensWrapper) else wrapped
             if id(layer) not in tied:  # a tied head has its rows from the embedding
-                layer.merge(safe_merge=True)
+                with around(layer):
+                    layer.merge(safe_merge=True)
             base = layer.get_base_layer()
         base.requires_grad_(False)
         parent, _, leaf = name.rpartition(".")

@@ -6,7 +6,7 @@ State-dict prefixes: ``language_model.`` (a transformers causal LM, its own name
 Batches without an image or a clip work: the encoder is not run and its parameters get no gradient (None). A trainer
 that shards parameters over ranks, or waits for every gradient (FSDP, DDP), needs every rank to run the same modules in
 each step: set ``model.always_encode`` to ``("vision", "audio")`` there, and a batch without one runs a dummy item whose
-embeddings enter with weight zero, so that gradients exist and are zero. Weft's own training does without.
+embeddings enter with weight zero, so that gradients exist and are zero. Weft's own training does so where it shards.
 
 Shape suffixes: B rows, L tokens, N images or windows, C channels, H height, W width (of a picture) or the language
 model's width (of embeddings), T frames, M bands, X embeddings in a row of their own.

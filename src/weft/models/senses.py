@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -131,16 +132,19 @@ class Senses:
         Ids may lie on the CPU beside a model on a GPU: then nobody waits for the GPU to count them.
         """
         images_XW = sounds_XW = None
+        nothing: list[torch.Tensor] = []  # made in the order of what it stands for, as sharded encoders need it
+        undrawn = partial(torch.random.fork_rng, [self.device] if self.device.type == "cuda" else [])
         if pixel_values is not None and len(pixel_values):
             images_XW = self.embed_images(pixel_values)
+        elif "vision" in self.always_encode and self.image_kind is not None:
+            with undrawn():
+                nothing.append(self.embed_images(self.image_kind.blank(self.device)))
         if input_features is not None and len(input_features):
             sounds_XW = self.embed_audio(input_features, feature_lengths, ends=True)
+        elif "audio" in self.always_encode and self.sound_kind is not None:
+            with undrawn():
+                nothing.append(self.embed_audio(*self.sound_kind.blank(self.device), ends=True))
         mixed_BLW = self.weave(input_ids, images_XW, sounds_XW, segment_lengths)
-        nothing: list[torch.Tensor] = []
-        if images_XW is None and "vision" in self.always_encode and self.image_kind is not None:
-            nothing.append(self.embed_images(self.image_kind.blank(mixed_BLW.device)))
-        if sounds_XW is None and "audio" in self.always_encode and self.sound_kind is not None:
-            nothing.append(self.embed_audio(*self.sound_kind.blank(mixed_BLW.device), ends=True))
         for media_XW in nothing:
             mixed_BLW = mixed_BLW + 0.0 * media_XW.sum().to(mixed_BLW.dtype)
         return mixed_BLW

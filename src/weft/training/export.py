@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from weft.models.adapters import PREFIX, write_adapter
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.checkpoint import check_room
+from weft.training.parallel import entire
 from weft.training.recipe import ModelSpec, Stage
 
 
@@ -55,10 +58,12 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def save_adapter(
+def adapter_saver(
     model: Any, processor: WeftProcessor, path: Path, start: ModelSpec, stage: Stage, inside: bool = False
-) -> None:
-    """Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
+) -> Callable[[], None]:
+    """Gathers, on all ranks at once, what one of them writes where it calls what this gives.
+
+    Write only what the stage trained: LoRA as peft's files, parts trained in full as its ``modules_to_save``.
 
     The base is named where it is a checkpoint (``start.base``; a folder by its whole path, for the adapter may be used
     from anywhere), and else, or where ``inside`` says so, written beside the adapter as ``base/``, so that the folder
@@ -88,7 +93,7 @@ def save_adapter(
         "modules_to_save": modules or None,
     }
     tensors = {
-        PREFIX + name.replace(".default", ""): value.detach().contiguous().clone()
+        PREFIX + name.replace(".default", ""): entire(value.detach()).contiguous().clone()
         for name, value in model.state_dict().items()
         if "lora_" in name
         or ("trainable_tokens_delta" in name and name.split(".token_adapter.")[0] in rows)
@@ -97,6 +102,18 @@ def save_adapter(
     inside = inside or start.base is None
     named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
     config["base_model_name_or_path"] = "base" if inside else named
+    return partial(_write_adapter, model, processor, path, start, inside, tensors, config)
+
+
+def _write_adapter(
+    model: Any,
+    processor: WeftProcessor,
+    path: Path,
+    start: ModelSpec,
+    inside: bool,
+    tensors: dict[str, torch.Tensor],
+    config: dict[str, Any],
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_folder(path) as folder:
         write_adapter(folder, tensors, config)

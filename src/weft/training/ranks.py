@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from weft.conversation import WeftError
 
 T = TypeVar("T")
 WAIT = timedelta(days=1)  # an evaluation, or measuring a large data set, may keep the others waiting for long
+SILENCE = timedelta(minutes=30)  # else a rank that says nothing for so long is taken for lost
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Ranks:
     rank: int = 0
     world: int = 1
     device: str = "cpu"
+    store: Any = field(default=None, compare=False)  # where the first rank says that it is through with something
+    turns: Iterator[int] = field(default_factory=count, compare=False)
 
     @staticmethod
     def start() -> Ranks:
@@ -41,10 +45,14 @@ class Ranks:
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
             torch.cuda.set_device(device)
+        rank = int(os.environ["RANK"])
+        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=WAIT))
         if not dist.is_initialized():
             # Numbers of the host go from host to host, and wait for no device.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=WAIT)
-        return Ranks(int(os.environ["RANK"]), world, device)
+            backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+            own = dist.PrefixStore("group", store)
+            dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=SILENCE)
+        return Ranks(rank, world, device, dist.PrefixStore("weft", store))
 
     @property
     def first(self) -> bool:
@@ -79,13 +87,17 @@ class Ranks:
         """What ``work`` gives, done by the first rank while the others wait and get None; if it fails, all end."""
         if self.world == 1:
             return work()
-        result, failed = None, None
+        result, failed, turn = None, None, f"turn {next(self.turns)}"
         if self.first:
             try:
                 result = work()
             except Exception as error:  # raised below, once the others know
                 failed = error
-        if self.told(failed is not None):
+            self.store.set(turn, "failed" if failed else "done")
+        with others():
+            self.store.wait([turn], WAIT)
+            went_wrong = self.store.get(turn) == b"failed"
+        if went_wrong:
             leave()
             raise failed or SystemExit(2)  # the first rank says why
         return result
@@ -131,4 +143,6 @@ def others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise WeftError("another rank has stopped, and its own message says why") from error
+        raise WeftError(
+            f"another rank has stopped, and its own message says why; or it has said nothing for {SILENCE}"
+        ) from error

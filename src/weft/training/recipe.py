@@ -120,6 +120,13 @@ class Stage(Frozen):
     as_it_is_now = model_validator(mode="before")(old.stage_now)
 
 
+class Parallel(Frozen):
+    """How ranks share the work. It decides nothing of what is learned."""
+
+    shard: bool = False  # each holds a slice of every weight (FSDP2), in place of all of them
+    replicate: Count = 1  # groups of ranks that hold the sharded model once each, such as machines
+
+
 class Recipe(Frozen):
     name: str
     model: ModelSpec
@@ -135,3 +142,4 @@ class Recipe(Frozen):
     keep_best: Count = 1
     features_gb: float = Field(20.0, ge=0)  # of frozen encoders' features, kept on disk for all runs (`features`)
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    parallel: Parallel = Parallel()

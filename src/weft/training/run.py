@@ -24,7 +24,7 @@ from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
-from weft.training.export import round_as_saved, save_adapter, save_model
+from weft.training.export import adapter_saver, round_as_saved, save_model
 from weft.training.folder import RunFolder, alone_in, located
 from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
@@ -141,7 +141,7 @@ class Run:
             with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
                 handed = self.evaluate, self.lessons, self.recall, self.keep_lengths
                 process = Process(self.folder, ranks, log, signals, *handed, at, self.draw)
-                model, processor = build_model(self.folder.model_of(at.stage), ranks.device)
+                model, processor = self._build(at.stage)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
                 for damaged in ckpt.newer(self.folder.checkpoints, self.found):
                     log.say(f"{damaged} is damaged and passed over")
@@ -151,14 +151,26 @@ class Run:
                     self.stage.train()
                     self._pass_on(model, processor, number)
                     found = None
+                    if self.folder.shares_out(ranks) and number + 1 < len(recipe.stages):
+                        model, processor = self._build(number + 1)  # what is shared out stays so
                 log.write("end", step=at.step)
                 what = f"an adapter for {recipe.model.base}" if recipe.model.bits else "the model"
                 log.say(f"done in {clock(time.monotonic() - begun)}; {what} is {self.folder.out}")
         return self.folder.out
 
+    def _build(self, number: int) -> tuple[Any, WeftProcessor]:
+        """The model that stage ``number`` starts from."""
+        if self.folder.shares_out(self.ranks):
+            from weft.training.sharding import build_once
+
+            return build_once(self.folder.model_of(number), self.ranks)
+        return build_model(self.folder.model_of(number), self.ranks.device)
+
     def _save(self) -> None:
         if self.stage is not None and self.progress.step != self.progress.saved:
             self.stage.save()
+        if self.stage is not None and self.stage.shards:
+            self.stage.shards.wait()
 
     def _pass_on(self, model: Any, processor: WeftProcessor, number: int) -> None:
         """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
@@ -166,7 +178,14 @@ class Run:
         last = number == len(folder.recipe.stages) - 1
         if last and folder.leaves_adapter:
             start, stage = folder.model_of(number), folder.recipe.stages[number]
-            lead(partial(save_adapter, model, processor, folder.out, start, stage, inside=number > 0))
+            lead(adapter_saver(model, processor, folder.out, start, stage, inside=number > 0))
+            return
+        if folder.shares_out(self.ranks):
+            from weft.training.shard_files import save_shards
+            from weft.training.sharding import put_together
+
+            merge_lora(model, put_together)
+            save_shards(model, processor, folder.out if last else folder.stage(number), self.ranks)
             return
         merge_lora(model)
         lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))

@@ -9,11 +9,11 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,10 +36,13 @@ from weft.training.optim import (
     step_where_finite,
 )
 from weft.training.pace import Pace, early_updates
-from weft.training.parallel import add_gradients, add_numbers, clip_gradients
+from weft.training.parallel import add_gradients, add_numbers, clip_gradients, forget_unreached, in_step
 from weft.training.parts import apply_parts, constants, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
-from weft.training.update import backward, batch_loss, mixed_seed, read
+from weft.training.update import MicroStep, backward, batch_loss, mixed_seed, read
+
+if TYPE_CHECKING:
+    from weft.training.shard_files import ShardWriter
 
 DRAW_EVERY = 60.0  # seconds
 
@@ -101,6 +104,13 @@ class StageRun:
         self.parts = apply_parts(
             self.model, stage, mixed_seed(self.recipe.seed, number), dialect_tokens(self.processor)
         )
+        self.shards: ShardWriter | None = None
+        if self.folder.shares_out(self.ranks):
+            from weft.training.shard_files import ShardWriter
+            from weft.training.sharding import share_out
+
+            self.parts = share_out(model, self.parts, self.recipe.parallel, self.ranks, self.half)
+            self.shards = ShardWriter(self.folder.checkpoints, self.ranks)
         spare_activations(self.model, stage.checkpoint_activations)
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
         self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
@@ -124,8 +134,8 @@ class StageRun:
         self.drawn = time.monotonic()
         self.log.new_stage()
         self._tell_start(resumed=found is not None)
-        if process.recall is not None:
-            half, kept = self.recipe.precision == "bfloat16", self.recipe.features_gb
+        if process.recall is not None and not self.shards:  # where weights are shared out, ranks encode in step
+            half, kept = self.half, self.recipe.features_gb
             model.recall = process.recall(model, stage, self.data.specs, half=half, gigabytes=kept, say=self.log.say)
         if found is not None and found.state.get("samples", self.samples) != self.samples:
             was = found.state["samples"]
@@ -133,7 +143,11 @@ class StageRun:
                 f"  the samples are not those of the checkpoint (number and tokens of each source: {was}, now "
                 f"{self.samples}): from here on rows are planned from what is there now"
             )
-        self.dev = self.ranks.lead(self._dev_data)
+        self.dev = (self.ranks.after_first if self.shards else self.ranks.lead)(self._dev_data)
+
+    @property
+    def half(self) -> bool:
+        return self.recipe.precision == "bfloat16"
 
     @property
     def samples(self) -> list[list[int]]:
@@ -171,6 +185,8 @@ class StageRun:
                 self.log.write("features", part=part, recalled=tower.recalled, computed=tower.computed)
         if at.step != at.saved:
             self.save()
+        if self.shards:
+            self.shards.wait()
         if stage.evaluation.patience or stage.evaluation.metric:
             self._take_best()
 
@@ -199,7 +215,9 @@ class StageRun:
         if asked.data is None:
             return None
         spec = SourceSpec(asked.data, name="evaluation", media_root=self.recipe.media_root)
-        return self._data([spec], self._own_processor(), in_order=True, limit=asked.limit, cache_bytes=1 << 28)
+        part = {"rank": self.ranks.rank, "world": self.ranks.world} if self.shards else {}
+        own = self._own_processor()
+        return self._data([spec], own, in_order=True, limit=asked.limit, cache_bytes=1 << 28, **part)
 
     def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
         stage, recipe = self.stage, self.recipe
@@ -260,8 +278,12 @@ class StageRun:
             precision=recipe.precision,
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
+            sharded=self.shards is not None,
         )
-        add_gradients(self.parameters.values(), self.ranks)
+        if self.shards is None:
+            add_gradients(self.parameters.values(), self.ranks)
+        else:
+            forget_unreached(self.parameters, self.ranks)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
         summed = add_numbers(torch.stack(list(losses.values())), self.ranks)
         norm = norm.to(summed.device)
@@ -320,7 +342,7 @@ class StageRun:
             return
         if first and self.stage.evaluation.data and not pace.timed["evaluation"]:
             with self._timing("evaluation"):  # what it costs belongs into the plan
-                self.ranks.lead(self._evaluate)
+                self._evaluated()
         fit = int(self.ranks.told(pace.fitting(at.done)))
         if fit != self.planned:
             pace.plans.append((at.done, fit))
@@ -336,9 +358,7 @@ class StageRun:
         score, is_best = None, False
         if evaluation.data is not None and (at.done % evaluation.every == 0 or at.done == self.planned):
             with self._timing("evaluation"):
-                value = self.ranks.lead(self._evaluate)
-            told = self.ranks.told(math.nan if value is None else value)
-            score = None if math.isnan(told) else told
+                score = self._evaluated()
             is_best = score is not None and (at.best is None or (score < at.best if self.lower else score > at.best))
             at.stale = 0 if is_best or at.best is None else at.stale + 1
             at.best = score if is_best else at.best
@@ -346,14 +366,26 @@ class StageRun:
         if stop or is_best or at.step % self.recipe.checkpoint_every == 0:
             self.save(score)
         if stop:
+            if self.shards:
+                self.shards.wait()
             leave()
             stopped = Interrupted(self.folder.path, at.step, stop)
             raise stopped if self.ranks.first else SystemExit(stopped.status)
+        if self.shards:
+            self.shards.look()
         if time.monotonic() - self.drawn > DRAW_EVERY:
             self.drawn = time.monotonic()
             self.process.draw()
 
     # ------------------------------------------------------------------------------------ evaluation and checkpoints
+
+    def _evaluated(self) -> float | None:
+        """What `_evaluate` gives, on every rank: work of the first alone, or of all that share the weights."""
+        value = self._evaluate() if self.shards else self.ranks.lead(self._evaluate)
+        if self.shards:
+            self.model.reshard()
+        told = self.ranks.told(math.nan if value is None else value)
+        return None if math.isnan(told) else told
 
     @torch.no_grad()
     def _evaluate(self) -> float | None:
@@ -361,12 +393,17 @@ class StageRun:
         started = time.monotonic()
         evaluation = self.stage.evaluation
         self.model.eval()
-        total, labels = 0.0, 0
+        total, labels = 0.0, 0.0
         assert self.dev is not None
-        for batch in self.dev.batches():
+        for batch in in_step(self.dev.batches(), self.ranks) if self.shards else self.dev.batches():
             if batch.labels:
                 total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
                 labels += batch.labels
+            elif self.shards:
+                _ = MicroStep(self.model, batch).hidden_BLD  # with the others
+        if self.shards:
+            total, labels = self.ranks.total([total, labels])
+            self.model.unshard()  # what is no layer stays whole, for answers are made without a call of the model
         values: dict[str, float | None] = {"loss": total / max(labels, 1)}
         if evaluation.metric:
             evaluate = self.process.evaluate
@@ -391,30 +428,47 @@ class StageRun:
     def save(self, score: float | None = None) -> None:
         """Writes a checkpoint of the last update, whose evaluation gave ``score``."""
         with self._timing("checkpoint"):
-            self.ranks.lead(partial(self._write, score))
+            if self.shards:
+                self.shards.wait()
+                self.ranks.lead(self._prune)
+                self.shards.begin(self._state(score), {**self.parameters, **self._moments()})
+            else:
+                self.ranks.lead(partial(self._write, score))
         self.at.saved = self.at.step
 
     def _write(self, score: float | None) -> None:
-        kept = self.folder.checkpoints, self.recipe.keep_last, self.recipe.keep_best, self.lower, self.measured
-        state = asdict(self.at) | {
+        self._prune()
+        ckpt.save(self.folder.checkpoints, self._state(score), dict(self.parameters), self._moments())
+        self._prune()
+
+    def _state(self, score: float | None) -> dict[str, Any]:
+        return asdict(self.at) | {
             "anchor": self.data.plan.anchor(self.at.rows),
             "score": score,
             "measured": self.measured,
             "samples": self.samples,
         }
-        names = {id(p): n for n, p in self.parameters.items()}
-        ckpt.prune(*kept)
-        ckpt.save(self.folder.checkpoints, state, dict(self.parameters), optimizer_state(self.optimizer, names))
-        ckpt.prune(*kept)
+
+    def _moments(self) -> dict[str, torch.Tensor]:
+        return optimizer_state(self.optimizer, {id(p): n for n, p in self.parameters.items()})
+
+    def _prune(self) -> None:
+        keep = self.recipe.keep_last, self.recipe.keep_best, self.lower, self.measured
+        ckpt.prune(self.folder.checkpoints, *keep)
 
     def _restore(self, found: ckpt.Checkpoint) -> tuple[int, int] | None:
         """Takes weights, optimizer and position from a checkpoint; returns the plan's anchor."""
-        weights = found.weights()
+        there = found.shapes()
         # 0.1.0 trained what is constant, where a model was loaded; a run that did so goes on with it as it is now.
-        if weights.keys() - constants(self.model) != self.parameters.keys():
+        if {name for name in there if "/" not in name} - constants(self.model) != self.parameters.keys():
             raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
-        self._take(weights)
-        load_optimizer_state(self.optimizer, found.optimizer(), self.parameters)
+        moments = {}
+        for key, shape in there.items():
+            p = self.parameters.get(key.partition("/")[2])
+            if p is not None:
+                moments[key] = torch.zeros_like(p) if p.shape == shape else torch.zeros(shape)
+        self._take(found, moments)
+        load_optimizer_state(self.optimizer, moments, self.parameters)
         if found.state.get("measured") != self.measured:  # scores from here on are of another kind
             self.at.best, self.at.stale = None, 0
         return tuple(found.state["anchor"]) if found.state["anchor"] else None
@@ -423,13 +477,13 @@ class StageRun:
         found = ckpt.best(self.folder.checkpoints, self.lower, self.measured)
         if found is not None and found.step != self.at.step:
             self.log.say(f"taking the best checkpoint, step {found.step}")
-            self._take(found.weights())
+            self._take(found)
 
     @torch.no_grad()
-    def _take(self, weights: dict[str, torch.Tensor]) -> None:
+    def _take(self, found: ckpt.Checkpoint, moments: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Takes the weights of a checkpoint, and with them fills ``moments``."""
         there = dict(self.model.named_parameters())
-        for name, value in weights.items():
-            there[name].copy_(value)
+        found.read_into({**{n: there[n].detach() for n in found.shapes() if n in there}, **(moments or {})})
 
 
 def count(parameters: Any) -> int:

@@ -37,7 +37,8 @@ class MicroStep:
         self.model, self.batch = model, batch
         device = next(model.parameters()).device
         here = (*COUNTED, *(INPUTS[part] for part in model.recall))
-        self.inputs = {k: v if k in here else sent(v, device) for k, v in batch.inputs.items() if k != "labels"}
+        inputs = batch.inputs or {"input_ids": torch.zeros(1, 1, dtype=torch.long)}  # every sample was left out
+        self.inputs = {k: v if k in here else sent(v, device) for k, v in inputs.items() if k != "labels"}
 
     @cached_property
     def hidden_BLD(self) -> torch.Tensor:
@@ -101,13 +102,15 @@ def backward(
     precision: Precision,
     seed: Sequence[int] = (0,),
     ranks: Ranks = ALONE,
+    sharded: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Add the gradient of the objectives over the micro-steps; returns this rank's share of each loss, by name.
 
     Each micro-step counts by what it has to learn, so one batch, the same in parts, and the same packed give one
     gradient. Objectives that have nothing to learn on any rank are left out, but for the first. Dropout is drawn from
     ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume. A micro-step that reaches
-    no trained weight (text only, while an encoder trains) adds nothing.
+    no trained weight (text only, while an encoder trains) adds nothing. ``sharded``: it runs all the same, for ranks
+    that share the weights do each step together.
     """
     counts = [[tuple(objective.counts(batch)) for batch in micro] for objective in objectives]
     own = [[sum(column) for column in zip(*each, strict=True)] for each in counts]
@@ -121,13 +124,15 @@ def backward(
             watched = [stack.enter_context(objectives[number].watching(model)) for number in asked]
             stack.enter_context(_autocast(model, precision))
             step, weighted = MicroStep(model, batch), []
+            if sharded:
+                weighted.append(0.0 * step.hidden_BLD.float().sum())
             for number, seen in zip(asked, watched, strict=True):
                 loss = objectives[number].loss(step, seen, among[number])
                 losses[number].append(loss.detach())
                 weighted.append(objectives[number].weight * loss)
         if weighted and (total := torch.stack(weighted).sum()).requires_grad:
             total.backward()
-    nothing = next(model.parameters()).new_zeros((), dtype=torch.float64)
+    nothing = torch.zeros((), dtype=torch.float64, device=next(model.parameters()).device)
     return {
         objective.name: torch.stack([loss.double() for loss in found]).sum() if found else nothing
         for number, (objective, found) in enumerate(zip(objectives, losses, strict=True))

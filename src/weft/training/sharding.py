@@ -1,0 +1,130 @@
+"""One model shared out among ranks: FSDP2 over its layers, applied from outside. The model itself knows nothing of it.
+
+Each layer of the language model and of the encoders is a unit, and what is left is one more: of every weight, trained
+or frozen, a rank holds a slice, with its gradient and the optimizer's state, and has the whole of one unit at a time.
+For that every rank has to run the same units in the same order: `training.update` runs the whole model in every
+micro-step, and a batch without a picture or a clip runs a blank one that counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from weft.conversation import WeftError
+from weft.models.modeling import WeftForConditionalGeneration
+from weft.training.build import build_model
+from weft.training.parallel import entire, own
+from weft.training.parts import TrainedPart
+from weft.training.ranks import Ranks, others
+from weft.training.recipe import ModelSpec, Parallel
+
+SENSES = ("vision", "audio")
+
+
+def mesh_of(parallel: Parallel, ranks: Ranks) -> DeviceMesh:
+    """Ranks by (group, place in it): each group holds the model once."""
+    if ranks.world % parallel.replicate:
+        raise WeftError(
+            f"parallel.replicate {parallel.replicate}: {ranks.world} ranks do not come in so many equal groups; take a "
+            "divisor, such as the number of machines"
+        )
+    device = torch.device(ranks.device).type
+    shape = parallel.replicate, ranks.world // parallel.replicate
+    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
+    return mesh if parallel.replicate > 1 else mesh["shard"]
+
+
+def build_once(spec: ModelSpec, ranks: Ranks) -> tuple[WeftForConditionalGeneration, Any]:
+    """``(model, processor)``, the model on the first rank's CPU; on the others, without memory or values."""
+    if spec.bits:
+        raise WeftError(f"a model in {spec.bits} bits is not shared out; leave out parallel.shard, or model.bits")
+    built = ranks.lead(partial(build_model, spec))
+    given = [(built[0].config, built[1]) if built else None]
+    with others():
+        dist.broadcast_object_list(given, 0)
+    if built:
+        return built
+    config, processor = given[0]  # type: ignore[misc]
+    with torch.device("meta"):
+        return WeftForConditionalGeneration(config).float(), processor
+
+
+def share_out(
+    model: WeftForConditionalGeneration, parts: Sequence[TrainedPart], parallel: Parallel, ranks: Ranks, half: bool
+) -> list[TrainedPart]:
+    """The model of `build_once`, in which ``parts`` train, shared out; gives the parts as they are then.
+
+    ``half``: layers are gathered in bfloat16, in which autocast would compute them anyway; gradients add up in float32.
+    """
+    whole = {name: value.detach() for name, value in _held(model)} if ranks.first else {}
+    mesh = mesh_of(parallel, ranks)
+    half_type = torch.bfloat16 if half else None
+    layers = MixedPrecisionPolicy(half_type, torch.float32, cast_forward_inputs=False)
+    for unit in units(model):
+        fully_shard(unit, mesh=mesh, mp_policy=layers)
+    fully_shard(model, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # Losses are shares of one mean over all ranks, so that gradients are sums. gloo has no other way.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+    register_fsdp_forward_method(model, "last_hidden")
+    if not ranks.first:
+        model.to_empty(device=ranks.device)
+    with torch.no_grad(), others():
+        for name, value in _held(model):
+            _send(whole.get(name), value, ranks)
+    model.always_encode = [sense for sense in SENSES if model.part(sense)]
+    return [replace(part, parameters={n: model.get_parameter(n) for n in part.parameters}) for part in parts]
+
+
+def units(model: nn.Module) -> list[nn.Module]:
+    """What is gathered at a time: layers of the language model and of encoders, outermost ones."""
+    found = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    inner = {id(m) for layer in found for m in layer.modules() if m is not layer}
+    return [layer for layer in found if id(layer) not in inner]
+
+
+@contextmanager
+def put_together(module: nn.Module) -> Iterator[None]:
+    """The weights of a module are whole meanwhile, on every rank, and what becomes of them is shared out again."""
+    held = [(m, name, p) for m in module.modules() for name, p in m.named_parameters(recurse=False)]
+    for m, name, p in held:
+        m._parameters[name] = nn.Parameter(entire(p).detach(), requires_grad=False)
+    yield
+    for m, name, p in held:
+        if isinstance(p, DTensor):
+            whole: Any = m._parameters[name]
+            part = distribute_tensor(whole.detach(), p.device_mesh, p.placements, src_data_rank=None)
+            own(p.detach()).copy_(own(part))
+        m._parameters[name] = p
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def _send(whole: torch.Tensor | None, value: torch.Tensor, ranks: Ranks) -> None:
+    """Fills each rank's part of ``value`` from what the first rank has of it."""
+    if whole is None:
+        whole = torch.empty(value.shape, dtype=value.dtype)
+    there = whole.to(ranks.device)
+    if isinstance(value, DTensor):
+        part = distribute_tensor(there, value.device_mesh, value.placements)
+        own(value).copy_(own(part))
+    else:
+        dist.broadcast(there, 0)
+        value.copy_(there)

@@ -1,0 +1,139 @@
+"""Ranks that share one model out learn what one process does."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rank_processes import QUIET, start, steps, together
+from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.teaching import teach
+from weft.training.recipe import Evaluation, Lora, Optim, Parallel, PartTraining, Recipe
+from weft.training.run import train
+
+pytestmark = pytest.mark.slow
+SHARED = {"parallel": Parallel(shard=True)}
+NOISE = {"vision.blocks.0.qkv.bias", "vision.stem.0.bias"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("samples"), 20, (speech, picture, speech, text))
+
+
+def nearly(one: Path, other: Path) -> None:
+    """Weights within 2e-5, but for biases that change nothing: Adam makes steps of the rounding of their gradients."""
+    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - NOISE:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
+    for name in ("config.json", "generation_config.json"):
+        assert (one / name).read_text() == (other / name).read_text()
+
+
+@pytest.mark.parametrize("kind", ["full", "lora", "listen"])
+def test_two_ranks_that_share_a_model_learn_what_one_does(files, tmp_path, kind):
+    stage = {"row_tokens": 96, "steps": 4}
+    if kind == "lora":
+        lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
+        stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
+    if kind == "listen":
+        stage["lessons"] = {"balance": 0.5, "listen": {"weight": 1.0, "first": 2, "guide": 1.0}}
+    spec = tiny_spec(dropout=0.1)
+    one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", teach=teach, console=QUIET)
+    ended = together(2, tiny_recipe(files, spec, accumulate=1, recipe=SHARED, **stage), tmp_path / "two")
+    assert [status for status, _ in ended] == [0, 0], ended[0][1]
+    nearly(one, tmp_path / "two" / "final")
+    for ours, theirs in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
+        assert ours["tokens"] == theirs["tokens"] and ours["labels"] == theirs["labels"]
+        assert ours.keys() == theirs.keys()
+        for name in {"loss", "listen", "look", "guide", "grad_norm"} & ours.keys():
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_shared_out_run_goes_on_with_another_number_of_ranks(files, tmp_path, before, after):
+    """It ends as it would have ended without a change."""
+
+    def recipe(world: int, steps: int) -> Recipe:
+        schedule = Optim(lr=1e-3, warmup_steps=2, schedule="constant")
+        return tiny_recipe(files, row_tokens=96, steps=steps, accumulate=2 // world, optim=schedule, recipe=SHARED)
+
+    whole = train(recipe(1, 5), tmp_path / "whole", console=QUIET)
+    ended = together(before, recipe(before, 3), tmp_path / "run")
+    assert [status for status, _ in ended] == [0] * before, ended
+    shutil.rmtree(tmp_path / "run" / "final")
+    (tmp_path / "run" / "recipe.json").write_text(recipe(after, 5).model_dump_json())
+    ended = together(after, None, tmp_path / "run")
+    assert [status for status, _ in ended] == [0] * after, ended
+    assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    nearly(whole, tmp_path / "run" / "final")
+
+
+def test_a_rank_killed_at_a_random_step_ends_all_and_loses_nothing(files, tmp_path):
+    schedule = Optim(lr=1e-3, warmup_steps=2, schedule="constant")
+    recipe = tiny_recipe(files, row_tokens=96, steps=12, optim=schedule, recipe=SHARED)
+    last, victim, log = random.randint(1, 9), random.randint(0, 1), tmp_path / "run" / "log.jsonl"
+    print(f"rank {victim} is killed after step {last}")
+    ranks = start(2, recipe, tmp_path / "run")
+    while len(steps(tmp_path / "run") if log.exists() else []) < last:
+        assert all(rank.returncode is None for rank in ranks)
+        time.sleep(0.01)
+    ranks[victim].send_signal(signal.SIGKILL)
+    said = [rank.communicate(timeout=60) for rank in ranks]
+    other = ranks[1 - victim].returncode
+    assert other == 2 and "another rank has stopped" in said[1 - victim], said
+    if victim:
+        assert "weft train --resume" in said[0]
+    one = {"stages": (recipe.stages[0].model_copy(update={"accumulate": 2}),)}
+    (tmp_path / "run" / "recipe.json").write_text(recipe.model_copy(update=one).model_dump_json())
+    resumed = train(None, tmp_path / "run", resume=True, console=QUIET)
+    whole = train(recipe.model_copy(update=one), tmp_path / "whole", console=QUIET)
+    ours, theirs = steps(tmp_path / "run"), steps(tmp_path / "whole")
+    assert [record["step"] for record in ours] == list(range(1, 13))
+    assert [record["labels"] for record in ours] == [record["labels"] for record in theirs]
+    nearly(whole, resumed)
+
+
+def test_a_rank_that_says_nothing_is_taken_for_lost(files, tmp_path):
+    ranks = start(2, tiny_recipe(files, row_tokens=96, steps=5000, recipe=SHARED), tmp_path / "run", SILENCE=4)
+    while len(steps(tmp_path / "run") if (tmp_path / "run" / "log.jsonl").exists() else []) < 2:
+        assert all(rank.returncode is None for rank in ranks)
+        time.sleep(0.05)
+    ranks[1].send_signal(signal.SIGSTOP)
+    try:
+        said = ranks[0].communicate(timeout=60)
+    finally:
+        ranks[1].send_signal(signal.SIGKILL)
+    ranks[1].communicate()
+    assert ranks[0].returncode == 2 and "has said nothing for 0:00:04" in said, said
+
+
+def test_stages_evaluations_and_an_adapter_are_shared_out_too(files, tmp_path):
+    judged = Evaluation(data=str(files), every=2, limit=7)
+    recipe = tiny_recipe(files, row_tokens=96, steps=2, accumulate=2, evaluation=judged)
+    lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4))
+    second = {"parts": {"language": lora, "audio_connector": PartTraining(train="full")}, "name": "second"}
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[0], recipe.stages[0].model_copy(update=second))})
+    one = train(recipe, tmp_path / "one", console=QUIET, adapter_only=True)
+    stages = tuple(stage.model_copy(update={"accumulate": 1}) for stage in recipe.stages)
+    shared = recipe.model_copy(update={"stages": stages, **SHARED})
+    ended = together(2, shared, tmp_path / "two", ADAPTER_ONLY=1)
+    assert [status for status, _ in ended] == [0, 0], ended[0][1]
+    told = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").open() if '"event": "eval"' in line]
+        for name in ("one", "two")
+    ]
+    assert len(told[0]) == 2 and told[0] == pytest.approx(told[1], rel=1e-4)
+    names = "adapter_model.safetensors", "base/model.safetensors"
+    for ours, theirs in (map(load_file, (one / name, tmp_path / "two" / "final" / name)) for name in names):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - NOISE:
+            torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4)
