@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from weft.conversation import WeftError
 
 if TYPE_CHECKING:
     from weft.generation import Model, Options
+    from weft.generation.workers import Workers
 
 ModelName = Annotated[
     str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.", show_default=False)
@@ -37,6 +39,9 @@ MediaRoot = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Refuse media outside of DIR, links followed: for files by others.")
 ]
 BatchSize = Annotated[int, typer.Option(min=1, max=1 << 16, help="Conversations answered together.")]
+Processes = Annotated[
+    int, typer.Option("--nproc", min=1, max=1024, help="Processes that answer, each with a model and GPU of its own.")
+]
 OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
 
 
@@ -47,6 +52,24 @@ def open_model(
     import weft
 
     return weft.load(name, dtype=dtype, device=device, switches=pairs(switches, "--switch"))
+
+
+@contextmanager
+def open_models(
+    name: str, dtype: str | None, device: str | None, switches: list[str] | None, count: int
+) -> Iterator[Model | Workers]:
+    """The model in this process, or in ``count`` others."""
+    if count == 1:
+        yield open_model(name, dtype, device, switches)
+        return
+    from weft.generation import workers
+
+    with workers.Workers(partial(_opened, name, dtype, switches), count, device) as found:
+        yield found
+
+
+def _opened(name: str, dtype: str | None, switches: list[str] | None, device: str | None) -> Model:
+    return open_model(name, dtype, device, switches)
 
 
 def decoding_options(

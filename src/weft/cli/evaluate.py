@@ -58,6 +58,7 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first samples only.")] = None,
     batch_size: asking.BatchSize = 16,
+    nproc: asking.Processes = 1,
     on_bad_sample: asking.OnBadSample = "fail",
     media_root: asking.MediaRoot = None,
     max_new_tokens: Annotated[
@@ -98,8 +99,10 @@ def evaluate(
     elif synonyms is not None:
         raise WeftError("--synonyms is for --benchmark chair")
     options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))
-    answerer = asking.open_model(model, dtype, device, switch)
-    with asking.progress_bar("answering") as progress:
+    with (
+        asking.open_models(model, dtype, device, switch, nproc) as answerer,
+        asking.progress_bar("answering") as progress,
+    ):
         shared: dict[str, Any] = {
             "name": model,
             "limit": limit,

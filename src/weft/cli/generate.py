@@ -15,6 +15,7 @@ def generate(
     requests: Annotated[Path, typer.Argument(help="JSON Lines of samples; a final answer in one is left out.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of answers; where it exists, it is gone on with.")],
     batch_size: asking.BatchSize = 16,
+    nproc: asking.Processes = 1,
     on_bad_sample: asking.OnBadSample = "fail",
     media_root: asking.MediaRoot = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the answers that are there.")] = False,
@@ -41,8 +42,10 @@ def generate(
         max_new_tokens, sample, temperature, top_p, top_k, beams, repetition_penalty, seed
     )
     policy = asking.bad_samples(on_bad_sample)
-    answerer = asking.open_model(model, dtype, device, switch)
-    with asking.progress_bar("answering") as progress:
+    with (
+        asking.open_models(model, dtype, device, switch, nproc) as answerer,
+        asking.progress_bar("answering") as progress,
+    ):
         summary = answer_file(
             answerer,
             requests,

@@ -21,18 +21,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from weft.conversation import Conversation, SampleError, WeftError, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.files import lock, whole_file
 from weft.generation.engine import Model
 from weft.generation.reply import Options, Reply
+from weft.generation.workers import Workers
 from weft.media import image_size
 
 Progress = Callable[[int, int], None]  # answered, of
 BEGINS = b'{"id": '  # every answer
-LOOKED_AT = 64  # numbers of each tensor that tell one model's weights from another's
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Summary:
 
 
 def answer_file(
-    model: Model,
+    model: Model | Workers,
     requests: str | os.PathLike[str],
     answers: str | os.PathLike[str],
     options: Options | None = None,
@@ -63,7 +61,7 @@ def answer_file(
     options = options or Options()
     if Path(answers).exists() and Path(answers).samefile(requests):
         raise WeftError(f"{answers} holds the requests themselves; give another -o for the answers")
-    run = _fingerprint(model, options)
+    run = _digits(model.identity | asdict(options))
     asked = _Requests(Path(requests), on_bad_sample, within(media_root))
     with _AnswerFile(Path(answers), run, restart) as file:
         before = file.done(dict(zip(asked.ids, asked.marks, strict=True)), Path(requests))
@@ -87,34 +85,6 @@ def answer_file(
                 progress(done, len(asked.ids))
         file.sort(asked.ids)
     return Summary(len(asked.ids), len(before), errors)
-
-
-def _fingerprint(model: Model, options: Options) -> str:
-    """What an answer depends on besides its request: the model, wherever it lies, and how it is asked."""
-    what = {
-        "config": _settings(model.model.config.to_dict()),
-        "weights": _weights(model.model),
-        "dtype": str(model.dtype),
-        "switches": model.processor.dialect.switches.model_dump(mode="json"),
-    }
-    return _digits(what | asdict(options))
-
-
-def _settings(config: Any) -> Any:
-    """A configuration without where it came from and who wrote it."""
-    if not isinstance(config, dict):
-        return config
-    return {k: _settings(v) for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
-
-
-def _weights(model: torch.nn.Module) -> str:
-    """A few numbers of every tensor: training moves all of them, and reading whole weights would take minutes."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().flatten()
-        few = flat[:: max(1, len(flat) // LOOKED_AT)]
-        digest.update(f"{name} {tuple(tensor.shape)} {few.double().tolist()}".encode())
-    return digest.hexdigest()
 
 
 def _digits(value: Any) -> str:
