@@ -7,7 +7,7 @@ teaches models from nothing, and the scorer behind a stage's metric.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,8 @@ def train(
     media_root: str | PathLike[str] | None = None,
     workers: int | None = None,
     threads: int | None = None,
+    observe: Callable[[dict[str, Any]], Any] | None = None,
+    profile: bool = False,
     console: Console | None = None,
 ) -> Path:
     """Train a recipe (a value, a built-in name or a .py file) in the folder ``run``; returns the folder of the model.
@@ -47,6 +49,7 @@ def train(
     ``run`` None: ``runs/NAME``. ``out``: the model goes there, and not into ``run/final``. ``size``: of a built-in
     recipe. ``model``: to start from. ``stages``: these alone. ``data``: in place of the recipe's sources. ``changes``
     of single values, such as ``{"stages.0.optim.lr": 1e-4}``. With ``resume`` the run in ``run`` goes on, changed so.
+    ``observe`` is told each record of ``log.jsonl`` between updates; ``profile`` writes ``trace.json`` of a few.
 
     Raises `WeftError` for everything a user can mend, and `weft.training.endings.Interrupted` after SIGTERM or Ctrl-C;
     both say how to go on. Started by torchrun, this is one rank of several.
@@ -61,7 +64,8 @@ def train(
     if resume:
         if run is None or recipe is not None or size is not None or model is not None or stages or data:
             raise WeftError("to resume takes the recipe and the data from the run; give its folder and no others")
-        return _run(override(RunFolder.read(Path(run)).recipe, extra), Path(run), True, out, adapter_only, console)
+        kept = override(RunFolder.read(Path(run)).recipe, extra)
+        return _run(kept, Path(run), True, out, adapter_only, console, observe=observe, profile=profile)
     if recipe is None:
         raise WeftError(f"name a recipe ({', '.join(RECIPES)}, or a .py file), or a run to resume")
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), size)
@@ -69,7 +73,8 @@ def train(
     if model is not None:
         chosen = chosen.model_copy(update={"model": model_spec(str(model))})
     chosen = override(with_files(chosen, _files(data)), extra)
-    return _run(chosen, Path(run) if run else Path("runs") / chosen.name, False, out, adapter_only, console)
+    folder = Path(run) if run else Path("runs") / chosen.name
+    return _run(chosen, folder, False, out, adapter_only, console, observe=observe, profile=profile)
 
 
 def finetune(
@@ -131,7 +136,13 @@ def finetune(
 
 
 def _run(
-    recipe: Recipe, run: Path, resume: bool, out: str | PathLike[str] | None, adapter_only: bool, console: Any
+    recipe: Recipe,
+    run: Path,
+    resume: bool,
+    out: str | PathLike[str] | None,
+    adapter_only: bool,
+    console: Any,
+    **watched: Any,
 ) -> Path:
     from weft.data.kept_lengths import KeptLengths
     from weft.training import picture
@@ -150,6 +161,7 @@ def _run(
         out=Path(out) if out is not None else None,
         adapter_only=adapter_only,
         console=console,
+        **watched,
     )
 
 

@@ -36,6 +36,32 @@ def test_no_more_than_a_chunk_of_logits_exists_at_once():
     assert max(seen) == 10 and sum(seen) == 40
 
 
+def test_each_row_meets_the_head_once_and_what_does_not_learn_gets_no_gradient():
+    """The gradient is made with the logits, of whatever the head learns, and scaled by what comes after."""
+    torch.manual_seed(0)
+    hidden, seen = torch.randn(1, 40, 8, requires_grad=True), []
+    table, bias = torch.randn(30, 8), torch.randn(30, requires_grad=True)
+
+    def head(rows):
+        seen.append(len(rows))
+        return rows @ table.T + bias
+
+    targets, places = torch.randint(0, 30, (40,)), torch.arange(40)
+    total = loss_at(places, hidden, cross_entropy(head), 30, targets, chunk=300)
+    assert seen == [10] * 4
+    own = torch.autograd.grad(total * 3, (hidden, bias))
+    assert seen == [10] * 4
+    wanted = torch.autograd.grad(F.cross_entropy(head(hidden)[0], targets, reduction="sum") * 3, (hidden, bias))
+    for a, b in zip(own, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+    with torch.no_grad():
+        plain = loss_at(places, hidden, cross_entropy(head), 30, targets, chunk=300)
+    torch.testing.assert_close(plain, total.detach())
+    assert not loss_at(
+        places, hidden.detach(), cross_entropy(lambda h: h @ table.T), 30, targets, chunk=300
+    ).requires_grad
+
+
 def test_without_labels_the_loss_is_zero_and_the_graph_whole():
     hidden = torch.randn(1, 5, 8, requires_grad=True)
     places, targets = next_tokens(torch.full((1, 5), -100))

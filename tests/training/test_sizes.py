@@ -5,6 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from weft.models.config import AudioSection, Connector, DialectSection, VisionSection, WeftConfig
+from weft.models.half import cast_once
 from weft.training.recipe import Lora, PartTraining, Recipe, Stage
 from weft.training.sizes import layer_bytes, model_size, stage_size
 
@@ -17,6 +18,7 @@ def kept_by_a_layer(width, keys, inner, learned, half, tokens=64):
                                       num_attention_heads=width // 32, num_key_value_heads=keys // 32, vocab_size=96,
                                       attn_implementation="sdpa")  # fmt: skip
         model = AutoModelForCausalLM.from_config(config).requires_grad_(learned)
+        cast_once(model)
         shapes = {shape for p in model.parameters() for shape in (p.shape, p.t().shape if p.ndim == 2 else p.shape)}
         saved = {}
 

@@ -152,6 +152,12 @@ def _bf16(torch: Any) -> Finding:
         return Finding("bfloat16", "broken", "gives wrong products", "pip install --force-reinstall torch")
     flags = _cpu_flags()
     if flags & {"avx512_bf16", "amx_bf16", "bf16"}:
+        from weft.training.meters import product_rate
+
+        half, single = (product_rate("cpu", dtype) / 1e9 for dtype in (torch.bfloat16, torch.float32))
+        if single > 1.2 * half:
+            says = f"in hardware, but {half:.0f} GFLOP/s against {single:.0f} in float32: --set precision=float32"
+            return Finding("bfloat16", "note", says)
         return Finding("bfloat16", "ok", "in hardware, on the CPU")
     return Finding("bfloat16", "note", "no CPU instructions for it here: --set precision=float32 may be faster")
 

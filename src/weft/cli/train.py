@@ -54,6 +54,9 @@ def train(
     workers: Workers = None,
     threads: Threads = None,
     nproc: Nproc = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write RUN/trace.json: a few updates, step by step.")
+    ] = False,
 ) -> None:
     """Train a recipe. The run folder holds the recipe, the log, checkpoints, a picture and, in the end, the model.
 
@@ -73,7 +76,7 @@ def train(
     asked: dict[str, Any] = {"size": size, "model": model, "stages": stage or (), "data": data or ()}
     common: dict[str, Any] = {"on_bad_sample": on_bad_sample, "media_root": media_root}
     common |= {"workers": workers, "threads": threads, "changes": changes or ()}
-    _tell(weft.train, recipe, resume or out, resume=resume is not None, **asked, **common)
+    _tell(weft.train, recipe, resume or out, resume=resume is not None, profile=profile, **asked, **common)
 
 
 def finetune(

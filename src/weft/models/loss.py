@@ -1,22 +1,27 @@
 """Losses on hidden states, made outside the model: the output head runs only where there is something to learn.
 
 Answers are a small part of a multimodal row, and a [L, V] tensor of logits is often the largest of a training step;
-here at most `CHUNK` logits exist at once, recomputed in the backward pass. A loss is a sum over rows, for only sums add
-up over rows, micro-steps and ranks to what one large batch would give.
+here at most `CHUNK` logits exist at once, or those of `ROWS` rows, and the gradient is made of them while they are
+there: nothing is computed twice. A loss is a sum over rows, for only sums add up over rows, micro-steps and ranks to
+what one large batch would give.
 
 Where labels stay on the CPU, nothing here waits for the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 IGNORE = -100
 CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
+# Rows of a chunk at least: the gradient of the head is added up once a chunk, which costs as much as the products of
+# some 20 rows.
+ROWS = 192
 
 Head = Callable[[torch.Tensor], torch.Tensor]  # hidden states [n, D] to logits [n, V]
 Loss = Callable[..., torch.Tensor]  # hidden states [n, D] and tensors of n rows to the sum of their losses, float32
@@ -54,27 +59,73 @@ def loss_at(
     loss: Loss,
     vocabulary: int,
     *targets_N: torch.Tensor,
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> torch.Tensor:
     """``loss`` of the hidden states at ``places_N`` and of what stands beside them, as many rows at a time as fit."""
     if not len(places_N):
         return hidden_BLD.float().sum() * 0.0  # keeps the graph whole: gradients are zero, not missing
     places_N, *targets = (sent(each, hidden_BLD.device) for each in (places_N, *targets_N))
-    return in_chunks(loss, max(1, chunk // vocabulary))(hidden_BLD.flatten(0, 1)[places_N], *targets)
+    rows = chunk_rows(vocabulary) if chunk is None else max(1, chunk // vocabulary)
+    return in_chunks(loss, rows)(hidden_BLD.flatten(0, 1)[places_N], *targets)
+
+
+def chunk_rows(vocabulary: int) -> int:
+    """Rows whose logits are held at once."""
+    return max(ROWS, CHUNK // vocabulary)
 
 
 def in_chunks(loss: Loss, rows: int) -> Loss:
-    """``loss`` made of ``rows`` rows at a time, each part computed again in the backward pass."""
+    """``loss`` made of ``rows`` rows at a time, and of each part the gradient with it; it has no second derivative."""
 
     def whole(*tensors: torch.Tensor) -> torch.Tensor:
         if len(tensors[0]) <= rows:
             return loss(*tensors)
-        total = tensors[0].new_zeros((), dtype=torch.float32)
-        for some in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            total = total + checkpoint(loss, *some, use_reentrant=False, preserve_rng_state=False)
-        return total
+        hidden_ND, total, slopes_ND = tensors[0], tensors[0].new_zeros((), dtype=torch.float32), list[Any]()
+        weights: dict[torch.Tensor, torch.Tensor] = {}  # what the head learns, and the sum of its gradients
+        for some_nD, *others in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
+            own_nD = some_nD.detach().requires_grad_(torch.is_grad_enabled() and hidden_ND.requires_grad)
+            part = loss(own_nD, *others)
+            total += part.detach()
+            if part.requires_grad:
+                asked = [own_nD] if own_nD.requires_grad else []
+                found = [leaf for leaf in leaves(part) if leaf is not own_nD]
+                slopes = torch.autograd.grad(part, [*asked, *found])
+                slopes_ND += slopes[: len(asked)]
+                for leaf, slope in zip(found, slopes[len(asked) :], strict=True):
+                    weights[leaf] = weights[leaf].add_(slope) if leaf in weights else slope
+        pairs = [(hidden_ND, torch.cat(slopes_ND))] if slopes_ND else []
+        pairs += weights.items()
+        return _Known.apply(total, *(t for pair in pairs for t in pair)) if pairs else total  # type: ignore[no-any-return]
 
     return whole
+
+
+def leaves(result: torch.Tensor) -> Iterator[torch.Tensor]:
+    """What ``result`` was made of and learns, each once."""
+    todo, seen = [result.grad_fn], set()
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        todo += [following for following, _ in node.next_functions]
+
+
+class _Known(torch.autograd.Function):
+    """A number whose gradients are known: ``total``, and tensors each with its own behind it."""
+
+    @staticmethod
+    def forward(ctx: Any, total: torch.Tensor, *pairs: torch.Tensor) -> torch.Tensor:
+        ctx.slopes = pairs[1::2]
+        return total.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        slopes, ctx.slopes = ctx.slopes, ()
+        return (None, *(each for known in slopes for each in (known.mul_(slope), None)))
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -38,6 +38,7 @@ from weft.models import attention, doors, qwen_text  # noqa: F401  qwen_text reg
 from weft.models.adapters import adapter_base, check_applied, putting_on
 from weft.models.cache import CACHE, named, take
 from weft.models.config import WeftConfig
+from weft.models.half import cast_once
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.models.senses import Senses
 
@@ -79,6 +80,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         )
         self.build_senses(config)
         self.post_init()
+        cast_once(self)
         if asked not in (None, attention.NAME):  # then the towers get it too
             self.set_attn_implementation({"": asked, "text_config": config.text_config._attn_implementation})
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from weft.named import Named
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
 # what the record of an update holds beside its losses, of which the first is "loss"
 FACTS = ("event", "time", "stage", "step", "loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds",
-         "waited", "skipped")  # fmt: skip
+         "waited", "skipped", "samples", "tokens_per_second", "encoder_tflop", "decoder_tflop", "share",
+         "memory_gb")  # fmt: skip
 LOGGERS = Named[Any](
     {"tensorboard": "weft.training.loggers:TensorBoard", "wandb": "weft.training.loggers:WeightsAndBiases"}
 )
@@ -64,8 +65,10 @@ class Log:
         console: Console | None = None,
         name: str = "",
         silent: bool = False,
+        observe: Callable[[dict[str, Any]], Any] | None = None,
     ) -> None:
-        """``silent``: tells nobody anything (a rank beside the first)."""
+        """``silent``: tells nobody anything (a rank beside the first), but for ``observe``, which has each record."""
+        self.observe = observe
         self.console = Console(quiet=True) if silent else console or Console(stderr=True, highlight=False)
         self._file = (Path(os.devnull) if silent else run / "log.jsonl").open("a", buffering=1)
         loggers = () if silent else loggers
@@ -89,7 +92,10 @@ class Log:
 
     def write(self, event: str, **values: Any) -> None:
         """One record of the log file."""
-        self._file.write(json.dumps({"event": event, **values, "time": round(time.time(), 3)}) + "\n")
+        record = {"event": event, **values, "time": round(time.time(), 3)}
+        self._file.write(json.dumps(record) + "\n")
+        if self.observe is not None:
+            self.observe(record)
         if "step" in values:
             numbers = {f"{event}/{k}": v for k, v in values.items() if isinstance(v, (int, float)) and k != "step"}
             for sink in self._sinks:

@@ -28,7 +28,8 @@ from weft.training.export import adapter_saver, round_as_saved, save_model
 from weft.training.folder import RunFolder, alone_in, located
 from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
-from weft.training.memory import give_back_large_blocks
+from weft.training.memory import Blocks
+from weft.training.meters import traced
 from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.stage import Process, Progress, StageRun, count
@@ -44,6 +45,8 @@ def train(
     recall: Recall | None = None,
     keep_lengths: Keep | None = None,
     draw: Callable[[Path], Any] | None = None,
+    observe: Callable[[dict[str, Any]], Any] | None = None,
+    profile: bool = False,
     out: str | Path | None = None,
     adapter_only: bool = False,
     console: Console | None = None,
@@ -53,9 +56,10 @@ def train(
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
     lessons ask for; ``recall`` keeps what frozen encoders give (`features`), ``keep_lengths`` what samples measure
-    (`kept_lengths`); ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`). Raises
-    `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by
-    torchrun, this is one rank of several (`ranks`).
+    (`kept_lengths`); ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`); ``observe``
+    is told each record of the log, between updates; ``profile`` writes ``trace.json``, of a few. Raises `Interrupted`
+    after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by torchrun,
+    this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
@@ -91,7 +95,7 @@ def train(
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
         held.callback(drawn)
-        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, drawn)
+        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, drawn, observe, profile)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -117,10 +121,13 @@ class Run:
         recall: Recall | None = None,
         keep_lengths: Keep | None = None,
         draw: Callable[[], None] = lambda: None,
+        observe: Callable[[dict[str, Any]], Any] | None = None,
+        profile: bool = False,
     ) -> None:
         self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
         self.lessons = lessons or lessons_of(folder.recipe, None)
         self.recall, self.keep_lengths = recall, keep_lengths
+        self.observe, self.profile = observe, profile
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
@@ -131,16 +138,18 @@ class Run:
         path, recipe, ranks, at = self.folder.path, self.folder.recipe, self.ranks, self.progress
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        give_back_large_blocks()
+        blocks, trace = Blocks(), path / "trace.json" if self.profile and ranks.first else None
         with (
             Signals() as signals,
+            traced(trace) as after_update,
             saved_at_the_end(path, ranks, self._save, lambda: at.saved),
         ):
             ranks.lead(partial(cut_log, self.folder.log, at.step))
-            telling = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
-            with Log(path, **telling, silent=not ranks.first) as log:  # type: ignore[arg-type]
+            telling: dict[str, Any] = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
+            telling |= {"observe": self.observe}
+            with Log(path, **telling, silent=not ranks.first) as log:
                 handed = self.evaluate, self.lessons, self.recall, self.keep_lengths
-                process = Process(self.folder, ranks, log, signals, *handed, at, self.draw)
+                process = Process(self.folder, ranks, log, signals, *handed, at, self.draw, blocks, after_update)
                 model, processor = self._build(at.stage)
                 log.write("start", step=at.step, parameters=count(model.parameters()))
                 for damaged in ckpt.newer(self.folder.checkpoints, self.found):

@@ -8,8 +8,9 @@ What the memory of a training process is made of, in bytes (P parameters in all,
   model's, kept for the backward pass. With activation checkpointing a frozen layer's are made anew: only one layer's.
   Sharded, a device instead gathers two layers (the one at work, the next on its way) and the embeddings, 2 bytes each.
 - activations: tokens of a micro-step times `layer_bytes` times layers (with checkpointing: each layer's input and one
-  whole layer), the trained encoders' likewise, and at most `CHUNK` logits with their gradients. An estimate, from the
-  saved tensors of a Llama-like layer with fused attention, for full rows; each device has rows of its own.
+  whole layer), the trained encoders' likewise, and the logits of at most `chunk_rows` with their gradients. An
+  estimate, from the saved tensors of a Llama-like layer with fused attention, for full rows; each device has rows of
+  its own.
 
 Not counted: the allocator's own waste (some percent), and what a frozen encoder uses while it runs.
 """
@@ -27,7 +28,7 @@ from weft.models import published
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
-from weft.models.loss import CHUNK
+from weft.models.loss import chunk_rows
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training.parts import apply_parts, dialect_tokens
@@ -202,7 +203,9 @@ def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict
     # With checkpointing, each layer's input is kept and one layer at a time is worked out again.
     kept = layers * 4 * width + full if stage.checkpoint_activations else layers * full
     found = tokens * kept
-    found += min(tokens * text.vocab_size, CHUNK) * (10 if half else 8)  # logits as computed, in float32, and gradients
+    found += (
+        min(tokens, chunk_rows(text.vocab_size)) * text.vocab_size * (10 if half else 8)
+    )  # logits as computed, in float32, and gradients
     for part, kind in _kinds(config).items():
         if part in trained:
             found += _encoder_activations(kind, tokens, half, stage.checkpoint_activations)
@@ -221,11 +224,11 @@ def layer_bytes(width: int, keys: int, inner: int, *, learned: bool, half: bool)
 
     Norms keep their input and (where they learn) their result in float32; attention keeps queries, keys, values and its
     result, the gated MLP both halves and their product. What the linear layers read is kept where they learn, and
-    autocast makes a bf16 copy of it for each of the five that read a norm's result.
+    autocast makes a bf16 copy of it, one for queries, keys and values and one for both halves.
     """
     c = 2 if half else 4
     kept = 8 * width + c * (2 * width + 2 * keys) + c * 3 * inner
-    return kept + (8 * width + c * ((5 if half else 2) * width + inner) if learned else 0)
+    return kept + (8 * width + c * (2 * width + inner) if learned else 0)
 
 
 def _encoder_activations(kind: ImageKind | SoundKind, tokens: int, half: bool, again: bool) -> int:

@@ -26,6 +26,8 @@ from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
 from weft.training.handed import Evaluate, Lessons, Recall
 from weft.training.log import Log
+from weft.training.memory import Blocks
+from weft.training.meters import Meter
 from weft.training.optim import (
     build_optimizer,
     embedding_ids,
@@ -81,6 +83,8 @@ class Process:
     keep_lengths: Keep | None  # None: they are measured each time
     progress: Progress
     draw: Callable[[], None]  # a picture of the run
+    blocks: Blocks
+    after_update: Callable[[], None]
 
 
 class StageRun:
@@ -166,6 +170,7 @@ class StageRun:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
         stage, at = self.stage, self.at
         batches = self.data.batches(workers=self.recipe.workers)
+        self.meter = Meter(self.model, self.ranks.device, half=self.recipe.precision == "bfloat16", say=self.log.say)
         try:
             while (self.planned is None or at.done < self.planned) and not self._patience_is_out():
                 started = time.monotonic()
@@ -179,8 +184,11 @@ class StageRun:
                 if self.pace:
                     self._keep_time(self.pace)
                 self._after_update()
+                self.process.blocks.updated()
+                self.process.after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
+            self.meter.flops.close()
             for part, tower in self.model.recall.items():
                 self.log.write("features", part=part, recalled=tower.recalled, computed=tower.computed)
         if at.step != at.saved:
@@ -279,6 +287,7 @@ class StageRun:
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
             sharded=self.shards is not None,
+            meter=self.meter.flops,
         )
         if self.shards is None:
             add_gradients(self.parameters.values(), self.ranks)
@@ -317,7 +326,8 @@ class StageRun:
     def _record(self, micro: list[Batch], numbers: dict[str, Any], seconds: float, waited: float) -> None:
         problems = [problem for b in micro for problem in b.skipped]
         counts = [sum(b.places for b in micro), sum(b.tokens for b in micro), len(problems)]
-        places, tokens, skipped = map(int, self.ranks.total(counts))
+        counts += [sum(len(b.samples) for b in micro), *self.meter.flops.taken()]
+        places, tokens, skipped, samples, *flops = map(int, self.ranks.total(counts))
         for problem in self.ranks.gathered(problems) if skipped else ():
             self.log.write("bad_sample", step=self.at.step, problem=problem)
         self.at.skipped += skipped
@@ -330,6 +340,8 @@ class StageRun:
             padding=round(1 - tokens / max(places, 1), 4),
             seconds=round(seconds, 4),
             waited=round(waited, 4),  # of these, for data
+            samples=samples,
+            **self.meter.facts(tokens, flops, seconds, self.ranks.world),
             skipped=self.at.skipped,
         )
 

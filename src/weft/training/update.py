@@ -103,6 +103,7 @@ def backward(
     seed: Sequence[int] = (0,),
     ranks: Ranks = ALONE,
     sharded: bool = False,
+    meter: AbstractContextManager[Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Add the gradient of the objectives over the micro-steps; returns this rank's share of each loss, by name.
 
@@ -110,7 +111,7 @@ def backward(
     gradient. Objectives that have nothing to learn on any rank are left out, but for the first. Dropout is drawn from
     ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume. A micro-step that reaches
     no trained weight (text only, while an encoder trains) adds nothing. ``sharded``: it runs all the same, for ranks
-    that share the weights do each step together.
+    that share the weights do each step together. ``meter`` is open while the model works forward.
     """
     counts = [[tuple(objective.counts(batch)) for batch in micro] for objective in objectives]
     own = [[sum(column) for column in zip(*each, strict=True)] for each in counts]
@@ -123,6 +124,7 @@ def backward(
         with ExitStack() as stack:
             watched = [stack.enter_context(objectives[number].watching(model)) for number in asked]
             stack.enter_context(_autocast(model, precision))
+            stack.enter_context(meter or nullcontext())
             step, weighted = MicroStep(model, batch), []
             if sharded:
                 weighted.append(0.0 * step.hidden_BLD.float().sum())
