@@ -22,7 +22,7 @@ from weft.models.preparation import RESAMPLE
 def llava_layout(model: Exporting) -> Layout:
     """The model in LLaVA's class, for `export`. Raises `ExportError` where it does not fit."""
     vision = _fitting(model)
-    from weft.models.encoders.images import Clip  # brings in transformers' towers
+    from weft.models.encoders.more_images import Clip  # brings in transformers' towers
 
     tower = Clip(vision).config
     side = vision.size[0]

@@ -19,11 +19,11 @@ HERE = "weft.models.encoders."
 IMAGES = Named[type[ImageKind]](
     {
         "backbone": HERE + "backbone:Backbone",  # first: of a model_type that a later one reads too, that knows more
-        "clip": HERE + "images:Clip",
-        "siglip": HERE + "images:Siglip",
-        "dinov2": HERE + "images:Dinov2",
+        "clip": HERE + "more_images:Clip",
+        "siglip": HERE + "more_images:Siglip",
+        "dinov2": HERE + "more_images:Dinov2",
         "eva": HERE + "images:Eva",
-        "internvit": HERE + "images:InternViT",
+        "internvit": HERE + "more_images:InternViT",
         "conv": HERE + "conv:Conv",
     }
 )
@@ -32,7 +32,7 @@ SOUNDS = Named[type[SoundKind]](
         "whisper": HERE + "whisper:Whisper",
         "whisper_decoder": HERE + "whisper:WhisperDecoder",
         "qwen_audio": HERE + "whisper:QwenAudio",
-        "qwen2_audio": HERE + "whisper:Qwen2Audio",
+        "qwen2_audio": HERE + "qwen2_audio:Qwen2Audio",
         "wav2vec2": HERE + "wav2vec2:Waveform",
         "conv": HERE + "conv_sound:ConvSound",
     }

@@ -1,4 +1,4 @@
-"""Image towers of `transformers`: CLIP, SigLIP, DINOv2, InternViT and EVA-CLIP-g (`Blip2VisionModel`).
+"""Image towers of `transformers`: what they share, and EVA-CLIP-g (`Blip2VisionModel`); others are in `more_images`.
 
 The tower's modules are transformers' own, so its weights have transformers' names under ``vision.tower.``; layers that
 are never run (behind ``layer``), pooling heads and unused norms are not built.
@@ -12,18 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import (
-    Blip2VisionConfig,
-    Blip2VisionModel,
-    CLIPVisionConfig,
-    CLIPVisionModel,
-    Dinov2Config,
-    Dinov2Model,
-    InternVLVisionConfig,
-    InternVLVisionModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
+from transformers import Blip2VisionConfig, Blip2VisionModel
 
 from weft.conversation import WeftError
 from weft.models.encoders.base import ImageKind
@@ -98,38 +87,8 @@ def pair(size: Any) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else tuple(size)
 
 
-class Clip(TransformersKind):
-    sources: ClassVar = {"clip": "vision_config", "clip_vision_model": None}
-    config_class, source_class = CLIPVisionConfig, CLIPVisionModel
-    norms_patches = False
-
-
-class Siglip(TransformersKind):
-    sources: ClassVar = {"siglip": "vision_config", "siglip_vision_model": None}
-    config_class, source_class = SiglipVisionConfig, SiglipVisionModel
-    has_cls = False
-    fixed: ClassVar = {**ImageKind.fixed, "vision_use_head": False}
-
-
-class Dinov2(TransformersKind):
-    sources: ClassVar = {"dinov2": None}
-    config_class, source_class = Dinov2Config, Dinov2Model
-    fixed: ClassVar = {**ImageKind.fixed, "use_mask_token": False}
-    last_norm = "layernorm"
-    other_size: ClassVar = {}  # it interpolates its positions by itself
-
-
 class Eva(TransformersKind):
     sources: ClassVar = {"blip-2": "vision_config", "blip_2": "vision_config", "blip_2_vision_model": None}
     config_class, source_class = Blip2VisionConfig, Blip2VisionModel
     # A whole BLIP-2 holds the tower one level down, which transformers does not know of.
     renames: ClassVar = {r"^(model\.)?vision_model\.": ""}
-
-
-class InternViT(TransformersKind):
-    sources: ClassVar = {"internvl": "vision_config", "internvl_vision": None}
-    renames: ClassVar = {r"^(model\.)?vision_tower\.": ""}
-    config_class, source_class = InternVLVisionConfig, InternVLVisionModel
-    fixed: ClassVar = {**ImageKind.fixed, "use_mask_token": False}
-    last_norm = "layernorm"
-    other_size: ClassVar = {}  # it interpolates its positions by itself

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import Qwen2AudioEncoder, WhisperConfig, WhisperModel
+from transformers import WhisperConfig, WhisperModel
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -174,19 +174,6 @@ class QwenAudio(Whisper):
                 f"of 10 ms and it needs {self.shortest}; give a clip of at least {10 * self.shortest} ms"
             )
         return super().windows(samples)
-
-
-class Qwen2Audio(QwenAudio):
-    """Qwen2-Audio feeds clips with silence up to the window, and cuts the features off behind its layers: where a clip
-    ends, one frame of silence is heard. A frame that a clip has begun counts as its own."""
-
-    sources: ClassVar = {"qwen2_audio": "audio_config", "qwen2_audio_encoder": None}
-    source_class, source_prefix = Qwen2AudioEncoder, ""
-    renames: ClassVar = {r"^(model\.)?audio_tower\.": ""}
-    leaks, silence = False, True
-
-    def own(self, samples: int) -> int:
-        return -(-samples // HOP)
 
 
 class WhisperDecoderTower(WhisperTower):
