@@ -9,7 +9,7 @@ import pytest
 from weft.cli import run
 from weft.conversation import WeftError
 from weft.recipes import RECIPES, load_recipe, sizes
-from weft.recipes.datasets import READERS, how_to_make
+from weft.recipes.files import READERS, how_to_make
 from weft.training.sizes import model_size, planned, stage_size
 
 pytestmark = pytest.mark.slow

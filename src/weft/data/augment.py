@@ -7,7 +7,7 @@ function of (seed, position), and there is no global state. Changes keep the mea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -50,20 +50,6 @@ class Augment(Frozen):
     def pictures(self) -> bool:
         """Whether it changes pictures."""
         return bool(self.color or self.shift or self.scale or self.flip)
-
-
-# By the encoder that is given something else each time.
-RANDOM = {
-    "audio": ("gain_db", "noise_db", "speed", "pad_seconds", "cut", "join", "time_masks", "freq_masks"),
-    "vision": ("color", "shift", "scale", "flip"),
-}
-
-
-def changed_at_random(augment: Augment | Callable[[int], Augment], part: str) -> list[str]:
-    """The settings that change what an encoder is given; ``part`` is "vision" or "audio"."""
-    if not isinstance(augment, Augment):
-        return ["changes that grow"]
-    return [name for name in RANDOM[part] if getattr(augment, name)]
 
 
 # ------------------------------------------------------------------------------------------------ what may be changed

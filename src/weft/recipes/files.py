@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from weft.conversation import WeftError
 from weft.data.source import absolute, is_there
 from weft.playground.tasks import make_if_named
-from weft.recipes.datasets import how_to_make
 from weft.training.recipe import Recipe
+
+# name -> arguments of `weft data convert`; "" where the layout has no reader and the lines must be written by hand.
+READERS: dict[str, str] = json.loads(Path(__file__).with_name("datasets.json").read_text("utf-8"))
 
 
 def with_files(recipe: Recipe, files: Sequence[tuple[str | None, str]]) -> Recipe:
@@ -39,3 +42,14 @@ def with_files(recipe: Recipe, files: Sequence[tuple[str | None, str]]) -> Recip
             sources.append(source.model_copy(update={"path": absolute(path)}))
         stages.append(stage.model_copy(update={"mixture": tuple(sources)}))
     return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def how_to_make(path: str | Path) -> str:
+    """What to say of a file ``datasets/NAME/train.jsonl`` that is not there; "" for other files."""
+    parts = Path(path).parts
+    if len(parts) != 3 or parts[0] != "datasets":
+        return ""
+    reader = READERS.get(parts[1])
+    if reader:
+        return f"make it with: weft data convert {reader} -o {path}; or "
+    return "weft has no reader for it: write one conversation a line (docs/samples.md); or "

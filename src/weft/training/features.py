@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch.nn.utils.rnn import pad_sequence
 
-from weft.data.augment import changed_at_random
+from weft.data.augment import Augment
 from weft.data.loader import SourceSpec
 from weft.files import whole_file
 from weft.models.loss import sent
@@ -32,6 +32,11 @@ from weft.version import VERSION
 
 ENCODERS: tuple[PartName, ...] = ("vision", "audio")
 Say = Callable[[str], None]
+# By the encoder that is given something else each time.
+RANDOM = {
+    "audio": ("gain_db", "noise_db", "speed", "pad_seconds", "cut", "join", "time_masks", "freq_masks"),
+    "vision": ("color", "shift", "scale", "flip"),
+}
 
 
 class FeatureStore:
@@ -181,6 +186,13 @@ def recalled_towers(
         towers[part] = Recalled(tower, store, torch.bfloat16 if half else torch.float32)
         say(f"  {part} is frozen: its features are kept in {store.folder} ({len(store.places):,} so far)")
     return towers
+
+
+def changed_at_random(augment: Augment | Callable[[int], Augment], part: str) -> list[str]:
+    """The settings that change what an encoder is given; ``part`` is "vision" or "audio"."""
+    if not isinstance(augment, Augment):
+        return ["changes that grow"]
+    return [name for name in RANDOM[part] if getattr(augment, name)]
 
 
 def fingerprint(tower: torch.nn.Module, section: Any, half: bool) -> str:

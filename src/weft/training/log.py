@@ -19,10 +19,6 @@ from weft.files import whole_file
 from weft.named import Named
 
 PLAIN_EVERY = 15.0  # seconds between lines where there is no terminal
-# what the record of an update holds beside its losses, of which the first is "loss"
-FACTS = ("event", "time", "stage", "step", "loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds",
-         "waited", "skipped", "samples", "tokens_per_second", "encoder_tflop", "decoder_tflop", "share",
-         "memory_gb")  # fmt: skip
 LOGGERS = Named[Any](
     {"tensorboard": "weft.training.loggers:TensorBoard", "wandb": "weft.training.loggers:WeightsAndBiases"}
 )
@@ -47,11 +43,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and "event" in record:
                 records.append(record)
     return records
-
-
-def other_losses(record: dict[str, Any]) -> dict[str, float]:
-    """What an update learned beside answers, by name."""
-    return {name: value for name, value in record.items() if name not in FACTS}
 
 
 class Log:

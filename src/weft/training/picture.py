@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from weft.files import whole_file
-from weft.training.log import other_losses, read_log
+from weft.training.log import read_log
 
 INK, QUIET, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 WARP, WEFT, CHECK, SPEED = "#9fb3c8", "#0b69a3", "#8d2b0b", "#486581"
 WARM, LESSON = "#e0c8a0", "#b07d2b"
+# What the record of an update (`Log.step`) holds beside its losses, of which the first is "loss".
+FACTS = ("event", "time", "stage", "step", "loss", "lr", "grad_norm", "tokens", "labels", "padding", "seconds",
+         "waited", "skipped", "samples", "tokens_per_second", "encoder_tflop", "decoder_tflop", "share",
+         "memory_gb")  # fmt: skip
 
 
 def draw(run: Path, file: Path | None = None) -> Path | None:
@@ -142,3 +146,8 @@ def _summary(steps: Sequence[dict[str, Any]]) -> str:
         f"loss by step · {len(steps):,} steps, {tokens / 1e6:,.2f} M tokens in {seconds / 60:,.1f} minutes"
         f" · {padding:.1%} padding"
     )
+
+
+def other_losses(record: dict[str, Any]) -> dict[str, float]:
+    """What an update learned beside answers, by name."""
+    return {name: value for name, value in record.items() if name not in FACTS}
