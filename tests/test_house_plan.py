@@ -2,6 +2,7 @@
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def modules(file: Path) -> set[str]:
     return {name for name in found if name.startswith("weft.")}
 
 
+def tables_of(file: Path) -> list[Named[Any]]:
+    name = ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts).removesuffix(".__init__")
+    return [value for value in vars(import_module(name)).values() if isinstance(value, Named)]
+
+
 def imported(file: Path) -> set[str]:
     """The packages of weft that a file imports."""
     return {name.split(".")[1] for name in modules(file)}
@@ -84,6 +90,15 @@ def test_a_package_imports_only_from_those_before_it(package: str) -> None:
 )
 def test_every_name_of_a_table_stands_for_a_class_of_its_own(table: Named[Any]) -> None:
     assert len(set(table.values())) == len(table)
+
+
+def test_what_a_table_names_is_there_and_belongs_to_a_package_before_it() -> None:
+    tables = [(f, t) for f in SOURCE.rglob("*.py") if "Named[" in f.read_text() for t in tables_of(f)]
+    assert len(tables) > 10
+    for file, table in tables:
+        allowed = ORDER[: ORDER.index(file.relative_to(SOURCE).parts[0]) + 1]
+        assert {place.split(".")[1] for place in table.places.values()} <= set(allowed), file
+        assert all(value is not None for value in table.values())
 
 
 def test_a_dialect_is_in_the_table_under_its_own_name() -> None:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from weft.conversation import WeftError
 from weft.files import ASIDE, remove_folder, whole_folder
+from weft.training.asked import ASKED
 
 
 class DiskFull(WeftError):
@@ -45,9 +46,7 @@ class Checkpoint:
     def shapes(self) -> dict[str, torch.Size]:
         """Of what is in it: weights by their names, and the optimizer's tensors, whose names have a slash."""
         if self.state.get("shards"):
-            from weft.training import shard_files
-
-            return shard_files.shapes(self.path)
+            return ASKED["shard_files"].shapes(self.path)
         found: dict[str, torch.Size] = {}
         for file in self.path.glob("*.safetensors"):
             with safe_open(file, "pt") as tensors:
@@ -57,9 +56,7 @@ class Checkpoint:
     def read_into(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Fills tensors, or the parts of them that this rank holds."""
         if self.state.get("shards") or any(hasattr(value, "to_local") for value in tensors.values()):
-            from weft.training import shard_files
-
-            return shard_files.read_into(self.path, tensors)
+            return ASKED["shard_files"].read_into(self.path, tensors)
         there = self.weights() | self.optimizer()
         for name, value in tensors.items():
             value.copy_(there[name])

@@ -22,9 +22,10 @@ from weft.data.lengths import Keep
 from weft.models.adapters import merge_lora
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
+from weft.training.asked import ASKED
 from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
-from weft.training.export import adapter_saver, round_as_saved, save_model
+from weft.training.export import round_as_saved, save_model
 from weft.training.folder import RunFolder, alone_in, located
 from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
@@ -170,9 +171,7 @@ class Run:
     def _build(self, number: int) -> tuple[Any, WeftProcessor]:
         """The model that stage ``number`` starts from."""
         if self.folder.shares_out(self.ranks):
-            from weft.training.sharding import build_once
-
-            return build_once(self.folder.model_of(number), self.ranks)
+            return ASKED["shard"].build_once(self.folder.model_of(number), self.ranks)
         return build_model(self.folder.model_of(number), self.ranks.device)
 
     def _save(self) -> None:
@@ -187,14 +186,11 @@ class Run:
         last = number == len(folder.recipe.stages) - 1
         if last and folder.leaves_adapter:
             start, stage = folder.model_of(number), folder.recipe.stages[number]
-            lead(adapter_saver(model, processor, folder.out, start, stage, inside=number > 0))
+            lead(ASKED["adapter"].adapter_saver(model, processor, folder.out, start, stage, inside=number > 0))
             return
         if folder.shares_out(self.ranks):
-            from weft.training.shard_files import save_shards
-            from weft.training.sharding import put_together
-
-            merge_lora(model, put_together)
-            save_shards(model, processor, folder.out if last else folder.stage(number), self.ranks)
+            merge_lora(model, ASKED["shard"].put_together)
+            ASKED["shard_files"].save_shards(model, processor, folder.out if last else folder.stage(number), self.ranks)
             return
         merge_lora(model)
         lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,6 +22,7 @@ from weft.data.lengths import Keep
 from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
+from weft.training.asked import ASKED
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
 from weft.training.handed import Evaluate, Lessons, Recall
@@ -37,14 +38,10 @@ from weft.training.optim import (
     set_rate,
     step_where_finite,
 )
-from weft.training.pace import Pace, early_updates
 from weft.training.parallel import add_gradients, add_numbers, clip_gradients, forget_unreached, in_step
 from weft.training.parts import apply_parts, constants, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
 from weft.training.update import MicroStep, backward, batch_loss, mixed_seed, read
-
-if TYPE_CHECKING:
-    from weft.training.shard_files import ShardWriter
 
 DRAW_EVERY = 60.0  # seconds
 
@@ -108,13 +105,10 @@ class StageRun:
         self.parts = apply_parts(
             self.model, stage, mixed_seed(self.recipe.seed, number), dialect_tokens(self.processor)
         )
-        self.shards: ShardWriter | None = None
+        self.shards: Any = None  # `shard_files.ShardWriter`, where ranks share the model out
         if self.folder.shares_out(self.ranks):
-            from weft.training.shard_files import ShardWriter
-            from weft.training.sharding import share_out
-
-            self.parts = share_out(model, self.parts, self.recipe.parallel, self.ranks, self.half)
-            self.shards = ShardWriter(self.folder.checkpoints, self.ranks)
+            self.parts = ASKED["shard"].share_out(model, self.parts, self.recipe.parallel, self.ranks, self.half)
+            self.shards = ASKED["shard_files"].ShardWriter(self.folder.checkpoints, self.ranks)
         spare_activations(self.model, stage.checkpoint_activations)
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
         self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
@@ -125,12 +119,13 @@ class StageRun:
         need = 12 * count(self.parameters.values()) + 4 * count(self.model.parameters())
         ckpt.check_room(self.folder.path, need, "a checkpoint and the final model")
         self.data = self.ranks.after_first(partial(self._train_data, anchor))
-        self.pace: Pace | None = None
+        self.pace: Any = None  # `pace.Pace`, where the stage is given in minutes
         if stage.minutes is not None:
             every = {"evaluation": stage.evaluation.every} if stage.evaluation.data else {}
-            self.pace = Pace(
+            pace = ASKED["minutes"]
+            self.pace = pace.Pace(
                 stage.minutes,
-                early_updates(self.lessons.objectives),
+                pace.early_updates(self.lessons.objectives),
                 self.at.seconds,
                 self.folder.read_plans(number),
                 {**every, "checkpoint": self.recipe.checkpoint_every},
@@ -164,7 +159,7 @@ class StageRun:
         return self.pace.steps(self.at.done) if self.pace else self.stage.steps
 
     def _timing(self, kind: str) -> AbstractContextManager[None]:
-        return self.pace.timing(kind) if self.pace else nullcontext()
+        return self.pace.timing(kind) if self.pace else nullcontext()  # type: ignore[no-any-return]
 
     def train(self) -> None:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
@@ -345,7 +340,7 @@ class StageRun:
             skipped=self.at.skipped,
         )
 
-    def _keep_time(self, pace: Pace) -> None:
+    def _keep_time(self, pace: Any) -> None:
         """Plans the end of a stage that is given in minutes, once the pace is known; and corrects it from then on."""
         at, stage = self.at, self.stage
         at.seconds = pace.elapsed

@@ -1,0 +1,16 @@
+"""What a run does only where its recipe, or whoever starts it, asks for it: modules, each imported then."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.named import Named
+
+ASKED = Named[Any](
+    {
+        "minutes": "weft.training.pace",  # a stage that lasts so long, in place of so many updates
+        "shard": "weft.training.sharding",  # a model whose weights ranks share out,
+        "shard_files": "weft.training.shard_files",  # and its files
+        "adapter": "weft.training.export_adapter",  # an adapter in place of the model
+    }
+)
