@@ -207,9 +207,9 @@ def install(place: Place, old: bool) -> None:
             *limits,
             "pytest",
             "hypothesis",
-            "httpx2",
+            "openai>=3",
             pip=True,
-            said="pip install pytest hypothesis httpx2",
+            said="pip install pytest hypothesis openai",
         )
 
 

@@ -29,6 +29,8 @@ DEMUXERS = {
 # 1,024); MP3: LAME's and its decoder's; AMR: 5 ms that the encoder looks ahead, wide band with its filters (3GPP TS
 # 26.071, 26.171); Opus: libopus, in recordings of Chrome.
 _DELAYS = {"aac": 2112, "mp3": 1105, "mp3float": 1105, "amrnb": 40, "amrwb": 95, "opus": 312, "libopus": 312}
+# HE-AAC: two samples come of each that is coded, its decoder adds what few writers count, and version 2 a frame more.
+_HIGH, _STEREO = 962, 2048
 _PLANES = 8  # of AVFrame.data
 _GAP = 0.05  # seconds between two packets that are no rounding
 _LARGEST = {"max_samples": str(1 << 20), "max_pixels": str(1 << 22)}  # of one frame; sound has thousands in a packet
@@ -41,7 +43,7 @@ class FfmpegSound:
     counted: int | None = None
     """Frames, where the container tells them."""
     late = gap = 0
-    """Frames that the encoder may have put before the sound; frames that its clock leaves out, which are not filled."""
+    """Frames that the codec may have put before the sound; frames that its clock leaves out. Neither is changed."""
 
     def __init__(self, container: Any, stream: Any, kind: str, facts: Mp4Facts | None) -> None:
         self.stream, self.channels, self.samplerate = stream, 1, stream.sample_rate
@@ -62,6 +64,8 @@ class FfmpegSound:
             if due is not None and (packet.pts - due) * stream.time_base > _GAP:
                 self.gap += int((packet.pts - due) * unit)
             due, ticks = packet.pts + length, ticks + length
+        if facts:  # an edit list counts by the clock of its track, which of HE-AAC may be half the rate
+            skip = round(skip * unit)
         held, said = round(ticks * unit) - skip, round((stream.duration or 0) * unit)
         if kind == "a CAF sound":
             self.counted = said
@@ -72,7 +76,9 @@ class FfmpegSound:
         self._skip = skip
         preskip = "opus" in codec.name and any((codec.extradata or b"")[10:12])  # of its OpusHead (RFC 7845)
         if not skip and not preskip:
-            self.late = _DELAYS.get(codec.name, 0) * (2 if "HE" in str(stream.profile) else 1)
+            self.late = _DELAYS.get(codec.name, 0)
+        if "HE" in (profile := str(stream.profile)):
+            self.late = 2 * self.late + _HIGH + (_STEREO if self.late and "v2" in profile else 0)
 
     def start(self, container: Any) -> None:
         """Read from this container, which is at its start."""

@@ -75,7 +75,7 @@ def audio_notes(source: Any) -> tuple[str, ...]:
     with opened(encoded) as file:
         if file.late:
             late = 1000 * file.late / file.samplerate
-            notes.append(f"times may be late by {late:.0f} ms, for this file does not state its encoder's delay")
+            notes.append(f"times may be late by {late:.0f} ms, for this file does not state all of its codec's delay")
         if isinstance(file, FfmpegSound):
             notes += _of_ffmpeg(file)
     return tuple(f"{encoded.name}: {note}" for note in notes)
