@@ -100,7 +100,7 @@ def load(
     ``dtype``: "float32", "bfloat16", ...; None takes what the checkpoint is saved in (float16 becomes float32 on a
     CPU, where it is two hundred times slower). ``device``: None takes a GPU where there is one. ``switches``: changes
     to the switches of the model's dialect, such as ``{"restart_numbering": True}``. ``bits``: 8 or 4 for the layers of
-    a folder's language model, where bitsandbytes is installed.
+    a folder's language model, where bitsandbytes (8: or torchao) is installed.
     """
     register()
     from weft.generation.engine import Model

@@ -100,7 +100,7 @@ def finetune(
     """Fine-tune a model on samples; ``out`` becomes the new model, and ``OUT.run`` beside it is the run.
 
     ``full``: every weight, or with False LoRA; None: LoRA, but for small models. ``metric``: the model is kept that is
-    best in this on ``eval_data``. ``bits``: the language model is read in 4 or 8, by bitsandbytes, and trains through
+    best in this on ``eval_data``. ``bits``: the language model is read in 4 or 8, and trains through
     LoRA; ``out`` becomes an adapter for ``model``. For the rest and what is raised see `train`.
     """
     from weft.data.source import absolute

@@ -19,6 +19,7 @@ from weft.training.run import train
 
 LORA = {"language": PartTraining(train="lora"), "audio_connector": PartTraining(train="full")}
 missing = importlib.util.find_spec("bitsandbytes") is None
+able = {4: not missing, 8: not missing or importlib.util.find_spec("torchao") is not None}
 
 
 def save(spec, folder):
@@ -82,8 +83,9 @@ def test_fine_tuning_in_few_bits_is_through_lora_however_small_the_model(base, d
         finetune_recipe("scratch", source, bits=8)
 
 
-@pytest.mark.skipif(missing, reason="bitsandbytes is not installed")
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    "bits", [pytest.param(b, marks=pytest.mark.skipif(not able[b], reason="what reads it is missing")) for b in able]
+)
 def test_an_adapter_learned_in_few_bits_goes_on_the_whole_weights(base, data, tmp_path, bits):
     recipe = tiny_recipe(data, ModelSpec(base=base, bits=bits), steps=20, parts=LORA)
     adapter = train(recipe, tmp_path / "run")

@@ -43,7 +43,7 @@ class ModelSpec(Frozen):
     """A model composed of parts, or an existing weft checkpoint (``base``), never both."""
 
     base: str | None = None
-    bits: Literal[4, 8] | None = None  # of the language model's layers in the base, by bitsandbytes: LoRA, one stage
+    bits: Literal[4, 8] | None = None  # of the language model's layers in the base (`in_bits`): LoRA, one stage
     vision: TowerSource | None = None
     audio: TowerSource | None = None
     language: LanguageSource | None = None
