@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+import weft
+
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = Path(weft.__file__).parents[1]
 
 
 def defined(module):
     """What a module of weft defines at its top, by its text: to import it may need vLLM."""
-    file = ROOT / "src" / Path(*module.split("."))
+    file = PACKAGES / Path(*module.split("."))
     file = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
     return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
@@ -21,7 +24,7 @@ def test_the_entry_point_names_what_registers_and_that_names_the_class():
     points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
     module, name = points["vllm.general_plugins"]["weft"].split(":")
     assert name in defined(module)
-    text = (ROOT / "src" / Path(*module.split(".")) / "__init__.py").read_text()
+    text = (PACKAGES / Path(*module.split(".")) / "__init__.py").read_text()
     assert "WeftForConditionalGeneration" in defined(f"{module}.model") and f"{module}.model:" in text
 
 
