@@ -51,16 +51,20 @@ def asked(*parts: dict[str, Any], text: str = "what is it?") -> list[dict[str, A
 ANSWER = [{"role": "assistant", "content": [{"type": "text", "text": "a thing"}]}]
 
 
-def learns(folder: Path, rows: list[dict[str, Any]], lora: bool = False) -> str:
+def learns(folder: Path, rows: list[dict[str, Any]], lora: bool = False, **more: Any) -> str:
     """Trains the folder, given by its name, with TRL's own collator; the loss must fall by a quarter (LoRA: at all)."""
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     options: Any = {"max_steps": 12, "per_device_train_batch_size": 2, "learning_rate": 1e-2, "use_cpu": True}
-    config = SFTConfig(str(folder / "trl"), logging_steps=1, report_to=[], save_strategy="no", **options)
+    config = SFTConfig(str(folder / "trl"), logging_steps=1, report_to=[], save_strategy="no", **options, **more)
     adapter = LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if lora else None
     trainer = SFTTrainer(str(folder), config, train_dataset=Dataset.from_list(rows), peft_config=adapter)
+    if more.get("assistant_only_loss"):
+        (labels,) = trainer.data_collator([trainer.train_dataset[0]])["labels"]
+        kept = trainer.processing_class.tokenizer.decode(labels[labels >= 0])
+        assert kept == "a thing<|im_end|>", kept
     trainer.train()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert losses[-1] < losses[0] * (1 if lora else 0.75), losses
@@ -70,15 +74,15 @@ def learns(folder: Path, rows: list[dict[str, Any]], lora: bool = False) -> str:
 def trl_pictures(folder: Path) -> str:
     rows = [{"images": [picture(i)], "messages": asked({"type": "image"}) + ANSWER} for i in range(4)]
     split = [{"images": r["images"], "prompt": r["messages"][:1], "completion": r["messages"][1:]} for r in rows]
-    return "; ".join(
-        [learns(folder, rows), f"answers alone: {learns(folder, split)}", f"LoRA: {learns(folder, rows, True)}"]
-    )
+    alone = f"answers alone: {learns(folder, split)}, {learns(folder, rows, assistant_only_loss=True)}"
+    return "; ".join([learns(folder, rows), alone, f"LoRA: {learns(folder, rows, True)}"])
 
 
 def trl_sound(folder: Path) -> str:
     clip = {"type": "audio", "audio": str(folder / "a.wav")}
     rows = [{"images": [], "messages": asked(clip, text=f"number {i}?") + ANSWER} for i in range(4)]
-    return "; ".join([learns(folder, rows), f"LoRA: {learns(folder, rows, True)}"])
+    alone = f"answers alone: {learns(folder, rows, assistant_only_loss=True)}"
+    return "; ".join([learns(folder, rows), alone, f"LoRA: {learns(folder, rows, True)}"])
 
 
 def lm_eval(folder: Path) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from media_files import SOUND_FORMATS, encode_av, encode_image, encode_sound, exif, photo, tone
+from media_files import AMR_WB, SOUND_FORMATS, encode_av, encode_image, encode_sound, exif, photo, tone
 
 from weft.media import MediaError, audio_samples, image_size, load_audio, load_image
 
@@ -49,7 +49,7 @@ if importlib.util.find_spec("av"):
         encode_av("mp4", "aac", WAVE, 16000, movflags="frag_keyframe+empty_moov"),
         encode_av("webm", "libopus", WAVE, 16000),
         encode_av("adts", "aac", WAVE, 16000),
-        encode_av("amr", "libopencore_amrnb", WAVE, 8000),
+        AMR_WB,
         encode_av("caf", "alac", WAVE, 16000),
     ]
 if all(map(importlib.util.find_spec, ("pillow_heif", "pillow_jxl"))):

@@ -359,6 +359,15 @@ def _typed(message):
     return Message(message["role"], tuple(kinds[p["type"]](p) for p in message["content"]))
 
 
+def test_the_shipped_template_marks_what_is_learned():
+    processor = build()
+    turns = [{"role": r, "content": f"{r} {i}"} for i in range(2) for r in ("user", "assistant")]
+    options = {"tokenize": True, "return_dict": True, "return_assistant_tokens_mask": True}
+    marked = processor.tokenizer.apply_chat_template(turns, chat_template=processor.chat_template, **options)
+    ours = processor.apply_chat_template(turns, **options)
+    assert marked["input_ids"] == ours["input_ids"][0] and marked["assistant_masks"] == ours["assistant_masks"][0]
+
+
 def test_a_dialect_without_a_template_ships_none():
     assert build("minigpt_v2").chat_template is None
     assert get_dialect("chatml").name == "chatml"

@@ -124,9 +124,12 @@ def open_sound(encoded: EncodedFile, raw: BinaryIO, kind: str, stack: contextlib
     if DEMUXERS[kind] == "matroska":
         check_matroska_promise(raw, name)
 
+    # Titles in no known encoding are no error; from PyAV 19 on they never are.
+    titles: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) > 18 else {"metadata_errors": "replace"}
+
     def opened() -> Any:
         raw.seek(0)
-        return av.open(raw, format=DEMUXERS[kind], options=_LARGEST, metadata_errors="replace")
+        return av.open(raw, format=DEMUXERS[kind], options=_LARGEST, **titles)
 
     try:
         with opened() as container:
