@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
 
 from weft.generation import rows as cached
 from weft.generation.embedding import Embedder
@@ -147,7 +146,7 @@ class Batch:
         for row, prompt in zip(rows, prompts, strict=True):
             if row.options.repetition_penalty != 1:
                 row.seen = seen_ids(prompt.input_ids, config.vocab_size, embeds_BLW.device)
-        cache = DynamicCache(config=config)
+        cache = cached.empty(config)
         out = self._forward(mask_BL, cache, inputs_embeds=embeds_BLW)
         made = self._chosen(rows, out)
         for row in rows:

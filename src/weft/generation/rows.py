@@ -14,6 +14,39 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 64  # columns that a layer has before it is copied into a larger one
+
+
+class Growing(DynamicLayer):
+    """Keys and values in tensors with room for further columns: a step writes one, where transformers copies all."""
+
+    keys: Any
+    values: Any
+    _room: tuple[torch.Tensor, ...] = ()
+    _filled: torch.Tensor | None = None  # the keys as they were left; others mean that rows came or went
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if key_states.shape[2] > 1 or self.get_seq_length() == 0:
+            return super().update(key_states, value_states, *args, **kwargs)
+        held = self.keys.shape[2]
+        if self._filled is not self.keys or held == self._room[0].shape[2]:
+            self._room = tuple(F.pad(states, (0, 0, 0, ROOM)) for states in (self.keys, self.values))
+        for room, states in zip(self._room, (key_states, value_states), strict=True):
+            room[:, :, held : held + 1] = states
+        self.keys, self.values = (room[:, :, : held + 1] for room in self._room)
+        self._filled = self.keys
+        return self.keys, self.values
+
+
+def empty(config: Any) -> DynamicCache:
+    """A cache of a language model of this configuration, for a running batch."""
+    cache = DynamicCache(config=config)
+    cache.layers = [Growing() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def keep(cache: DynamicCache, rows: torch.Tensor) -> None:

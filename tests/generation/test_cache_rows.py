@@ -1,0 +1,61 @@
+"""The cache of a running batch holds what transformers' does, and a step does not copy it."""
+
+import pytest
+import tiny
+import torch
+from transformers import DynamicCache
+
+from weft.generation import rows
+
+
+@pytest.fixture
+def config():
+    return tiny.model("llama").config.text_config
+
+
+def step(caches, rows_in_batch, columns):
+    """The same further states for each cache; what it then gives."""
+    states = torch.randn(2, rows_in_batch, 2, columns, 8)
+    return [[cache.update(*states, layer) for layer in range(2)] for cache in caches]
+
+
+def same(results):
+    ours, theirs = results
+    assert all(
+        torch.equal(a, b) for mine, their in zip(ours, theirs, strict=True) for a, b in zip(mine, their, strict=True)
+    )
+
+
+def test_steps_and_rows_that_come_and_go_leave_what_transformers_keeps(config):
+    torch.manual_seed(0)
+    pair, other = ([rows.empty(config), DynamicCache(config=config)] for _ in range(2))
+    same(step(pair, 3, 5))
+    for _ in range(rows.ROOM + 2):
+        same(step(pair, 3, 1))
+    same(step(other, 2, 7))
+    same(step(other, 2, 1))
+    for mine, theirs in zip(pair, other, strict=True):
+        rows.join(mine, theirs, (3, 2))
+    same(step(pair, 5, 1))
+    for cache in pair:
+        rows.keep(cache, torch.tensor([4, 1]))
+    same(step(pair, 2, 1))
+    for cache in pair:
+        rows.cut(cache, 6)
+    same(step(pair, 2, 1))
+    assert pair[0].get_seq_length() == pair[1].get_seq_length()
+
+
+def test_a_step_writes_where_the_others_lie(config):
+    cache = rows.empty(config)
+    step([cache], 2, 4)
+    places = set()
+    for _ in range(rows.ROOM):
+        step([cache], 2, 1)
+        places.add(cache.layers[0].keys.data_ptr())
+    assert len(places) == 1
+
+
+def test_sliding_layers_stay_transformers_own():
+    cache = rows.empty(tiny.model("mistral").config.text_config)
+    assert all(layer.is_sliding for layer in cache.layers)
