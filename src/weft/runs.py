@@ -147,6 +147,7 @@ def _run(
     from weft.data.kept_lengths import KeptLengths
     from weft.training import picture
     from weft.training.features import recalled_towers
+    from weft.training.meters import Meter
     from weft.training.run import train
 
     return train(
@@ -157,6 +158,7 @@ def _run(
         teach=teacher(recipe),
         recall=recalled_towers,
         keep_lengths=KeptLengths,
+        meter=Meter,
         draw=picture.draw,
         out=Path(out) if out is not None else None,
         adapter_only=adapter_only,

@@ -66,7 +66,7 @@ def test_the_share_is_that_of_the_rate_of_products():
 def test_a_run_tells_who_observes_it_and_leaves_a_trace(tmp_path):
     seen, run = [], tmp_path / "run"
     recipe = tiny_recipe(write(tmp_path, 6, (text,)), steps=6)
-    train(recipe, run, observe=seen.append, profile=True)
+    train(recipe, run, observe=seen.append, profile=True, meter=Meter)
     written = [json.loads(line) for line in (run / "log.jsonl").open()]
     assert seen == written
     steps = [record for record in seen if record["event"] == "step"]

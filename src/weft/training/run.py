@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from weft.training.folder import RunFolder, alone_in, located
 from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import Blocks
-from weft.training.meters import traced
 from weft.training.ranks import ALONE, Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.stage import Process, Progress, StageRun, count
@@ -45,6 +44,7 @@ def train(
     teach: Teach | None = None,
     recall: Recall | None = None,
     keep_lengths: Keep | None = None,
+    meter: Callable[..., Any] | None = None,
     draw: Callable[[Path], Any] | None = None,
     observe: Callable[[dict[str, Any]], Any] | None = None,
     profile: bool = False,
@@ -57,10 +57,10 @@ def train(
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
     ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
     lessons ask for; ``recall`` keeps what frozen encoders give (`features`), ``keep_lengths`` what samples measure
-    (`kept_lengths`); ``draw`` makes a picture of the run's folder, now and then and at the end (`picture`); ``observe``
-    is told each record of the log, between updates; ``profile`` writes ``trace.json``, of a few. Raises `Interrupted`
-    after SIGTERM or SIGINT, `WeftError` for everything a user can mend; both say how to go on. Started by torchrun,
-    this is one rank of several (`ranks`).
+    (`kept_lengths`), ``meter`` what updates cost (`meters`); ``draw`` makes a picture of the run's folder, now and then
+    and at the end (`picture`); ``observe`` is told each record of the log, between updates; ``profile`` writes
+    ``trace.json``, of a few. Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend;
+    both say how to go on. Started by torchrun, this is one rank of several (`ranks`).
     """
     path, ranks = Path(run_dir), Ranks.start()
     recipe = located(recipe) if recipe is not None else None
@@ -96,7 +96,7 @@ def train(
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
         held.callback(drawn)
-        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, drawn, observe, profile)
+        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, meter, drawn, observe, profile)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -121,13 +121,14 @@ class Run:
         lessons: Sequence[Lessons] = (),
         recall: Recall | None = None,
         keep_lengths: Keep | None = None,
+        meter: Callable[..., Any] | None = None,
         draw: Callable[[], None] = lambda: None,
         observe: Callable[[dict[str, Any]], Any] | None = None,
         profile: bool = False,
     ) -> None:
         self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
         self.lessons = lessons or lessons_of(folder.recipe, None)
-        self.recall, self.keep_lengths = recall, keep_lengths
+        self.recall, self.keep_lengths, self.meter = recall, keep_lengths, meter
         self.observe, self.profile = observe, profile
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
@@ -142,14 +143,14 @@ class Run:
         blocks, trace = Blocks(), path / "trace.json" if self.profile and ranks.first else None
         with (
             Signals() as signals,
-            traced(trace) as after_update,
+            ASKED["trace"].traced(trace) if trace else nullcontext(lambda: None) as after_update,
             saved_at_the_end(path, ranks, self._save, lambda: at.saved),
         ):
             ranks.lead(partial(cut_log, self.folder.log, at.step))
             telling: dict[str, Any] = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
             telling |= {"observe": self.observe}
             with Log(path, **telling, silent=not ranks.first) as log:
-                handed = self.evaluate, self.lessons, self.recall, self.keep_lengths
+                handed = self.evaluate, self.lessons, self.recall, self.keep_lengths, self.meter
                 process = Process(self.folder, ranks, log, signals, *handed, at, self.draw, blocks, after_update)
                 model, processor = self._build(at.stage)
                 log.write("start", step=at.step, parameters=count(model.parameters()))

@@ -28,7 +28,6 @@ from weft.training.folder import RunFolder
 from weft.training.handed import Evaluate, Lessons, Recall
 from weft.training.log import Log
 from weft.training.memory import Blocks
-from weft.training.meters import Meter
 from weft.training.optim import (
     build_optimizer,
     embedding_ids,
@@ -78,6 +77,7 @@ class Process:
     lessons: Sequence[Lessons]  # of each stage
     recall: Recall | None  # None: every feature is computed each time
     keep_lengths: Keep | None  # None: they are measured each time
+    meter: Any  # `meters.Meter`; None: nothing is told of what an update costs
     progress: Progress
     draw: Callable[[], None]  # a picture of the run
     blocks: Blocks
@@ -119,6 +119,7 @@ class StageRun:
         need = 12 * count(self.parameters.values()) + 4 * count(self.model.parameters())
         ckpt.check_room(self.folder.path, need, "a checkpoint and the final model")
         self.data = self.ranks.after_first(partial(self._train_data, anchor))
+        self.meter: Any = None
         self.pace: Any = None  # `pace.Pace`, where the stage is given in minutes
         if stage.minutes is not None:
             every = {"evaluation": stage.evaluation.every} if stage.evaluation.data else {}
@@ -165,7 +166,8 @@ class StageRun:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
         stage, at = self.stage, self.at
         batches = self.data.batches(workers=self.recipe.workers)
-        self.meter = Meter(self.model, self.ranks.device, half=self.recipe.precision == "bfloat16", say=self.log.say)
+        if meter := self.process.meter:
+            self.meter = meter(self.model, self.ranks.device, half=self.half, say=self.log.say)
         try:
             while (self.planned is None or at.done < self.planned) and not self._patience_is_out():
                 started = time.monotonic()
@@ -183,7 +185,8 @@ class StageRun:
                 self.process.after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
-            self.meter.flops.close()
+            if self.meter:
+                self.meter.flops.close()
             for part, tower in self.model.recall.items():
                 self.log.write("features", part=part, recalled=tower.recalled, computed=tower.computed)
         if at.step != at.saved:
@@ -282,7 +285,7 @@ class StageRun:
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
             sharded=self.shards is not None,
-            meter=self.meter.flops,
+            meter=self.meter and self.meter.flops,
         )
         if self.shards is None:
             add_gradients(self.parameters.values(), self.ranks)
@@ -321,7 +324,7 @@ class StageRun:
     def _record(self, micro: list[Batch], numbers: dict[str, Any], seconds: float, waited: float) -> None:
         problems = [problem for b in micro for problem in b.skipped]
         counts = [sum(b.places for b in micro), sum(b.tokens for b in micro), len(problems)]
-        counts += [sum(len(b.samples) for b in micro), *self.meter.flops.taken()]
+        counts += [sum(len(b.samples) for b in micro), *(self.meter.flops.taken() if self.meter else ())]
         places, tokens, skipped, samples, *flops = map(int, self.ranks.total(counts))
         for problem in self.ranks.gathered(problems) if skipped else ():
             self.log.write("bad_sample", step=self.at.step, problem=problem)
@@ -336,7 +339,7 @@ class StageRun:
             seconds=round(seconds, 4),
             waited=round(waited, 4),  # of these, for data
             samples=samples,
-            **self.meter.facts(tokens, flops, seconds, self.ranks.world),
+            **(self.meter.facts(tokens, flops, seconds, self.ranks.world) if self.meter else {}),
             skipped=self.at.skipped,
         )
 
