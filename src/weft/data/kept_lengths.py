@@ -87,7 +87,7 @@ def _same(lengths: Lengths, again: Callable[[Sequence[int]], Lengths]) -> bool:
     now = again(which.tolist())
     return all(
         np.array_equal(getattr(lengths, name)[which], getattr(now, name))
-        for name in ("tokens", "clip_samples", "clip_tokens", "shared", "words")
+        for name in ("tokens", "clip_samples", "clip_tokens", "shared", "words", "embedded")
     )
 
 

@@ -43,6 +43,7 @@ class Lengths:
     word_ends: np.ndarray  # [w] int64 of the clip's samples: where it can be cut behind a word
     word_tokens: np.ndarray  # [w] int32 of a word alone
     shared: np.ndarray  # [n] int32: tokens of the prompt, clip not counted, which joined samples have once
+    embedded: np.ndarray  # [n, 2] int32: embeddings of its pictures and of its sound
     problems: tuple[str, ...] = ()  # one sentence for each sample that is left out
 
     def cut_points(self, index: int) -> np.ndarray:
@@ -155,7 +156,7 @@ def measure_some(
     n = len(which)
     tokens, clips = np.zeros(n, np.int32), np.zeros(n, np.int64)
     in_clip, group = np.zeros(n, np.int32), np.full(n, NOT_EDITABLE, np.int32)
-    words, shared = np.zeros(n, np.int32), np.zeros(n, np.int32)
+    words, shared, embedded = np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros((n, 2), np.int32)
     first_word, ends, word_tokens = np.zeros(n, np.int64), list[int](), list[int]()
     tokens_of = lru_cache(1 << 17)(lambda text: len(processor.tokenizer.encode(text, add_special_tokens=False)))
     groups: dict[str, tuple[int, int]] = {}
@@ -169,7 +170,10 @@ def measure_some(
             media |= dict.fromkeys(media_of(conversation))
             if problem := nothing_to_learn(conversation):
                 raise WeftError(problem)
-            tokens[i] = processor.length(conversation)
+            rendered = processor.render(conversation)
+            tokens[i] = len(rendered.ids)
+            for span in rendered.spans:
+                embedded[i, int(span.modality == "audio")] += span.length
             if len(conversation.audios) == 1:
                 spoken = spoken_part(conversation)
                 clips[i], in_clip[i], group[i], shared[i] = _clip(conversation, processor, groups)
@@ -192,7 +196,8 @@ def measure_some(
             problems.append(problem)
             tokens[i] = 0
     flat = np.array(ends, np.int64), np.array(word_tokens, np.int32)
-    return Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, tuple(problems)), list(media)
+    found = Lengths(tokens, clips, in_clip, group, words, first_word, *flat, shared, embedded, tuple(problems))
+    return found, list(media)
 
 
 def media_of(conversation: Conversation) -> list[str]:

@@ -40,7 +40,7 @@ class LengthsAlong:
 
     def _begin(self) -> None:
         n = len(self.source)
-        self.known = np.memmap(self.file, "<i4", "r+", shape=(n,)) if self.file else np.zeros(n, "<i4")
+        self.known = np.memmap(self.file, "<i4", "r+", shape=(n, 3)) if self.file else np.zeros((n, 3), "<i4")
         self.one = lru_cache(1 << 13)(self._one)
 
     def _found(self, kept: KeptLengths) -> Path | None:
@@ -52,14 +52,15 @@ class LengthsAlong:
                 if file.is_file() and not self._true(file):
                     file.unlink()
                 with open(file, "ab") as handle:
-                    os.truncate(handle.fileno(), 4 * len(self.source))  # a file of nothing takes no room
+                    os.truncate(handle.fileno(), 12 * len(self.source))  # a file of nothing takes no room
                 return file
         return None
 
     def _true(self, file: Path) -> bool:
-        known = np.memmap(file, "<i4", "r")
-        if len(known) != len(self.source):
+        whole = np.memmap(file, "<i4", "r")
+        if len(whole) != 3 * len(self.source):
             return False
+        known = whole[::3]
         some = np.linspace(0, len(known) - 1, min(len(known), 1 << 12)).astype(np.int64)
         some = some[known[some] > 0][:LOOKED_AT]
         now = measure_some(self.source, self.processor, "skip", which=some.tolist())[0]
@@ -77,18 +78,25 @@ class LengthsAlong:
 
     def __getitem__(self, index: int) -> int:
         """Tokens of a sample; 0 where it is left out."""
-        count = int(self.known[index])
+        count = int(self.known[index, 0])
         if count == UNKNOWN:
-            count = self.known[index] = int(self.one(index).tokens[0]) or LEFT_OUT
+            one = self.one(index)
+            self.known[index, 1:] = one.embedded[0]  # first: others look at the count
+            count = self.known[index, 0] = int(one.tokens[0]) or LEFT_OUT
         if 0 < count <= self.row_tokens:
             return count
         if self.fail:
             raise WeftError(f"{self.problem(index)}; {ADVICE}")
         return 0
 
+    @property
+    def embedded(self) -> np.ndarray:
+        """[n, 2], of samples whose tokens have been asked for."""
+        return self.known[:, 1:]
+
     def problem(self, index: int) -> str | None:
         """Why a sample is left out; None where it is not."""
-        count = int(self.known[index])
+        count = int(self.known[index, 0])
         if count > self.row_tokens:
             return f"{self.source.where(index)}: {count} tokens do not fit a row of {self.row_tokens}"
         return next(iter(self.one(index).problems), None) if count == LEFT_OUT else None

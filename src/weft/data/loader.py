@@ -111,7 +111,8 @@ class TrainingData:
 
     ``row_tokens`` bounds a packed row (``rows`` rows a micro-step, laid end to end); with ``packing`` off a micro-step
     is a padded batch of ``rows`` samples. ``in_order`` (evaluation): each sample once, in file order, ``limit`` at
-    most. ``first_row`` is where a resumed run goes on in the plan (micro-step 0 begins there), on any number of ranks;
+    most. ``even_rows``: packed rows have like shares of pictures and of sound. ``first_row`` is where a resumed run
+    goes on in the plan (micro-step 0 begins there), on any number of ranks;
     ``anchor`` is what ``plan.anchor(first_row)`` gave, and spares planning what came before.
     ``progress(source, done, samples)`` is told how far measuring the samples has come.
     """
@@ -124,6 +125,7 @@ class TrainingData:
         row_tokens: int,
         rows: int = 1,
         packing: bool = True,
+        even_rows: bool = True,
         annotate: Annotate | None = None,
         seed: int = 0,
         on_bad_sample: Literal["fail", "skip"] = "fail",
@@ -166,9 +168,9 @@ class TrainingData:
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
         self.end = min(limit or total, total) if in_order else None
-        self.plan = PackingPlan(
-            self.length, row_tokens, seed=seed, packing=packing, shuffle=not in_order, end=self.end, anchor=anchor
-        )
+        options: dict[str, Any] = {"seed": seed, "packing": packing, "shuffle": not in_order, "end": self.end}
+        media = self.media if even_rows and not in_order else None
+        self.plan = PackingPlan(self.length, row_tokens, anchor=anchor, media=media, **options)
         self.cache = MediaCache(cache_bytes)
 
     @property
@@ -214,6 +216,17 @@ class TrainingData:
         if clip is not None and lengths.tokens[index]:
             return int(self.clips(number).tokens(clip))
         return int(lengths.tokens[index]) + sum(added for _, added in self._more(position, number, index))
+
+    def media(self, position: int) -> tuple[int, int]:
+        """Embeddings of pictures and of sound in the sample at a position, about."""
+        number, index = self.pick(position)
+        lengths = self.lengths[number]
+        images, sounds = map(int, lengths.embedded[index])
+        if self._clip_plan(position, number, index) is not None and lengths.tokens[index]:
+            return images, sounds * self.length(position) // int(lengths.tokens[index])
+        for joined, _ in self._more(position, number, index):
+            images, sounds = images + int(lengths.embedded[joined][0]), sounds + int(lengths.embedded[joined][1])
+        return images, sounds
 
     def _more(self, position: int, number: int, index: int) -> list[tuple[int, int]]:
         """Samples that stand in the same conversation, and the tokens that they add."""

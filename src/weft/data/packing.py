@@ -18,6 +18,7 @@ import numpy as np
 from weft.conversation import WeftError
 
 EMPTY = 100  # windows without a row, one after the other, after which there will be none
+FULL = 0.995  # of rows that are to cost the same
 WINDOW = 1024  # samples planned together: large enough that a row in a hundred is not full, small enough to be instant
 
 
@@ -47,6 +48,36 @@ def pack(lengths: Sequence[int], row_tokens: int, order: Sequence[int] | np.ndar
     return rows
 
 
+def pack_evenly(tokens_n: np.ndarray, media_nM: np.ndarray, row_tokens: int) -> list[list[int]]:
+    """Rows as `pack` makes them, that cost about the same: in text, in attention, and in what encoders have to do.
+
+    ``media_nM``: of each sample how much there is for each encoder. Samples that are a large part of a row's share of
+    anything are placed first, each where the row has least of what it has itself.
+    """
+    tokens_n = np.asarray(tokens_n, np.float64)
+    there = np.flatnonzero(tokens_n)
+    if not len(there):
+        return []
+    if tokens_n.max() > row_tokens:
+        raise ValueError(f"sample of {int(tokens_n.max())} tokens does not fit a row of {row_tokens}")
+    count = int(np.ceil(tokens_n.sum() / (FULL * row_tokens)))
+    amount_nK = np.column_stack([tokens_n, tokens_n**2, media_nM]).astype(np.float64)
+    amount_nK /= np.maximum(amount_nK[there].sum(0) / count, 1e-9)  # 1: what a row has of it on average
+    load_RK, room_R = np.zeros((len(there) + count, amount_nK.shape[1])), np.full(len(there) + count, float(row_tokens))
+    rows: list[list[int]] = [[] for _ in range(count)]
+    for index in there[np.argsort(-amount_nK[there].max(1), kind="stable")]:
+        # The squares of all loads grow by this, and by as much again in every row.
+        grows_R = np.where(room_R[: len(rows)] >= tokens_n[index], load_RK[: len(rows)] @ amount_nK[index], np.inf)
+        row = int(grows_R.argmin())
+        if np.isinf(grows_R[row]):
+            row = len(rows)
+            rows.append([])
+        rows[row].append(int(index))
+        load_RK[row] += amount_nK[index]
+        room_R[row] -= tokens_n[index]
+    return [row for row in rows if row]
+
+
 class PlanEnds(IndexError):
     """A row past the last one of a plan that has an end."""
 
@@ -55,6 +86,7 @@ class PackingPlan:
     """``plan[row] -> positions`` for every row from 0 on, without end.
 
     ``length(position)`` gives a sample's tokens, 0 where it is left out. With ``packing`` off every row is one sample.
+    ``media(position)``, if given, is what a sample has for each encoder: rows have like shares of it (`pack_evenly`).
     ``end`` ends the stream at that position (evaluation); then rows past the last raise `PlanEnds`. Equal arguments
     give equal plans in any process. Reading rows in order costs one planning per window; a jump far ahead plans the
     windows between, unless ``anchor`` (what `anchor` returned for the row where the run stopped) says where to begin.
@@ -71,9 +103,10 @@ class PackingPlan:
         shuffle: bool = True,
         end: int | None = None,
         anchor: tuple[int, int] | None = None,
+        media: Callable[[int], tuple[int, ...]] | None = None,
     ) -> None:
         self.length, self.row_tokens, self.seed, self.window = length, row_tokens, seed, window
-        self.packing, self.shuffle, self.end = packing, shuffle, end
+        self.packing, self.shuffle, self.end, self.media = packing, shuffle, end, media
         self._first_window, first_row = anchor or (0, 0)
         self._starts = [first_row]  # first row of each window from _first_window on
         self._planned: OrderedDict[int, list[list[int]]] = OrderedDict()
@@ -131,7 +164,13 @@ class PackingPlan:
             lengths = [self.length(p) for p in range(begin, end)]
             rng = np.random.default_rng([self.seed, window])
             order = rng.permutation(len(lengths)) if self.shuffle else np.arange(len(lengths))
-            rows = pack(lengths, self.row_tokens, order) if self.packing else [[int(i)] for i in order if lengths[i]]
+            media = [self.media(p) for p in range(begin, end)] if self.media and self.packing else []
+            if np.any(media):
+                rows = pack_evenly(np.array(lengths), np.array(media), self.row_tokens)
+            elif self.packing:
+                rows = pack(lengths, self.row_tokens, order)
+            else:
+                rows = [[int(i)] for i in order if lengths[i]]
             if self.shuffle:  # the rows opened last are the emptiest
                 rows = [rows[i] for i in rng.permutation(len(rows))]
             self._planned[window] = [[begin + i for i in row] for row in rows]

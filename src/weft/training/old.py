@@ -20,6 +20,8 @@ def path_now(path: str) -> str:
 
 def recipe_now(recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe of a run as plain data. Raises `WeftError` where the source of its sound encoder cannot be read."""
+    for stage in recipe["stages"]:
+        stage.setdefault("even_rows", False)  # another plan would give it samples twice
     audio = recipe["model"]["audio"] or {}
     if "lessons" not in recipe["stages"][0] and (source := audio.get("source")):
         kind = audio["kind"] or doors.read_json(source, "config.json").get("model_type")

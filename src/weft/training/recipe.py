@@ -112,6 +112,7 @@ class Stage(Frozen):
     rows: Count = 1  # packed rows per micro-step
     accumulate: int = Field(1, ge=1, le=4096)
     packing: bool = True
+    even_rows: bool = True  # packed rows have like shares of pictures and sound, so that ranks need not wait
     label_smoothing: Share = 0.0
     lessons: dict[str, Any] = Field(default_factory=dict)  # beside answers, by name: see `lessons`
     checkpoint_activations: bool = False

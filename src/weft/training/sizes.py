@@ -6,7 +6,8 @@ What the memory of a training process is made of, in bytes (P parameters in all,
 - weights 4 P (float32), gradients 4 T, optimizer 8 T (AdamW's two moments): exact; sharded over n devices, each / n.
 - copies: autocast's bfloat16 version of each weight that a gradient flows through, 2 bytes each of the language
   model's, kept for the backward pass. With activation checkpointing a frozen layer's are made anew: only one layer's.
-  Sharded, a device instead gathers two layers (the one at work, the next on its way) and the embeddings, 2 bytes each.
+  Sharded, a device instead gathers two layers (the one at work, the next on its way), 2 bytes each, and the
+  embeddings, 4 each; and has one layer's gradients and theirs, where they train, until they are added up.
 - activations: tokens of a micro-step times `layer_bytes` times layers (with checkpointing: each layer's input and one
   whole layer), the trained encoders' likewise, and the logits of at most `chunk_rows` with their gradients. An
   estimate, from the saved tensors of a Llama-like layer with fused attention, for full rows; each device has rows of
@@ -62,7 +63,7 @@ class Memory:
         if devices == 1:
             return self.total
         shard = -(-(self.weights + self.gradients + self.optimizer) // devices)
-        return shard + min(self.copies, self.gathered) + self.activations
+        return shard + self.gathered + self.activations
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def _copies(model: Any, stage: Stage, recipe: Recipe) -> tuple[int, int]:
     again = stage.checkpoint_activations and (training is None or training.train != "full")
     # In float32 there is nothing to copy.
     copies = 0 if size == 4 else size * (layer + words if again else whole)
-    return copies, size * (2 * layer + words)
+    learned = training is not None and training.train == "full"
+    return copies, size * (3 if learned else 2) * layer + (8 if learned else 4) * words
 
 
 def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict[str, int]) -> int:

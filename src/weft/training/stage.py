@@ -208,6 +208,7 @@ class StageRun:
             self.lessons.sources(specs),
             processor,
             annotate=self.lessons.annotate(processor),
+            even_rows=self.stage.even_rows,
             seed=mixed_seed(recipe.seed, self.number),
             rank=self.ranks.rank,
             world=self.ranks.world,
