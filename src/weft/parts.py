@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from weft.conversation import WeftError
 from weft.files import whole_folder
-from weft.models.doors import SHIPPED, bundled_folder
+from weft.models.doors import SHIPPED, bundled_folder, parts_folder
 
 LIST = "weft_part.json"
 
@@ -112,11 +110,6 @@ PARTS = (
         _sight,
     ),
 )
-
-
-def parts_folder() -> Path:
-    """Where the parts of this user lie."""
-    return user_cache_path("weft") / "parts"
 
 
 def is_there(part: Part, folder: Path | None = None) -> bool:

@@ -51,12 +51,24 @@ def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", 
         return "built-in"
     if name == BUNDLED or os.path.isdir(name):
         return "folder"
+    _check_part(name)
     # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
     near = any((root / name).exists() or (root / name).parent.is_dir() for root in (Path(), *beside))
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or near:
         own = " or ".join(map(repr, (BUNDLED, *BUILT_IN)))
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or {own}")
     return "hub"
+
+
+def parts_folder() -> Path:
+    """Where `weft parts` unpacks the parts of this user."""
+    return user_cache_path("weft") / "parts"
+
+
+def _check_part(name: str | os.PathLike[str]) -> None:
+    folder = Path(name)
+    if folder.parent == parts_folder() and not folder.is_dir():
+        raise WeftError(f"the pretrained part {folder.name} is not on this machine; fetch it once with `weft parts`")
 
 
 def bundled_folder() -> Path | None:
@@ -149,6 +161,7 @@ def _check_object(file: Path) -> None:
 
 def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
     """A JSON file of a folder or hub repository; {} where it is ``optional`` and not there."""
+    _check_part(source)
     try:
         path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional, **where)
         return json_object(Path(path)) if path else {}

@@ -28,6 +28,7 @@ from weft.playground.together import TOGETHER
 
 SPLITS = ("train", "dev", "test")
 TASKS: dict[str, Callable[[Chance], Turns]] = {**PICTURE_TASKS, **SPEECH_TASKS, **SOUND_TASKS, **TOGETHER}
+PLAYED = 2000  # samples of a task that a recipe names
 CHUNK = 32  # samples that a worker makes at a time
 
 
@@ -112,3 +113,11 @@ def _check(split: str, tasks: Mapping[str, float] | Sequence[str], languages: Se
         for name in given:
             if name not in known:
                 raise WeftError(f"the playground has no {what} {name!r}; it has {', '.join(known)}")
+
+
+def make_if_named(path: Path) -> bool:
+    """Makes a file ``.../world/TASK/train.jsonl``, which recipes name; False where ``path`` is none."""
+    if path.parts[-3:-2] != ("world",) or path.name != "train.jsonl" or path.parts[-2] not in TASKS:
+        return False
+    write(path.parent, "train", PLAYED, tasks=[path.parts[-2]])
+    return True

@@ -21,13 +21,14 @@ from weft.recipes.minigpt_v2 import minigpt_v2
 from weft.recipes.omni import omni
 from weft.recipes.qwen2_audio import qwen2_audio
 from weft.recipes.qwen_audio import qwen_audio
+from weft.recipes.real import REAL, on_parts
 from weft.recipes.scratch import BUILT_IN, model_spec, scratch
 from weft.recipes.small import cells, digits, digits_cells
 from weft.recipes.tiny import TINY, rehearsal
 from weft.training.recipe import ModelSpec, Recipe
 
 # A recipe that comes in several full sizes is a function of ``size``: its annotation lists them, the usual one is the
-# default. Those in `TINY` have a tiny one too.
+# default. Those in `TINY` have a tiny one too, those in `REAL` one on pretrained parts.
 RECIPES: dict[str, Callable[..., Recipe]] = {
     "digits": digits,
     "cells": cells,
@@ -46,7 +47,7 @@ RECIPES: dict[str, Callable[..., Recipe]] = {
 def sizes(name: str) -> tuple[str, ...]:
     """The sizes that a built-in recipe comes in, the usual one first; none where it has but one."""
     own = get_args(get_type_hints(RECIPES[name]).get("size")) or ("full",)
-    return (*own, "tiny") if name in TINY else ()
+    return (*own, "tiny", *(("real",) if name in REAL else ())) if name in TINY else ()
 
 
 def is_recipe(name: str) -> bool:
@@ -112,4 +113,6 @@ def _sized(name: str, size: str | None) -> Recipe:
         raise WeftError(f"the recipe {name} has no size {size!r}; {said}")
     if size == "tiny":
         return rehearsal(name, RECIPES[name]())
+    if size == "real":
+        return on_parts(name, RECIPES[name]())
     return RECIPES[name]() if size in (None, "full") else RECIPES[name](size)

@@ -1,0 +1,84 @@
+"""Size `real`: the stages of a published recipe on pretrained parts that two cores suffice for (`weft parts`).
+
+The parts are those of weft's own model; samples are drawn from `weft.playground.world`. Connectors, options and what
+trains stay as published but for three things. SmolLM2's vocabulary lacks the dialects' tokens, so their rows train
+wherever answers do; Qwen-Audio's language model, frozen in its first stage, has LoRA of rank 1 there, beside which rows
+can train. Four features of a picture become one token in blocks, for rows of 14 are no fours. Embeddings of media are
+scaled to the length of text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from weft.parts import sources
+from weft.training.recipe import LanguageSource, Lora, ModelSpec, Optim, PartTraining, Recipe, Source
+
+STEPS = 1000  # of each stage
+RATES = {"frozen": 1e-3, "lora": 3e-4, "full": 5e-5}  # by how the language model learns in a stage
+SCALE = 0.2
+ROWS = PartTraining(train="lora", lora=Lora(r=1, targets=("v_proj",)), tokens_lr_scale=10)
+NAMED = ("caption", "refer", "identify", "vqa")
+# Recipe -> the changes of each tower's options (None: taken out), whether patches merge in blocks, each stage's tasks,
+# and the stages in which of the language model rows alone are to learn
+REAL: dict[str, dict[str, Any]] = {
+    "minigpt_v2": {
+        # 448 px: 14 x 14 features of stage 7, 49 tokens
+        "vision": {"stages": [7], "size": [448, 448], "final_norm": None},
+        "blocks": True,
+        "stages": [("caption", *NAMED), NAMED, (*NAMED, "grounded_caption", "detection", "picture_conversation")],
+    },
+    "llasm": {
+        "audio": {},
+        "stages": [("transcribe",), ("speech_question", "transcribe", "speech_conversation")],
+    },
+    "qwen_audio": {
+        "audio": {},
+        "stages": [
+            ("transcribe", "word_times", "speaker", "sound_caption", "event", "question", "locate"),
+            ("speech_conversation",),
+        ],
+        "rows": ("multitask",),
+    },
+}
+
+
+def on_parts(name: str, recipe: Recipe) -> Recipe:
+    """The built-in ``recipe`` of that name on the parts in the user's cache."""
+    asked, folders = REAL[name], {role: str(folder) for role, folder in sources().items()}
+    changed: dict[str, Any] = {"language": LanguageSource(source=folders["language"])}
+    for sense in ("vision", "audio"):
+        if sense in asked:
+            tower = getattr(recipe.model, sense)
+            options = {k: v for k, v in {**tower.options, **asked[sense]}.items() if v is not None}
+            joined = {"scale": SCALE, **({"grid": True} if asked.get("blocks") else {})}
+            connector = tower.connector.model_copy(update=joined)
+            changed[sense] = tower.model_copy(
+                update={"source": folders[sense], "options": options, "connector": connector}
+            )
+    model: ModelSpec = recipe.model.model_copy(update=changed)
+    stages = []
+    for stage, tasks in zip(recipe.stages, asked["stages"], strict=True):
+        parts = dict(stage.parts)
+        if stage.name in asked.get("rows", ()):
+            parts["language"] = ROWS
+        elif "language" in parts:
+            parts["language"] = parts["language"].model_copy(update={"dialect_tokens": True, "tokens_lr_scale": 10})
+        rate = RATES[parts["language"].train if "language" in parts else "frozen"]
+        update = {
+            "steps": STEPS,
+            "optim": Optim(lr=rate, min_lr=rate / 20, warmup_steps=30, weight_decay=0.01, betas=(0.9, 0.98)),
+            "parts": parts,
+            "mixture": tuple(played(task, tasks.count(task)) for task in dict.fromkeys(tasks)),
+            "row_tokens": 1024,
+            "accumulate": 1,
+            "checkpoint_activations": False,
+        }
+        stages.append(stage.model_copy(update=update))
+    found = {"name": f"{name}-real", "model": model, "stages": tuple(stages), "threads": 1, "checkpoint_every": 100}
+    return recipe.model_copy(update=found)
+
+
+def played(task: str, weight: float = 1.0) -> Source:
+    """Samples of one task of `weft.playground.world`, which are made when they are asked for."""
+    return Source(path=f"world/{task}/train.jsonl", name=task, weight=weight)
