@@ -1,6 +1,7 @@
 """Held-out figures of the bundled model, beside the best constant answer and a cascade, as a table in Markdown.
 
-    python benchmarks/bundled_exam.py MODEL DATA -o FOLDER [--digits real/digits/test.jsonl] [--limit 60]
+    python benchmarks/bundled_exam.py MODEL DATA -o FOLDER [--digits real/digits/test.jsonl] [--clip FILE=TEXT ...]
+        [--limit 60] [--only ROW ...] [--list]
 
 DATA is what bundled_data.py made: the test splits hold sentences, voices and speeds that no training has heard. The
 cascade is the parts alone: Whisper tiny.en transcribes (greedily, clips filled up to 30 s as it was taught), and
@@ -11,86 +12,249 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration, WhisperProcessor
 
 import weft
-from weft.conversation import Conversation, Message, Text, Words, read_samples, write_samples
+from weft.conversation import Audio, Conversation, Message, Task, Text, Words, read_samples, write_samples
 from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.pairs import Pair
 from weft.evaluation.run import evaluate
 from weft.files import whole_file
-from weft.generation import Options
+from weft.generation import Model, Options
 from weft.media import load_audio
 from weft.parts import sources
 from weft.playground import world
 
 WORLD = ("vqa", "refer", "identify", "detection", "locate", "locate_word", "speech_question", "question")
+PROMPT_TOKENS, TEXT_TOKENS = 16, 32  # of an answer that is compared
+CASCADE = ", cascade"  # ends the name of a row that stands beside another
+Report = dict[str, Any]
+Row = tuple[str, Callable[[], Report]]
 
 
-def rows(model: Any, options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row]:
     """What is examined, and what examines it."""
 
-    def scored(name: str, data: Path, tokens: int = 80) -> tuple[str, Callable[[], dict[str, Any]]]:
+    def scored(name: str, data: Callable[[], Path], tokens: int = 80) -> Row:
         limits = Options(max_new_tokens=tokens)
-        return name, lambda: evaluate(model, data, options.out / name, limit=options.limit, options=limits)
+        return name, lambda: evaluate(load(), data(), options.out / name, limit=options.limit, options=limits)
 
-    speech = {"unseen speech": options.data / "plain" / "test.jsonl"}
+    def chosen_from(name: str, found: Callable[[], Iterator[Conversation] | list[Conversation]]) -> Callable[[], Path]:
+        def write() -> Path:
+            path = options.out / f"{name}.jsonl"
+            write_samples(path, found())
+            return path
+
+        return write
+
+    plain = options.data / "plain" / "test.jsonl"
+    speech: dict[str, Callable[[], Path]] = {"unseen speech": lambda: plain}
     if options.digits:
-        for name, timed in (("digits", False), ("digits with times", True)):
-            speech[name] = options.out / f"{name}.jsonl"
-            write_samples(speech[name], [c for c in read_samples(options.digits) if has_times(c) == timed])
+        timed = lambda wanted: [c for c in read_samples(options.digits) if has_times(c) == wanted]  # noqa: E731
+        speech["digits"] = chosen_from("digits", partial(timed, False))
+        yield scored("digits with times", chosen_from("digits with times", partial(timed, True)), 200)
+    if options.clip:
+        speech["clips"] = chosen_from("clips", lambda: [told(*clip.split("=", 1)) for clip in options.clip])
     for name, data in speech.items():
         yield scored(name, data)
-        if "times" not in name:
-            yield f"{name}, Whisper alone", partial(heard, data, options.limit)
-    yield scored("unseen speech with times", options.data / "speech" / "test.jsonl", 200)
+        yield f"{name}{CASCADE}", lambda data=data: heard(data(), options.limit)  # type: ignore[misc]
+    yield scored("unseen speech with times", lambda: options.data / "speech" / "test.jsonl", 200)
     for task in WORLD:
-        yield scored(task, world.write(options.out / "world" / task, "test", options.limit, seed=1, tasks=[task]))
-    yield "spoken as typed", lambda: spoken(model, options.data / "plain" / "test.jsonl", options.limit)
+        folder = options.out / "world" / task
+        yield scored(task, lambda t=task, f=folder: world.write(f, "test", options.limit, seed=1, tasks=[t]))  # type: ignore[misc]
+    for name, task, marked in (("count", "vqa", counts), ("refer, new pairs", "refer", is_new)):
+        picked = partial(drawn, task, marked, options.limit, options.out / "world" / name)
+        yield scored(name, chosen_from(name, picked))
+    yield "spoken as typed", lambda: spoken(load(), plain, options.limit)
+    yield f"spoken as typed{CASCADE}", lambda: retold(plain, options.limit)
+    for name, merged in (("text only, LoRA merged", True), ("text only, without LoRA", False)):
+        yield name, lambda merged=merged: typed(load(), options.data, options.limit, merged)  # type: ignore[misc]
+    yield "cost, CPU s", lambda: costs(options.model, plain)
 
 
-def heard(data: Path, limit: int) -> dict[str, Any]:
-    """What Whisper alone makes of the clips."""
+# ----------------------------------------------------------------------------------------------------------- samples
+
+
+def told(file: str, text: str) -> Conversation:
+    """A clip and what is said in it."""
+    asked = Message("user", (Audio(str(Path(file).absolute())), Task("transcribe", {"language": "en"})))
+    return Conversation((asked, Message("assistant", (Text(text),))), Path(file).stem)
+
+
+def is_new(sample: Conversation) -> bool:
+    """Whether it shows a colour and shape that never stand together in training."""
+    return "new_pair" in str(sample.id)
+
+
+def counts(sample: Conversation) -> bool:
+    return any(isinstance(p, Text) and p.text.lower().startswith("how many") for p in sample.messages[0].parts)
+
+
+def drawn(task: str, wanted: Callable[[Conversation], bool], limit: int, folder: Path) -> Iterator[Conversation]:
+    """Test samples of a task of the world that are ``wanted``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = ((n, world.sample(n, "test", seed=2, tasks=[task])) for n in count())
+    return islice((world.filed(sample, folder, n) for n, sample in made if wanted(sample)), limit)
+
+
+# ----------------------------------------------------------------------------------------------------------- cascade
+
+
+@cache
+def whisper() -> tuple[Any, Any]:
     folder = sources()["audio"]
-    processor, model = WhisperProcessor.from_pretrained(folder), WhisperForConditionalGeneration.from_pretrained(folder)
-    pairs = []
-    for asked in read_samples(data)[:limit]:
-        wave = load_audio(asked.audios[0].source)
-        mel = processor(wave, sampling_rate=16000, return_tensors="pt").input_features
-        ids = model.float().generate(mel, max_new_tokens=80)
-        pairs.append(Pair.of(asked, (Text(processor.batch_decode(ids, skip_special_tokens=True)[0].strip()),)))
+    return WhisperProcessor.from_pretrained(folder), WhisperForConditionalGeneration.from_pretrained(folder).float()
+
+
+def transcript(clip: Audio) -> str:
+    """What Whisper alone makes of a clip."""
+    processor, model = whisper()
+    mel = processor(load_audio(clip.source), sampling_rate=16000, return_tensors="pt").input_features
+    ids = model.generate(mel, max_new_tokens=80)
+    return str(processor.batch_decode(ids, skip_special_tokens=True)[0]).strip()
+
+
+@cache
+def smollm() -> Any:
+    return AutoModelForCausalLM.from_pretrained(sources()["language"]).float().eval()
+
+
+def heard(data: Path, limit: int) -> Report:
+    pairs = [Pair.of(asked, (Text(transcript(asked.audios[0])),)) for asked in read_samples(data)[:limit]]
     return {"metrics": measure(pairs, chosen(["wer"])).metrics, "baseline": {}}
+
+
+def retold(data: Path, limit: int) -> Report:
+    """How often SmolLM2 answers what Whisper wrote as what was said."""
+    from transformers import AutoTokenizer
+
+    tokenizer, same = AutoTokenizer.from_pretrained(sources()["language"]), []
+    for said in read_samples(data)[:limit]:
+        answers = []
+        for text in (transcript(said.audios[0]), said.answer.text if said.answer else ""):
+            asked = [{"role": "user", "content": text}]
+            ids = tokenizer.apply_chat_template(
+                asked, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+            answers.append(greedy(smollm(), ids["input_ids"], PROMPT_TOKENS))
+        same.append(answers[0] == answers[1])
+    return one("prompt", same=sum(same) / len(same))
+
+
+# --------------------------------------------------------------------------------------------------- answers compared
+
+
+def spoken(model: Model, data: Path, limit: int) -> Report:
+    """How often a spoken prompt is answered as the same prompt typed, greedily, in the first tokens."""
+    same, limits = [], Options(max_new_tokens=PROMPT_TOKENS)
+    for said in read_samples(data)[:limit]:
+        answers = []
+        for part in (said.audios[0], Text(said.answer.text if said.answer else "")):
+            answers.append(model.chat(Conversation((Message("user", (part,)),)), limits).text)
+        same.append(answers[0] == answers[1])
+    return one("prompt", same=sum(same) / len(same))
+
+
+def greedy(model: Any, ids: torch.Tensor, tokens: int) -> list[int]:
+    ends = {"eos_token_id": smollm().config.eos_token_id, "pad_token_id": smollm().config.eos_token_id}
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, **ends)
+    return list(out[0, ids.shape[1] :].tolist())
+
+
+@torch.inference_mode()
+def typed(model: Model, data: Path, limit: int, merged: bool) -> Report:
+    """Prompts without media, answered as SmolLM2 itself does: ids, and the log-probability of its own answers.
+
+    Not ``merged``: with SmolLM2's weights in the place of those that LoRA was merged into, and weft's rows of tokens.
+    """
+    import copy
+
+    other = smollm()
+    language = model.model.language_model
+    if not merged:
+        language = copy.deepcopy(language)
+        for name, value in language.state_dict().items():
+            own = other.state_dict()[name]
+            value[: len(own)] = own
+    texts = [json.loads(line)["text"] for line in (data / "prompts.jsonl").read_text().splitlines()[:limit]]
+    equal, gaps = [], []
+    for text in texts:
+        asked = Conversation((Message("user", (Text(text),)),))
+        ids = torch.tensor([model.processor.encode(asked, generate=True).input_ids])
+        answer = greedy(other, ids, TEXT_TOKENS)
+        equal.append(answer == greedy(language, ids, TEXT_TOKENS))
+        whole = torch.cat([ids, torch.tensor([answer])], 1)
+        sums = []
+        for each in (language, other):
+            logits = each(whole).logits[0, ids.shape[1] - 1 : -1].float().log_softmax(-1)
+            sums.append(float(logits.gather(1, torch.tensor(answer)[:, None]).sum()))
+        gaps.append(abs(sums[0] - sums[1]) / len(answer))
+    return one("text", ids_equal=sum(equal) / len(equal), nats_a_token_apart=sum(gaps) / len(gaps))
+
+
+def one(task: str, **figures: float) -> Report:
+    return {"metrics": {task: figures}, "baseline": {}}
+
+
+# -------------------------------------------------------------------------------------------------------------- costs
+
+COST = """
+import json, sys, time
+import weft
+found = {"import": time.process_time()}
+import numpy, torch
+torch.set_num_threads(1)
+from PIL import Image
+from weft.media import load_audio
+model = weft.load(sys.argv[1])
+wave = numpy.resize(load_audio(sys.argv[2]), 80000)
+def ask(tokens, text):
+    seen, heard = Image.new("RGB", (300, 200), "teal"), (wave, 16000)
+    parts = [{"type": "image", "image": seen}, {"type": "audio", "audio": heard}, {"type": "text", "text": text}]
+    begin = time.process_time()
+    count = model.chat([{"role": "user", "content": parts}], max_new_tokens=tokens).tokens
+    return count, time.process_time() - begin
+ask(8, "What is this?")
+found["load and first answer"] = time.process_time() - found["import"]
+text = "Tell me a long story about what you see."
+(few, short), (many, long) = ask(2, text), ask(42, text)
+found["a further token"] = (long - short) / max(many - few, 1)
+print(json.dumps(found))
+"""
+
+
+def costs(model: str, plain: Path) -> Report:
+    """CPU seconds in a process of its own: import; load, and first answer about 5 s and a picture; a further token."""
+    clip = str(read_samples(plain)[0].audios[0].source)
+    done = subprocess.run([sys.executable, "-c", COST, model, clip], capture_output=True, text=True, check=True)
+    return one("seconds", **json.loads(done.stdout.splitlines()[-1]))
 
 
 def has_times(asked: Conversation) -> bool:
     return asked.answer is not None and any(isinstance(part, Words) for part in asked.answer.parts)
 
 
-def spoken(model: Any, data: Path, limit: int) -> dict[str, Any]:
-    """How often a spoken prompt is answered as the same prompt typed, greedily, in the first 16 tokens."""
-    same, limits = [], Options(max_new_tokens=16)
-    for said in read_samples(data)[:limit]:
-        answers = []
-        for part in (said.audios[0], Text(said.answer.text if said.answer else "")):
-            answers.append(model.chat(Conversation((Message("user", (part,)),)), limits).text)
-        same.append(answers[0] == answers[1])
-    return {"metrics": {"prompt": {"same": sum(same) / len(same)}}, "baseline": {}}
-
-
-def table(found: dict[str, dict[str, Any]]) -> str:
-    lines = ["| what | metric | weft | best constant answer |", "|---|---|---|---|"]
+def table(found: dict[str, Report]) -> str:
+    lines = ["| what | metric | weft | best constant answer | cascade |", "|---|---|---|---|---|"]
     for name, report in found.items():
+        if name.endswith(CASCADE):
+            continue
+        beside = found.get(f"{name}{CASCADE}", {}).get("metrics", {})
         for task, figures in report["metrics"].items():
             for metric, value in figures.items():
-                constant = report["baseline"].get(task, {}).get(metric)
-                beside = "" if constant is None else f"{constant:.3g}"
-                lines.append(f"| {name} | {task}.{metric} | {value:.3g} | {beside} |")
+                others = [own.get(task, {}).get(metric) for own in (report["baseline"], beside)]
+                told = ["" if other is None else f"{other:.3g}" for other in others]
+                shown = "–" if value is None else f"{value:.3g}"
+                lines.append(f"| {name} | {task}.{metric} | {shown} | {told[0]} | {told[1]} |")
     return "\n".join(lines)
 
 
@@ -100,15 +264,23 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", "-o", type=Path, required=True)
     parser.add_argument("--digits", type=Path)
+    parser.add_argument("--clip", action="append", metavar="FILE=TEXT", help="a recording and its words; repeatable")
     parser.add_argument("--limit", type=int, default=60)
+    parser.add_argument("--only", nargs="+", metavar="ROW", help="of --list; with its cascade")
+    parser.add_argument("--list", action="store_true", help="name the rows, and do no more")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "exam.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     torch.set_num_threads(1)
-    model = weft.load(options.model)
-    for name, examine in rows(model, options):
-        if name not in found:
+    examined = list(rows(cache(lambda: weft.load(options.model)), options))
+    if strange := set(options.only or ()) - {name for name, _ in examined}:
+        parser.error(f"no row {', '.join(sorted(strange))}; --list names them")
+    if options.list:
+        print("\n".join(name for name, _ in examined))
+        return
+    for name, examine in examined:
+        if name not in found and (not options.only or name.removesuffix(CASCADE) in options.only):
             report = examine()
             found[name] = {key: report[key] for key in ("metrics", "baseline")}
             with whole_file(path) as file:

