@@ -123,7 +123,7 @@ CLAIMS: dict[str, tuple[str, dict[str, Arm], tuple[Figure, ...]]] = {
         PICTURES,
     ),
     "stages": (
-        "MiniGPT-v2 trains in three stages, wide and weak samples first; is one stage on all as good?",
+        "MiniGPT-v2 trains in three stages, captions most at first; is one stage on all tasks as good?",
         {
             "one stage": Arm("minigpt_v2", ((1, ("caption", *SEEN, *MORE)),)),
             "three stages": Arm("minigpt_v2", ((0.5, ("caption", *SEEN)), (0.25, SEEN), (0.25, MORE))),
