@@ -152,8 +152,8 @@ def prompt(processor, messages):
 def serve(folder, *_):
     from vllm import LLM, SamplingParams
 
-    options = {"max_model_len": 512, "limit_mm_per_prompt": {"image": 2, "audio": 2}, "gpu_memory_utilization": 0.3}
-    llm = LLM(str(folder), dtype="float32", enforce_eager=True, **options)
+    options = {"max_model_len": 512, "limit_mm_per_prompt": {"image": 2, "audio": 2}, "gpu_memory_utilization": 0.05}
+    llm = LLM(str(folder), dtype="float32", enforce_eager=True, num_gpu_blocks_override=256, **options)
     greedy = SamplingParams(temperature=0, max_tokens=32, logprobs=0)
     processor = weft.WeftProcessor.from_pretrained(folder)
     expected = json.loads((folder / "expected.json").read_text())
