@@ -48,7 +48,7 @@ def test_the_table_of_tasks_is_the_one_in_force() -> None:
 
 
 def test_the_table_of_parts_is_the_one_in_force() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*)\|$", FORMAT.split("## Parts")[1].split("## Tasks")[0], re.M)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]*) \| ([^|]*)\|$", FORMAT.split("## Parts")[1].split("\n## ")[0], re.M)
     assert {kind for kind, _, _ in rows} == {"text", "image", "audio", "task", "box", "words"}
     for kind, roles, keys in rows:
         allowed = {role for role, kinds in PARTS.items() if kind in kinds}
