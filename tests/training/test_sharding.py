@@ -19,7 +19,8 @@ from weft.training.run import train
 
 pytestmark = pytest.mark.slow
 SHARED = {"parallel": Parallel(shard=True)}
-NOISE = {"vision.blocks.0.qkv.bias", "vision.stem.0.bias"}
+# Adam makes no steps of the rounding of gradients that are none.
+CALM = {"lr": 1e-3, "warmup_steps": 2, "eps": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +29,10 @@ def files(tmp_path_factory):
 
 
 def nearly(one: Path, other: Path) -> None:
-    """Weights within 2e-5, but for biases that change nothing: Adam makes steps of the rounding of their gradients."""
+    """Weights within 2e-5."""
     ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
     assert ours.keys() == theirs.keys()
-    for name in ours.keys() - NOISE:
+    for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
     assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
     for name in ("config.json", "generation_config.json"):
@@ -40,13 +41,14 @@ def nearly(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["full", "lora", "listen"])
 def test_two_ranks_that_share_a_model_learn_what_one_does(files, tmp_path, kind):
-    stage = {"row_tokens": 96, "steps": 4}
+    stage = {"row_tokens": 96, "steps": 4, "optim": Optim(**CALM)}
     if kind == "lora":
         lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
         stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
     if kind == "listen":
         stage["lessons"] = {"balance": 0.5, "listen": {"weight": 1.0, "first": 2, "guide": 1.0}}
-    spec = tiny_spec(dropout=0.1)
+    # Updates that only listen hear clips first on one process, and see pictures first where weights are shared out.
+    spec = tiny_spec(dropout=0.0 if kind == "listen" else 0.1)
     one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", teach=teach, console=QUIET)
     ended = together(2, tiny_recipe(files, spec, accumulate=1, recipe=SHARED, **stage), tmp_path / "two")
     assert [status for status, _ in ended] == [0, 0], ended[0][1]
@@ -63,7 +65,7 @@ def test_a_shared_out_run_goes_on_with_another_number_of_ranks(files, tmp_path, 
     """It ends as it would have ended without a change."""
 
     def recipe(world: int, steps: int) -> Recipe:
-        schedule = Optim(lr=1e-3, warmup_steps=2, schedule="constant")
+        schedule = Optim(**CALM, schedule="constant")
         return tiny_recipe(files, row_tokens=96, steps=steps, accumulate=2 // world, optim=schedule, recipe=SHARED)
 
     whole = train(recipe(1, 5), tmp_path / "whole", console=QUIET)
@@ -78,7 +80,7 @@ def test_a_shared_out_run_goes_on_with_another_number_of_ranks(files, tmp_path, 
 
 
 def test_a_rank_killed_at_a_random_step_ends_all_and_loses_nothing(files, tmp_path):
-    schedule = Optim(lr=1e-3, warmup_steps=2, schedule="constant")
+    schedule = Optim(**CALM, schedule="constant")
     recipe = tiny_recipe(files, row_tokens=96, steps=12, optim=schedule, recipe=SHARED)
     last, victim, log = random.randint(1, 9), random.randint(0, 1), tmp_path / "run" / "log.jsonl"
     print(f"rank {victim} is killed after step {last}")
@@ -118,7 +120,7 @@ def test_a_rank_that_says_nothing_is_taken_for_lost(files, tmp_path):
 
 def test_stages_evaluations_and_an_adapter_are_shared_out_too(files, tmp_path):
     judged = Evaluation(data=str(files), every=2, limit=7)
-    recipe = tiny_recipe(files, row_tokens=96, steps=2, accumulate=2, evaluation=judged)
+    recipe = tiny_recipe(files, row_tokens=96, steps=2, accumulate=2, evaluation=judged, optim=Optim(**CALM))
     lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4))
     second = {"parts": {"language": lora, "audio_connector": PartTraining(train="full")}, "name": "second"}
     recipe = recipe.model_copy(update={"stages": (recipe.stages[0], recipe.stages[0].model_copy(update=second))})
@@ -135,5 +137,5 @@ def test_stages_evaluations_and_an_adapter_are_shared_out_too(files, tmp_path):
     names = "adapter_model.safetensors", "base/model.safetensors"
     for ours, theirs in (map(load_file, (one / name, tmp_path / "two" / "final" / name)) for name in names):
         assert ours.keys() == theirs.keys()
-        for name in ours.keys() - NOISE:
+        for name in ours:
             torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4)
