@@ -1,10 +1,10 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
-    python benchmarks/bundled_data.py DATA [--world 12000] [--speech 8000] [--prompts 2000] [--workers 2]
+    python benchmarks/bundled_data.py DATA [--world 12000] [--speech 8000] [--prompts 960] [--workers 2]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
-it is typed is what the spoken prompt is to be answered with (as Ultravox distils), where it ends within 48 tokens.
+it is typed is what the spoken prompt is to be answered with (as Ultravox distils): its sentences within 48 tokens.
 
 DATA/world/, grounded/ (those of them with boxes or word times), speech/ (with word times), plain/ (without), talk/ and
 typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. What is there already is kept, so a
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -34,9 +35,11 @@ from weft.playground.chance import Chance
 from weft.playground.speech import Speech, say_aloud
 
 LANGUAGE = sources()["language"]
+PROMPTS = Path(__file__).with_name("prompts.jsonl")  # 960 that were made so, in half an hour of one core
 SPLITS = {"train": 1.0, "dev": 0.04, "test": 0.04}  # shares of the numbers asked for
 # Without a beginning, nine prompts of ten ask for help with a text that is not there.
 BEGINNINGS = "What,How,Why,Where,Who,When,I,My,The,Is,Do,Please,Explain,Name,We,In,She,He,Tell me,Can you,Give me"
+SENTENCES = re.compile(r".*[a-z\\)\"][.!?](?= |$)")  # whole ones of a line
 PROMPT = re.compile(r"[A-Z][A-Za-z' ,-]+[.?!]")
 PICTURES = ("vqa", "caption", "grounded_caption", "refer", "identify", "detection")
 SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "question", "sound_caption", "event", "locate")
@@ -46,34 +49,35 @@ TASKS = {**dict.fromkeys(PICTURES, 4.0), **dict.fromkeys(SOUNDS, 2.0), **dict.fr
 
 @torch.inference_mode()
 def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
-    """What a user might ask, and what the language model answers greedily ("" where it goes on for long)."""
+    """What a user might ask, and what the language model answers greedily: as many sentences as 48 tokens hold, or ""."""
     tokenizer = AutoTokenizer.from_pretrained(LANGUAGE, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(LANGUAGE, dtype=torch.bfloat16).eval()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     torch.manual_seed(0)
-    known: set[str] = set()
-    begins = BEGINNINGS.split(",")
-    while len(known) < count:
-        begin = begins[len(known) % len(begins)]
-        empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
-        ids = tokenizer(
-            [empty.split("<|im_end|>\n")[-2] + begin] * batch, return_tensors="pt", add_special_tokens=False
-        )
-        drawn = model.generate(**ids, do_sample=True, top_k=100, max_new_tokens=24, eos_token_id=end, pad_token_id=end)
-        said = [begin + tokenizer.decode(row[ids.input_ids.shape[1] :]).split("<|im_end|>")[0] for row in drawn]
+    empty = tokenizer.apply_chat_template([{"role": "user", "content": ""}], tokenize=False)
+    starts = [empty.split("<|im_end|>\n")[-2] + begin for begin in BEGINNINGS.split(",")]
+    known: dict[str, None] = {}
+    asked = 0
+    while asked < count:
+        ids = tokenizer(starts * 6, return_tensors="pt", padding=True, add_special_tokens=False)
+        drawn = model.generate(**ids, do_sample=True, top_k=100, max_new_tokens=20, eos_token_id=end, pad_token_id=end)
+        said = [tokenizer.decode(row, skip_special_tokens=True).split("user\n")[-1] for row in drawn]
         found = [m[0] for m in (re.match(r"[^.?!\n]+[.?!]", text) for text in said) if m and PROMPT.fullmatch(m[0])]
-        fresh = [text for text in dict.fromkeys(found) if 3 <= len(text.split()) <= 16 and text not in known]
-        known.update(fresh)
-        asked = [[{"role": "user", "content": text}] for text in fresh]
-        if not asked:
-            continue
-        ids = tokenizer.apply_chat_template(
-            asked, add_generation_prompt=True, padding=True, return_tensors="pt", return_dict=True
-        )
-        answers = model.generate(**ids, do_sample=False, max_new_tokens=48, eos_token_id=end, pad_token_id=end)
-        for text, row in zip(fresh, answers[:, ids.input_ids.shape[1] :], strict=True):
-            answer = tokenizer.decode(row)
-            yield {"text": text, "answer": answer.split("<|im_end|>")[0] if "<|im_end|>" in answer else ""}
+        known.update(dict.fromkeys(text for text in found if 3 <= len(text.split()) <= 16))
+        while len(texts := list(known)[asked : asked + batch]) == batch:
+            asked += batch
+            yield from answered(texts, tokenizer, model, end)
+
+
+def answered(texts: list[str], tokenizer: Any, model: Any, end: int) -> Iterator[dict[str, str]]:
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    given = {"add_generation_prompt": True, "padding": True, "return_tensors": "pt", "return_dict": True}
+    ids = tokenizer.apply_chat_template(chats, **given)
+    answers = model.generate(**ids, do_sample=False, max_new_tokens=48, eos_token_id=end, pad_token_id=end)
+    for text, row in zip(texts, answers[:, ids.input_ids.shape[1] :], strict=True):
+        said = tokenizer.decode(row)
+        whole = said.split("<|im_end|>")[0] if "<|im_end|>" in said else SENTENCES.match(said)
+        yield {"text": text, "answer": whole if isinstance(whole, str) else whole[0] if whole else ""}
 
 
 @cache
@@ -129,14 +133,17 @@ def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("data", type=Path)
-    for name, number in (("world", 12000), ("speech", 8000), ("prompts", 2000), ("workers", 2)):
+    for name, number in (("world", 12000), ("speech", 8000), ("prompts", 960), ("workers", 2)):
         options.add_argument(f"--{name}", type=int, default=number)
     given = options.parse_args()
     given.data.mkdir(parents=True, exist_ok=True)
     texts = given.data / "prompts.jsonl"
     if not texts.exists():
+        kept = asked(PROMPTS)[: given.prompts]
         with whole_file(texts) as file:
-            file.writelines(json.dumps(found) + "\n" for found in prompts(given.prompts))
+            for found in kept if len(kept) == given.prompts else prompts(given.prompts):
+                file.write(json.dumps(found) + "\n")
+                file.flush()
     for split, share in SPLITS.items():
         if not (given.data / "world" / f"{split}.jsonl").exists():
             world.write(given.data / "world", split, round(share * given.world), tasks=TASKS, workers=given.workers)
