@@ -49,7 +49,7 @@ TASKS = {**dict.fromkeys(PICTURES, 4.0), **dict.fromkeys(SOUNDS, 2.0), **dict.fr
 
 @torch.inference_mode()
 def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
-    """What a user might ask, and what the language model answers greedily: as many sentences as 48 tokens hold, or ""."""
+    """What a user might ask, and what the language model answers greedily: sentences of 48 tokens, or ""."""
     tokenizer = AutoTokenizer.from_pretrained(LANGUAGE, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(LANGUAGE, dtype=torch.bfloat16).eval()
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")

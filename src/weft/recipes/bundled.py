@@ -23,25 +23,25 @@ from weft.training.recipe import (
 )
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it
-LISTEN, ANSWER = 1500, 900  # updates of 1,024 tokens
+LISTEN, ANSWER = 1500, 600  # updates of 1,024 tokens
 CONNECTORS: dict[PartName, PartTraining] = {"audio_connector": FULL, "vision_connector": FULL}
 LORA = Lora(r=32, alpha=64, targets=("q_proj", "v_proj"))
 TOLD = {"speech": 0.65, "grounded": 0.4}  # samples that tell what is heard when or seen where
-ASKED = {"plain": 0.25, "speech": 0.15, "world": 0.52, "talk": 0.04, "typed": 0.04}
+ASKED = {"plain": 0.5, "speech": 0.06, "world": 0.24, "talk": 0.15, "typed": 0.05}
 
 
 def bundled() -> Recipe:
     """10 tokens a second of sound; 100 of a picture, from two depths of the eye: 1/16 (places) and 1/32 (names)."""
     parts = {role: str(folder) for role, folder in sources().items()}
-    # As long as text: embeddings by scale and sharpness, places by a third.
-    joined = {"kind": "mlp", "norm": True, "hidden": 768, "scale": 0.2, "places": 0.3}
+    # As long as text, by scale and sharpness; places are weaker, for they hide which word is nearest.
+    joined = {"kind": "mlp", "norm": True, "hidden": 768, "scale": 0.2}
     model = ModelSpec(
         vision=TowerSource(
             source=parts["vision"],
-            connector=Connector(merge=4, grid=True, **joined),
+            connector=Connector(merge=4, grid=True, places=0.3, **joined),
             options={"stages": [5, 7], "size": [320, 320]},
         ),
-        audio=TowerSource(source=parts["audio"], connector=Connector(merge=5, **joined)),
+        audio=TowerSource(source=parts["audio"], connector=Connector(merge=5, places=0.1, **joined)),
         language=LanguageSource(source=parts["language"]),
         dialect=DialectSection(name="chatml", switches={"language": "en", "box_bins": 100, "sort_boxes": True}),
     )
@@ -59,7 +59,7 @@ def bundled() -> Recipe:
     answer = Stage(
         name="answer",
         steps=ANSWER,
-        optim=Optim(lr=3e-4, min_lr=2e-5, warmup_steps=30, weight_decay=0.01, betas=(0.9, 0.98)),
+        optim=Optim(lr=8e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.01, betas=(0.9, 0.98)),
         parts={**CONNECTORS, "language": PartTraining(train="lora", lora=LORA, tokens_lr_scale=10)},
         mixture=_mixture(ASKED),
         lessons={"near": 2.0, "balance": 0.5},
