@@ -24,7 +24,8 @@ from weft.generation.loading import load_parts
 from weft.models.adapters import AdapterError
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
-from weft.training.export import adapter_saver, save_model
+from weft.training.export import save_model
+from weft.training.export_adapter import adapter_saver
 from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.recipe import Lora, ModelSpec, PartTraining, Stage
 
