@@ -29,7 +29,7 @@ EASED = [
 def updates(folder, model, figures, **stage):
     """Those of a run, beside as many ``figures``."""
     base = {"steps": 6, "optim": {"lr": 1e-3, "warmup_steps": 2}, "parts": {n: {"train": "full"} for n in ALL}}
-    stages = [{"name": "train", "row_tokens": 256, **base, **stage}]
+    stages = [{"name": "train", "row_tokens": 256, "even_rows": False, **base, **stage}]  # rows as they were
     whole = {"name": "tiny", "model": model, "stages": stages, "precision": "float32", "threads": 1}
     train(Recipe.model_validate(whole), folder / "run", teach=teach, console=Console(file=StringIO()))
     lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]

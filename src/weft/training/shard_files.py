@@ -130,7 +130,7 @@ def save_shards(model: Any, processor: WeftProcessor, path: Path, ranks: Ranks) 
         processor.save_pretrained(folder)
         shutil.rmtree(folder / "sharded")
         if max(files.values()) == 1:  # as transformers names it
-            (folder / "model-00001-of-00001.safetensors").rename(folder / "model.safetensors")
+            shutil.move(folder / "model-00001-of-00001.safetensors", folder / "model.safetensors")
             (folder / "model.safetensors.index.json").unlink()
         place[0].__exit__(None, None, None)
 
