@@ -17,7 +17,7 @@ from weft.conversation import SampleError, WeftError
 from weft.data import shards, tar_shard
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
-from weft.data.sharding import shard
+from weft.data.shard_writing import shard
 from weft.data.shards import Shards
 from weft.data.source import open_source
 from weft.media import Stored, load_image

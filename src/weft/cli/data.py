@@ -108,7 +108,7 @@ def shard(
     media_root: MediaRoot = None,
 ) -> None:
     """Write samples and their media as shards, which train as the file does: a folder, or its address (s3://...)."""
-    from weft.data.sharding import shard as write
+    from weft.data.shard_writing import shard as write
 
     with progress_bar("writing") as progress:
         done = write(

@@ -39,9 +39,10 @@ def demo(
     err.print(f"Loading {model}.")
     asking = weft.load(model)
     replies = asking.chat_batch([c.prompt() for c in questions], Options(max_new_tokens=96))
-    right = sum(_show(*each, folder) for each in zip(range(1, 100), questions, replies, strict=False))
-    kept = "" if files else f" {right} of {len(questions)} are right: it is small, and most of it learned in hours."
-    err.print(f"Done in {duration(time.monotonic() - begun)}.{kept} Now try:")
+    asked = enumerate(zip(questions, replies, strict=True), 1)
+    right = sum(_show(number, question, reply, folder) for number, (question, reply) in asked)
+    counted = "" if files else f" {right} of {len(questions)} are right."
+    err.print(f"Done in {duration(time.monotonic() - begun)}.{counted} Now try:")
     if not files:
         out.print("  weft demo FILE          a photo or a recording of your own")
     out.print(f"  weft chat {model}       type, /image FILE and /audio FILE", soft_wrap=True)
