@@ -7,12 +7,13 @@ import socket
 from io import StringIO
 from pathlib import Path
 
+import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
 from processes import Python
-from weft.training.recipe import Recipe
+from weft.training.recipe import Lora, PartTraining, Recipe
 
 CHILD = """
 import hashlib, os, sys, torch
@@ -99,3 +100,24 @@ def alike(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def stage_of(kind: str) -> dict:
+    """A small stage that trains everything, or through LoRA, or with lessons; ``alone``: two updates of these only."""
+    stage: dict = {"row_tokens": 96, "steps": 4}
+    if kind == "lora":
+        lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
+        stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
+    if kind in ("listen", "alone"):
+        listen = {"weight": 1.0, "first": 2 if kind == "alone" else 0, "guide": 1.0}
+        stage["lessons"] = {"balance": 0.5, "listen": listen}
+    return stage
+
+
+def told_alike(one: Path, other: Path) -> None:
+    """The logs of two runs tell the same of each update."""
+    for ours, theirs in zip(steps(one), steps(other), strict=True):
+        assert ours["tokens"] == theirs["tokens"] and ours["labels"] == theirs["labels"]
+        assert ours.keys() == theirs.keys()
+        for name in {"loss", "listen", "look", "guide", "grad_norm"} & ours.keys():
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)

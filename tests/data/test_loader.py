@@ -249,12 +249,12 @@ def test_an_answer_that_is_not_to_be_learned_is_learned_in_no_batch(processor, t
             line["messages"] += [line["messages"][0] | {"content": "again"}, {"role": "assistant", "content": "yes"}]
             answer |= {"content": "zzz", "learn": False}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    learned = shown = ""
-    for batch in islice(data([path], processor, augment).batches(), 8):
+    learned = ""
+    for batch in islice(data([path], processor, augment, even_rows=False).batches(), 8):
         labels = batch.inputs["labels"]
-        shown += processor.tokenizer.decode(batch.inputs["input_ids"][0])
+        assert "zzz" in processor.tokenizer.decode(batch.inputs["input_ids"][0])
         learned += processor.tokenizer.decode(labels[labels >= 0])
-    assert "zzz" in shown and "yes" in learned and "z" not in learned
+    assert "yes" in learned and "z" not in learned
 
 
 def test_words_that_end_after_their_clip_are_named(files, processor, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rank_processes import QUIET, start, steps, together
+from rank_processes import QUIET, stage_of, start, steps, together, told_alike
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.teaching import teach
 from weft.training.recipe import Evaluation, Lora, Optim, Parallel, PartTraining, Recipe
@@ -39,25 +39,16 @@ def nearly(one: Path, other: Path) -> None:
         assert (one / name).read_text() == (other / name).read_text()
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "listen"])
+@pytest.mark.parametrize("kind", ["full", "lora", "listen", "alone"])
 def test_two_ranks_that_share_a_model_learn_what_one_does(files, tmp_path, kind):
-    stage = {"row_tokens": 96, "steps": 4, "optim": Optim(**CALM)}
-    if kind == "lora":
-        lora = PartTraining(train="lora", lora=Lora(r=2, alpha=4, dropout=0.2))
-        stage["parts"] = {"language": lora, "vision_connector": PartTraining(train="full")}
-    if kind == "listen":
-        stage["lessons"] = {"balance": 0.5, "listen": {"weight": 1.0, "first": 2, "guide": 1.0}}
+    stage = stage_of(kind) | {"optim": Optim(**CALM)}
     # Updates that only listen hear clips first on one process, and see pictures first where weights are shared out.
-    spec = tiny_spec(dropout=0.0 if kind == "listen" else 0.1)
+    spec = tiny_spec(dropout=0.0 if kind == "alone" else 0.1)
     one = train(tiny_recipe(files, spec, accumulate=2, **stage), tmp_path / "one", teach=teach, console=QUIET)
     ended = together(2, tiny_recipe(files, spec, accumulate=1, recipe=SHARED, **stage), tmp_path / "two")
     assert [status for status, _ in ended] == [0, 0], ended[0][1]
     nearly(one, tmp_path / "two" / "final")
-    for ours, theirs in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
-        assert ours["tokens"] == theirs["tokens"] and ours["labels"] == theirs["labels"]
-        assert ours.keys() == theirs.keys()
-        for name in {"loss", "listen", "look", "guide", "grad_norm"} & ours.keys():
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+    told_alike(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])

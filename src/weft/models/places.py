@@ -6,6 +6,7 @@ medium, and copied from it. For models that start from nothing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from weft.conversation import WeftError
 
 
-class Places:
+class Places(ABC):
     modality: Any
 
     def ids(self, encoding: Any) -> list[tuple[int, int]]:
@@ -28,9 +29,9 @@ class Places:
             )
         return [(ids[0], len(ids)) for ids in scales]
 
+    @abstractmethod
     def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
         """[t, W] for an item of ``tokens`` embeddings."""
-        raise NotImplementedError
 
 
 class ImagePlaces(Places):

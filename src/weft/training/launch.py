@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 GRACE = 60.0  # seconds that the others have to notice that one is gone, say so and end
@@ -24,7 +25,8 @@ def launch(count: int, command: Sequence[str]) -> int:
     handed to all.
     """
     with ExitStack() as held:
-        said = [held.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
+        folder = Path(held.enter_context(TemporaryDirectory()))
+        said = [held.enter_context((folder / str(rank)).open("w+b")) for rank in range(count)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
