@@ -4,6 +4,7 @@ import torch
 from weft.conversation import WeftError
 from weft.models.config import Connector
 from weft.models.connectors import build_connector, merge_neighbours
+from weft.models.more_connectors import turned, turns
 
 
 def test_neighbours_in_a_row_are_merged_in_order():
@@ -46,9 +47,43 @@ def test_none_hands_features_on_and_needs_equal_widths():
         build_connector(Connector(kind="none"), 4, 8)
 
 
-@pytest.mark.parametrize("kind", ["none", "linear", "mlp", "pool", "queries"])
+@pytest.mark.parametrize("kind", ["none", "linear", "mlp", "pool", "queries", "transformer"])
 def test_scale_multiplies_what_a_connector_gives(kind):
-    one, half = (build_connector(Connector(kind=kind, scale=s, queries=3), 8, 8) for s in (1.0, 0.5))
+    one, half = (build_connector(Connector(kind=kind, scale=s, queries=3, heads=2), 8, 8) for s in (1.0, 0.5))
     half.load_state_dict(one.state_dict())
     features = torch.randn(1, 5, 8)
     torch.testing.assert_close(half(features)[0], 0.5 * one(features)[0])
+
+
+def test_a_transformers_clip_in_a_batch_is_as_alone():
+    torch.manual_seed(0)
+    connector = build_connector(Connector(kind="transformer", merge=2, heads=2, norm=True), 6, 16)
+    long, short = torch.randn(1, 11, 6), torch.randn(1, 4, 6)
+    both = torch.cat([long, torch.nn.functional.pad(short, (0, 0, 0, 7))])
+    tokens, lengths = connector(both, torch.tensor([11, 4]))
+    assert lengths.tolist() == [6, 2]
+    torch.testing.assert_close(tokens[1, :2], connector(short, torch.tensor([4]))[0][0])
+    torch.testing.assert_close(tokens[:1], connector(long, torch.tensor([11]))[0])
+
+
+def test_a_transformers_tokens_hear_those_around_them():
+    torch.manual_seed(0)
+    connector = build_connector(Connector(kind="transformer", heads=2), 6, 16)
+    features = torch.randn(1, 5, 6)
+    changed = features.clone()
+    changed[0, 4] += 1
+    assert ((connector(features)[0] - connector(changed)[0]).abs().amax(-1) > 1e-4).all()
+
+
+def test_positions_of_a_transformer_are_relative_in_each_direction():
+    q, k = torch.randn(2, 8).expand(1, 1, 12, 2, 8).unbind(-2)  # alike at each of 3 x 4 places
+    angles = turns((3, 4), 8, torch.device("cpu"))
+    scores = (turned(q, angles) @ turned(k, angles).transpose(-1, -2))[0, 0].view(3, 4, 3, 4)
+    torch.testing.assert_close(scores[0, 0, 1, 2], scores[1, 1, 2, 3])
+    torch.testing.assert_close(scores[2, 1, 0, 0], scores[2, 3, 0, 2])
+    assert abs(float(scores[0, 0, 1, 2] - scores[0, 0, 2, 1])) > 1e-3
+
+
+def test_a_transformers_width_must_fit_its_heads():
+    with pytest.raises(WeftError, match="its width 30 must be a multiple of four times its heads"):
+        build_connector(Connector(kind="transformer", hidden=30), 8, 16)

@@ -19,6 +19,7 @@ CONNECTORS = [
     {"kind": "pool", "merge": 2},
     {"kind": "pool", "merge": 4, "grid": True},
     {"kind": "queries", "queries": 5, "heads": 4, "attention_layers": 1},
+    {"kind": "transformer", "merge": 4, "grid": True, "heads": 2, "attention_layers": 1},
 ]
 
 

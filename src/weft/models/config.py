@@ -26,18 +26,20 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 class Connector(Frozen):
     """Features to language-model embeddings.
 
-    ``merge`` neighbours are concatenated (linear, mlp) or averaged (pool) into one token before projecting: neighbours
-    in the order of the features, or with ``grid`` (images) square blocks of the patch grid. ``queries`` learned queries
-    attend to the features instead, giving exactly that many tokens (kind "queries"); with ``attention_layers``
-    cross-attention layers of ``heads`` heads. "none" hands the features on as they are.
+    ``merge`` neighbours are concatenated (linear, mlp, transformer) or averaged (pool) into one token before
+    projecting: neighbours in the order of the features, or with ``grid`` (images) square blocks of the patch grid. A
+    "transformer" has ``attention_layers`` of ``heads`` heads in which an item's tokens attend to each other. Of kind
+    "queries", ``queries`` learned ones attend to the features instead, giving exactly that many tokens, in
+    cross-attention layers. "none" hands the features on as they are.
     """
 
-    kind: Literal["linear", "mlp", "pool", "queries", "none"] = "linear"
+    kind: Literal["linear", "mlp", "pool", "queries", "transformer", "none"] = "linear"
     merge: int | None = Field(None, ge=1)  # None: `compose` takes the encoder's `usual`; else 1
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
-    norm: bool = False  # linear, mlp: a layer norm over what is concatenated, before it is projected (InternVL)
+    # linear, mlp, transformer: a layer norm over what is concatenated, before it is projected (InternVL)
+    norm: bool = False
     bias: bool = True
-    hidden: int | None = None  # width of the MLP's hidden layer; None: the language model's width
+    hidden: int | None = None  # width of an MLP's hidden layer, or a transformer's; None: the language model's width
     # Embeddings are multiplied by this. A new connector's have a size of about 0.6 and text embeddings 0.02 to 0.05;
     # a constant makes them alike without small weights, which an optimizer of fixed step size would overwrite at once.
     scale: float = 1.0
@@ -55,8 +57,10 @@ class Connector(Frozen):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
-        if self.norm and self.kind not in ("linear", "mlp"):
-            raise ValueError(f"connector.norm is for linear and mlp, and the kind is {self.kind}; leave it out")
+        if self.norm and self.kind not in ("linear", "mlp", "transformer"):
+            raise ValueError(
+                f"connector.norm is for linear, mlp and transformer, and the kind is {self.kind}; leave it out"
+            )
         return self
 
 

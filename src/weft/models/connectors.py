@@ -28,6 +28,7 @@ CONNECTORS = Named[Callable[[config.Connector, int, int, Grid], nn.Module]](
         "mlp": "weft.models.more_connectors:MLP",
         "pool": "weft.models.more_connectors:Pool",
         "queries": "weft.models.more_connectors:Queries",
+        "transformer": "weft.models.more_connectors:Transformer",
         "none": "weft.models.more_connectors:Pass",
     }
 )

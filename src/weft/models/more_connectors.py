@@ -1,4 +1,4 @@
-"""Connectors beside the linear one: an MLP, a mean, learned queries, and none at all."""
+"""Connectors beside the linear one: an MLP, a mean, learned queries, layers of attention, and none at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.models import config
 from weft.models.attention import attend
-from weft.models.connectors import Grid, Lengths, Merging, merge_neighbours
+from weft.models.connectors import Grid, Lengths, Merging, merge_neighbours, merged_grid
 from weft.models.splice import full, inside
 
 
@@ -104,3 +104,71 @@ class Queries(nn.Module):
         for layer in self.layers:
             x_NQW = layer(x_NQW, features_NTW, keys)
         return self.scale * x_NQW, None if lengths_N is None else torch.full_like(lengths_N, x_NQW.shape[1])
+
+
+class SelfLayer(nn.Module):
+    """Pre-norm attention of an item's tokens to each other, then an MLP."""
+
+    def __init__(self, width: int, heads: int, bias: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=bias), nn.Linear(width, width, bias=bias)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=bias), nn.Linear(4 * width, width, bias=bias)
+
+    def forward(self, x_NtC: torch.Tensor, turns_tK: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+        q, k, v = (p.unflatten(-1, (self.heads, -1)).transpose(1, 2) for p in self.qkv(self.norm1(x_NtC)).chunk(3, -1))
+        mixed = attend(turned(q, turns_tK), turned(k, turns_tK), v, keys).flatten(2)
+        x_NtC = x_NtC + self.out(mixed)
+        return x_NtC + self.down(F.gelu(self.up(self.norm2(x_NtC))))
+
+
+class Transformer(Merging):
+    """Concatenate ``merge`` neighbours, then layers in which an item's tokens attend to each other, then project.
+
+    For encoders that stay frozen: what a moment or place is told by those around it, which a layer that sees one group
+    of features alone cannot use. Positions are relative (rotary): of a clip the moments, of a picture's grid half of
+    each head turns with the row and half with the column.
+    """
+
+    def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
+        super().__init__(section, width, grid)
+        inner = section.hidden or language_width
+        if inner % (4 * section.heads):
+            raise WeftError(
+                f"connector of kind 'transformer': its width {inner} must be a multiple of four times its heads "
+                f"({section.heads}); change connector.hidden or connector.heads"
+            )
+        self.places = None if grid is None else merged_grid(section, grid)
+        self.heads = section.heads
+        self.up = nn.Linear(width * self.merge, inner, bias=section.bias)
+        self.layers = nn.ModuleList(
+            SelfLayer(inner, section.heads, section.bias) for _ in range(section.attention_layers)
+        )
+        self.last_norm, self.down = nn.LayerNorm(inner), nn.Linear(inner, language_width, bias=section.bias)
+
+    def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
+        joined_NtC, lengths_N = self.joined(features_NTD, lengths_N)
+        x_NtC, tokens, keys = self.up(joined_NtC), joined_NtC.shape[1], None
+        if lengths_N is not None and not full(lengths_N, tokens):
+            keys = inside(lengths_N, tokens, x_NtC.device)[:, None, None]
+        turns_tK = turns(self.places or (tokens,), x_NtC.shape[-1] // self.heads, x_NtC.device)
+        for layer in self.layers:
+            x_NtC = layer(x_NtC, turns_tK, keys)
+        return self.scale * self.down(self.last_norm(x_NtC)), lengths_N
+
+
+def turns(grid: tuple[int, ...], size: int, device: torch.device) -> torch.Tensor:
+    """[t, size / 2]: by how much each pair of a head's numbers turns at each place of a clip (t,) or a grid (rows,
+    columns): 1 to 1 / 1000 radians a step, as many pairs for each direction."""
+    steps = torch.meshgrid(*(torch.arange(n, device=device, dtype=torch.float32) for n in grid), indexing="ij")
+    pairs = size // (2 * len(grid))
+    rates = 1000.0 ** (-torch.arange(pairs, device=device) / pairs)
+    return torch.cat([s.flatten()[:, None] * rates for s in steps], -1)
+
+
+def turned(x_NHtK: torch.Tensor, turns_tK: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (RoFormer, https://arxiv.org/abs/2104.09864), the first half of a head paired with the other."""
+    cos, sin = turns_tK.cos().to(x_NHtK.dtype), turns_tK.sin().to(x_NHtK.dtype)
+    a, b = x_NHtK.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
