@@ -19,11 +19,15 @@ def sniff(head: bytes) -> str | None:
     """What the first ``HEAD`` bytes of a file say it is; None where they say nothing."""
     if head[4:8] == b"ftyp" and b"avif" in head[8 : 4 + head[3]]:  # often the second brand, behind mif1
         return "an AVIF picture"
+    if head[:5] == b"<?xml" and b"<svg" in head:
+        return "an SVG drawing"
     for offset, magic, words, _ in _SIGNATURES:
         if head[offset : offset + len(magic)] == magic:
             return words
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # a sync of 12 bits, and layer 0
         return "an AAC sound"
+    if len(head) > 376 and head[0] == head[188] == head[376] == 0x47:  # packets of 188 bytes
+        return "an MPEG transport stream"
     if len(head) > 99 and all(head[at] >> 4 == 13 for at in (0, 33, 66, 99)):  # frames of 33 bytes
         return "a GSM sound without a header"
     # A TGA has no signature: a map of colours or none, a kind, bits a pixel, and eight empty bytes or a place.

@@ -19,6 +19,7 @@ from weft.media.pictures import STEPS, Costs, Format, Look, own_bytes
 from weft.media.source import MediaError
 
 _COMPRESSION, _SAMPLES, _PLANES, _SUBSAMPLING = 259, 277, 284, 530
+_SMALLER, _BELOW, _DNG = 254, 330, 50706  # what kind of page it is; pages below it; TIFF/EP and DNG
 _FORMATS = {1: "unsigned", 2: "signed", 3: "float"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
 _LARGEST_SLOW = 1 << 22  # Pillow's readers of run-length BMP and of PPM in text are loops in Python: seconds for more
@@ -158,6 +159,8 @@ def _strip_bytes(tags: Any) -> float:
 
 def unread_tiff(image: Image.Image | None, tags: Any) -> str | None:
     """The samples of a TIFF in words, where Pillow does not read them (``image`` is None) or reads them wrong."""
+    if _DNG in tags or (tags.get(_SMALLER, 0) & 1 and _BELOW in tags):  # DNG, NEF, ARW: what Pillow reads is a thumbnail
+        return "a camera's raw samples"
     bits, samples = first(tags.get(BITS, 1)), tags.get(_SAMPLES, 1)
     planes, plain = tags.get(_PLANES, 1) == 2 and samples > 1, tags.get(_COMPRESSION, 1) == 1
     if image is not None and not (
