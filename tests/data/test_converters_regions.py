@@ -161,6 +161,22 @@ def result(kind: str, **value: Any) -> dict[str, Any]:
     }
 
 
+def test_what_resembles_annotations_is_called_by_what_it_is(tmp_path: Path) -> None:
+    found = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9}]
+    with pytest.raises(WeftError, match="is a list, as what a detector found is saved"):
+        convert("auto", save(tmp_path / "results.json", found), tmp_path / "o.jsonl")
+    panoptic = instances() | {"annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": []}]}
+    with pytest.raises(BadEntry, match=r"is panoptic \(segments_info\): give the instances"):
+        convert("coco", save(tmp_path / "panoptic.json", panoptic), tmp_path / "o.jsonl")
+    label = {"x": 1, "y": 1, "width": 2, "height": 2, "rectanglelabels": ["cat"], "original_width": 9}
+    with pytest.raises(BadEntry, match=r"has no annotations and no data \(JSON-MIN\?\): export it as JSON"):
+        convert("auto", save(tmp_path / "min.json", [{"image": "a.jpg", "label": [label]}]), tmp_path / "o.jsonl")
+    track = '<annotations><track id="0"><box frame="0" xtl="1" ytl="2" xbr="3" ybr="4"/></track></annotations>'
+    (tmp_path / "video.xml").write_text(track)
+    with pytest.raises(BadEntry, match="is of a video: export it as CVAT for images"):
+        convert("auto", tmp_path / "video.xml", tmp_path / "o.jsonl")
+
+
 def test_label_studio_turns_about_the_top_left_corner_in_pixels(tmp_path: Path) -> None:
     picture(tmp_path / "my cat-1.jpg", WIDE, HIGH)
     found = [result("rectanglelabels", x=5, y=20, width=25, height=60, rotation=0, label="cat")]

@@ -61,6 +61,34 @@ def test_media_come_out_of_parquet_as_they_are(tmp_path: Path) -> None:
         convert("parquet", source, tmp_path / "o" / "s.jsonl")
 
 
+def test_a_saved_dataset_is_read_from_its_arrow_files(tmp_path: Path) -> None:
+    rows = [{"image": {"bytes": png(), "path": None}, "label": i % 2} for i in range(20)]
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    said = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pa.Table.from_pylist(rows).replace_schema_metadata(said)
+    file = tmp_path / "saved" / "train" / "data-00000-of-00001.arrow"  # as save_to_disk of datasets 5.2 has it
+    file.parent.mkdir(parents=True)
+    with pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    (tmp_path / "saved" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    found = made("auto", tmp_path / "saved", tmp_path / "o.jsonl", task="caption")
+    assert [c.messages[1].text for c in found] == ["cat", "dog"] * 10
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(BadEntry, match="cannot be read further as arrow"):
+        convert("parquet", file, tmp_path / "o.jsonl", task="caption")
+
+
+@pytest.mark.parametrize("name", ["memo.caf", "memo.amr", "memo.3GP", "memo.aiff", "photo.heif", "scan.pgm"])
+def test_files_of_a_folder_are_found_whatever_their_kind_is_called(name: str, tmp_path: Path) -> None:
+    kind = clip if name.startswith("memo") else picture
+    made_as = kind(
+        tmp_path / "in" / "thing" / ("a.wav" if kind is clip else "a.png")
+    )  # read by its bytes, not its name
+    made_as.rename(made_as.with_name(name))
+    (one,) = made("imagefolder", tmp_path / "in", tmp_path / "o.jsonl", task="caption")
+    assert one.messages[1].text == "thing" and kinds(one)[0] == ("Audio" if kind is clip else "Image")
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_labels_of_objects_are_words(listed: bool, tmp_path: Path) -> None:
     names = {"_type": "ClassLabel", "names": ["cat", "dog"]}

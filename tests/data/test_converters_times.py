@@ -118,6 +118,26 @@ def test_subrip_keeps_all_its_text(tmp_path: Path) -> None:
     assert dict(notes) == {"speakers are not used": 1, "segments without text": 1}
 
 
+def test_whispers_table_counts_in_milliseconds(tmp_path: Path) -> None:
+    clip(tmp_path / "talk.wav", 3)
+    source = tmp_path / "talk.tsv"
+    source.write_text("start\tend\ttext\n0\t1240\tHello there.\n1240\t2500\tBye.\n")  # as its writer has it
+    (one,) = made("auto", source, tmp_path / "o.jsonl")
+    assert times(one) == [("Hello there.", 0.0, 1.24), ("Bye.", 1.24, 2.5)]
+    source.write_text("start\tend\ttext\n0.5\t1.5\tHello.\n")
+    with pytest.raises(BadEntry, match="line 2: start and end are whole milliseconds"):
+        convert("subtitles", source, tmp_path / "o.jsonl")
+
+
+def test_one_recording_in_two_forms_is_one_sample(tmp_path: Path) -> None:
+    clip(tmp_path / "in" / "talk.WAV", 3)  # as recorders name it
+    (tmp_path / "in" / "talk.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHello.\n")
+    (tmp_path / "in" / "talk.vtt").write_text("WEBVTT\n\n00:00.000 --> 00:01.000\nHello.\n")
+    report = convert("subtitles", tmp_path / "in", tmp_path / "o.jsonl")
+    assert report.samples == 1 and dict(report.notes) == {"files .vtt beside a .srt of their name are not used": 1}
+    assert len(made("subtitles", tmp_path / "in" / "talk.vtt", tmp_path / "o.jsonl")) == 1
+
+
 VTT = """WEBVTT - title
 Kind: captions
 Language: de

@@ -39,7 +39,10 @@ PICTURES = [
     (b"PAR1" + bytes(30), "is a Parquet table, which is not read; weft data convert parquet"),
     (b"PK\3\4" + bytes(30), "is a zip archive, which is not read; unpack it"),
     (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer .*; run git lfs pull"),
-    (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "is an SVG drawing, which is not read; save it"),
+    (
+        b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "is an SVG drawing, which is not read; save it",
+    ),
     (b"II*\0\x10\0\0\0CR\2\0" + bytes(90), "is a camera's raw picture, which is not read; develop it"),
     (b"\0\0\0\x18ftypcrx \0\0\0\1" + bytes(90), "is a camera's raw picture, which is not read; develop it"),
     (b"\n\5\1\x08" + bytes(124), "is a PCX picture, which is not read; save it as PNG"),

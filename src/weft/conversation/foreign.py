@@ -19,7 +19,7 @@ HEAD = 1 << 16
 FILES = 100  # of a folder that are looked at
 _KEY = re.compile(r'(?<!\\)"(\w+)"\s*:')
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-_HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a)\b", re.IGNORECASE)
+_HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a|aac|amr|caf|aiff?|webm|mp4|3gp)\b", re.IGNORECASE)
 
 
 def layout_of(path: str | os.PathLike[str]) -> str | None:
@@ -102,7 +102,7 @@ def _text(head: str, tail: str) -> str | None:
             said = [(layout, needed) for layout, needed in said if {"messages", "custom_id"} & set(needed)]
         return _of_sound(next((layout for layout, needed in said if keys.issuperset(needed)), None), head)
     if start == "<":
-        if "<annotations" in head and "<image " in head:
+        if "<annotations" in head and ("<image " in head or "<track " in head):
             return "cvat"
         return "elan" if "<ANNOTATION_DOCUMENT" in head else "voc" if "<annotation" in head else None
     if head.startswith("WEBVTT"):

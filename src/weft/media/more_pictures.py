@@ -159,7 +159,9 @@ def _strip_bytes(tags: Any) -> float:
 
 def unread_tiff(image: Image.Image | None, tags: Any) -> str | None:
     """The samples of a TIFF in words, where Pillow does not read them (``image`` is None) or reads them wrong."""
-    if _DNG in tags or (tags.get(_SMALLER, 0) & 1 and _BELOW in tags):  # DNG, NEF, ARW: what Pillow reads is a thumbnail
+    if _DNG in tags or (
+        tags.get(_SMALLER, 0) & 1 and _BELOW in tags
+    ):  # DNG, NEF, ARW: what Pillow reads is a thumbnail
         return "a camera's raw samples"
     bits, samples = first(tags.get(BITS, 1)), tags.get(_SAMPLES, 1)
     planes, plain = tags.get(_PLANES, 1) == 2 and samples > 1, tags.get(_COMPRESSION, 1) == 1

@@ -156,7 +156,11 @@ CONVERTERS: dict[str, Converter] = {
         TIMED,
     ),
     "subtitles": Converter(
-        subtitles, "subtitles: SubRip (.srt), WebVTT (.vtt)", "files of whisper's writer", ("language",), TIMED
+        subtitles,
+        "subtitles: SubRip (.srt), WebVTT (.vtt); Whisper's .tsv",
+        "files of whisper's writer",
+        ("language",),
+        TIMED,
     ),
     "ctm": Converter(ctm, "word times as CTM", "files of meeteval", ("language",), TIMED),
     "stm": Converter(stm, "segments as STM", "files of meeteval", ("language",), TIMED),

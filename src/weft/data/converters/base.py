@@ -30,7 +30,24 @@ T = TypeVar("T")
 
 NO_ANSWER = "is empty, so there is no answer"
 EMPTY_FILE = "media file is empty"
-SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".sph")
+SOUNDS = (
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".opus",
+    ".m4a",
+    ".aac",
+    ".mp4",
+    ".webm",
+    ".mkv",
+    ".sph",
+    ".oga",
+    ".m4b",
+    ".mka",
+)
+SOUNDS += (".mov", ".3gp", ".amr", ".aif", ".aiff", ".caf", ".au", ".w64")
+ENDINGS = (*SOUNDS, *(ending.upper() for ending in SOUNDS))  # recorders write large letters
 WHOLE = 0.05  # seconds by which the ends of a stretch may miss those of its recording, as annotations round
 ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains
 
@@ -134,7 +151,7 @@ class Job:
 
         As `find`, below the folder of the recordings.
         """
-        return self.find(*(n + ending for n in names for ending in ("", *SOUNDS)), what="audio")
+        return self.find(*(n + ending for n in names for ending in ("", *ENDINGS)), what="audio")
 
     def keep(self, name: str, data: bytes) -> str:
         """Writes a medium that lies inside a file of the layout into a folder beside the output; gives its path.

@@ -14,7 +14,7 @@ from typing import Any
 from weft.conversation import WeftError
 from weft.data.converters.base import BadEntry, Job, Read, Sample, corners, get, identity, numbers, xml
 from weft.data.converters.captions import FOLDERS
-from weft.data.converters.jsonfile import Entry, items, lines
+from weft.data.converters.jsonfile import Entry, begins_with, items, lines
 from weft.data.converters.regions import PICTURES, Corners, Region, around, labelled
 
 _NUMBER = (int, float)
@@ -29,9 +29,13 @@ def coco(job: Job) -> Read:
     Masks (polygons, RLE) are read as their boxes and counted. A crowd (``iscrowd``) is one box around many: it is no
     region, and its label gives no ``detection`` in that picture.
     """
+    if begins_with(job.path) == "[":
+        raise WeftError(f"{job.path}: is a list, as what a detector found is saved: give the annotations (instances)")
     names = job.table(items(job.path, "categories"), lambda v: (identity(v, "id"), get(v, "name")))
 
     def annotation(v: Any) -> tuple[str, tuple[str, Corners, bool]]:
+        if "segments_info" in v:
+            raise BadEntry("is panoptic (segments_info): give the instances", reason="another task of COCO")
         mask, crowd = v.get("segmentation"), bool(v.get("iscrowd"))
         if mask:
             job.notes[f"masks ({'RLE' if isinstance(mask, dict) else 'polygons'}) are read as their boxes"] += 1

@@ -68,6 +68,8 @@ def label_studio(job: Job) -> Read:
     """
 
     def make(e: Entry) -> Iterator[Sample]:
+        if isinstance(e.value, dict) and "annotations" not in e.value and "data" not in e.value:
+            raise BadEntry("has no annotations and no data (JSON-MIN?): export it as JSON", reason="another export")
         given = [a for a in get(e.value, "annotations", list) if not a.get("was_cancelled")]
         if not given:
             raise BadEntry("has no annotation", reason="no answer")

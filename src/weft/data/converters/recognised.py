@@ -17,6 +17,7 @@ from typing import Any
 
 from weft.data.converters.base import SOUNDS, BadEntry, Job, Read, Sample, get
 from weft.data.converters.jsonfile import Entry, document
+from weft.data.converters.tables import table
 from weft.data.converters.timed import Segment, Span, code, spoken
 
 _NUMBER = (int, float)
@@ -86,17 +87,21 @@ def _named(job: Job, file: Path) -> tuple[str, str, str | None]:
 
 
 def subtitles(job: Job) -> Read:
-    """SubRip (.srt) and WebVTT (.vtt); verified on files of Whisper's writer and of two libraries'.
+    """SubRip (.srt), WebVTT (.vtt), Whisper's .tsv; verified on files of Whisper's writer and of two libraries'.
 
-    PATH is a file or a folder of them; the recording has its name (``talk.srt``, ``talk.en.srt``: ``talk.wav``). Marks
-    (``<i>``, ``<v Speaker>``, ``{\\an8}``) are taken out, in WebVTT ``&amp;`` and the like read; lines of a cue are
-    joined by a blank. Times of words inside a cue, which say where they begin alone, are counted. What is no cue, no
-    comment and no continuation of one is a bad entry. So are pieces of a stream (``X-TIMESTAMP-MAP``), whose clock is
-    not that of a recording, and what Whisper writes with ``--highlight_words``: every text once for each of its words.
+    PATH is a file or a folder of .srt and .vtt, of which one of each name is read and the others are counted; the
+    recording has its name (``talk.srt``, ``talk.en.srt``: ``talk.wav``). Marks (``<i>``, ``<v Speaker>``,
+    ``{\\an8}``) are taken out, in WebVTT ``&amp;`` and the like read; lines of a cue are joined by a blank. Times of
+    words inside a cue, which say where they begin alone, are counted. What is no cue, no comment and no continuation
+    of one is a bad entry. So are pieces of a stream (``X-TIMESTAMP-MAP``), whose clock is not that of a recording,
+    and what Whisper writes with ``--highlight_words``: every text once for each of its words.
     """
 
     def make(e: Entry) -> Iterator[Sample]:
         file = Path(e.file)
+        if file.suffix == ".vtt" and file != job.path and file.with_suffix(".srt").is_file():
+            job.notes["files .vtt beside a .srt of their name are not used"] += 1
+            return
         try:
             whole = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError:
@@ -107,13 +112,25 @@ def subtitles(job: Job) -> Read:
         name, clip, language = _named(job, file)
         if is_vtt and (said := re.search(r"^Language: *(\w+)", whole.split("\n\n")[0], re.MULTILINE)):
             language = said[1]
-        cues = list(_cues(job, whole, is_vtt))
+        cues = list(_milliseconds(file) if file.suffix == ".tsv" else _cues(job, whole, is_vtt))
         if _repeats(cues, whole):
             problem = "repeats its text to underline each word: write it without --highlight_words, or take the JSON"
             raise BadEntry(problem, reason="repeated text")
         yield from spoken(job, name, clip, cues, job.language or language)
 
     yield from job.each(job.files("*.srt", "*.vtt"), make)
+
+
+def _milliseconds(file: Path) -> Iterator[Segment]:
+    """What Whisper writes as .tsv: start, end, text."""
+    for row in table(file):
+        if isinstance(row.value, Exception):
+            raise row.value
+        try:
+            start, end = (int(get(row.value, key)) / 1000 for key in ("start", "end"))
+        except ValueError:
+            raise BadEntry(f"line {row.line}: start and end are whole milliseconds") from None
+        yield Segment(start, end, get(row.value, "text"))
 
 
 def _cues(job: Job, whole: str, is_vtt: bool) -> Iterator[Segment]:

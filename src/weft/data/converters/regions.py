@@ -10,6 +10,7 @@ from weft.data.converters.base import Job, Sample, boxes, image, sample, task, t
 
 DETECTED = ("detection", "identify", "both")
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jxl", ".jp2", ".ppm")
+PICTURES += (".heif", ".j2k", ".pgm", ".pbm", ".tga", ".ico", ".mpo")
 Corners = tuple[float, float, float, float]
 
 

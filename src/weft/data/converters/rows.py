@@ -48,7 +48,7 @@ class Medium(NamedTuple):
 
 
 def parquet(job: Job) -> Read:
-    """Hugging Face's parquet files; verified on files of datasets.
+    """Hugging Face's parquet files, and the .arrow of ``save_to_disk``; verified on files of datasets.
 
     PATH is a file or a folder of them (``--split``: whose names or folders begin so). What a row becomes is told by its
     columns: conversations (``messages``, ``prompt`` and ``completion``, ``conversations``), ``question`` and
@@ -56,7 +56,7 @@ def parquet(job: Job) -> Read:
     picture, what is said in a recording; ``--task caption``: what is heard), or a label, for which ``--task`` must say
     what it is of. Media are taken out, as they are, into a folder beside the output.
     """
-    for file in job.files("*.parquet"):
+    for file in job.files("*.parquet", "*.arrow"):
         inside = job.inside(file.value)
         if job.split and job.path.is_dir() and not any(part.startswith(job.split) for part in inside.parts):
             job.notes["files of other splits"] += 1
@@ -66,20 +66,30 @@ def parquet(job: Job) -> Read:
 
 def _rows(file: Path) -> Iterator[Entry]:
     try:
+        import pyarrow.ipc
         import pyarrow.parquet
     except ImportError:
         raise WeftError(f"{file}: parquet needs pyarrow: pip install 'weftlm[layouts]'") from None
     try:
-        whole = pyarrow.parquet.ParquetFile(file)
-        said = json.loads((whole.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
+        batches: Iterator[Any]
+        if file.suffix == ".arrow":  # a stream, whose batches hold as many rows as were written at once
+            stream = pyarrow.ipc.open_stream(pyarrow.memory_map(str(file)))
+            schema = stream.schema
+            batches = (batch.slice(at, 16) for batch in stream for at in range(0, len(batch), 16))
+        else:
+            whole = pyarrow.parquet.ParquetFile(file)
+            schema, batches = whole.schema_arrow, whole.iter_batches(batch_size=16)
+        said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         features, number = said.get("info", {}).get("features", {}), 0
-        for batch in whole.iter_batches(batch_size=16):
+        for batch in batches:
             for row in batch.to_pylist():
                 value = Noted({name: _read(one, features.get(name)) for name, one in row.items()}.items())
                 yield Entry(value, str(file), name=f"[{number}]")
                 number += 1
     except (pyarrow.ArrowException, ValueError, OSError) as e:
-        yield Entry(BadEntry(f"cannot be read further as parquet ({str(e)[:100]})", reason="damaged"), str(file))
+        yield Entry(
+            BadEntry(f"cannot be read further as {file.suffix[1:]} ({str(e)[:100]})", reason="damaged"), str(file)
+        )
 
 
 def _read(value: Any, feature: Any) -> Any:
