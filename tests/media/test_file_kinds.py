@@ -28,7 +28,7 @@ SOUNDS = [
     (b"\x0bw" + bytes(40), "is an AC-3 sound, which is not read; make a sound of it"),
     (b"#!SILK_V3" + bytes(40), "is a SILK sound, which is not read; make a sound of it"),
     (b"Creative Voice File\x1a" + bytes(40), "is a Creative Voice sound, which is not read; make a sound of it"),
-    ((b"G@" + bytes(186)) * 4, "is an MPEG transport stream, which is not read; give WAV"),
+    ((b"G@" + bytes(186)) * 4, "is an MPEG transport stream, which is not read; make a sound of it"),
     ((b"\xff\xfd\xe4\xc4" + bytes(1148)) * 4, r"is MPEG \(MPEG_LAYER_II\), which is not read; save it again as WAV"),
 ]
 PICTURES = [

@@ -247,8 +247,9 @@ def open_stream(target: Memory | int, name: str, head: bytes, stack: contextlib.
         )
         raise MediaError(f"{name}: {_not_sound(head, codec)}") from error
     if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
-        form = "MPEG" if file.format == "MP3" else file.format
-        raise MediaError(f"{name}: is {form} ({file.subtype}), which is not read; {_ADVICE}")
+        raise MediaError(
+            f"{name}: is {file.format.replace('MP3', 'MPEG')} ({file.subtype}), which is not read; {_ADVICE}"
+        )
     return file
 
 

@@ -30,23 +30,8 @@ T = TypeVar("T")
 
 NO_ANSWER = "is empty, so there is no answer"
 EMPTY_FILE = "media file is empty"
-SOUNDS = (
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".opus",
-    ".m4a",
-    ".aac",
-    ".mp4",
-    ".webm",
-    ".mkv",
-    ".sph",
-    ".oga",
-    ".m4b",
-    ".mka",
-)
-SOUNDS += (".mov", ".3gp", ".amr", ".aif", ".aiff", ".caf", ".au", ".w64")
+SOUNDS: tuple[str, ...] = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".mp4", ".webm", ".mkv", ".sph")
+SOUNDS += (".oga", ".m4b", ".mka", ".mov", ".3gp", ".amr", ".aif", ".aiff", ".caf", ".au", ".w64")
 ENDINGS = (*SOUNDS, *(ending.upper() for ending in SOUNDS))  # recorders write large letters
 WHOLE = 0.05  # seconds by which the ends of a stretch may miss those of its recording, as annotations round
 ASPECT = 0.02  # relative difference between the shapes of a picture and of what was annotated that rounding explains

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from weft.data.converters.base import Job, Sample, boxes, image, sample, task, text
 
 DETECTED = ("detection", "identify", "both")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jxl", ".jp2", ".ppm")
-PICTURES += (".heif", ".j2k", ".pgm", ".pbm", ".tga", ".ico", ".mpo")
+PICTURES: tuple[str, ...] = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif")
+PICTURES += (".avif", ".jxl", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".tga", ".ico", ".mpo")
 Corners = tuple[float, float, float, float]
 
 
