@@ -185,6 +185,19 @@ def test_a_model_without_a_sense_refuses_its_media_instead_of_answering_over_the
         assert served.chat(user(image(png()), "what is it?")).status_code == 200
 
 
+def test_json_that_is_not_said_to_be_json_is_told_so(served):
+    body = json.dumps(request(user("a"))).encode()
+    for kind in ("application/x-www-form-urlencoded", "text/plain"):  # the first is what curl -d sends
+        answer = served.http.post("/v1/chat/completions", content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 400 and "application/json" in answer.json()["error"]["message"]
+
+
+def test_head_is_answered_where_get_is(served):
+    for path in ("/health", "/ready", "/metrics", "/v1/models", f"/v1/models/{NAME}", "/"):
+        answer = served.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+
+
 def test_what_asks_for_nothing_passes(served):
     nothing = {
         "tools": [], "tool_choice": "auto", "response_format": {"type": "text"}, "frequency_penalty": 0.0, "n": None,

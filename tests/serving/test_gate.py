@@ -115,6 +115,18 @@ def test_a_body_that_is_too_large_is_refused_whatever_it_says_of_its_length(mode
         assert served.chat(user("a")).status_code == 200
 
 
+def test_a_client_that_asks_first_is_told_before_it_sends(model, serve):
+    """As curl does with more than a megabyte: what is too large is not sent at all."""
+    with serve(model, Limits(body_bytes=2000, tokens=32, body_seconds=30.0)) as served:
+        begun = time.monotonic()
+        received = raw(served, post(b"", length=10**11, more="Expect: 100-continue\r\n"))
+        assert b" 413 " in received.split(b"\r\n")[0] and b"100 Continue" not in received
+        assert time.monotonic() - begun < 10
+        body = json.dumps(request(user("a"), max_tokens=2)).encode()
+        received = raw(served, post(body, more="Expect: 100-continue\r\nConnection: close\r\n"))
+        assert received.startswith(b"HTTP/1.1 100 Continue") and b"chat.completion" in received
+
+
 def test_each_limit_on_media_is_named(model, serve):
     limits = Limits(media=2, pixels=5000, audio_seconds=2.0, characters=100, messages=3, tokens=32)
     with serve(model, limits) as served:

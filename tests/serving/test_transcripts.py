@@ -1,9 +1,12 @@
 """Recordings to transcripts: any length, every format, nothing cut."""
 
+import io
 import re
 
+import numpy as np
 import openai
 import pytest
+import soundfile
 from serving_kit import NAME, audio, request, user, wav
 
 from weft.conversation import Word, Words
@@ -62,6 +65,36 @@ def open_file(served, data, path="transcriptions", **form):
     return served.http.post(f"/v1/audio/{path}", data=request, files={"file": ("a.wav", data)})
 
 
+def recorded(container, codec, wave, rate=48000):
+    """A clip ``[frames]`` as a browser (WebM) or a phone (M4A) records it."""
+    av = pytest.importorskip("av", reason="needs weftlm[media]")
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate, layout="mono")
+        for start in range(0, len(wave), 960):
+            frame = av.AudioFrame.from_ndarray(wave[None, start : start + 960], format="fltp", layout="mono")
+            frame.rate, frame.pts = rate, start
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "webm", "m4a"])
+def test_every_kind_of_recording_that_clients_send_is_heard_as_by_the_model(served, client, kind):
+    wave = (0.3 * np.sin(np.arange(48000) / 20) * np.linspace(0, 1, 48000)).astype(np.float32)
+    if kind in ("webm", "m4a"):
+        data = recorded(*{"webm": ("webm", "libopus"), "m4a": ("ipod", "aac")}[kind], wave)
+    else:
+        soundfile.write(file := io.BytesIO(), wave, 48000, format=kind.upper())
+        data = file.getvalue()
+    said = served.model.chat([{"role": "user", "content": [{"type": "audio", "audio": data}]}], max_new_tokens=12).text
+    content = user(audio(data, kind))
+    whole = client.chat.completions.create(model=NAME, messages=content, max_tokens=12, temperature=0)
+    assert whole.choices[0].message.content == said
+    written = client.audio.transcriptions.create(file=(f"a.{kind}", data), model=NAME, response_format="verbose_json")
+    assert written.duration == pytest.approx(1.0, abs=0.06)
+
+
 def test_a_translation_is_asked_in_windows_too(served, client):
     data = wav(5.1, 8)
     task = {"type": "task", "task": "translate", "language": None, "to": "en"}
@@ -115,6 +148,8 @@ def test_what_is_no_recording_is_refused(served):
     for data in (b"", b"text", wav(0.5)[:60]):
         assert open_file(served, data).status_code == 400
     assert served.http.post("/v1/audio/transcriptions", data={"model": NAME}).status_code == 400
+    text = served.http.post("/v1/audio/transcriptions", files={"model": (None, NAME), "file": (None, "a.wav")})
+    assert text.status_code == 400 and "as a file" in text.json()["error"]["message"]
 
 
 def test_segments_end_at_pauses_sentences_and_before_they_are_too_long():

@@ -71,6 +71,15 @@ def build_app(
     async def in_thread(call: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(pool, call, *arguments)
 
+    def get(path: str) -> Any:
+        """A route for GET, and for HEAD, by which load balancers ask."""
+
+        def both(answer: Any) -> Any:
+            app.head(path, include_in_schema=False)(answer)
+            return app.get(path)(answer)
+
+        return both
+
     def known(model: str) -> None:
         if model != name:
             said = f"the model is not served here; GET /v1/models lists what is: {name}"
@@ -181,25 +190,25 @@ def build_app(
         }
         return {"id": name, "object": "model", "created": created, "owned_by": "weft", "weft": about}
 
-    @app.get("/v1/models")
+    @get("/v1/models")
     async def models() -> Response:
         return Json({"object": "list", "data": [card()]})
 
-    @app.get("/v1/models/{model:path}")
+    @get("/v1/models/{model:path}")
     async def model(model: str) -> Response:
         known(model)
         return Json(card())
 
-    @app.get("/health")
+    @get("/health")
     async def health() -> Response:
         return Json({"status": "ok"})
 
-    @app.get("/ready")
+    @get("/ready")
     async def ready() -> Response:
         able = app.state.ready and engine.alive
         return Json({"status": "ready" if able else "not ready"}, 200 if able else 503)
 
-    @app.get("/metrics")
+    @get("/metrics")
     async def numbers() -> Response:
         return PlainTextResponse(metrics.text(), media_type="text/plain; version=0.0.4")
 
@@ -222,9 +231,13 @@ def build_app(
             }
         field = ".".join(str(x) for x in first["loc"][1:])[:200]
         unknown = first["type"] == "extra_forbidden"
-        said = (
-            f"there is no field {field} here; leave it out" if unknown else f"{field or 'the request'}: {first['msg']}"
-        )
+        said = f"{field or 'the request'}: {first['msg']}"
+        if unknown:
+            said = f"there is no field {field} here; leave it out"
+        elif first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):  # as curl -d sends it
+            said = "the request is not said to be JSON; send it with the header Content-Type: application/json"
+        elif first["loc"] == ("body", "file") and isinstance(first["input"], str):
+            said = "file: send the recording as a file, not as text; curl does for -F file=@NAME"
         return Json(shaped(400, said, field or None, "unknown_parameter" if unknown else "invalid_request"), 400)
 
     @app.exception_handler(HTTPException)
