@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from serving_kit import NAME, audio, image, png, request, user, wav
 
+from weft.generation import Model
 from weft.serving.limits import Limits
 
 SLOW = Limits(tokens=400, batch=2, queue=2, body_seconds=1.0)
@@ -52,8 +53,6 @@ def post(body, length=None, path="/v1/chat/completions", more=""):
 @pytest.fixture(scope="module")
 def endless(model, serve):
     """A server whose answers never end by themselves, and that takes four requests."""
-    from weft.generation import Model
-
     unending = Model(model.model, model.processor)
     unending.stop = frozenset()
     with serve(unending, SLOW) as served:
@@ -145,6 +144,26 @@ def test_each_limit_on_media_is_named(model, serve):
         assert "megapixels" in served.chat(user(image(png(1)), image(png(2)))).text
 
 
+def test_media_of_all_requests_together_have_a_limit(model, serve):
+    """Counted as long as they are held: those of answers that have ended, or failed, are not."""
+    unending = Model(model.model, model.processor)
+    unending.stop = frozenset()
+    picture, clip = image(png(1)), audio(wav(1.0))  # 6,000 and 64,000 bytes
+    limits = Limits(held_bytes=100_000, tokens=1000, batch=4)
+    with serve(unending, limits) as served, ThreadPoolExecutor(2) as pool:
+        assert served.chat(user(clip, clip, picture), max_tokens=2).status_code == 200  # alone it may
+        first = pool.submit(served.chat, user(clip, "a"), max_tokens=900)
+        assert waits(lambda: served.engine.counts()["rows_running"] == 1)
+        refused = served.chat(user(audio(wav(1.0, 5)), "b"), max_tokens=2)
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+        assert refused.json()["error"]["code"] == "too_much_media"
+        files = {"file": ("a.wav", wav(1.0, 6))}
+        assert served.http.post("/v1/audio/transcriptions", data={"model": NAME}, files=files).status_code == 429
+        assert served.chat(user(picture, "c"), max_tokens=2).status_code == 200  # there is room for that
+        assert first.result().status_code == 200
+        assert waits(lambda: served.chat(user(clip, "e"), max_tokens=2).status_code == 200)
+
+
 def test_a_key_is_asked_for_and_compared_whole(model, serve):
     with serve(model, Limits(tokens=4), keys=("one", "two")) as served:
         get, guarded = served.http.get, ("/v1/models", "/metrics", "/openapi.json")
@@ -175,8 +194,6 @@ def test_web_pages_of_others_are_refused(model, serve):
 
 
 def test_answers_under_way_are_finished_before_the_server_ends(model, serve):
-    from weft.generation import Model
-
     unending = Model(model.model, model.processor)
     unending.stop = frozenset()
     with serve(unending, Limits(tokens=400)) as served, ThreadPoolExecutor(4) as pool:

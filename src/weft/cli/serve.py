@@ -59,6 +59,7 @@ def serve(
     max_media: Annotated[int, _size("Pictures and clips a request.")] = 32,
     max_megapixels: Annotated[float, _size("Of all pictures of a request.", 0.001)] = 100.0,
     max_audio_seconds: Annotated[float, _size("Of all clips of a request.", 0.1)] = 7200.0,
+    max_held_mb: Annotated[float, _size("Of decoded pictures and clips of all requests; past it 429.", 0.001)] = 2000.0,
     max_messages: Annotated[int, _size("Of one conversation.", 1)] = 1000,
     max_characters: Annotated[int, _size("Text of one conversation.", 1)] = 1_000_000,
     max_body_mb: Annotated[float, _size("Of one request.", 0.001)] = 64.0,
@@ -125,6 +126,7 @@ def serve(
         media=max_media,
         pixels=round(max_megapixels * 1e6),
         audio_seconds=max_audio_seconds,
+        held_bytes=round(max_held_mb * 1e6),
         body_bytes=round(max_body_mb * 1e6),
         body_seconds=max_body_seconds,
     )

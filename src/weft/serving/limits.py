@@ -20,6 +20,7 @@ class Limits(Frozen):
     media: int = Field(32, ge=0, description="Pictures and clips of one request.")
     pixels: int = Field(100_000_000, ge=1, description="Of all pictures of one request.")
     audio_seconds: float = Field(7200.0, gt=0, description="Of all clips of one request.")
+    held_bytes: int = Field(2_000_000_000, ge=1, description="Of decoded media of all requests; past it 429.")
     body_bytes: int = Field(64_000_000, ge=1, description="Of one request.")
     body_seconds: float = Field(60.0, gt=0, description="Until all of a request must be there.")
     fetch_seconds: float = Field(20.0, gt=0, description="For one address of an allowed host.")

@@ -15,6 +15,7 @@ from weft.conversation.samples import parse_messages
 from weft.media import audio_seconds, image_size, load_audio, load_image
 from weft.media.source import decoded_bytes, encoded_source
 from weft.serving.errors import ApiError
+from weft.serving.held import Held
 from weft.serving.limits import Limits
 
 FORMATS = (
@@ -47,6 +48,7 @@ class MessageReader:
 
     def __init__(self, limits: Limits, fetch: Fetch, rate: int | None) -> None:
         self._limits, self._fetch, self._rate = limits, fetch, rate or RATE
+        self._held = Held(limits.held_bytes)
 
     def __call__(self, messages: list[dict[str, Any]]) -> Conversation:
         """Blocks while it fetches and decodes. Raises `ApiError`, or `WeftError` where the conversation is none."""
@@ -59,7 +61,11 @@ class MessageReader:
 
     def decoded(self, conversation: Conversation) -> Conversation:
         """The conversation with its media decoded; raises `ApiError` past the limits of pixels and seconds."""
-        left = [self._limits.pixels, self._limits.audio_seconds]
+        left, own = [self._limits.pixels, self._limits.audio_seconds], [0]
+
+        def keep(medium: Any, size: int) -> None:
+            self._held.hold(medium, size)
+            own[0] += size
 
         def decode(part: Part) -> Part:
             if isinstance(part, Image):
@@ -70,10 +76,14 @@ class MessageReader:
                     raise ApiError(
                         413, f"the pictures have more than {most:,.6g} megapixels; make them smaller", "messages"
                     )
-                return Image(load_image(part.source))
+                self._held.check(3 * width * height, own[0])
+                picture = load_image(part.source)
+                keep(picture, 3 * picture.width * picture.height)
+                return Image(picture)
             if isinstance(part, Audio):
                 most, held = self._limits.audio_seconds, 3 * len(part.source)
                 seconds = audio_seconds(part.source) or 0.0
+                self._held.check(round(4 * self._rate * min(seconds, most)), own[0])
                 if seconds <= left[1]:  # where the header does not tell, decoding ends past the limit
                     room = min(decoded_bytes(None), round(4 * self._rate * (left[1] + 1)) + held)
                     wave = load_audio(part.source, self._rate, room)
@@ -81,6 +91,7 @@ class MessageReader:
                 left[1] -= seconds
                 if left[1] < 0:
                     raise ApiError(413, f"the clips are longer than {most:,.6g} seconds in all; send less", "messages")
+                keep(wave, wave.nbytes)
                 return Audio((wave, self._rate))
             return part
 
