@@ -70,7 +70,8 @@ class Gate:
             self._admit(scope, counted)
         except ApiError as refusal:
             counted = False
-            if dict(scope["headers"]).get(b"expect", b"").lower() != b"100-continue":  # else it waits, and sends nothing
+            waits = dict(scope["headers"]).get(b"expect", b"").lower() == b"100-continue"
+            if not waits:  # one that asks first sends nothing once it is refused
                 await body.drain()
             await Json(refusal.body, refusal.status_code, refusal.headers)(scope, receive, sent)
             return self._done(scope, seen["status"], begun, name, facts)
