@@ -1,10 +1,14 @@
-"""Greedy answers of small random models in fp32: weft's own `generate` against vLLM.
+"""Greedy answers in fp32: weft's own `generate` against weft's local engine and vLLM.
 
 python compare.py make FOLDER     in weft's environment: writes the models and the answers expected of them
 python compare.py vllm FOLDER     in vLLM's environment: asks vLLM itself and compares (exit status 1 on a difference)
 python compare.py serve FOLDER    in vLLM's environment: asks `weft serve --engine vllm` over HTTP and compares
+
+Small random models, one for each dialect; an adapter on one of them; weft's own model, `bundled`; and imports of the
+published layouts in ../shared/parity, which lies beside the checkout. Names after FOLDER choose among `MODELS`.
 """
 
+import importlib.util
 import io
 import json
 import subprocess
@@ -14,15 +18,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx2 as httpx
 import numpy as np
+import openai
 import soundfile
 import torch
 from PIL import Image
 
 import weft
-from weft.conversation import parse_messages
+from weft.conversation import Words, parse_messages
+from weft.formats.llasm import import_llasm
+from weft.formats.minigpt_v2 import import_minigpt_v2
+from weft.formats.qwen_audio import import_qwen_audio
+from weft.generation import Options
+from weft.generation.batch import Row
+from weft.models.adapters import is_adapter, write_adapter
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
 SIGLIP = {"kind": "siglip", "config": {"hidden_size": 32, "image_size": 32, "patch_size": 8, **SMALL}}
@@ -43,8 +55,17 @@ MODELS = {
     "llasm": (None, {}, LLAMA, "llasm"),
     "qwen_audio": (None, ENDS, LLAMA, "qwen_audio"),
     "llava": (SIGLIP | BLOCKS, None, LLAMA, "llava"),
+    "internvl": (TILES, None, {"model_type": "qwen2"}, "internvl"),
+    "qwen2_audio": (None, {"kind": "qwen2_audio"}, {"model_type": "qwen2"}, "qwen2_audio"),
+    "adapter": (SIGLIP | BLOCKS, {}, LLAMA),  # LoRA on queries and values, its base inside
     "bundled": (),  # weft's own model, on pretrained parts
+    "imported-minigpt-v2": (),
+    "imported-llasm": (),
+    "imported-qwen-audio": (),
 }
+PARITY = Path(__file__).parents[3] / "shared" / "parity"
+SPEECH, SPOKEN = Path(weft.__file__).parent / "serving" / "page" / "example.flac", 200
+TIMED = {"type": "task", "task": "transcribe", "language": "en", "timestamps": True}
 
 
 def picture(seed, width=50):
@@ -99,22 +120,51 @@ def able(processor):
 
 
 def make(folder, *parts):
-    model, processor = (composed if parts else own)(*parts)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    adapter, kit = folder.name == "adapter", folder.name.removeprefix("imported-")
+    if kit != folder.name:
+        imported(kit, folder)
+    else:
+        model, processor = composed(*parts) if parts else own()
+        place = folder / "base" if adapter else folder
+        model.save_pretrained(place)
+        processor.save_pretrained(place)
+        if adapter:
+            adapt(model, folder)
+            processor.save_pretrained(folder)
+    whole = weft.load(str(folder), dtype="float32")
     expected = {}
-    for case in able(processor):
-        options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
-        inputs = processor.apply_chat_template(*chats(cases=[case]), **options)
-        out = model.generate(
+    cases = able(whole.processor)
+    options = {"tokenize": True, "return_dict": True, "return_tensors": "pt", "add_generation_prompt": True}
+    for case, messages in zip(cases, chats(cases=cases), strict=True):
+        inputs = whole.processor.apply_chat_template(messages, **options)
+        out = whole.model.generate(
             **inputs, max_new_tokens=32, do_sample=False, return_dict_in_generate=True, output_logits=True
         )
         ids = out.sequences[0, -len(out.logits) :].tolist()
         scores = [row[0].log_softmax(-1)[i].item() for row, i in zip(out.logits, ids, strict=True)]
         expected[case] = {"prompt": inputs["input_ids"][0].tolist(), "ids": ids, "scores": scores}
     (folder / "expected.json").write_text(json.dumps(expected))
+    if Words in whole.processor.dialect.marks and whole.processor.audio is not None:
+        reply = whole.chat(
+            [{"role": "user", "content": [{"type": "audio", "audio": str(SPEECH)}, TIMED]}], max_new_tokens=SPOKEN
+        )
+        (folder / "words.json").write_text(json.dumps([[w.text, w.start, w.end] for p in reply.words for w in p.words]))
     different = len({tuple(e["ids"]) for e in expected.values()})
-    print(f"{folder.name}: {different} different answers to {len(expected)} questions")
+    local = together(whole, chats(cases=cases))
+    same = sum(ids == e["ids"] for ids, e in zip(local, expected.values(), strict=True))
+    print(f"{folder.name}: {different} different answers to {len(expected)} questions; {same} the local engine's")
+    return len(expected) - same
+
+
+def together(whole, asked):
+    """The ids of weft's local engine, which answers all of them as one batch."""
+    batch = whole.batch(len(asked), 1 << 16, whole.embedder())
+    rows = [Row(whole.prepare(parse_messages(messages)), Options(32), 32) for messages in asked]
+    for row in rows:
+        batch.add(row)
+    while len(batch):
+        batch.step()
+    return [row.ids for row in rows]
 
 
 def own():
@@ -122,9 +172,43 @@ def own():
     return whole.model, whole.processor
 
 
+def imported(kit, folder):
+    """An import of the released layout: small random weights, and the published tokenizer where the kit has it."""
+    source = PARITY / kit.replace("-", "_")
+    if kit == "minigpt-v2":
+        import_minigpt_v2(
+            source / "eva_vit_g.pth", source / "llama", source / "minigptv2_checkpoint.pth", folder, "float32"
+        )
+    elif kit == "llasm":
+        import_llasm(source / "checkpoint", source / "whisper", folder, "float32")
+    else:
+        spec = importlib.util.spec_from_file_location("parity_weights", PARITY / "weights.py")
+        spec.loader.exec_module(weights := importlib.util.module_from_spec(spec))
+        facts = json.loads((source / "full_vocabulary" / "expected.json").read_text())
+        with TemporaryDirectory() as published:
+            weights.write(Path(published), source / "full_vocabulary", facts["weight_salt"])
+            import_qwen_audio(Path(published), folder, "float32")
+
+
+def adapt(model, folder):
+    """LoRA on the queries and values of the base in ``folder``, large enough that answers are others."""
+    draw, tensors = torch.Generator().manual_seed(1), {}
+    for name, weight in model.named_parameters():
+        if name.startswith("language_model.") and name.endswith(("q_proj.weight", "v_proj.weight")):
+            path = f"base_model.model.{name.removesuffix('.weight')}.lora_"
+            tensors[f"{path}A.weight"] = torch.randn(4, weight.shape[1], generator=draw)
+            tensors[f"{path}B.weight"] = torch.randn(weight.shape[0], 4, generator=draw) / 8
+    targets = r"language_model.*\.[qv]_proj"
+    fields = {"base_model_name_or_path": "base", "r": 4, "lora_alpha": 4, "target_modules": targets}
+    write_adapter(folder, tensors, fields)
+    model.config.save_pretrained(folder)
+
+
 def composed(vision, sound, language, dialect="chatml"):
+    sound = None if sound is None else dict(sound)
+    kind = {"kind": sound.pop("kind")} if sound and "kind" in sound else {}
     merging = {"merge": 4, "places": bool(vision) and vision["connector"].get("places", False)}
-    audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0, **(sound or {})}}
+    audio = {"config": WHISPER, "connector": merging, "options": {"window_seconds": 2.0, **(sound or {})}, **kind}
     switches = {"window_seconds": 2.0} if dialect == "chatml" else {}
     model, processor = weft.compose(
         vision=vision,
@@ -152,6 +236,9 @@ def prompt(processor, messages):
 def serve(folder, *_):
     from vllm import LLM, SamplingParams
 
+    if is_adapter(str(folder)):
+        print(f"{folder.name}: an adapter, which vLLM takes merged; `serve` asks it")
+        return 0
     options = {"max_model_len": 512, "limit_mm_per_prompt": {"image": 2, "audio": 2}, "gpu_memory_utilization": 0.05}
     llm = LLM(str(folder), dtype="float32", enforce_eager=True, num_gpu_blocks_override=256, **options)
     greedy = SamplingParams(temperature=0, max_tokens=32, logprobs=0)
@@ -207,7 +294,8 @@ def over_http(folder, *_):
     processor, wrong = weft.WeftProcessor.from_pretrained(folder), 0
     options = [word for option in OPTIONS for word in ("--vllm", option)]
     expected = json.loads((folder / "expected.json").read_text())
-    with served(folder, "--engine", "vllm", "--dtype", "float32", *options) as client:
+    asked_for = folder.name if folder.name == "bundled" else folder  # weft's own by its name, as users write it
+    with served(asked_for, "--engine", "vllm", "--dtype", "float32", "--max-tokens", str(SPOKEN), *options) as client:
         call, asked = partial(ask, client, folder.name), chats(http=True, cases=expected)
         with ThreadPoolExecutor(len(asked)) as together:
             runs = {"one by one": [call(m) for m in asked], "all at once": list(together.map(call, asked))}
@@ -224,8 +312,29 @@ def over_http(folder, *_):
                 off, same = max(off, apart), same + (apart < 1e-3)
             print(f"{folder.name}, weft serve, {run}: {same} of {len(expected)} equal, within {off:.0e}", flush=True)
             wrong += len(expected) - same
-        wrong += sum(not held for held in promises(call, asked[len(asked) // 2]))
+        said = [a["choices"][0]["message"]["content"] if "choices" in a else "" for a in runs["one by one"]]
+        longest = max(range(len(said)), key=lambda i: len(said[i]))
+        wrong += sum(not held for held in promises(call, asked[longest]))
+        wrong += sum(not held for held in as_openai(str(client.base_url), folder, asked[longest], said[longest]))
     return wrong
+
+
+def as_openai(address, folder, messages, said):
+    """The same through OpenAI's own client: an answer as a stream; words with their times."""
+    client = openai.OpenAI(base_url=address.rstrip("/") + "/v1", api_key="any", max_retries=0)
+    asked = {"model": folder.name, "messages": messages, "max_tokens": 32, "temperature": 0}
+    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    held = {"OpenAI's client streams the same answer": text.strip() == said.strip() and chunks[-1].usage is not None}
+    if (folder / "words.json").is_file():
+        words = [tuple(word) for word in json.loads((folder / "words.json").read_text())]
+        options = {"response_format": "verbose_json", "timestamp_granularities": ["word"]}
+        got = client.audio.transcriptions.create(file=SPEECH, model=folder.name, language="en", **options)
+        found = [(w.word, w.start, w.end) for w in got.words]
+        held[f"a transcription has the local engine's {len(words)} words and times"] = found == words
+    for what, holds in held.items():
+        print(f"{what}: {'yes' if holds else 'NO'}", flush=True)
+    return held.values()
 
 
 def promises(call, messages):

@@ -73,14 +73,16 @@ class VllmEngine:
             folder = Path(self._kept.enter_context(TemporaryDirectory(prefix="weft-merged-"))) / "model"
             merge(place, folder, dtype or "auto")
             place = str(folder)
+        config = load_config(place)
         settings = {"dtype": dtype or "auto", "max_num_seqs": most, "disable_log_stats": True, "log_level": "WARNING"}
+        if (longest := getattr(config.text_config, "seq_length", None)) is not None:  # Qwen-7B's, see `model`
+            settings["max_model_len"] = longest
         try:
             self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(model=place, **(settings | given)))
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
             self._kept.close()
             said = " ".join(str(error).split())
             raise WeftError(f"vLLM cannot serve {name}: {said[:300] or type(error).__name__}") from error
-        config = load_config(place)
         sound = config.audio_section
         self._alone = sound is not None and sound.last_clip_only
         held = self._llm.model_config

@@ -17,6 +17,10 @@ from vllm.multimodal.parse import MultiModalDataParser
 from weft.dialects import Slot
 from weft.media import load_audio
 from weft.models.senses import Senses
+from weft.serving.vllm.heads import fill
+
+# Language models of weft's own, and the one of vLLM's that takes their weights: Qwen-7B's first `seq_length` tokens.
+FAMILIES = {"weft_qwen": ["Qwen2ForCausalLM"]}
 
 
 def media_ids(config):
@@ -112,7 +116,13 @@ class WeftForConditionalGeneration(Senses, nn.Module, SupportsMultiModal, Suppor
         self.build_senses(config, partial(self._mark_tower_model, vllm_config))
         with self._mark_language_model(vllm_config):
             name, text = maybe_prefix(prefix, "language_model"), config.text_config
-            self.language_model = init_vllm_registered_model(vllm_config=vllm_config, hf_config=text, prefix=name)
+            longest = getattr(text, "seq_length", None)  # past it the model has two rules that vLLM has not
+            if longest is not None and vllm_config.model_config.max_model_len > longest:
+                raise ValueError(f"this language model goes to {longest:,} tokens here: give max_model_len={longest}")
+            self.language_model = init_vllm_registered_model(
+                vllm_config=vllm_config, hf_config=text, prefix=name, architectures=FAMILIES.get(text.model_type)
+            )
+        fill(self.language_model)
         self.make_empty_intermediate_tensors = self.language_model.make_empty_intermediate_tensors
         self.configure_mm_token_handling(config.text_config.vocab_size, media_ids(config))
 
