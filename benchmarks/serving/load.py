@@ -1,9 +1,10 @@
 """Many clients at once against `weft serve`, beside one at a time: the same answers, how fast, how much memory.
 
-    python -m benchmarks.serving.load [--clients 64] [--seconds 120] [--size tiny|100m] [--kill]
+    python -m benchmarks.serving.load [--clients 64] [--seconds 120 | --answers 10000] [--size tiny|100m] [--kill]
 
 The server is a process of its own with a model of random weights in float32. Every question has a picture, a clip or
-both that no other has, and is streamed. One client asks all of them in turn; then the clients ask them at random.
+both that no other has, and is streamed. One client asks all of them in turn; then the clients ask them at random, for
+so many seconds or answers. Beside the time by the clock stands what the server computed, for a machine that others use.
 ``--kill`` ends the server with SIGKILL half-way and starts it again: clients try again, as OpenAI's do, and nothing may
 be lost. Exit status 1 where an answer differs from the same request alone, or a request fails.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import signal
 import socket
@@ -92,6 +94,12 @@ class Server:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
+    @property
+    def processor(self) -> float:
+        """Seconds that the process has computed."""
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
 
 def httpx_status(url: str) -> int:
     try:
@@ -144,11 +152,12 @@ class Clients:
         self.first.append(first or 0.0)
         return text
 
-    def row(self, name: str, seconds: float) -> str:
+    def row(self, name: str, seconds: float, computed: float) -> str:
         p50, p90, p99 = np.percentile(self.latency, [50, 90, 99])
         f50, f99 = np.percentile(self.first, [50, 99])
         rate = f"{len(self.latency):,} | {len(self.latency) / seconds:.1f} | {self.tokens / seconds:,.0f}"
-        return f"| {name} | {rate} | {f50:.2f}, {f99:.2f} s | {p50:.2f}, {p90:.2f}, {p99:.2f} s |"
+        own = f"{1000 * computed / len(self.latency):.1f} ms, {self.tokens / computed:,.0f}"
+        return f"| {name} | {rate} | {own} | {f50:.2f}, {f99:.2f} s | {p50:.2f}, {p90:.2f}, {p99:.2f} s |"
 
 
 async def run(given: argparse.Namespace, server: Server, bodies: list[bytes]) -> bool:
@@ -156,34 +165,42 @@ async def run(given: argparse.Namespace, server: Server, bodies: list[bytes]) ->
     limits = httpx.Limits(max_connections=given.clients)
     headers = {"Content-Type": "application/json"}
     async with httpx.AsyncClient(timeout=600, limits=limits, headers=headers) as http:
-        begun = time.monotonic()
+        begun, computed = time.monotonic(), server.processor
         for i in range(len(bodies)):
             await clients.ask(http, i)
-        alone = clients.row("one at a time", time.monotonic() - begun)
+        alone = clients.row("one at a time", time.monotonic() - begun, server.processor - computed)
         print(f"{len(set(clients.expected.values()))} different answers to {len(bodies)} questions")
         memory = [server.megabytes]
         clients.latency, clients.first, clients.tokens = [], [], 0
-        begun = time.monotonic()
-        end, draw = begun + given.seconds, random.Random(0)
+        begun, computed, draw = time.monotonic(), server.processor, random.Random(0)
+
+        def done() -> float:
+            """The share of what is to be done."""
+            if given.answers:
+                return len(clients.latency) / given.answers
+            return (time.monotonic() - begun) / given.seconds
 
         async def client() -> None:
-            while time.monotonic() < end:
+            while done() < 1:
                 await clients.ask(http, draw.randrange(len(bodies)))
 
         tasks = [asyncio.create_task(client()) for _ in range(given.clients)]
         for quarter in range(1, 5):
-            await asyncio.sleep(max(0.0, begun + given.seconds * quarter / 4 - time.monotonic()))
+            while done() < quarter / 4:
+                await asyncio.sleep(0.2)
             if given.kill and quarter == 2:
+                computed -= server.processor  # what the killed process has computed counts too
                 server.kill()
                 await asyncio.to_thread(server.start)
             memory.append(server.megabytes)
         await asyncio.gather(*tasks)
-        seconds = time.monotonic() - begun
+        seconds, computed = time.monotonic() - begun, server.processor - computed
     print(f"the server's memory, before and after each quarter: {', '.join(f'{m:,.0f}' for m in memory)} MB")
-    print("| | requests | a second | tokens a second | first token: median, 99 % | answer: median, 90 %, 99 % |")
-    print("|---|---|---|---|---|---|")
+    columns = ("", "requests", "a second", "tokens a second", "processor: a request, tokens a second of it")
+    print("| " + " | ".join([*columns, "first token: median, 99 %", "answer: median, 90 %, 99 %"]) + " |")
+    print("|---|---|---|---|---|---|---|")
     print(alone)
-    print(clients.row(f"{given.clients} clients", seconds))
+    print(clients.row(f"{given.clients} clients", seconds, computed))
     print(f"{clients.wrong} answers differ from the same request alone, {clients.failed} requests failed")
     print(f"{clients.again} tries were repeated; the server ended {server.stop():.1f} s after SIGTERM")
     return not (clients.wrong or clients.failed)
@@ -193,6 +210,7 @@ def main() -> None:
     ask = argparse.ArgumentParser(description=__doc__)
     ask.add_argument("--clients", type=int, default=64)
     ask.add_argument("--seconds", type=float, default=120)
+    ask.add_argument("--answers", type=int, default=0, help="so many, however long they take")
     ask.add_argument("--size", default="tiny")
     ask.add_argument("--questions", type=int, default=96)
     ask.add_argument("--tokens", type=int, default=32)

@@ -1,0 +1,132 @@
+"""The picture of the page for the documents: a real model answers in a real browser, nothing is written by hand.
+
+    python -m benchmarks.serving.picture [MODEL] [--out docs/page.png] [--most 48]
+
+Of each kind of question in `ASKED`, samples of the playground's split `test` are asked as the page asks them, until one
+is answered right; that one is then asked on the page. What was tried and what was right is printed, and belongs under
+the picture. Where none of ``--most`` is right, the next kind takes its place. Wants chromium, playwright and
+espeakng-loader.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+import weft
+from weft.conversation import Audio, Conversation, Message, Task
+from weft.evaluation.pairs import Pair
+from weft.evaluation.right import is_right
+from weft.generation import Model, Options
+from weft.playground import world
+from weft.serving.app import build_app
+from weft.serving.engine import LocalEngine
+from weft.serving.run import Protocol
+
+# For each exchange, kinds of samples: the first of which one is answered right.
+ASKED = (("detection", "refer", "vqa"), ("word_times", "transcribe", "locate"))
+TIMES = Task("transcribe", {"timestamps": True})  # what the page asks for unless it is told otherwise
+SIZE = {"width": 1000, "height": 1300}
+TOGETHER = 8
+
+
+def asked(sample: Conversation) -> Conversation:
+    """The sample as the page asks it: no language said, word times wanted."""
+    first, answer = sample.messages[:2]
+    parts = [part for part in first.parts if not isinstance(part, Task)]
+    task = first.task
+    if any(isinstance(part, Audio) for part in parts):
+        task = TIMES
+    return Conversation((Message("user", (*parts, *([task] if task else []))), answer), sample.id)
+
+
+def first_right(model: Model, kinds: tuple[str, ...], most: int) -> Conversation | None:
+    for kind in kinds:
+        for start in range(0, most, TOGETHER):
+            samples = [asked(world.sample(n, "test", 0, [kind])) for n in range(start, min(start + TOGETHER, most))]
+            replies = model.chat_batch([s.prompt() for s in samples], Options(64), batch_size=TOGETHER)
+            for n, (sample, reply) in enumerate(zip(samples, replies, strict=True), start + 1):
+                if is_right(Pair.of(sample, reply.parts)):
+                    print(
+                        f"{kind}: the first right answer is that to sample {n}, {sample.id}: {reply.text!r}", flush=True
+                    )
+                    return sample
+        print(f"{kind}: none of {most} is answered right", flush=True)
+    return None
+
+
+def attach(page: Page, sample: Conversation, folder: Path) -> None:
+    filed = world.filed(sample, folder, 1)
+    before = page.locator(".thumb").count()
+    page.set_input_files("#files", [str(medium.source) for medium in (*filed.images, *filed.audios)])
+    expect(page.locator(".thumb")).to_have_count(before + len(filed.images) + len(filed.audios))
+
+
+def ask(page: Page, sample: Conversation, folder: Path) -> Locator:
+    """Asks by attaching, clicking and typing; gives the place of the answer, which is whole."""
+    turns = page.locator("#turns > li").count()
+    attach(page, sample, folder)
+    message = sample.messages[0]
+    if message.task is not None:
+        if (more := page.get_by_role("button", name="More …")).count():
+            more.click()
+        page.click(f".chip[data-name={message.task.name}]")
+    page.fill("#text", message.text)
+    page.keyboard.press("Enter")
+    answer = page.locator("#turns > li .answer").nth(turns)
+    expect(answer).to_have_attribute("aria-busy", "false", timeout=600_000)
+    return answer
+
+
+def drawn(address: str, samples: list[Conversation], out: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    with sync_playwright() as started, tempfile.TemporaryDirectory() as folder:
+        opened = started.chromium.launch(executable_path=browser, args=["--no-sandbox", "--mute-audio"])
+        page = opened.new_page(viewport=SIZE)
+        page.goto(address)
+        page.wait_for_selector(".example")
+        for sample in samples:
+            answer = ask(page, sample, Path(folder))
+            print(f"on the page: {answer.locator('.body').inner_text()!r}", flush=True)
+        if words := answer.locator(".word").count():
+            answer.locator(".word").nth(words // 2).hover()  # it lights up on the waveform too
+        # As high as all of the conversation, so that nothing is cut.
+        height = page.evaluate("document.documentElement.scrollHeight")
+        page.set_viewport_size({**SIZE, "height": height})
+        page.evaluate("scrollTo(0, 0)")
+        page.screenshot(path=out)
+        opened.close()
+    print(f"{out}: {SIZE['width']} x {height}")
+
+
+def main() -> None:
+    given = argparse.ArgumentParser(description=__doc__)
+    given.add_argument("model", nargs="?", default="bundled")
+    given.add_argument("--out", type=Path, default=Path("docs/page.png"))
+    given.add_argument("--most", type=int, default=48)
+    given = given.parse_args()
+    model = weft.load(given.model, dtype="float32")
+    samples = [found for kinds in ASKED if (found := first_right(model, kinds, given.most)) is not None]
+    app = build_app(LocalEngine(model), given.model)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        drawn(f"http://127.0.0.1:{port}/", samples, given.out)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()
