@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import pipeline
 
 import tiny_model as made
 from weft.conversation import WeftError
+from weft.models.compose import compose
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +124,39 @@ def test_pipelines_answer_in_batches_as_one_by_one(model: Any, tmp_path: Path) -
     begun = [*chats[0], {"role": "assistant", "content": [{"type": "text", "text": "It is"}]}]
     whole = pipe(text=begun, max_new_tokens=3)[0]["generated_text"]
     assert whole[-1]["content"][0]["text"].startswith("It is") and len(whole) == 2
+
+
+def heard(folder: Path, *seconds: float) -> list[list[dict[str, Any]]]:
+    """A question about a clip of each length."""
+    chats = []
+    for i, length in enumerate(seconds):
+        soundfile.write(folder / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, int(16000 * length)), 16000)
+        parts = [{"type": "audio", "audio": str(folder / f"{i}.wav")}, {"type": "text", "text": f"what? {i}"}]
+        chats.append([{"role": "user", "content": parts}])
+    return chats
+
+
+@pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
+def test_pipelines_hear_clips_of_unequal_length_in_a_batch(model: Any, task: str, tmp_path: Path) -> None:
+    """They fill features up on the side of the text's ids, which begins a clip with silence."""
+    kept = model.model
+    if task == "any-to-any":  # it demands torchvision of models that see
+        kept, processor = compose(vision=None, audio=made.AUDIO, language=made.LANGUAGE, seed=0)
+    processor = model.processor if kept is model.model else processor
+    kept.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    pipe = pipeline(task, model=str(tmp_path))
+    chats, scores = heard(tmp_path, 0.4, 1.3, 0.9), {}
+    plain = pipe.model.generate
+    for size in (1, 3):
+        found = []
+
+        def generate(*, found: list[torch.Tensor] = found, **inputs: Any) -> Any:
+            out = plain(**{**inputs, "output_scores": True, "return_dict_in_generate": True})
+            found.append(out.scores[0])
+            return out if inputs.get("return_dict_in_generate") else out.sequences
+
+        pipe.model.generate = generate
+        pipe(text=chats, batch_size=size, max_new_tokens=2, do_sample=False)
+        scores[size] = torch.cat(found)
+    torch.testing.assert_close(scores[3], scores[1], rtol=1e-4, atol=1e-5)

@@ -41,6 +41,7 @@ from weft.models.config import WeftConfig
 from weft.models.half import cast_once
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.models.senses import Senses
+from weft.models.splice import filled_behind
 
 MEDIA = ("pixel_values", "input_features", "feature_lengths")
 
@@ -57,7 +58,6 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     config_class = WeftConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    input_modalities = ["image", "audio", "text"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -73,6 +73,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         asked = config._attn_implementation
         config._attn_implementation_internal = asked or attention.NAME
         super().__init__(config)
+        self.input_modalities = [*["image"] * bool(config.vision), *["audio"] * bool(config.audio), "text"]
         for module in language_model.modules() if language_model is not None else ():
             module.__dict__["_is_hf_initialized"] = True  # else post_init draws resized embeddings anew
         self.language_model: Any = language_model or doors.language_model(
@@ -289,6 +290,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         """Rows are repeated for beams and several answers: their media are encoded once, before."""
         given = any(kwargs.get(name) is not None for name in MEDIA[:2])
         if given and input_ids is not None and kwargs.get("inputs_embeds") is None:
+            kwargs |= {MEDIA[1]: filled_behind(kwargs.get(MEDIA[1]))}
             if expand_size > 1:
                 kwargs["inputs_embeds"] = self.embed(input_ids, **{name: kwargs.pop(name, None) for name in MEDIA})
             kwargs.setdefault("prompt_length", input_ids.shape[1])

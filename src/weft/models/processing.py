@@ -147,8 +147,8 @@ class WeftProcessor(ProcessorMixin, Encoding):
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values", "input_features", "feature_lengths"]
 
-    # Pipelines look here for what fills batches up.
-    padding_value = 0.0
+    # Pipelines look here for what fills batches of sound up: before it, as ids, which `filled_behind` mends.
+    padding_value = float("nan")
 
     @property
     def image_processor(self) -> WeftProcessor:
