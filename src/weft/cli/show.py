@@ -60,10 +60,11 @@ def show(
             raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
         _show_samples(processor, _chosen(sample, media_root), prompt, as_json)
         return
-    from weft.training.sizes import model_size, stage_size
+    from weft.training.sizes import model_size, stage_size, weightless
 
-    model = model_size(config, processor)
-    stages = [stage_size(config, stage, recipe, processor) for stage in recipe.stages] if recipe else []
+    shapes = weightless(config)
+    model = model_size(config, processor, shapes)
+    stages = [stage_size(config, stage, recipe, processor, shapes) for stage in recipe.stages] if recipe else []
     if as_json:
         from dataclasses import asdict
 

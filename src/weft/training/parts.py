@@ -108,15 +108,18 @@ def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
         getattr(model, f"{name}_checkpointing_disable")()
 
 
-def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
-    targets: list[str]
+def lora_targets(module: nn.Module, lora: Lora) -> list[str]:
+    """The ends of the names of the layers that it adapts; none: the part has no such layer, and trains in full."""
     if lora.targets == "all-linear":
-        targets = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
-    else:
-        targets = list(lora.targets)
-        if not any(name == t or name.endswith(f".{t}") for name, _ in module.named_modules() for t in targets):
-            there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
-            raise WeftError(f"lora.targets {', '.join(targets)}: no such layer; there are {', '.join(there)}")
+        return sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
+    if not any(name == t or name.endswith(f".{t}") for name, _ in module.named_modules() for t in lora.targets):
+        there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
+        raise WeftError(f"lora.targets {', '.join(lora.targets)}: no such layer; there are {', '.join(there)}")
+    return list(lora.targets)
+
+
+def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
+    targets = lora_targets(module, lora)
     if not targets:
         module.requires_grad_(True)  # a part without a linear layer (a convolution) is small: it trains in full
         return
@@ -125,14 +128,14 @@ def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft takes fractions too
         lora_dropout=lora.dropout,
         target_modules=targets,
-        trainable_token_indices=dict.fromkeys(_tables(module), list(tokens)) if tokens else None,
+        trainable_token_indices=dict.fromkeys(tables(module), list(tokens)) if tokens else None,
     )
     inject_adapter_in_model(config, module)
     for name, p in module.named_parameters():
         p.requires_grad_("lora_" in name or "trainable_tokens_delta" in name)
 
 
-def _tables(language: Any) -> list[str]:
+def tables(language: Any) -> list[str]:
     """Names of the input embedding and, where it is another, the output head (a tied one follows by itself)."""
     inside, head = language.get_input_embeddings(), language.get_output_embeddings()
     found = [inside] if head is None or head.weight is inside.weight else [inside, head]

@@ -32,7 +32,8 @@ from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import chunk_rows
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
-from weft.training.parts import apply_parts, dialect_tokens
+from weft.training.counting import count_trained
+from weft.training.parts import dialect_tokens
 from weft.training.recipe import PART_NAMES, LanguageSource, ModelSpec, Recipe, Stage, TowerSource
 
 
@@ -121,9 +122,12 @@ def weightless(config: WeftConfig) -> WeftForConditionalGeneration:
         return WeftForConditionalGeneration(config)
 
 
-def model_size(config: WeftConfig, processor: WeftProcessor | None) -> ModelSize:
-    """``processor`` None (a model without a tokenizer): media are counted without start and end tokens."""
-    model, text = weightless(config), config.text_config
+def model_size(config: WeftConfig, processor: WeftProcessor | None, model: Any = None) -> ModelSize:
+    """``processor`` None (a model without a tokenizer): media are counted without start and end tokens.
+
+    ``model``: `weightless` of the configuration, where it is at hand.
+    """
+    model, text = model or weightless(config), config.text_config
     parts = [
         PartSize(name, sum(p.numel() for module in model.part(name) for p in module.parameters()), _what(name, config))
         for name in PART_NAMES
@@ -152,19 +156,20 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None) -> ModelSize
     return ModelSize(config.dialect_section.name, parts, text.vocab_size, image, sound, cache)
 
 
-def stage_size(config: WeftConfig, stage: Stage, recipe: Recipe, processor: WeftProcessor | None = None) -> StageSize:
+def stage_size(
+    config: WeftConfig, stage: Stage, recipe: Recipe, processor: WeftProcessor | None = None, model: Any = None
+) -> StageSize:
     """What a stage trains, and the memory of its processes.
 
-    ``processor``: LoRA on the language model also trains the rows of the dialect's tokens, which it knows.
+    ``processor``: LoRA on the language model also trains the rows of the dialect's tokens, which it knows. ``model``:
+    `weightless` of the configuration, where it is at hand; nothing is done to it.
     """
-    model: Any = weightless(config)
-    parts = apply_parts(model, stage, tokens=dialect_tokens(processor) if processor is not None else ())
-    trained = {p.name: sum(x.numel() for x in p.parameters.values()) for p in parts if p.parameters}
-    how = {
-        p.name: f"LoRA r={p.training.lora.r}" if p.training.train == "lora" else "full" for p in parts if p.parameters
-    }
-    everything, learning = sum(p.numel() for p in model.parameters()), sum(trained.values())
-    copies, gathered = _copies(model, stage, recipe)
+    model = model or weightless(config)
+    counted = count_trained(model, stage, tokens=dialect_tokens(processor) if processor is not None else ())
+    trained, how = {c.name: c.trained for c in counted}, {c.name: c.how for c in counted}
+    everything = sum(p.numel() for p in model.parameters()) + sum(c.added for c in counted)
+    learning = sum(trained.values())
+    copies, gathered = _copies(model, stage, recipe, sum(c.added for c in counted if c.name == "language"))
     activations = _activations(config, stage, recipe, trained)
     return StageSize(
         stage.name,
@@ -175,13 +180,13 @@ def stage_size(config: WeftConfig, stage: Stage, recipe: Recipe, processor: Weft
     )
 
 
-def _copies(model: Any, stage: Stage, recipe: Recipe) -> tuple[int, int]:
+def _copies(model: Any, stage: Stage, recipe: Recipe, added: int) -> tuple[int, int]:
     """Bytes of the language model's weights in bfloat16: on a device that holds all of it, and on one that shares."""
     language = model.language_model
     tables = {
         id(m.weight): m.weight.numel() for m in (language.get_input_embeddings(), language.get_output_embeddings())
     }
-    words, whole = sum(tables.values()), sum(p.numel() for p in language.parameters())
+    words, whole = sum(tables.values()), sum(p.numel() for p in language.parameters()) + added
     layer = (whole - words) // model.config.text_config.num_hidden_layers
     size = 2 if recipe.precision == "bfloat16" else 4
     training = stage.parts.get("language")
