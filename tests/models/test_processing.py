@@ -15,6 +15,7 @@ from weft.conversation import Audio, Conversation, Image, Message, Task, Text, W
 from weft.dialects import DialectError, Plain, get_dialect
 from weft.media import log_mel
 from weft.models.bytes_tokenizer import bytes_tokenizer
+from weft.models.clients import read, written_out
 from weft.models.config import AudioSection, Connector, DialectSection, VisionSection
 from weft.models.processing import WeftProcessor
 
@@ -266,7 +267,7 @@ def test_parts_come_back_from_ids_text_and_batches(processor, conversation, medi
     raw, text, parts = processor.parse_reply(answer.tolist(), conversation.prompt())
     assert (raw, text) == ("<|item_1|><|t0.1|><|f0|>hiss<|t0.2|><|f0|>", "hiss")
     assert parts == list(conversation.messages[-1].parts)
-    malformed = processor.renderer.render(processor.renderer.read("well <|t0.1|>then"), {}).ids
+    malformed = processor.renderer.render(read(processor.renderer, "well <|t0.1|>then"), {}).ids
     assert processor.parse_reply(malformed, conversation.prompt())[:2] == ("well <|t0.1|>then", "well then")
 
 
@@ -331,7 +332,7 @@ def test_the_shipped_template_writes_what_the_renderer_writes(switches, turns, s
         given += [{"role": "user", "content": content}, {"role": "assistant", "content": "An answer."}]
     given = given[:-1] if generate else given
     typed = [_typed(message) for message in given]
-    want = processor.renderer.write(processor.pieces(Conversation(tuple(typed)), generate=generate))
+    want = written_out(processor.renderer, processor.pieces(Conversation(tuple(typed)), generate=generate))
     got = processor.tokenizer.apply_chat_template(
         given, chat_template=processor.chat_template, tokenize=False, add_generation_prompt=generate
     )

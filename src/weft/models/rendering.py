@@ -6,7 +6,6 @@ Plain text is tokenised with special tokens switched off: what a user writes nev
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -109,57 +108,6 @@ class Renderer:
             if end is not None:
                 ids.append(self.token_id(end))
         return ids
-
-    # A prompt as one string, with one placeholder a medium, and back.
-
-    def write(self, pieces: Sequence[Piece]) -> str:
-        """The pieces as text: special tokens by name, one placeholder for each image or clip however long."""
-        out = ""
-        previous: Piece | None = None
-        for piece in joined(pieces):
-            if isinstance(piece, Slot):
-                token, start, end = self.dialect.slot_tokens(piece.modality)
-                out += (start or "") + token + (end or "")
-            elif isinstance(piece, Special):
-                out += piece.token
-            else:
-                out += (self.dialect.apart_text if isinstance(previous, Plain) else "") + piece.text
-            previous = piece
-        return out
-
-    def read(self, text: str, seen: Mapping[Modality, int] | None = None) -> list[Piece]:
-        """The pieces of a prompt given as text, in which special tokens and placeholders count as what they are.
-
-        ``seen`` counts the images and clips of earlier prompts, whose media were passed in the same list.
-        """
-        count: dict[Modality, int] = {"image": 0, "audio": 0, **(seen or {})}
-        slots: dict[str, Modality] = {}
-        edges: dict[str, str] = {}  # a start or end that stands alone: the placeholder it belongs to
-        for modality in self.dialect.modalities:
-            token, start, end = self.dialect.slot_tokens(modality)
-            whole = (start or "") + token + (end or "")
-            slots |= {token: modality, whole: modality}
-            edges |= {edge: whole for edge in (start, end) if edge is not None}
-        added = self.tokenizer.added_tokens_decoder.values()
-        specials = {str(token) for token in added if token.special} | set(self.dialect.special_tokens())
-        names = sorted(specials | set(slots), key=len, reverse=True)
-        pieces: list[Piece] = []
-        end_of_last = 0
-        for match in re.finditer("|".join(map(re.escape, names)), text):
-            if match.start() > end_of_last:
-                pieces.append(Plain(text[end_of_last : match.start()]))
-            end_of_last = match.end()
-            slot = slots.get(match[0])
-            if slot is not None:
-                pieces.append(Slot(slot, count[slot]))
-                count[slot] += 1
-            elif match[0] in edges:
-                raise WeftError(f"{match[0]} stands alone in the text; a medium's place is written {edges[match[0]]}")
-            else:
-                pieces.append(Special(match[0]))
-        if text[end_of_last:]:
-            pieces.append(Plain(text[end_of_last:]))
-        return pieces
 
 
 def joined(pieces: Sequence[Piece]) -> list[Piece]:

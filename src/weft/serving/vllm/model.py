@@ -16,6 +16,7 @@ from vllm.multimodal.parse import MultiModalDataParser
 
 from weft.dialects import Slot
 from weft.media import load_audio
+from weft.models.clients import written_out
 from weft.models.senses import Senses
 from weft.serving.vllm.heads import fill
 
@@ -68,7 +69,7 @@ class Info(processing.BaseProcessingInfo):
 class Dummy(processing.BaseDummyInputsBuilder[Info]):
     def get_dummy_text(self, mm_counts):
         renderer = self.info.get_hf_processor().renderer
-        return "".join(renderer.write([Slot(modality, 0)]) * n for modality, n in mm_counts.items())
+        return "".join(written_out(renderer, [Slot(modality, 0)]) * n for modality, n in mm_counts.items())
 
     def get_dummy_mm_data(self, seq_len, mm_counts, mm_options):
         data = {}
