@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
 
 HEAD = 512
 """Bytes that are looked at."""
@@ -22,10 +21,3 @@ def sniff(head: bytes) -> str | None:
 def advice(kind: str | None) -> str:
     """What to do with a file of this kind; "" where the one who asked knows better."""
     return next((do for _, words, do in _SIGNATURES if words == kind), "")
-
-
-def layout(entry: Any) -> str | None:
-    """The layout of `weft data convert` that a value of JSON seems to be an entry of."""
-    entry = entry[0] if isinstance(entry, list) and entry else entry
-    keys = entry.keys() if isinstance(entry, dict) else set()
-    return next((name for wanted, name in _TABLE["layouts"] if keys >= set(wanted)), None)

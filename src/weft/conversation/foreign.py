@@ -1,11 +1,12 @@
-"""What a file or folder that holds no samples is laid out as, so that a mistake can name the command that makes them.
+"""What a file, a line or an entry that holds no sample is, so that a mistake can name what makes samples of it.
 
-Told from names and from the beginning and end of a file: no more is read of one than `HEAD` bytes at each.
+Layouts are told from names and from the beginning and end of a file: no more is read of one than `HEAD` bytes at each.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shlex
@@ -14,8 +15,12 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from weft import kinds
 
 HEAD = 1 << 16
+CONVERT = "weft data convert LAYOUT PATH -o samples.jsonl makes samples of what other tools write"
 FILES = 100  # of a folder that are looked at
 _KEY = re.compile(r'(?<!\\)"(\w+)"\s*:')
 _TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
@@ -53,6 +58,46 @@ def command(path: str | os.PathLike[str]) -> str | None:
     if at != os.fspath(path):
         return f"holds files laid out as {layout}: make samples of each by itself ({said})"
     return f"is laid out as {layout}: make samples of it ({said})"
+
+
+def no_text(line: bytes, error: UnicodeDecodeError) -> str:
+    """What is wrong with a line that is not UTF-8."""
+    if (kind := kinds.sniff(line[: kinds.HEAD])) not in (None, "a JSON text"):
+        return f"is {kind}, not JSON Lines: {kinds.advice(kind) or 'name the .jsonl file'}"
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "is UTF-16: save the file as UTF-8"
+    return f"byte {error.start + 1} is not UTF-8: save the file as UTF-8"
+
+
+def no_json(line: str, error: json.JSONDecodeError) -> str:
+    """What is wrong with a line that is no JSON: often the file is something else."""
+    if line.strip() == "{" or line.lstrip().startswith("["):
+        return f"is one JSON document over many lines: write one sample a line, without a list around, or {CONVERT}"
+    kind = kinds.sniff(line[: kinds.HEAD].encode())
+    if do := kinds.advice(kind):  # of the others text may begin with the same letters
+        return f"is {kind}, not JSON Lines: {do}"
+    if not line.lstrip().startswith("{"):
+        return f"invalid JSON, for this is a line of text or of a table: {CONVERT}"
+    return f"invalid JSON at column {error.colno} ({error.msg}): write one JSON object a line"
+
+
+def no_sample(entry: Any) -> str | None:
+    """What is wrong with a value of JSON that is an entry of another layout; None where it does not seem to be one."""
+    entry = entry[0] if isinstance(entry, list) and entry else entry
+    keys = entry.keys() if isinstance(entry, dict) else set()
+    name = next((name for needed, name in _TABLES["entries"] if keys >= set(needed)), None)
+    return None if name is None else f"is in another layout ({name}): {CONVERT}"
+
+
+def no_file(path: str | os.PathLike[str], error: OSError) -> str:
+    """What is wrong with a file that cannot be read."""
+    if told := command(path):
+        return told
+    if isinstance(error, FileNotFoundError):
+        return "no such file: check the path"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder: name the .jsonl file in it"
+    return f"cannot be read ({error.strerror or error})"
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from weft.conversation.checks import Mistake, counted, key_name, kind_of, listed
 from weft.conversation.errors import WeftError
 from weft.conversation.tasks import TASKS, field_problem, guess
 from weft.conversation.types import Audio, Box, Image, MediaSource, Part, Task, Text, Word, Words
+from weft.named import Named
 
 Exists = Callable[[str], bool]
 Made = TypeVar("Made")
@@ -31,6 +32,16 @@ TYPES = {
     role: frozenset(kind for kind in (Text, Image, Audio, Task, Box, Words) if kind.__name__.lower() in names)
     for role, names in PARTS.items()
 }
+# Media parts as other APIs spell them, in weft's own spelling.
+SPELLINGS = Named[Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]](
+    {
+        "image_url": "weft.conversation.spellings:address",
+        "audio_url": "weft.conversation.spellings:address",
+        "input_audio": "weft.conversation.spellings:sound",
+        "image": "weft.conversation.spellings:medium",
+        "audio": "weft.conversation.spellings:medium",
+    }
+)
 _WORD = {"text", "start", "end"}
 _KEYS = {kind: frozenset(keys) for kind, keys in KEYS.items()}
 
@@ -70,8 +81,9 @@ def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: 
     if kind == "words":
         check_keys(raw, "words", ("words",))
         return _words(raw)
-    if lenient:
-        kind, raw = _foreign(raw)
+    spelt = isinstance(kind, str) and kind in SPELLINGS.places
+    if lenient and spelt and (kind not in KEYS or isinstance(raw.get(kind, {}), dict)):
+        kind, raw = SPELLINGS[kind](raw)
     if kind == "image":
         check_keys(raw, "image", ("image",))
         return Image(_media(raw["image"], "image", folder, exists, lenient))
@@ -206,37 +218,6 @@ def _media(value: Any, kind: str, folder: str, exists: Exists, lenient: bool) ->
         where = "" if os.path.isabs(value) else f" (paths start from {folder or 'the working directory'})"
         raise Mistake(f"no such file: {value!r}{where}", kind)
     return path
-
-
-def _foreign(raw: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Media parts as other APIs spell them, in weft's own spelling. Anything else comes back as it is."""
-    kind = raw.get("type")
-    if kind in ("image_url", "audio_url"):
-        inner = raw.get(kind)
-        url = inner.get("url") if isinstance(inner, dict) else inner
-        if not isinstance(url, str) or raw.keys() != {"type", kind}:
-            raise Mistake(f'must be {{"url": ...}}, this is {show(inner)}', str(kind))
-        own = kind.removesuffix("_url")
-        return own, {"type": own, own: url}
-    if kind == "input_audio":
-        inner = raw.get(kind)
-        if not isinstance(inner, dict) or not isinstance(inner.get("data"), str) or raw.keys() != {"type", kind}:
-            raise Mistake('must be {"data": base64, "format": ...}, this is ' + show(inner), "input_audio")
-        data, form = inner["data"], inner.get("format", "wav")
-        url = data if data.startswith("data:") else f"data:audio/{form};base64,{data}"
-        return "audio", {"type": "audio", "audio": url}
-    if kind in ("image", "audio") and kind not in raw:
-        given = [k for k in ("url", "path", "base64") if k in raw]
-        if len(given) == 1 and raw.keys() == {"type", given[0]}:
-            value = raw[given[0]]
-            if given[0] == "base64" and isinstance(value, str) and not value.startswith("data:"):
-                value = f"data:{kind}/*;base64,{value}"
-            return kind, {"type": kind, kind: value}
-    if kind == "audio" and isinstance(raw.get("audio"), dict):
-        clip = raw["audio"]
-        if {"array", "sampling_rate"} <= clip.keys():
-            return kind, {**raw, "audio": (clip["array"], int(clip["sampling_rate"]))}
-    return kind, raw
 
 
 def check_keys(raw: dict[str, Any], kind: str, needed: tuple[str, ...]) -> None:

@@ -18,18 +18,19 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from weft.conversation.checks import Mistake, key_name, kind_of, listed, show, string, unknown_key
 from weft.conversation.errors import SampleError
-from weft.conversation.foreign import command
 from weft.conversation.grounding import Probe, settle
 from weft.conversation.parts import PARTS, TYPES, Exists, read_part
 from weft.conversation.tasks import guess, needs_problem
 from weft.conversation.types import Audio, Box, Conversation, Image, Message, Part, Role, Task, Text
-from weft.kinds import HEAD, advice, layout, sniff
+from weft.named import Named
 
 Read = TypeVar("Read")
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant")
-CONVERT = "weft data convert LAYOUT PATH -o samples.jsonl makes samples of what other tools write"
-_JSON = "a JSON text"
+# What is no sample, in words: read where there is a mistake, by what it is in.
+FOREIGN = Named[Callable[..., Any]](
+    {name: f"weft.conversation.foreign:{name}" for name in ("command", "no_text", "no_json", "no_sample", "no_file")}
+)
 BOM = "\ufeff".encode()  # some editors begin a file with it; it says nothing
 
 
@@ -89,7 +90,7 @@ def parse_line(
     try:
         return _guard(lambda: _sample(_json(text), root, probe, exists), where, line)
     except SampleError as e:
-        said = None if where is None else command(where)
+        said = None if where is None else FOREIGN["command"](where)
         if said is None:
             raise
         if line == 1:
@@ -108,13 +109,7 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
                 if raw.removeprefix(BOM if number == 1 else b"").strip():
                     yield number, raw
     except OSError as e:
-        raise SampleError(command(path) or _os_problem(e), file=os.fspath(path)) from e
-
-
-def is_spread(line: bytes | str) -> bool:
-    """Whether a first line shows that the file is one JSON document over many lines, not JSON Lines."""
-    line = line.strip()
-    return line in ("{", b"{") or line[:1] in ("[", b"[")
+        raise SampleError(FOREIGN["no_file"](path, e), file=os.fspath(path)) from e
 
 
 def iter_samples(
@@ -149,22 +144,9 @@ def _json(text: bytes | str) -> Any:
         text = text.removeprefix("\ufeff").rstrip("\r\n")  # an error at the end would be counted from the next line
         return _DECODER.decode(text)
     except UnicodeDecodeError as e:
-        if (kind := sniff(text[:HEAD])) not in (None, _JSON):  # type: ignore[arg-type]
-            raise Mistake(f"is {kind}, not JSON Lines: {advice(kind) or 'name the .jsonl file'}") from None
-        if text.startswith((b"\xff\xfe", b"\xfe\xff")):  # type: ignore[arg-type]
-            raise Mistake("is UTF-16: save the file as UTF-8") from None
-        raise Mistake(f"byte {e.start + 1} is not UTF-8: save the file as UTF-8") from None
+        raise Mistake(FOREIGN["no_text"](text, e)) from None
     except json.JSONDecodeError as e:
-        if is_spread(text):
-            raise Mistake(
-                f"is one JSON document over many lines: write one sample a line, without a list around, or {CONVERT}"
-            ) from None
-        kind = sniff(str(text[:HEAD]).encode())
-        if do := advice(kind):  # of the others text may begin with the same letters
-            raise Mistake(f"is {kind}, not JSON Lines: {do}") from None
-        if not str(text).lstrip().startswith("{"):
-            raise Mistake(f"invalid JSON, for this is a line of text or of a table: {CONVERT}") from None
-        raise Mistake(f"invalid JSON at column {e.colno} ({e.msg}): write one JSON object a line") from None
+        raise Mistake(FOREIGN["no_json"](text, e)) from None
     except RecursionError:
         raise Mistake("invalid JSON: nested too deep for a sample") from None
     except ValueError as e:
@@ -187,20 +169,14 @@ def _constant(name: str) -> NoReturn:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
-def _os_problem(e: OSError) -> str:
-    if isinstance(e, FileNotFoundError):
-        return "no such file: check the path"
-    if isinstance(e, IsADirectoryError):
-        return "is a folder: name the .jsonl file in it"
-    return f"cannot be read ({e.strerror or e})"
-
-
 # ------------------------------------------------------------------------------------------------- samples, messages
 
 
 def _sample(sample: Any, root: Any, probe: Probe | None, exists: Exists) -> Conversation:
-    if name := layout(sample):
-        raise Mistake(f"is in another layout ({name}): {CONVERT}")
+    if not (isinstance(sample, dict) and sample.keys() <= {"id", "messages"}) and (
+        told := FOREIGN["no_sample"](sample)
+    ):
+        raise Mistake(told)
     if not isinstance(sample, dict):
         raise Mistake(f'a sample is an object {{"id": ..., "messages": [...]}}, this is {kind_of(sample)}')
     if not sample.keys() <= {"id", "messages"}:

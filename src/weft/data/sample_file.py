@@ -18,8 +18,7 @@ import numpy as np
 from platformdirs import user_cache_path
 
 from weft.conversation import Conversation, WeftError, within
-from weft.conversation.foreign import command
-from weft.conversation.samples import BOM, parse_line
+from weft.conversation.samples import BOM, FOREIGN, parse_line
 from weft.files import whole_file
 from weft.media import image_size
 
@@ -45,7 +44,7 @@ class SampleFile:
         try:
             self._kept, self._lines = _index(self.path)
         except OSError as error:
-            problem = command(self.path) or f"cannot be read ({error.strerror}); give a JSON Lines file"
+            problem = FOREIGN["command"](self.path) or f"cannot be read ({error.strerror}); give a JSON Lines file"
             raise WeftError(f"{self.path}: {problem}") from None
         if not len(self._lines):
             raise WeftError(f"{self.path}: holds no samples; give a JSON Lines file with one conversation a line")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -21,13 +22,14 @@ from weft.generation.batch import Batch, Row
 from weft.generation.embedding import Embedder
 from weft.generation.prompts import Prompts
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
-from weft.generation.sampling import Inputs, beams
 from weft.generation.windows import WindowPrompt, merge
 from weft.media import image_size
 from weft.models.processing import WeftProcessor
+from weft.named import Named
 
 Asked = Conversation | Sequence[Any] | str
 
+SEARCH = Named[Any]({"beams": "weft.generation.beams:searched"})  # what a running batch does not do
 LOOKED_AT = 64  # numbers of each tensor that tell one model's weights from another's
 CHUNK_BATCHES = 8  # conversations are sorted by length within this many batches, so that answers come as they are made
 
@@ -135,7 +137,7 @@ class Model(Prompts):
         options = options or Options()
         if not 1 <= batch_size <= MOST_TOGETHER:
             raise WeftError(f"batch_size is {batch_size}; it must be at least 1 and at most {MOST_TOGETHER:,}")
-        together = self._searched if options.num_beams > 1 else self._decoded
+        together = partial(SEARCH["beams"], self) if options.num_beams > 1 else self._decoded
         numbered = iter(enumerate(conversations))
         while chunk := list(islice(numbered, batch_size * CHUNK_BATCHES)):
             requests = {index: self._request(index, asked) for index, asked in chunk}
@@ -164,7 +166,7 @@ class Model(Prompts):
         """
         conversation = _conversation(messages)
         encoded = self.fits(self.processor.encode(conversation), conversation, 0)
-        inputs = self._collate([encoded])
+        inputs = self.collated([encoded])
         inputs.pop("labels", None)
         flagged = torch.as_tensor(encoded.loss_mask).nonzero()[:, 0]
         flagged = flagged[flagged > 0]
@@ -208,24 +210,9 @@ class Model(Prompts):
             batch.add(row)
         for row, _ in _tokens(batch):
             if row.ended:
-                yield self._answered(waiting.pop(row), row.ids)
+                yield self.answered(waiting.pop(row), row.ids)
 
-    def _searched(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
-        """As `_decoded`, by a search with beams: in batches of prompts of similar length."""
-        for batch in _batches(jobs, options.max_new_tokens, batch_size, batch_tokens):
-            limits = [self.room(job.encoded, options.max_new_tokens) for job in batch]
-            together: dict[tuple[int, int], list[_Job]] = {}
-            # A search has one limit, and one source of random numbers, for its rows.
-            for i, (job, limit) in enumerate(zip(batch, limits, strict=True)):
-                together.setdefault((limit, i if options.do_sample else 0), []).append(job)
-            for (limit, _), rows in together.items():
-                inputs = self._collate([job.encoded for job in rows])
-                found = beams(self.model, inputs, options, self.stop, limit, self.processor.pad_id)
-                for job, ids in zip(rows, found, strict=True):
-                    self._answered(job, ids)
-            yield from (job.index for job in batch)
-
-    def _answered(self, job: _Job, ids: Sequence[int]) -> int:
+    def answered(self, job: _Job, ids: Sequence[int]) -> int:
         """Gives a prompt its reply; returns the place of its conversation."""
         answer = self.answer(job.conversation, job.encoded)
         answer.take(ids)
@@ -240,7 +227,8 @@ class Model(Prompts):
         """Embeds prompts for `batch`. It keeps what the weights made of media: not for a model in training."""
         return Embedder(self.model, self.processor)
 
-    def _collate(self, encoded: list[Any]) -> Inputs:
+    def collated(self, encoded: Sequence[Any]) -> dict[str, torch.Tensor]:
+        """What the model takes for some prompts, on its device."""
         collated = self.processor.collate(encoded, padding_side="left")
         return {k: v.to(self.device) for k, v in collated.items() if k != "labels"}
 
@@ -286,7 +274,7 @@ class Stream:
 
     def _one(self, model: Model, job: _Job, options: Options) -> Iterator[str]:
         if options.num_beams > 1:
-            list(model._searched([job], options, 1, 1))
+            list(SEARCH["beams"](model, [job], options, 1, 1))
             assert job.reply is not None
             yield job.reply.text
             return
@@ -328,12 +316,3 @@ def _conversation(asked: Asked) -> Conversation:
     if isinstance(asked, str):
         asked = [{"role": "user", "content": asked}]
     return parse_messages(asked, probe=image_size)
-
-
-def _batches(jobs: list[_Job], new_tokens: int, batch_size: int, batch_tokens: int) -> Iterator[list[_Job]]:
-    """Prompts that are sorted by their length, the longest first, in batches."""
-    while jobs:
-        width = len(jobs[0].encoded.input_ids) + new_tokens
-        n = max(1, min(batch_size, batch_tokens // width))
-        yield jobs[:n]
-        jobs = jobs[n:]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +15,11 @@ from transformers.utils import logging
 from weft.conversation import WeftError
 from weft.formats.checkpoints import DTYPES, check_kind, check_weft
 from weft.models import doors
-from weft.models.adapters import adapter_base, lost, merge_lora
+from weft.models.adapters import FOLDER, adapter_base, merge_lora
 from weft.models.config import WeftConfig
+from weft.named import Named
 
+LOADED = Named[Any]({"bits": "weft.generation.bits:in_bits"})  # otherwise than as it is saved
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -58,7 +58,7 @@ def load_parts(
 ) -> tuple[Any, Any]:
     """``(model, processor)`` of a weft checkpoint, merged or as an adapter beside its base, in evaluation mode.
 
-    ``bits``: 8 or 4 for the language model's layers (`in_bits`); encoders, connectors and the head stay.
+    ``bits``: 8 or 4 for the language model's layers (`bits`); encoders, connectors and the head stay.
     """
     from weft.models.modeling import WeftForConditionalGeneration
 
@@ -66,7 +66,7 @@ def load_parts(
     wanted = resolve_dtype(dtype)
     base, adapter = adapter_base(name)
     processor = load_processor(name)
-    options = {} if bits is None else in_bits(bits, place, name if adapter else None)
+    options = {} if bits is None else LOADED["bits"](bits, place, name if adapter else None)
     with in_one_sentence(base, name if adapter else None):
         model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto", **options)
     if bits is not None:
@@ -77,33 +77,6 @@ def load_parts(
         model = model.float()
     model.to(place)  # type: ignore[arg-type]  # transformers' wrapper loses the signature
     return model.eval(), processor
-
-
-def in_bits(bits: int, place: torch.device, adapter: str | None = None) -> dict[str, Any]:
-    """What `transformers` is to be told, to read a language model's layers in so many bits; `WeftError` where it
-    cannot. ``adapter``: the name of what is to be loaded, where it is one. By bitsandbytes; in 8 bits by torchao, where
-    that alone is installed."""
-    if bits not in (4, 8):
-        raise WeftError(f"bits is 8 or 4, not {bits!r}; leave it out for the weights as they are")
-    if adapter:
-        raise WeftError(f"{adapter} is an adapter, and cannot be loaded in {bits} bits; weft merge makes it a model")
-    apart = ["vision", "vision_connector", "audio", "audio_connector", "lm_head"]
-    config: Any
-    if importlib.util.find_spec("bitsandbytes") is not None:
-        from transformers import BitsAndBytesConfig
-
-        wanted = {"load_in_8bit": True} if bits == 8 else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-        config = BitsAndBytesConfig(**wanted, bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=apart)
-    elif bits == 8 and importlib.util.find_spec("torchao") is not None:
-        from torchao.quantization import Int8WeightOnlyConfig
-        from transformers import TorchAoConfig
-
-        # peft's: that it could not merge into these layers, which nothing here does
-        warnings.filterwarnings("ignore", message="TorchaoLoraLinear was instantiated")
-        config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=apart)
-    else:
-        raise WeftError(f"loading in {bits} bits needs bitsandbytes; install it with: pip install bitsandbytes")
-    return {"quantization_config": config, "device_map": {"": place}}
 
 
 def load_processor(path: str | os.PathLike[str]) -> Any:
@@ -154,7 +127,7 @@ def in_one_sentence(name: str, adapter: str | None = None) -> Iterator[None]:
         if isinstance(error, SafetensorError):
             reason = f"a file of weights is cut or damaged ({reason}); copy the checkpoint again"
         if adapter is not None:
-            raise WeftError(lost(adapter, name, f"which cannot be loaded ({reason})")) from error
+            raise WeftError(FOLDER["lost"](adapter, name, f"which cannot be loaded ({reason})")) from error
         raise WeftError(f"{name} cannot be loaded as a weft model: {reason}") from error
     finally:
         if bars:

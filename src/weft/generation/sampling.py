@@ -1,7 +1,6 @@
-"""From logits to ids: greedy and sampled choices of rows that each have their own options, and beam search.
+"""From logits to ids: greedy and sampled choices of rows that each have their own options.
 
-Each row draws from its own generator, so an answer does not depend on its neighbours. Beam search is left to
-transformers.
+Each row draws from its own generator, so an answer does not depend on its neighbours.
 
 Shapes: B rows, L tokens, V vocabulary.
 """
@@ -9,16 +8,11 @@ Shapes: B rows, L tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig
 
 from weft.generation.reply import Options
-
-Inputs = dict[str, torch.Tensor]
 
 
 def choose(
@@ -75,28 +69,3 @@ def drawn(logits_BV: torch.Tensor, options: Sequence[Options], uniform_B: np.nda
     point = torch.as_tensor(uniform_B, device=total.device)[:, None] * total[:, -1:]
     place = torch.searchsorted(total, point, right=True).clamp(max=total.shape[1] - 1)
     return ids.gather(1, place)[:, 0]
-
-
-def beams(model: Any, inputs: Inputs, options: Options, stop: frozenset[int], limit: int, pad: int) -> list[list[int]]:
-    """The best beam of every row, by transformers' search; ids end with a stop token where one was made.
-
-    Where it samples, all rows draw from one generator: give it one row, and the answer does not depend on others.
-    """
-    without = ("seed",) if options.do_sample else ("seed", "temperature", "top_p", "top_k")
-    asked = {name: value for name, value in asdict(options).items() if name not in without}
-    ends = {"max_new_tokens": limit, "eos_token_id": sorted(stop) or None, "pad_token_id": pad}
-    config = GenerationConfig(**{**asked, **ends})
-    devices = [inputs["input_ids"].device] if inputs["input_ids"].device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        if options.seed is None:
-            torch.seed()  # else it would be what it was the last time
-        else:
-            torch.manual_seed(options.seed)
-        out_BL = model.generate(**inputs, generation_config=config)
-    prompt = inputs["input_ids"].shape[1]
-    return [_until(row[prompt:].tolist(), stop) for row in out_BL]
-
-
-def _until(ids: list[int], stop: frozenset[int]) -> list[int]:
-    end = next((i + 1 for i, token in enumerate(ids) if token in stop), len(ids))
-    return ids[:end]

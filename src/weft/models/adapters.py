@@ -1,17 +1,10 @@
-"""An adapter folder beside its base: where the base is, and whether everything of the adapter found its place.
-
-The folder holds PEFT's two files, weft's own ``config.json`` and processor, and may hold its base as ``base/``. With a
-``config.json`` there, `transformers` leaves the folder to weft's class, which knows where the base lies; it would take
-``base`` for a hub name.
-"""
+"""LoRA in a model, merged into its weights, or written as an adapter folder; one is read in `adapter_folder`."""
 
 from __future__ import annotations
 
 import json
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +12,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.conversation import WeftError
-from weft.models.doors import check_safetensors, place, resolve
+from weft.named import Named
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
+# What the folder of an adapter needs that is to be used.
+FOLDER = Named[Callable[..., Any]](
+    {name: f"weft.models.adapter_folder:{name}" for name in ("base", "lost", "putting_on")}
+)
 
 
 class AdapterError(WeftError):
@@ -35,36 +32,7 @@ def is_adapter(name: str) -> bool:
 
 def adapter_base(name: str) -> tuple[str, bool]:
     """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
-    file = Path(name) / CONFIG
-    if not file.is_file():
-        return name, False
-    try:
-        config = json.loads(file.read_text("utf-8"))
-        base, kind = config.get("base_model_name_or_path"), config.get("peft_type", "LORA")
-    except (OSError, ValueError, AttributeError) as error:
-        raise AdapterError(f"{file}: cannot be read ({error}); copy it again") from error
-    if kind != "LORA":  # others may name tokenizers and models of their own, which peft would load
-        raise AdapterError(f"{file}: an adapter of the kind {kind}, and weft takes LoRA; merge it with peft first")
-    check_safetensors(Path(name), "adapter_model.bin", WEIGHTS)
-    if not base:
-        raise AdapterError(
-            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
-        )
-    beside = Path(name) / base  # a base inside the folder makes it self-contained
-    base = str(beside) if beside.is_dir() else place(base)
-    try:
-        resolve(base, Path(name).absolute().parent)
-    except WeftError:
-        raise AdapterError(lost(name, base, "which is not there")) from None
-    return base, True
-
-
-def lost(name: str, base: str, why: str) -> str:
-    """What to say of the adapter ``name`` whose base cannot be used."""
-    return (
-        f"{name} is an adapter for {base}, {why}; write where the base is now into {Path(name) / CONFIG} "
-        f"(base_model_name_or_path), or put it inside as {Path(name) / 'base'}"
-    )
+    return (FOLDER["base"](name), True) if is_adapter(name) else (name, False)
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
@@ -73,22 +41,6 @@ def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[s
     usual = {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0}
     save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps({**usual, **config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def putting_on(name: str) -> Iterator[None]:
-    """Around what loads the adapter ``name`` onto its base: a missing peft, and what peft raises, as one sentence."""
-    try:
-        import peft  # noqa: F401
-    except ImportError:
-        raise AdapterError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
-            yield
-    except (KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
 
 
 def merge_lora(
@@ -121,17 +73,3 @@ def merge_lora(
         if hasattr(module, "peft_config"):
             delattr(module, "peft_config")
     return len(found)
-
-
-def check_applied(model: Any, name: str) -> None:
-    """Raises `AdapterError` unless each tensor of the adapter ``name`` has its place in ``model``, which it was loaded
-    into, and each LoRA matrix of ``model`` came from it: `transformers` and peft only log what they leave out."""
-    from safetensors import safe_open
-
-    with safe_open(Path(name) / WEIGHTS, "pt") as file:
-        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
-    places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key) for key in model.state_dict()}
-    left = sorted(given - places) or sorted({p for p in places if ".lora_" in p} - given)
-    if left:
-        what = "changes" if left[0] in given else "has nothing for"
-        raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")

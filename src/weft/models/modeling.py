@@ -15,6 +15,7 @@ model's width (of embeddings), T frames, M bands, X embeddings in a row of their
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +36,7 @@ from transformers.utils import can_return_tuple
 
 from weft.conversation import WeftError
 from weft.models import attention, doors, qwen_text  # noqa: F401  qwen_text registers its model
-from weft.models.adapters import adapter_base, check_applied, putting_on
+from weft.models.adapters import FOLDER, adapter_base
 from weft.models.cache import CACHE, named, take
 from weft.models.config import WeftConfig
 from weft.models.half import cast_once
@@ -97,14 +98,10 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         kwargs |= {"trust_remote_code": False, "use_safetensors": True}
         if name:
             doors.check_safetensors(Path(base))
-        if not adapted:
-            with doors.guarded(name):
-                return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        kwargs["adapter_kwargs"] = {**(kwargs.get("adapter_kwargs") or {}), "_adapter_model_path": name}
-        with putting_on(name), doors.guarded(base):
-            loaded = super().from_pretrained(base, *args, **kwargs)
-        check_applied(loaded[0] if isinstance(loaded, tuple) else loaded, name)
-        return loaded
+        source = base if adapted else pretrained_model_name_or_path
+        on: Any = FOLDER["putting_on"](name, kwargs) if adapted else nullcontext(lambda loaded: loaded)
+        with on as checked, doors.guarded(base):
+            return checked(super().from_pretrained(source, *args, **kwargs))
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from weft.conversation import WeftError
 from weft.files import lock, whole_file
 from weft.frozen import first_mistake
 from weft.training import old
+from weft.training.asked import ASKED
 from weft.training.ranks import Ranks
 from weft.training.recipe import ModelSpec, Recipe
 from weft.version import VERSION
@@ -196,14 +197,8 @@ def alone_in(run: Path) -> AbstractContextManager[None]:
 
 def _check(recipe: Recipe, adapter_only: bool) -> None:
     """Raises `WeftError` where a run could not end as it is meant."""
-    if bits := recipe.model.bits:
-        if len(recipe.stages) > 1:
-            raise WeftError(
-                f"a model in {bits} bits cannot be handed on to a next stage; train one stage (--stage NAME)"
-            )
-        how = recipe.stages[0].parts.get("language")
-        if how is None or how.train != "lora":
-            raise WeftError(f"a language model in {bits} bits trains through LoRA alone: parts.language.train is lora")
+    if recipe.model.bits:
+        ASKED["bits"].check(recipe)
     for stage in recipe.stages:
         wanted = [name for name in ("metric", "patience") if getattr(stage.evaluation, name)]
         if wanted and stage.evaluation.data is None:

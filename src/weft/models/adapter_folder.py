@@ -1,0 +1,92 @@
+"""An adapter folder beside its base: where the base is, and whether everything of the adapter found its place.
+
+The folder holds PEFT's two files, weft's own ``config.json`` and processor, and may hold its base as ``base/``. With a
+``config.json`` there, `transformers` leaves the folder to weft's class, which knows where the base lies; it would take
+``base`` for a hub name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from weft.conversation import WeftError
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError
+from weft.models.doors import check_safetensors, place, resolve
+
+
+def base(name: str) -> str:
+    """The folder or hub name of the weights that the adapter ``name`` is on top of."""
+    file = Path(name) / CONFIG
+    try:
+        config = json.loads(file.read_text("utf-8"))
+        named, kind = config.get("base_model_name_or_path"), config.get("peft_type", "LORA")
+    except (OSError, ValueError, AttributeError) as error:
+        raise AdapterError(f"{file}: cannot be read ({error}); copy it again") from error
+    if kind != "LORA":  # others may name tokenizers and models of their own, which peft would load
+        raise AdapterError(f"{file}: an adapter of the kind {kind}, and weft takes LoRA; merge it with peft first")
+    check_safetensors(Path(name), "adapter_model.bin", WEIGHTS)
+    if not named:
+        raise AdapterError(
+            f"{file} does not name the model it adapts (base_model_name_or_path); the adapter cannot be used"
+        )
+    beside = Path(name) / named  # a base inside the folder makes it self-contained
+    found = str(beside) if beside.is_dir() else place(named)
+    try:
+        resolve(found, Path(name).absolute().parent)
+    except WeftError:
+        raise AdapterError(lost(name, found, "which is not there")) from None
+    return found
+
+
+def lost(name: str, base: str, why: str) -> str:
+    """What to say of the adapter ``name`` whose base cannot be used."""
+    return (
+        f"{name} is an adapter for {base}, {why}; write where the base is now into {Path(name) / CONFIG} "
+        f"(base_model_name_or_path), or put it inside as {Path(name) / 'base'}"
+    )
+
+
+@contextmanager
+def putting_on(name: str, options: dict[str, Any]) -> Iterator[Callable[[Any], Any]]:
+    """Around what loads the base of the adapter ``name`` with these options, which are told of the adapter.
+
+    Gives what checks that all of it found its place. A missing peft, and what peft raises, is one sentence.
+    """
+    try:
+        import peft  # noqa: F401
+    except ImportError:
+        raise AdapterError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
+    options["adapter_kwargs"] = {**(options.get("adapter_kwargs") or {}), "_adapter_model_path": name}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
+            yield partial(applied, name)
+    except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
+
+
+def applied(name: str, loaded: Any) -> Any:
+    """``loaded``, a model (or it and a report), which has all of the adapter ``name``.
+
+    Raises `AdapterError` unless each tensor of the adapter has its place in it, and each LoRA matrix of it came from
+    there: `transformers` and peft only log what they leave out.
+    """
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    with safe_open(Path(name) / WEIGHTS, "pt") as file:
+        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
+    places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key) for key in model.state_dict()}
+    left = sorted(given - places) or sorted({p for p in places if ".lora_" in p} - given)
+    if left:
+        what = "changes" if left[0] in given else "has nothing for"
+        raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
+    return loaded
