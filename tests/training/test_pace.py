@@ -11,7 +11,7 @@ from rich.console import Console
 
 from training_world import text, tiny_recipe, write
 from weft.teaching import teach
-from weft.training import checkpoint, pace, picture, stage
+from weft.training import checkpoint, pace, parallel, picture, stage
 from weft.training.optim import learning_rate
 from weft.training.pace import Pace, early_updates
 from weft.training.recipe import Evaluation, Optim
@@ -28,7 +28,7 @@ class World:
         patch.setattr(pace, "monotonic", lambda: self.now)
         self.save = checkpoint.save
         patch.setattr(stage, "backward", self.update)
-        patch.setattr(stage, "batch_loss", self.evaluate)
+        patch.setattr(parallel, "batch_loss", self.evaluate)
         patch.setattr(checkpoint, "save", self.write)
         patch.setattr(picture, "draw", lambda *_: None)
 

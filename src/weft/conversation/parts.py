@@ -66,7 +66,7 @@ def within(root: str | os.PathLike[str] | None, exists: Exists = os.path.isfile)
 def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: Exists, lenient: bool) -> Part:
     if not isinstance(raw, dict):
         raise Mistake(f'a part is an object {{"type": ...}}, this is {kind_of(raw)}')
-    kind = raw.get("type")
+    kind: Any = raw.get("type")
     if kind == "text":
         check_keys(raw, "text", ("text",))
         return Text(string(raw["text"], "text"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from weft.conversation import Conversation, Part, Text
-from weft.dialects.base import join_words, plain_text
+from weft.conversation import Conversation
+from weft.dialects.base import join_words
 from weft.generation.detokenize import Detokenizer
 from weft.generation.reply import Reply
 
@@ -16,17 +15,14 @@ class Answer:
     """The answer to one prompt. `push` takes an id and gives the text that it completes; the texts joined, with what
     `finish` gives, read as ``reply.text`` does.
 
-    Special tokens are not shown, and a character is held back until all its bytes are there. ``until``: texts that end
-    the answer and are not part of it; `ended` says when one has come. ``windows``: of its longest clip, for the reply.
+    Special tokens are not shown, and a character is held back until all its bytes are there. ``windows``: of its
+    longest clip, for the reply.
     """
 
-    def __init__(
-        self, processor: Any, stop: frozenset[int], conversation: Conversation, windows: int, until: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, processor: Any, stop: frozenset[int], conversation: Conversation, windows: int) -> None:
         self.ids: list[int] = []
         self.ended = False
         self._processor, self._stop, self._conversation, self._windows = processor, stop, conversation, windows
-        self._until = [text for text in until if text]
         self._detokenizer = Detokenizer(processor.tokenizer)
         self._marked = False  # from the first box or word on, text is what the parts so far read as
         self._text, self._given = "", 0  # all that can be read so far, and how much of it was given
@@ -48,36 +44,24 @@ class Answer:
         self.ids = list(ids)
         self.ended = self.ended or bool(ids) and ids[-1] in self._stop
 
+    @property
+    def stopped(self) -> bool:
+        """Whether its last token is one that ends answers."""
+        return bool(self.ids) and self.ids[-1] in self._stop
+
     def finish(self) -> tuple[str, Reply]:
         """The text that is left, and the reply."""
-        finished = bool(self.ids) and self.ids[-1] in self._stop
-        ids = self.ids[:-1] if finished else self.ids
+        ids = self.ids[:-1] if self.stopped else self.ids
         raw, text, parts = self._processor.parse_reply(ids, self._conversation)
-        if not self.ended or finished:
+        if self.stopped or not self.ended:
             self._text += _beyond(self._text, text) if self._marked else self._detokenizer.flush()
         rest = self._new(last=True)
         malformed = self._processor.dialect.malformed(raw, self._conversation)
-        reply = Reply(text, raw, tuple(parts), len(self.ids), self.ended, self._windows, tuple(malformed))
-        if self.ended and not finished:  # by a text
-            shown = self._text.strip()
-            reply = replace(reply, text=shown, parts=tuple(_before(parts, len(self._text.lstrip()))))
-        return rest, reply
+        return rest, Reply(text, raw, tuple(parts), len(self.ids), self.ended, self._windows, tuple(malformed))
 
     def _new(self, last: bool) -> str:
-        """What can be given now: no text that may yet become one of those that end the answer."""
-        if not self._until:
-            self._given, new = len(self._text), self._text[self._given :]
-            return new
-        looked = max(0, self._given - max(map(len, self._until)))
-        ends = [at for text in self._until if (at := self._text.find(text, looked)) >= 0]
-        if ends:
-            self._text, self.ended = self._text[: min(ends)], True
-        end = len(self._text)
-        if not (ends or last):
-            longest = range(min(end, max(map(len, self._until)) - 1), 0, -1)
-            end -= next((n for n in longest if any(t.startswith(self._text[-n:]) for t in self._until)), 0)
-        new = self._text[self._given : end]
-        self._given = max(self._given, end)
+        """What can be given now."""
+        self._given, new = len(self._text), self._text[self._given :]
         return new
 
 
@@ -107,16 +91,3 @@ def _beyond(sent: str, text: str) -> str:
     """What of ``text`` follows what was sent of it already; nothing where it reads otherwise by now."""
     known = sent.lstrip()
     return text[len(known) :] if text.startswith(known) else ""
-
-
-def _before(parts: Sequence[Part], length: int) -> list[Part]:
-    """The parts within the first ``length`` characters of an answer's text, the last cut there if it is text."""
-    kept: list[Part] = []
-    for part in parts:
-        room = length - len(plain_text(kept))
-        if len(plain_text([*kept, part])) > length and isinstance(part, Text):
-            part = Text(part.text[:room])
-        if len(plain_text([*kept, part])) > length or isinstance(part, Text) and not part.text:
-            break
-        kept.append(part)
-    return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from weft.conversation import Conversation, WeftError
@@ -41,9 +41,9 @@ class Prompts:
             return None
         return split_transcription(conversation, section.sample_rate, section.window_seconds)
 
-    def answer(self, conversation: Conversation, encoded: Any, until: Sequence[str] = ()) -> Answer:
+    def answer(self, conversation: Conversation, encoded: Any, kind: Callable[..., Answer] = Answer) -> Answer:
         """What makes text and parts of the ids generated for an encoded prompt."""
-        return Answer(self.processor, self.stop, conversation, _window_count(encoded), until)
+        return kind(self.processor, self.stop, conversation, _window_count(encoded))
 
     @property
     def context(self) -> int | None:

@@ -11,6 +11,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from weft.conversation import Conversation
@@ -18,6 +19,7 @@ from weft.generation import Model, Options
 from weft.generation.answer import Answer
 from weft.generation.batch import Batch, Made, Row, Token, failed
 from weft.generation.embedding import Embedder
+from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
 from weft.models.encoding import Encoded
 
@@ -112,7 +114,7 @@ class LocalEngine:
         return Prompt(conversation, encoded, self._model.room(encoded, 1 << 30))
 
     def answer(self, prompt: Prompt, until: Sequence[str]) -> Answer:
-        return self._model.answer(prompt.conversation, prompt.encoded, until)
+        return self._model.answer(prompt.conversation, prompt.encoded, partial(Until, until))
 
     def submit(self, prompt: Prompt, options: Options, top: int | None) -> LocalGeneration:
         row = Row(prompt.encoded, options, min(options.max_new_tokens, prompt.room), top)

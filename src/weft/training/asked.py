@@ -8,8 +8,8 @@ from weft.named import Named
 
 ASKED = Named[Any](
     {
-        "minutes": "weft.training.pace",  # a stage that lasts so long, in place of so many updates
-        "shard": "weft.training.sharding",  # a model whose weights ranks share out,
+        "minutes": "weft.training.pace:pace_of",  # a stage that lasts so long, in place of so many updates
+        "shard": "weft.training.sharding:Shared",  # a model whose weights ranks share out,
         "shard_files": "weft.training.shard_files",  # and its files
         "bits": "weft.training.bits",  # a language model in 4 or 8 bits
         "trace": "weft.training.meters",  # a profile of some updates

@@ -163,30 +163,6 @@ class RunFolder:
             now._write_facts({**facts, "moved": time.time()} if moved else facts)
         return now
 
-    def read_plans(self, stage: int) -> list[tuple[int, int]]:
-        """What `pace` has planned for a stage that is given in minutes; nothing where they have changed.
-
-        What is damaged is measured again.
-        """
-        try:
-            known = self._steps()[str(stage)]
-            if known["minutes"] != self.recipe.stages[stage].minutes:
-                return []
-            return [(int(at), int(steps)) for at, steps in known.get("plans", [[0, known["steps"]]])]
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            return []
-
-    def write_plans(self, stage: int, plans: list[tuple[int, int]]) -> None:
-        known = {"minutes": self.recipe.stages[stage].minutes, "steps": plans[-1][1], "plans": plans}
-        _write(self.path / "steps.json", {**self._steps(), str(stage): known})
-
-    def _steps(self) -> dict[str, Any]:
-        try:
-            known = json.loads((self.path / "steps.json").read_text())
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return known if isinstance(known, dict) else {}
-
 
 def alone_in(run: Path) -> AbstractContextManager[None]:
     """Keeps every other process out of the run folder meanwhile. Raises `WeftError` where one is at work on it."""

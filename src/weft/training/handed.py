@@ -4,9 +4,14 @@ know."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from rich.console import Console
+
 from weft.conversation import WeftError
+from weft.data.lengths import Keep
 from weft.data.loader import Annotate, SourceSpec
 from weft.models.processing import WeftProcessor
 from weft.training.recipe import Recipe, Stage
@@ -53,6 +58,21 @@ class Recall(Protocol):
 
 
 Teach = Callable[[Stage, str], Lessons]  # of a stage and its path in the recipe
+
+
+@dataclass(frozen=True)
+class Handed:
+    """All of it; training runs without any."""
+
+    evaluate: Evaluate | None = None  # scores answers, where a stage names a metric
+    teach: Teach | None = None  # gives what lessons ask for
+    recall: Recall | None = None  # keeps what frozen encoders give (`features`)
+    keep_lengths: Keep | None = None  # keeps what samples measure (`kept_lengths`)
+    meter: Callable[..., Any] | None = None  # tells what updates cost (`meters`)
+    draw: Callable[[Path], Any] | None = None  # a picture of the run's folder, now and then and at the end (`picture`)
+    observe: Callable[[dict[str, Any]], Any] | None = None  # is told each record of the log, between updates
+    console: Console | None = None  # where the run is told of; None: on stderr
+    profile: bool = False  # writes ``trace.json``, of a few updates
 
 
 class Plain:

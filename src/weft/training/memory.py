@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 LARGE = (1 << 31) - 1
@@ -22,8 +23,9 @@ class Blocks:
     That is where there is no glibc, and where the environment says otherwise (``MALLOC_MMAP_THRESHOLD_``).
     """
 
-    def __init__(self) -> None:
-        self.kept, self.updates = False, 0
+    def __init__(self, more: Callable[[], None] = lambda: None) -> None:
+        """``more``: what is to be told of updates too."""
+        self.kept, self.updates, self.more = False, 0, more
         if "MALLOC_MMAP_THRESHOLD_" in os.environ:
             return
         try:
@@ -36,6 +38,7 @@ class Blocks:
 
     def updated(self) -> None:
         """Tells of an update: after each `EVERY` of them what lies free is given back."""
+        self.more()
         self.updates += 1
         if self.kept and self.updates % EVERY == 0:
             self.libc.malloc_trim(0)

@@ -6,11 +6,16 @@ model: until there is a plan, they take turns with the kind that follows. Evalua
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from statistics import fmean
 from time import monotonic
 from typing import Any
+
+from weft.files import whole_file
 
 SHARE = 0.1  # of the time goes by until there is a plan, or
 ENOUGH = 100  # updates of the usual kind have been timed
@@ -28,6 +33,47 @@ def early_updates(objectives: Any) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if objectives(middle) == usual else (middle + 1, high)
     return low
+
+
+PLANS = "steps.json"  # of a run
+
+
+def pace_of(run: Any) -> Pace:
+    """That of a stage under way (`stage.StageRun`)."""
+    evaluation, stage = run.stage.evaluation, run.stage
+    every = {"evaluation": evaluation.every} if evaluation.data else {}
+    return Pace(
+        stage.minutes,
+        early_updates(run.lessons.objectives),
+        run.at.seconds,
+        read_plans(run.folder.path, run.number, stage.minutes),
+        {**every, "checkpoint": run.recipe.checkpoint_every},
+    )
+
+
+def read_plans(run: Path, stage: int, minutes: float) -> list[tuple[int, int]]:
+    """What was planned for a stage; nothing where its minutes have changed. What is damaged is measured again."""
+    try:
+        known = _known(run)[str(stage)]
+        if known["minutes"] != minutes:
+            return []
+        return [(int(at), int(steps)) for at, steps in known.get("plans", [[0, known["steps"]]])]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return []
+
+
+def write_plans(run: Path, stage: int, minutes: float, plans: list[tuple[int, int]]) -> None:
+    known = {"minutes": minutes, "steps": plans[-1][1], "plans": plans}
+    with whole_file(run / PLANS) as file:
+        file.write(json.dumps({**_known(run), str(stage): known}, indent=1) + "\n")
+
+
+def _known(run: Path) -> dict[str, Any]:
+    try:
+        known = json.loads((run / PLANS).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 class Pace:
@@ -57,6 +103,25 @@ class Pace:
         began = monotonic()
         yield
         self.timed[kind].append(monotonic() - began)
+
+    def keep(self, run: Any) -> None:
+        """Plans the end of the stage under way (`stage.StageRun`), once the pace is known; corrects it from then on."""
+        at, stage, ranks = run.at, run.stage, run.ranks
+        at.seconds = self.elapsed
+        first = not self.plans
+        if not (ranks.told(self.ready()) if first else self.due(at.done)):
+            return
+        if first and stage.evaluation.data and not self.timed["evaluation"]:
+            run.evaluate()  # what it costs belongs into the plan
+        fit = int(ranks.told(self.fitting(at.done)))
+        if fit != self.steps(at.done):
+            self.plans.append((at.done, fit))
+            ranks.lead(partial(write_plans, run.folder.path, run.number, stage.minutes, self.plans))
+        if first:
+            run.log.say(f"{stage.name}: {fit} steps fit into {stage.minutes:g} minutes at this speed")
+            if (cost := sum(self.timed.get("evaluation", ()))) > self.seconds / 4:
+                less = f"--set stages.{run.number}.evaluation.limit=N makes it shorter"
+                run.log.say(f"  an evaluation takes {cost:.0f} s of them; {less}")
 
     def steps(self, done: int) -> int | None:
         """Updates of the stage, as planned when ``done`` were done; None before there is a plan."""

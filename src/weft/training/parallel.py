@@ -2,16 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from weft.data.loader import Batch
+from weft.data.loader import TrainingData
+from weft.models.adapters import merge_lora
+from weft.training import checkpoint as ckpt
+from weft.training.build import build_model
+from weft.training.export import round_as_saved, save_model
+from weft.training.parts import TrainedPart
 from weft.training.ranks import Ranks, others
+from weft.training.recipe import ModelSpec
+from weft.training.update import Precision, batch_loss
+
+T = TypeVar("T")
 
 BUCKET = 1 << 24  # gradient entries sent at once: 64 MiB
+
+
+class Whole:
+    """Every rank holds the whole model: what is done once, the first one does. (`sharding.Shared`: each has a part.)"""
+
+    sharded = False  # whether every rank has to run the whole model in every step
+
+    def __init__(self, checkpoints: Path, ranks: Ranks) -> None:
+        self.checkpoints, self.ranks = checkpoints, ranks
+
+    def build(self, spec: ModelSpec) -> tuple[Any, Any]:
+        """``(model, processor)`` that a stage starts from."""
+        return build_model(spec, self.ranks.device)
+
+    def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
+        """Before a stage: the parts that train in it, as they are held."""
+        return parts
+
+    def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Gradients become their sums over the ranks."""
+        add_gradients(parameters.values(), self.ranks)
+
+    def prepared(self, work: Callable[[], T]) -> T | None:
+        """What an evaluation needs, made by those who take part in it."""
+        return self.ranks.lead(work)
+
+    def judged(self, model: Any, work: Callable[[], T]) -> T | None:
+        """An evaluation, by those who take part in it."""
+        return self.ranks.lead(work)
+
+    def loss(self, model: Any, data: TrainingData, precision: Precision) -> float:
+        """The mean over the labels of all batches."""
+        total, labels = 0.0, 0
+        for batch in data.batches():
+            if batch.labels:
+                total += float(batch_loss(model, batch, precision)) * batch.labels
+                labels += batch.labels
+        return total / max(labels, 1)
+
+    def save(
+        self, state: dict[str, Any], tensors: Callable[[], Sequence[dict[str, Any]]], prune: Callable[[], None]
+    ) -> None:
+        """Writes a checkpoint: of ``tensors()`` the weights and the optimizer's."""
+
+        def write() -> None:
+            prune()
+            ckpt.save(self.checkpoints, state, *tensors())
+            prune()
+
+        self.ranks.lead(write)
+
+    def look(self) -> None:
+        """Between updates: what was begun may have ended."""
+
+    def wait(self) -> None:
+        """Until all that was begun has ended."""
+
+    def leave(self, model: Any, processor: Any, path: Path, last: bool) -> None:
+        """Writes the model that a stage leaves, LoRA merged; a later one (not ``last``) goes on with it as written."""
+        merge_lora(model)
+        self.ranks.lead(partial(save_model, model, processor, path))
+        if not last and not self.ranks.first:
+            round_as_saved(model)
 
 
 def add_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
@@ -30,36 +105,6 @@ def add_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
             dist.all_reduce(flat)
         for p, summed in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
             p.grad = summed.view_as(p)
-
-
-def forget_unreached(parameters: Mapping[str, nn.Parameter], ranks: Ranks) -> None:
-    """Gradients of modules that only blank items have been through become None, as they are where none are run.
-
-    A module's are nothing but zeros then, on every rank. (LoRA's first factor has such a one at first, and the second
-    has not.)
-    """
-    groups: dict[str, list[nn.Parameter]] = {}
-    for name, p in parameters.items():
-        groups.setdefault(name.split(".lora_")[0].rpartition(".")[0], []).append(p)
-    some = [
-        torch.stack([own(p.grad).any() for p in g if p.grad is not None] or [torch.tensor(False)]).any()
-        for g in groups.values()
-    ]
-    reached = ranks.reduced(torch.stack([each.cpu() for each in some]).tolist(), dist.ReduceOp.MAX)
-    for group, there in zip(groups.values(), reached, strict=True):
-        for p in group if not there else ():
-            p.grad = None
-
-
-def in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
-    """A rank's batches, and then empty ones as long as another has some."""
-    while ranks.largest(int((batch := next(batches, None)) is not None)):
-        yield batch or Batch({}, tokens=0, places=0, labels=0, samples=[])
-
-
-def own(value: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a tensor that may be shared out."""
-    return value.to_local() if hasattr(value, "to_local") else value
 
 
 def entire(value: torch.Tensor) -> torch.Tensor:

@@ -15,22 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from weft.conversation import WeftError
-from weft.data.lengths import Keep
-from weft.models.adapters import merge_lora
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.asked import ASKED
-from weft.training.build import build_model
 from weft.training.endings import Agreed, Signals, saved_at_the_end
-from weft.training.export import round_as_saved, save_model
 from weft.training.folder import RunFolder, alone_in, located
-from weft.training.handed import Evaluate, Lessons, Recall, Teach, lessons_of
+from weft.training.handed import Handed, Lessons, lessons_of
 from weft.training.log import Log, clock, cut_log
 from weft.training.memory import Blocks
-from weft.training.ranks import ALONE, Ranks, leave
+from weft.training.parallel import Whole
+from weft.training.ranks import Ranks, leave
 from weft.training.recipe import Recipe
 from weft.training.stage import Process, Progress, StageRun, count
 
@@ -40,36 +36,28 @@ def train(
     run_dir: str | Path,
     *,
     resume: bool = False,
-    evaluate: Evaluate | None = None,
-    teach: Teach | None = None,
-    recall: Recall | None = None,
-    keep_lengths: Keep | None = None,
-    meter: Callable[..., Any] | None = None,
-    draw: Callable[[Path], Any] | None = None,
-    observe: Callable[[dict[str, Any]], Any] | None = None,
-    profile: bool = False,
     out: str | Path | None = None,
     adapter_only: bool = False,
-    console: Console | None = None,
+    **handed: Any,
 ) -> Path:
     """Train a recipe in ``run_dir``; returns the folder of the final model (``out``, or ``run_dir/final``).
 
     With ``resume`` the run in ``run_dir`` goes on from its newest whole checkpoint; ``recipe`` None: the saved one.
-    ``evaluate`` scores generated answers during training where a stage names a metric; ``teach`` gives what a stage's
-    lessons ask for; ``recall`` keeps what frozen encoders give (`features`), ``keep_lengths`` what samples measure
-    (`kept_lengths`), ``meter`` what updates cost (`meters`); ``draw`` makes a picture of the run's folder, now and then
-    and at the end (`picture`); ``observe`` is told each record of the log, between updates; ``profile`` writes
-    ``trace.json``, of a few. Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can mend;
-    both say how to go on. Started by torchrun, this is one rank of several (`ranks`).
+    ``handed``: fields of `Handed`. Raises `Interrupted` after SIGTERM or SIGINT, `WeftError` for everything a user can
+    mend; both say how to go on. Started by torchrun, this is one rank of several (`ranks`).
     """
-    path, ranks = Path(run_dir), Ranks.start()
+    path, ranks, given = Path(run_dir), Ranks.start(), Handed(**handed)
     recipe = located(recipe) if recipe is not None else None
     out = Path(out) if out is not None else None
 
     def drawn() -> None:
-        if draw is not None and ranks.first:
+        if given.draw is not None and ranks.first:
             with suppress(OSError):  # the log has it all, and how a run ended is to be told before a full disk
-                draw(path)
+                given.draw(path)
+
+    def say(text: str) -> None:
+        if given.console is not None and ranks.first:
+            given.console.print(text, soft_wrap=True)
 
     with ExitStack() as held:
         if resume:
@@ -77,26 +65,24 @@ def train(
             ranks.lead(partial(held.enter_context, alone_in(path)))
             folder = ranks.after_first(partial(RunFolder.reopen, path, recipe, out))
             if folder.out.exists():
-                if console is not None and ranks.first:
-                    console.print(f"{path} is finished; its model is there", soft_wrap=True)
+                say(f"{path} is finished; its model is there")
                 return folder.out
-            if folder.begun is not None and console is not None and ranks.first:
-                console.print(
+            if folder.begun is not None:
+                say(
                     f"{path} was begun as {folder.begun}, which may still be there with a model of its own: this one "
-                    f"leaves its model in {folder.out}",
-                    soft_wrap=True,
+                    f"leaves its model in {folder.out}"
                 )
-            lessons = ranks.after_first(partial(lessons_of, folder.recipe, teach))
+            lessons = ranks.after_first(partial(lessons_of, folder.recipe, given.teach))
         else:
             if recipe is None:
                 raise WeftError("give a recipe")
             folder = RunFolder(path, recipe, out or path / "final", adapter_only)
-            lessons = ranks.after_first(partial(lessons_of, recipe, teach))
+            lessons = ranks.after_first(partial(lessons_of, recipe, given.teach))
             ranks.lead(folder.check_free)
             ranks.lead(partial(held.enter_context, alone_in(path)))
             ranks.lead(folder.create)
         held.callback(drawn)
-        one = Run(folder, ranks, evaluate, console, lessons, recall, keep_lengths, meter, drawn, observe, profile)
+        one = Run(folder, ranks, given, lessons, drawn)
         try:
             final = one.go()
         except (Agreed, ckpt.DiskFull):
@@ -113,23 +99,11 @@ class Run:
     """One process's work on a run folder."""
 
     def __init__(
-        self,
-        folder: RunFolder,
-        ranks: Ranks = ALONE,
-        evaluate: Evaluate | None = None,
-        console: Console | None = None,
-        lessons: Sequence[Lessons] = (),
-        recall: Recall | None = None,
-        keep_lengths: Keep | None = None,
-        meter: Callable[..., Any] | None = None,
-        draw: Callable[[], None] = lambda: None,
-        observe: Callable[[dict[str, Any]], Any] | None = None,
-        profile: bool = False,
+        self, folder: RunFolder, ranks: Ranks, handed: Handed, lessons: Sequence[Lessons], draw: Callable[[], None]
     ) -> None:
-        self.folder, self.ranks, self.evaluate, self.console, self.draw = folder, ranks, evaluate, console, draw
-        self.lessons = lessons or lessons_of(folder.recipe, None)
-        self.recall, self.keep_lengths, self.meter = recall, keep_lengths, meter
-        self.observe, self.profile = observe, profile
+        self.folder, self.ranks, self.handed, self.lessons, self.draw = folder, ranks, handed, lessons, draw
+        shared, where = folder.shares_out(ranks), (folder.checkpoints, ranks)
+        self.holding: Whole = ASKED["shard"](*where, folder.recipe.parallel) if shared else Whole(*where)
         self.found = ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
@@ -137,63 +111,49 @@ class Run:
     def go(self) -> Path:
         """Every stage that is left; gives the folder of the final model."""
         begun = time.monotonic()
-        path, recipe, ranks, at = self.folder.path, self.folder.recipe, self.ranks, self.progress
+        folder, recipe, ranks, at = self.folder, self.folder.recipe, self.ranks, self.progress
         if recipe.threads:
             torch.set_num_threads(recipe.threads)
-        blocks, trace = Blocks(), path / "trace.json" if self.profile and ranks.first else None
+        trace = folder.path / "trace.json" if self.handed.profile and ranks.first else None
         with (
             Signals() as signals,
-            ASKED["trace"].traced(trace) if trace else nullcontext(lambda: None) as after_update,
-            saved_at_the_end(path, ranks, self._save, lambda: at.saved),
+            ASKED["trace"].traced(trace) if trace else nullcontext(lambda: None) as traced,
+            saved_at_the_end(folder.path, ranks, self._save, lambda: at.saved),
         ):
-            ranks.lead(partial(cut_log, self.folder.log, at.step))
-            telling: dict[str, Any] = {"loggers": recipe.loggers, "console": self.console, "name": recipe.name}
-            telling |= {"observe": self.observe}
-            with Log(path, **telling, silent=not ranks.first) as log:
-                handed = self.evaluate, self.lessons, self.recall, self.keep_lengths, self.meter
-                process = Process(self.folder, ranks, log, signals, *handed, at, self.draw, blocks, after_update)
-                model, processor = self._build(at.stage)
+            ranks.lead(partial(cut_log, folder.log, at.step))
+            telling: dict[str, Any] = {"loggers": recipe.loggers, "name": recipe.name, "silent": not ranks.first}
+            with Log(folder.path, **telling, console=self.handed.console, observe=self.handed.observe) as log:
+                here = folder, ranks, self.holding, log, signals, self.handed, self.lessons, at, self.draw
+                process = Process(*here, Blocks(traced).updated)
+                model, processor = self.holding.build(folder.model_of(at.stage))
                 log.write("start", step=at.step, parameters=count(model.parameters()))
-                for damaged in ckpt.newer(self.folder.checkpoints, self.found):
+                for damaged in ckpt.newer(folder.checkpoints, self.found):
                     log.say(f"{damaged} is damaged and passed over")
                 found = self.found
                 for number in range(at.stage, len(recipe.stages)):
+                    if self.stage is not None and self.holding.sharded:
+                        model, processor = self.holding.build(folder.model_of(number))  # what is shared out stays so
                     self.stage = StageRun(process, model, processor, number, found)
                     self.stage.train()
                     self._pass_on(model, processor, number)
                     found = None
-                    if self.folder.shares_out(ranks) and number + 1 < len(recipe.stages):
-                        model, processor = self._build(number + 1)  # what is shared out stays so
                 log.write("end", step=at.step)
                 what = f"an adapter for {recipe.model.base}" if recipe.model.bits else "the model"
-                log.say(f"done in {clock(time.monotonic() - begun)}; {what} is {self.folder.out}")
-        return self.folder.out
-
-    def _build(self, number: int) -> tuple[Any, WeftProcessor]:
-        """The model that stage ``number`` starts from."""
-        if self.folder.shares_out(self.ranks):
-            return ASKED["shard"].build_once(self.folder.model_of(number), self.ranks)
-        return build_model(self.folder.model_of(number), self.ranks.device)
+                log.say(f"done in {clock(time.monotonic() - begun)}; {what} is {folder.out}")
+        return folder.out
 
     def _save(self) -> None:
         if self.stage is not None and self.progress.step != self.progress.saved:
             self.stage.save()
-        if self.stage is not None and self.stage.shards:
-            self.stage.shards.wait()
+        if self.stage is not None:
+            self.holding.wait()
 
     def _pass_on(self, model: Any, processor: WeftProcessor, number: int) -> None:
         """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
-        folder, lead = self.folder, self.ranks.lead
-        last = number == len(folder.recipe.stages) - 1
+        folder, last = self.folder, number == len(self.folder.recipe.stages) - 1
         if last and folder.leaves_adapter:
             start, stage = folder.model_of(number), folder.recipe.stages[number]
-            lead(ASKED["adapter"].adapter_saver(model, processor, folder.out, start, stage, inside=number > 0))
-            return
-        if folder.shares_out(self.ranks):
-            merge_lora(model, ASKED["shard"].put_together)
-            ASKED["shard_files"].save_shards(model, processor, folder.out if last else folder.stage(number), self.ranks)
-            return
-        merge_lora(model)
-        lead(partial(save_model, model, processor, folder.out if last else folder.stage(number)))
-        if not last and not self.ranks.first:
-            round_as_saved(model)
+            saver = ASKED["adapter"].adapter_saver(model, processor, folder.out, start, stage, inside=number > 0)
+            self.ranks.lead(saver)
+        else:
+            self.holding.leave(model, processor, folder.out if last else folder.stage(number), last)

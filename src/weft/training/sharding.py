@@ -8,11 +8,12 @@ micro-step, and a batch without a picture or a clip runs a blank one that counts
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,14 +24,78 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from weft.conversation import WeftError
+from weft.data.loader import Batch, TrainingData
+from weft.models.adapters import merge_lora
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.training.build import build_model
-from weft.training.parallel import entire, own
+from weft.training.parallel import Whole, entire
 from weft.training.parts import TrainedPart
 from weft.training.ranks import Ranks, others
 from weft.training.recipe import ModelSpec, Parallel
+from weft.training.shard_files import ShardWriter, save_shards
+from weft.training.update import MicroStep, Precision, batch_loss
+
+T = TypeVar("T")
 
 SENSES = ("vision", "audio")
+
+
+class Shared(Whole):
+    """Each rank holds a slice of every weight."""
+
+    sharded = True
+
+    def __init__(self, checkpoints: Path, ranks: Ranks, parallel: Parallel) -> None:
+        super().__init__(checkpoints, ranks)
+        self.parallel, self.writer = parallel, ShardWriter(checkpoints, ranks)
+
+    def build(self, spec: ModelSpec) -> tuple[Any, Any]:
+        return build_once(spec, self.ranks)
+
+    def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
+        return share_out(model, parts, self.parallel, self.ranks, half)
+
+    def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        forget_unreached(parameters, self.ranks)  # FSDP has added them up
+
+    def prepared(self, work: Callable[[], T]) -> T | None:
+        return self.ranks.after_first(work)
+
+    def judged(self, model: Any, work: Callable[[], T]) -> T | None:
+        value = work()  # of all together
+        model.reshard()
+        return value
+
+    def loss(self, model: Any, data: TrainingData, precision: Precision) -> float:
+        """As `Whole.loss`; then what is no layer stays whole, for answers are made without a call of the model."""
+        total, labels = 0.0, 0.0
+        for batch in in_step(data.batches(), self.ranks):
+            if batch.labels:
+                total += float(batch_loss(model, batch, precision)) * batch.labels
+                labels += batch.labels
+            else:
+                _ = MicroStep(model, batch).hidden_BLD  # with the others
+        total, labels = self.ranks.total([total, labels])
+        model.unshard()
+        return total / max(labels, 1)
+
+    def save(
+        self, state: dict[str, Any], tensors: Callable[[], Sequence[dict[str, Any]]], prune: Callable[[], None]
+    ) -> None:
+        self.writer.wait()
+        self.ranks.lead(prune)
+        weights, moments = tensors()
+        self.writer.begin(state, {**weights, **moments})
+
+    def look(self) -> None:
+        self.writer.look()
+
+    def wait(self) -> None:
+        self.writer.wait()
+
+    def leave(self, model: Any, processor: Any, path: Path, last: bool) -> None:
+        merge_lora(model, put_together)
+        save_shards(model, processor, path, self.ranks)
 
 
 def mesh_of(parallel: Parallel, ranks: Ranks) -> DeviceMesh:
@@ -128,3 +193,33 @@ def _send(whole: torch.Tensor | None, value: torch.Tensor, ranks: Ranks) -> None
     else:
         dist.broadcast(there, 0)
         value.copy_(there)
+
+
+def forget_unreached(parameters: Mapping[str, nn.Parameter], ranks: Ranks) -> None:
+    """Gradients of modules that only blank items have been through become None, as they are where none are run.
+
+    A module's are nothing but zeros then, on every rank. (LoRA's first factor has such a one at first, and the second
+    has not.)
+    """
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, p in parameters.items():
+        groups.setdefault(name.split(".lora_")[0].rpartition(".")[0], []).append(p)
+    some = [
+        torch.stack([own(p.grad).any() for p in g if p.grad is not None] or [torch.tensor(False)]).any()
+        for g in groups.values()
+    ]
+    reached = ranks.reduced(torch.stack([each.cpu() for each in some]).tolist(), dist.ReduceOp.MAX)
+    for group, there in zip(groups.values(), reached, strict=True):
+        for p in group if not there else ():
+            p.grad = None
+
+
+def in_step(batches: Iterator[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """A rank's batches, and then empty ones as long as another has some."""
+    while ranks.largest(int((batch := next(batches, None)) is not None)):
+        yield batch or Batch({}, tokens=0, places=0, labels=0, samples=[])
+
+
+def own(value: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor that may be shared out."""
+    return value.to_local() if hasattr(value, "to_local") else value

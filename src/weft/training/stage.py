@@ -18,16 +18,14 @@ from typing import Any
 import torch
 
 from weft.conversation import WeftError
-from weft.data.lengths import Keep
 from weft.data.loader import Batch, SourceSpec, TrainingData
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.asked import ASKED
 from weft.training.endings import Agreed, Interrupted, NotFinite, Signals
 from weft.training.folder import RunFolder
-from weft.training.handed import Evaluate, Lessons, Recall
+from weft.training.handed import Handed, Lessons
 from weft.training.log import Log
-from weft.training.memory import Blocks
 from weft.training.optim import (
     build_optimizer,
     embedding_ids,
@@ -37,10 +35,10 @@ from weft.training.optim import (
     set_rate,
     step_where_finite,
 )
-from weft.training.parallel import add_gradients, add_numbers, clip_gradients, forget_unreached, in_step
+from weft.training.parallel import Whole, add_numbers, clip_gradients
 from weft.training.parts import apply_parts, constants, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
-from weft.training.update import MicroStep, backward, batch_loss, mixed_seed, read
+from weft.training.update import backward, mixed_seed, read
 
 DRAW_EVERY = 60.0  # seconds
 
@@ -71,17 +69,40 @@ class Process:
 
     folder: RunFolder
     ranks: Ranks
+    holding: Whole  # how ranks hold the model
     log: Log
     signals: Signals
-    evaluate: Evaluate | None
+    handed: Handed
     lessons: Sequence[Lessons]  # of each stage
-    recall: Recall | None  # None: every feature is computed each time
-    keep_lengths: Keep | None  # None: they are measured each time
-    meter: Any  # `meters.Meter`; None: nothing is told of what an update costs
     progress: Progress
     draw: Callable[[], None]  # a picture of the run
-    blocks: Blocks
     after_update: Callable[[], None]
+
+
+class Steps:
+    """The length of a stage that is given in updates. (`pace.Pace`: in minutes.)"""
+
+    def __init__(self, steps: int) -> None:
+        self.planned = steps
+
+    def steps(self, done: int) -> int | None:
+        """Updates of the stage, as planned when ``done`` were done; None where they are not known yet."""
+        return self.planned
+
+    def place(self, done: int) -> int:
+        """The update of the recipe that is due after ``done``."""
+        return done
+
+    def kind(self, done: int) -> str:
+        """What kind of update that is, for `timing`."""
+        return "usual"
+
+    def timing(self, kind: str) -> AbstractContextManager[None]:
+        """Around what is to be counted as one of its kind."""
+        return nullcontext()
+
+    def keep(self, run: StageRun) -> None:
+        """After an update."""
 
 
 class StageRun:
@@ -92,58 +113,46 @@ class StageRun:
     ) -> None:
         self.process, self.model, self.processor, self.number = process, model, processor, number
         self.folder, self.ranks, self.log, self.at = process.folder, process.ranks, process.log, process.progress
-        self.recipe = self.folder.recipe
-        self.stage = stage = self.recipe.stages[number]
-        self.lessons = process.lessons[number]
-        metric = stage.evaluation.metric
-        if metric and process.evaluate is None:
-            raise WeftError(f"evaluation.metric {metric} needs a scorer; weft train and finetune have it")
-        self.lower = not metric or (process.evaluate is not None and process.evaluate.lower_is_better(metric))
-        judged = stage.evaluation.data and self.folder.inside(stage.evaluation.data)
-        # What a score of this stage is a score of.
-        self.measured = [number, stage.evaluation.metric or "loss", judged, stage.evaluation.limit]
-        self.parts = apply_parts(
-            self.model, stage, mixed_seed(self.recipe.seed, number), dialect_tokens(self.processor)
-        )
-        self.shards: Any = None  # `shard_files.ShardWriter`, where ranks share the model out
-        if self.folder.shares_out(self.ranks):
-            self.parts = ASKED["shard"].share_out(model, self.parts, self.recipe.parallel, self.ranks, self.half)
-            self.shards = ASKED["shard_files"].ShardWriter(self.folder.checkpoints, self.ranks)
-        spare_activations(self.model, stage.checkpoint_activations)
-        self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
-        self.optimizer = build_optimizer(self.parts, stage.optim, embedding_ids(self.model))
-        if found is None:
-            self.at.stage, self.at.done, self.at.rows, self.at.best, self.at.stale = number, 0, 0, None, 0
-            self.at.seconds = 0.0
-        anchor = self._restore(found) if found is not None else None
+        self.recipe, self.holding, self.handed = self.folder.recipe, process.holding, process.handed
+        self.stage, self.lessons = self.recipe.stages[number], process.lessons[number]
+        self._choose_score()
+        self._choose_parts()
+        anchor = self._restore(found) if found is not None else self._start()
         need = 12 * count(self.parameters.values()) + 4 * count(self.model.parameters())
         ckpt.check_room(self.folder.path, need, "a checkpoint and the final model")
         self.data = self.ranks.after_first(partial(self._train_data, anchor))
+        self.pace: Any = ASKED["minutes"](self) if self.stage.minutes is not None else Steps(self.stage.steps)
         self.meter: Any = None
-        self.pace: Any = None  # `pace.Pace`, where the stage is given in minutes
-        if stage.minutes is not None:
-            every = {"evaluation": stage.evaluation.every} if stage.evaluation.data else {}
-            pace = ASKED["minutes"]
-            self.pace = pace.Pace(
-                stage.minutes,
-                pace.early_updates(self.lessons.objectives),
-                self.at.seconds,
-                self.folder.read_plans(number),
-                {**every, "checkpoint": self.recipe.checkpoint_every},
-            )
         self.drawn = time.monotonic()
         self.log.new_stage()
-        self._tell_start(resumed=found is not None)
-        if process.recall is not None and not self.shards:  # where weights are shared out, ranks encode in step
-            half, kept = self.half, self.recipe.features_gb
-            model.recall = process.recall(model, stage, self.data.specs, half=half, gigabytes=kept, say=self.log.say)
-        if found is not None and found.state.get("samples", self.samples) != self.samples:
-            was = found.state["samples"]
-            self.log.say(
-                f"  the samples are not those of the checkpoint (number and tokens of each source: {was}, now "
-                f"{self.samples}): from here on rows are planned from what is there now"
-            )
-        self.dev = (self.ranks.after_first if self.shards else self.ranks.lead)(self._dev_data)
+        self._tell_start(found)
+        if self.handed.recall is not None and not self.holding.sharded:  # else ranks encode in step
+            facts: dict[str, Any] = {"half": self.half, "gigabytes": self.recipe.features_gb, "say": self.log.say}
+            model.recall = self.handed.recall(model, self.stage, self.data.specs, **facts)
+        self.dev = self.holding.prepared(self._dev_data)
+
+    def _choose_score(self) -> None:
+        """What decides which checkpoint is the best."""
+        asked, evaluate = self.stage.evaluation, self.handed.evaluate
+        if asked.metric and evaluate is None:
+            raise WeftError(f"evaluation.metric {asked.metric} needs a scorer; weft train and finetune have it")
+        self.lower = not (asked.metric and evaluate) or evaluate.lower_is_better(asked.metric)
+        judged = asked.data and self.folder.inside(asked.data)
+        self.measured = [self.number, asked.metric or "loss", judged, asked.limit]  # what a score is a score of
+
+    def _choose_parts(self) -> None:
+        """What trains, and its optimizer."""
+        seed, tokens = mixed_seed(self.recipe.seed, self.number), dialect_tokens(self.processor)
+        parts = apply_parts(self.model, self.stage, seed, tokens)
+        self.parts = self.holding.begin(self.model, parts, self.half)
+        spare_activations(self.model, self.stage.checkpoint_activations)
+        self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
+        self.optimizer = build_optimizer(self.parts, self.stage.optim, embedding_ids(self.model))
+
+    def _start(self) -> tuple[int, int] | None:
+        at = self.at
+        at.stage, at.done, at.rows, at.best, at.stale, at.seconds = self.number, 0, 0, None, 0, 0.0
+        return None
 
     @property
     def half(self) -> bool:
@@ -157,31 +166,26 @@ class StageRun:
     @property
     def planned(self) -> int | None:
         """Updates of this stage; None where they are not known yet."""
-        return self.pace.steps(self.at.done) if self.pace else self.stage.steps
-
-    def _timing(self, kind: str) -> AbstractContextManager[None]:
-        return self.pace.timing(kind) if self.pace else nullcontext()  # type: ignore[no-any-return]
+        return self.pace.steps(self.at.done)  # type: ignore[no-any-return]
 
     def train(self) -> None:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
         stage, at = self.stage, self.at
         batches = self.data.batches(workers=self.recipe.workers)
-        if meter := self.process.meter:
+        if meter := self.handed.meter:
             self.meter = meter(self.model, self.ranks.device, half=self.half, say=self.log.say)
         try:
             while (self.planned is None or at.done < self.planned) and not self._patience_is_out():
                 started = time.monotonic()
-                with self._timing(self.pace.kind(at.done) if self.pace else ""):
+                with self.pace.timing(self.pace.kind(at.done)):
                     micro = self._fetch(batches)
                     waited = time.monotonic() - started
                     numbers = self._update(micro)
                 at.step, at.done = at.step + 1, at.done + 1
                 at.rows += stage.accumulate * stage.rows * self.ranks.world
                 self._record(micro, numbers, time.monotonic() - started, waited)
-                if self.pace:
-                    self._keep_time(self.pace)
+                self.pace.keep(self)
                 self._after_update()
-                self.process.blocks.updated()
                 self.process.after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
@@ -191,8 +195,7 @@ class StageRun:
                 self.log.write("features", part=part, recalled=tower.recalled, computed=tower.computed)
         if at.step != at.saved:
             self.save()
-        if self.shards:
-            self.shards.wait()
+        self.holding.wait()
         if stage.evaluation.patience or stage.evaluation.metric:
             self._take_best()
 
@@ -222,14 +225,14 @@ class StageRun:
         if asked.data is None:
             return None
         spec = SourceSpec(asked.data, name="evaluation", media_root=self.recipe.media_root)
-        part = {"rank": self.ranks.rank, "world": self.ranks.world} if self.shards else {}
+        part = {"rank": self.ranks.rank, "world": self.ranks.world} if self.holding.sharded else {}
         own = self._own_processor()
         return self._data([spec], own, in_order=True, limit=asked.limit, cache_bytes=1 << 28, **part)
 
     def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
         stage, recipe = self.stage, self.recipe
         rows: dict[str, Any] = {"row_tokens": stage.row_tokens, "rows": stage.rows, "packing": stage.packing}
-        rows |= {"on_bad_sample": recipe.on_bad_sample, "keep_lengths": self.process.keep_lengths}
+        rows |= {"on_bad_sample": recipe.on_bad_sample, "keep_lengths": self.handed.keep_lengths}
         return TrainingData(specs, processor, **rows, **more)
 
     def _own_processor(self) -> WeftProcessor:
@@ -239,9 +242,9 @@ class StageRun:
         if done and done % 20000 == 0:
             self.log.say(f"measuring {source}: {done:,} of {samples:,} samples")
 
-    def _tell_start(self, resumed: bool) -> None:
+    def _tell_start(self, found: ckpt.Checkpoint | None) -> None:
         problems = self.data.problems
-        for problem in () if resumed else problems:  # else log and count have them
+        for problem in () if found else problems:  # else log and count have them
             self.log.write("bad_sample", step=self.at.step + 1, problem=problem)
             self.at.skipped += 1
         if problems:
@@ -259,6 +262,11 @@ class StageRun:
         self.log.say(f"{self.stage.name}: {samples:,} samples; training {trained}{at}")
         for note in self.lessons.notes(self.planned) if self.planned is not None else ():
             self.log.say(f"  {note}")
+        if found is not None and found.state.get("samples", self.samples) != self.samples:
+            self.log.say(
+                f"  the samples are not those of the checkpoint (number and tokens of each source: "
+                f"{found.state['samples']}, now {self.samples}): from here on rows are planned from what is there now"
+            )
 
     # ----------------------------------------------------------------------------------------------- one update
 
@@ -281,17 +289,14 @@ class StageRun:
         losses = backward(
             self.model,
             micro,
-            self.lessons.objectives(self.pace.place(self.at.done) if self.pace else self.at.done),
+            self.lessons.objectives(self.pace.place(self.at.done)),
             precision=recipe.precision,
             seed=(recipe.seed, self.number, self.at.done),
             ranks=self.ranks,
-            sharded=self.shards is not None,
+            sharded=self.holding.sharded,
             meter=self.meter and self.meter.flops,
         )
-        if self.shards is None:
-            add_gradients(self.parameters.values(), self.ranks)
-        else:
-            forget_unreached(self.parameters, self.ranks)
+        self.holding.add(self.parameters)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
         summed = add_numbers(torch.stack(list(losses.values())), self.ranks)
         norm = norm.to(summed.device)
@@ -344,32 +349,11 @@ class StageRun:
             skipped=self.at.skipped,
         )
 
-    def _keep_time(self, pace: Any) -> None:
-        """Plans the end of a stage that is given in minutes, once the pace is known; and corrects it from then on."""
-        at, stage = self.at, self.stage
-        at.seconds = pace.elapsed
-        first = not pace.plans
-        if not (self.ranks.told(pace.ready()) if first else pace.due(at.done)):
-            return
-        if first and self.stage.evaluation.data and not pace.timed["evaluation"]:
-            with self._timing("evaluation"):  # what it costs belongs into the plan
-                self._evaluated()
-        fit = int(self.ranks.told(pace.fitting(at.done)))
-        if fit != self.planned:
-            pace.plans.append((at.done, fit))
-            self.ranks.lead(partial(self.folder.write_plans, self.number, pace.plans))
-        if first:
-            self.log.say(f"{stage.name}: {fit} steps fit into {stage.minutes:g} minutes at this speed")
-            if (cost := sum(pace.timed.get("evaluation", ()))) > pace.seconds / 4:
-                less = f"--set stages.{self.number}.evaluation.limit=N makes it shorter"
-                self.log.say(f"  an evaluation takes {cost:.0f} s of them; {less}")
-
     def _after_update(self) -> None:
         evaluation, at = self.stage.evaluation, self.at
         score, is_best = None, False
         if evaluation.data is not None and (at.done % evaluation.every == 0 or at.done == self.planned):
-            with self._timing("evaluation"):
-                score = self._evaluated()
+            score = self.evaluate()
             is_best = score is not None and (at.best is None or (score < at.best if self.lower else score > at.best))
             at.stale = 0 if is_best or at.best is None else at.stale + 1
             at.best = score if is_best else at.best
@@ -377,24 +361,21 @@ class StageRun:
         if stop or is_best or at.step % self.recipe.checkpoint_every == 0:
             self.save(score)
         if stop:
-            if self.shards:
-                self.shards.wait()
+            self.holding.wait()
             leave()
             stopped = Interrupted(self.folder.path, at.step, stop)
             raise stopped if self.ranks.first else SystemExit(stopped.status)
-        if self.shards:
-            self.shards.look()
+        self.holding.look()
         if time.monotonic() - self.drawn > DRAW_EVERY:
             self.drawn = time.monotonic()
             self.process.draw()
 
     # ------------------------------------------------------------------------------------ evaluation and checkpoints
 
-    def _evaluated(self) -> float | None:
-        """What `_evaluate` gives, on every rank: work of the first alone, or of all that share the weights."""
-        value = self._evaluate() if self.shards else self.ranks.lead(self._evaluate)
-        if self.shards:
-            self.model.reshard()
+    def evaluate(self) -> float | None:
+        """What `_evaluate` gives, on every rank."""
+        with self.pace.timing("evaluation"):
+            value = self.holding.judged(self.model, self._evaluate)
         told = self.ranks.told(math.nan if value is None else value)
         return None if math.isnan(told) else told
 
@@ -404,20 +385,10 @@ class StageRun:
         started = time.monotonic()
         evaluation = self.stage.evaluation
         self.model.eval()
-        total, labels = 0.0, 0.0
         assert self.dev is not None
-        for batch in in_step(self.dev.batches(), self.ranks) if self.shards else self.dev.batches():
-            if batch.labels:
-                total += float(batch_loss(self.model, batch, self.recipe.precision)) * batch.labels
-                labels += batch.labels
-            elif self.shards:
-                _ = MicroStep(self.model, batch).hidden_BLD  # with the others
-        if self.shards:
-            total, labels = self.ranks.total([total, labels])
-            self.model.unshard()  # what is no layer stays whole, for answers are made without a call of the model
-        values: dict[str, float | None] = {"loss": total / max(labels, 1)}
+        values: dict[str, float | None] = {"loss": self.holding.loss(self.model, self.dev, self.recipe.precision)}
         if evaluation.metric:
-            evaluate = self.process.evaluate
+            evaluate = self.handed.evaluate
             assert evaluate is not None and evaluation.data is not None
             bad = self.recipe.on_bad_sample
             values |= evaluate(self.model, self.processor, evaluation.data, evaluation.limit, bad)
@@ -438,19 +409,9 @@ class StageRun:
 
     def save(self, score: float | None = None) -> None:
         """Writes a checkpoint of the last update, whose evaluation gave ``score``."""
-        with self._timing("checkpoint"):
-            if self.shards:
-                self.shards.wait()
-                self.ranks.lead(self._prune)
-                self.shards.begin(self._state(score), {**self.parameters, **self._moments()})
-            else:
-                self.ranks.lead(partial(self._write, score))
+        with self.pace.timing("checkpoint"):
+            self.holding.save(self._state(score), lambda: (dict(self.parameters), self._moments()), self._prune)
         self.at.saved = self.at.step
-
-    def _write(self, score: float | None) -> None:
-        self._prune()
-        ckpt.save(self.folder.checkpoints, self._state(score), dict(self.parameters), self._moments())
-        self._prune()
 
     def _state(self, score: float | None) -> dict[str, Any]:
         return asdict(self.at) | {

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,6 +29,7 @@ from weft.generation.answer import Answer
 from weft.generation.batch import Token
 from weft.generation.loading import load_config, load_processor
 from weft.generation.prompts import Prompts
+from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
 from weft.models import doors
 from weft.models.adapters import adapter_base
@@ -138,7 +140,7 @@ class VllmEngine:
                 )
 
     def answer(self, prompt: Prompt, until: Sequence[str]) -> Answer:
-        return self._prompts.answer(prompt.conversation, prompt.encoded, until)
+        return self._prompts.answer(prompt.conversation, prompt.encoded, partial(Until, until))
 
     def submit(self, prompt: Prompt, options: Options, top: int | None) -> VllmGeneration:
         assert isinstance(prompt, Handed)
