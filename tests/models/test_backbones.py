@@ -15,6 +15,7 @@ from weft.conversation import WeftError
 from weft.models.compose import compose
 from weft.models.config import VisionSection
 from weft.models.encoders import image_kind
+from weft.models.places import token_grid
 from weft.training.parts import apply_parts, set_modes
 from weft.training.recipe import PartTraining, Stage
 
@@ -83,7 +84,7 @@ def test_stages_are_brought_to_the_grid_that_is_asked_for(tmp_path):
     pixels = torch.randn(1, 3, 64, 64)
     library = model.image_kind.source_class.from_pretrained(tmp_path, out_indices=[1, 4]).eval()
     features = model.vision(pixels).transpose(1, 2).unflatten(2, (4, 4))
-    assert model.image_kind.token_grid == (2, 4) or model.image_kind.patches == (4, 4)
+    assert token_grid(model.image_kind) == (2, 4) or model.image_kind.patches == (4, 4)
     fine, coarse = library(pixels).feature_maps
     torch.testing.assert_close(features[:, 8:], F.interpolate(coarse, (4, 4), mode="bilinear"))
     # what is finer is averaged: no cell is left out

@@ -2,27 +2,28 @@ import pytest
 import torch
 
 from weft.conversation import WeftError
+from weft.models.blocks import Blocks
 from weft.models.config import Connector
-from weft.models.connectors import build_connector, merge_neighbours
+from weft.models.connectors import InOrder, build_connector
 from weft.models.more_connectors import turned, turns
 
 
 def test_neighbours_in_a_row_are_merged_in_order():
     features = torch.arange(32 * 2.0).view(1, 32, 2)
-    groups = merge_neighbours(features, 4)
+    groups = InOrder(4).groups(features)
     assert groups[0, 1, :, 0].tolist() == [8, 10, 12, 14]
 
 
 def test_grid_blocks_are_square_and_in_raster_order():
     features = torch.arange(4 * 6.0).view(1, 24, 1)  # 4 rows of 6
-    groups = merge_neighbours(features, 4, grid=(4, 6))[..., 0]
+    groups = Blocks(4, (4, 6)).groups(features)[..., 0]
     assert groups[0, 0].tolist() == [0, 1, 6, 7]
     assert groups[0, 1].tolist() == [2, 3, 8, 9]
     assert groups[0, 3].tolist() == [12, 13, 18, 19]
 
 
 def test_a_grid_that_does_not_divide_is_filled_up_with_zeros():
-    groups = merge_neighbours(torch.ones(1, 15, 1), 4, grid=(3, 5))[..., 0]
+    groups = Blocks(4, (3, 5)).groups(torch.ones(1, 15, 1))[..., 0]
     assert groups.shape == (1, 6, 4)
     assert groups.sum() == 15 and groups[0, 5].tolist() == [1, 0, 0, 0]
 

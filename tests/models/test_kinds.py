@@ -10,6 +10,9 @@ from weft.conversation import WeftError
 from weft.media import load_image
 from weft.models.config import AudioSection, Connector, VisionSection
 from weft.models.encoders import image_kind, sound_kind
+from weft.models.encoders.tiles import largest
+from weft.models.places import token_grid
+from weft.models.usual import of_images, of_sound
 
 CONNECTORS = [
     {"kind": "linear", "merge": 1},
@@ -68,7 +71,7 @@ def test_a_picture_is_cut_into_tiles_of_its_own_shape(most, size, grid):
     assert kind.tiles(*size) == grid
     tiles = grid[0] * grid[1]
     assert kind.tokens(*size) == 256 * (tiles if tiles == 1 else tiles + 1)
-    assert kind.tokens(*kind.largest) == 256 * (most if most == 1 else most + 1)
+    assert kind.tokens(*largest(section)) == 256 * (most if most == 1 else most + 1)
     assert kind.by_size == (most > 1)
 
 
@@ -155,8 +158,8 @@ def test_whisper_padded_to_the_window_hears_whole_windows():
     ],
 )
 def test_a_new_connector_gives_64_to_144_tokens_a_picture(section, merge, grid, tokens):
-    assert image_kind(section).usual == {"merge": merge, "grid": grid}
-    chosen = section.connector.model_copy(update=image_kind(section).usual)
+    assert of_images(image_kind(section)) == {"merge": merge, "grid": grid}
+    chosen = section.connector.model_copy(update=of_images(image_kind(section)))
     assert image_kind(section.model_copy(update={"connector": chosen})).view_tokens == tokens
 
 
@@ -166,7 +169,7 @@ def test_a_new_connector_gives_64_to_144_tokens_a_picture(section, merge, grid, 
 )
 def test_a_new_connector_gives_10_to_13_tokens_a_second(kind, merge):
     found = sound_kind(AudioSection(kind=kind, config={}))
-    assert found.usual == {"merge": merge}
+    assert of_sound(found) == {"merge": merge}
     assert found.seconds is None or 10 <= 1 / (found.seconds * merge) <= 13
 
 
@@ -187,7 +190,7 @@ def test_settings_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="fit 'stretch' with 6 tiles shifts them"):
         tiny.vision("clip", {"places": True}, tiles=6)
     with pytest.raises(WeftError, match="tiles 1"):
-        _ = image_kind(tiny.vision("clip", tiles=6)).token_grid
+        _ = token_grid(image_kind(tiny.vision("clip", tiles=6)))
     with pytest.raises(WeftError, match="at most 1 seconds"):
         tiny.model(audio=tiny.audio().model_copy(update={"window_seconds": 2.0}))
     with pytest.raises(WeftError, match="batch_leak is a quirk of qwen_audio"):

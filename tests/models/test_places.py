@@ -8,6 +8,7 @@ from weft.conversation import WeftError
 from weft.models.compose import compose
 from weft.models.config import AudioSection, Connector, VisionSection
 from weft.models.encoders import image_kind, sound_kind
+from weft.models.places import token_grid, token_seconds
 
 LANGUAGE = {
     "config": {
@@ -69,13 +70,13 @@ def test_places_need_tokens_that_name_them() -> None:
 
 def test_places_need_embeddings_that_lie_on_a_grid() -> None:
     with pytest.raises(WeftError, match="do not follow the sound"):
-        _ = sound_kind(AudioSection(kind="conv", config={}, connector=Connector(kind="queries"))).token_seconds
+        _ = token_seconds(sound_kind(AudioSection(kind="conv", config={}, connector=Connector(kind="queries"))))
     with pytest.raises(WeftError, match="places need whole rows"):
-        _ = image_kind(VisionSection(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4))).token_grid
+        _ = token_grid(image_kind(VisionSection(kind="clip", config={"patch_size": 32}, connector=Connector(merge=4))))
     with pytest.raises(WeftError, match="lies on no grid"):
-        _ = image_kind(VisionSection(kind="conv", config={}, connector=Connector(kind="queries"))).token_grid
+        _ = token_grid(image_kind(VisionSection(kind="conv", config={}, connector=Connector(kind="queries"))))
     with pytest.raises(WeftError, match="set drop_cls"):
-        _ = image_kind(VisionSection(kind="eva", config={}, drop_cls=False)).token_grid
+        _ = token_grid(image_kind(VisionSection(kind="eva", config={}, drop_cls=False)))
 
 
 def test_a_short_clip_in_a_batch_is_heard_as_it_is_alone() -> None:

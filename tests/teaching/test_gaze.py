@@ -8,6 +8,7 @@ import torch
 from training_world import RATE, picture, speech, text, tiny_spec, write
 from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
 from weft.data.loader import SourceSpec, TrainingData
+from weft.models.places import token_grid
 from weft.teaching.gaze import gaze_labels
 from weft.training.build import build_model
 
@@ -36,7 +37,7 @@ def test_tokens_of_a_box_look_into_it(processor, files):
     written = [processor.tokenizer.convert_ids_to_tokens(int(encoded.input_ids[t])) for t in gaze.tokens]
     assert len(written) == 4 and all(token.startswith("<|p") for token in written)
     assert encoded.loss_mask[gaze.tokens].all() and set(gaze.spot) == {0}
-    rows, columns = processor.images.token_grid
+    rows, columns = token_grid(processor.images)
     y, x = np.divmod(np.flatnonzero(gaze.inside[0]), columns)
     assert len(x) and abs((x + 0.5) / columns - (left + right) / 2).max() <= (right - left) / 2 + 0.5 / columns
     assert abs((y + 0.5) / rows - (top + bottom) / 2).max() <= (bottom - top) / 2 + 0.5 / rows
@@ -56,7 +57,7 @@ def test_each_box_in_its_own_image_and_in_the_order_it_is_written(processor, fil
     assert len(gaze.tokens) == 8 and (gaze.inside.sum(1) > 0).all() and not (gaze.inside[0] & gaze.inside[1]).any()
     numbers = [int(processor.tokenizer.convert_ids_to_tokens(int(encoded.input_ids[t]))[3:-2]) for t in gaze.tokens]
     lower = [numbers[4 * i] > 0 for i in range(2)]  # sorted or not, the gaze follows the numbers
-    _, columns = processor.images.token_grid
+    _, columns = token_grid(processor.images)
     for spot, at in zip(gaze.spot[::4], lower, strict=True):
         place = np.flatnonzero(gaze.inside[spot])[0] - first.length
         assert (place % columns > 0) == at

@@ -11,6 +11,7 @@ from training_world import RATE, picture, speech, tiny_spec, write
 from weft.conversation import Conversation, Message, Text, WeftError, Words
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models.config import Connector
+from weft.models.places import token_grid
 from weft.teaching.labels import Labels
 from weft.teaching.media import Looking, listening_labels, looking_labels, within_text
 from weft.training.build import build_model
@@ -84,7 +85,7 @@ def test_media_teach_nothing_of_an_answer_that_is_not_to_be_learned(processor, f
 def test_looking_labels_name_what_is_seen_in_each_box(processor, files):
     conversation = data(files[1:2], processor).conversation(0)
     looking = looking_labels(conversation, processor.encode(conversation), processor)
-    rows, columns = processor.images.token_grid
+    rows, columns = token_grid(processor.images)
     ((left, top, right, bottom),) = conversation.answer.parts[0].boxes
     label = processor.renderer.encode_text("the red box")
     assert [n[n >= 0].tolist() for n in looking.names] == [[processor.token_ids["image_token_id"]], label]

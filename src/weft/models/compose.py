@@ -7,7 +7,7 @@ did not have, are new.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,8 +22,13 @@ from weft.models.encoders import IMAGES, SOUNDS, image_kind, known, sound_kind
 from weft.models.modeling import WeftForConditionalGeneration, own_attention
 from weft.models.preparation import check_sound, pictures, prepared
 from weft.models.processing import WeftProcessor
+from weft.named import Named
 
 Source = str | Mapping[str, Any] | Any
+# Of connectors, where nobody says how many features become one.
+USUAL = Named[Callable[[Any], dict[str, Any]]](
+    {"vision": "weft.models.usual:of_images", "audio": "weft.models.usual:of_sound"}
+)
 LABELS = ("id2label", "label2id")  # a classifier's, which no tower keeps
 
 
@@ -193,7 +198,7 @@ def _section(kind: Any, fields: dict[str, Any], asked: dict[str, Any], name: str
         ) from error
     if section.connector.merge is not None or section.connector.kind in ("none", "queries"):
         return section
-    usual = (image_kind if name == "vision" else sound_kind)(section).usual
+    usual = USUAL[name]((image_kind if name == "vision" else sound_kind)(section))
     return section.model_copy(update={"connector": section.connector.model_copy(update=usual)})
 
 

@@ -6,7 +6,6 @@ Every connector is called with features and, for sound, the length of each item;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from weft.conversation import WeftError
 from weft.models import config
 from weft.named import Named
 
@@ -47,56 +45,29 @@ def connector_tokens(section: config.Connector, features: int, grid: Grid = None
     """Embeddings that so many features give; ``grid`` is that of an image's patches, where there is nothing else."""
     if section.kind == "queries":
         return section.queries
-    if section.kind == "none":
-        return features
-    if section.grid and grid is not None:
-        rows, columns = merged_grid(section, grid)
-        return rows * columns
-    return -(-features // section.group)
+    return features if section.kind == "none" else neighbours(section, grid).tokens(features)
 
 
-def merged_grid(section: config.Connector, grid: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the embeddings of an image with that grid of patches; an error where they lie on none."""
-    rows, columns = grid
-    if section.kind == "queries":
-        raise WeftError("vision.connector: what queries give lies on no grid, so none of it has a place; take another")
-    if section.grid:
-        side = grid_side(section)
-        return -(-rows // side), -(-columns // side)
-    if columns % section.group:
-        raise WeftError(
-            f"vision.connector: places need whole rows, and merge {section.group} does not divide a row of {columns} "
-            "patches; set grid"
-        )
-    return rows, columns // section.group
+class InOrder:
+    """Which features make one token: ``merge`` neighbours in their order; the last group is filled up with zeros."""
+
+    def __init__(self, merge: int) -> None:
+        self.merge = merge
+
+    def tokens(self, features: int) -> int:
+        return -(-features // self.merge)
+
+    def groups(self, features_NTD: torch.Tensor) -> torch.Tensor:
+        """[N, T, D] -> [N, t, merge, D]."""
+        n, t, d = features_NTD.shape
+        return F.pad(features_NTD, (0, 0, 0, -t % self.merge)).reshape(n, -1, self.merge, d)
 
 
-def grid_side(section: config.Connector) -> int:
-    side = math.isqrt(section.group)
-    if side * side != section.group:
-        raise WeftError(
-            f"connector: with grid=true, merge must be a square number, and {section.group} is not; take 4 or 9"
-        )
-    return side
+BLOCKS = Named[Callable[..., InOrder]]({"square": "weft.models.blocks:Blocks"})  # of the patches of a picture
 
 
-def merged_lengths(lengths_N: Lengths, merge: int) -> Lengths:
-    return None if lengths_N is None else (lengths_N + merge - 1) // merge
-
-
-def merge_neighbours(features_NTD: torch.Tensor, merge: int, grid: Grid = None) -> torch.Tensor:
-    """[N, T, D] -> [N, ceil(T/merge), merge, D]; the last group is filled up with zeros.
-
-    With ``grid`` (rows, columns) the groups are square blocks of patches instead, themselves in raster order.
-    """
-    n, t, d = features_NTD.shape
-    if grid is None:
-        return F.pad(features_NTD, (0, 0, 0, -t % merge)).reshape(n, -1, merge, d)
-    side, (rows, columns) = round(merge**0.5), grid
-    blocks = F.pad(features_NTD.reshape(n, rows, columns, d), (0, 0, 0, -columns % side, 0, -rows % side))
-    rows, columns = blocks.shape[1] // side, blocks.shape[2] // side
-    blocks = blocks.reshape(n, rows, side, columns, side, d).transpose(2, 3)
-    return blocks.reshape(n, rows * columns, merge, d)
+def neighbours(section: config.Connector, grid: Grid) -> InOrder:
+    return InOrder(section.group) if grid is None or not section.grid else BLOCKS["square"](section.group, grid)
 
 
 class Merging(nn.Module):
@@ -104,18 +75,14 @@ class Merging(nn.Module):
 
     def __init__(self, section: config.Connector, width: int, grid: Grid) -> None:
         super().__init__()
-        self.merge, self.scale = section.group, section.scale
+        self.merge, self.scale, self.neighbours = section.group, section.scale, neighbours(section, grid)
         self.norm = nn.LayerNorm(width * section.group) if section.norm else nn.Identity()
-        self.grid = grid if section.grid and grid is not None else None
-        if self.grid is not None:
-            grid_side(section)  # complains where merge is not a square
 
     def joined(self, features_NTD: torch.Tensor, lengths_N: Lengths) -> tuple[torch.Tensor, Lengths]:
-        groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
-        return self.norm(groups_NtmD.flatten(2)), lengths_N
+        return self.norm(self.neighbours.groups(features_NTD).flatten(2)), self.merged(lengths_N)
 
-    def groups(self, features_NTD: torch.Tensor, lengths_N: Lengths) -> tuple[torch.Tensor, Lengths]:
-        return merge_neighbours(features_NTD, self.merge, self.grid), merged_lengths(lengths_N, self.merge)
+    def merged(self, lengths_N: Lengths) -> Lengths:
+        return None if lengths_N is None else (lengths_N + self.merge - 1) // self.merge
 
 
 class Linear(Merging):

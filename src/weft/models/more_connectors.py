@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from weft.conversation import WeftError
 from weft.models import config
 from weft.models.attention import attend
-from weft.models.connectors import Grid, Lengths, Merging, merge_neighbours, merged_grid
+from weft.models.blocks import merged_grid
+from weft.models.connectors import Grid, Lengths, Merging
 from weft.models.splice import full, inside
 
 
@@ -54,10 +55,9 @@ class Pool(Merging):
         there = features_NTD.new_ones(len(features_NTD), features_NTD.shape[1], 1)
         if lengths_N is not None:
             there = inside(lengths_N, there.shape[1], there.device)[..., None].to(there.dtype)
-        count_Ntm1 = merge_neighbours(there, self.merge, self.grid)
-        groups_NtmD, lengths_N = self.groups(features_NTD, lengths_N)
+        groups_NtmD, count_Ntm1 = self.neighbours.groups(features_NTD), self.neighbours.groups(there)
         mean_NtD = groups_NtmD.sum(2) / count_Ntm1.sum(2).clamp(min=1)
-        return self.scale * self.proj(mean_NtD), lengths_N
+        return self.scale * self.proj(mean_NtD), self.merged(lengths_N)
 
 
 class CrossLayer(nn.Module):

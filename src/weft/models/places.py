@@ -13,6 +13,26 @@ from typing import Any
 import torch
 
 from weft.conversation import WeftError
+from weft.models.blocks import merged_grid
+from weft.models.encoders import ImageKind, SoundKind
+
+
+def token_grid(kind: ImageKind) -> tuple[int, int]:
+    """Rows and columns of the embeddings of a picture; an error where they lie on no grid."""
+    if kind.patches is None or kind.by_size:
+        raise WeftError("vision: with a class token or tiles, embeddings have no places; set drop_cls and tiles 1")
+    return merged_grid(kind.section.connector, kind.patches)
+
+
+def token_seconds(kind: SoundKind) -> float:
+    """Seconds of sound in one embedding; an error where embeddings do not follow the sound."""
+    connector = kind.section.connector
+    if kind.seconds is None or connector.kind == "queries":
+        raise WeftError(
+            f"audio: embeddings of kind {kind.section.kind} behind a connector of kind {connector.kind} do not "
+            "follow the sound, so none has a moment; take another kind"
+        )
+    return kind.seconds * connector.group
 
 
 class Places(ABC):
@@ -46,7 +66,7 @@ class ImagePlaces(Places):
         scales = model.config.image_place_ids
         rows, columns = (
             _named(model, (torch.arange(n, device=model.device) + 0.5) / n * scales[0][1], scales)
-            for n in model.image_kind.token_grid
+            for n in token_grid(model.image_kind)
         )
         places_tW = (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
         return model.image_kind.section.connector.places * places_tW
@@ -69,7 +89,7 @@ class SoundPlaces(Places):
     def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
         """For each embedding of a window, those of the tokens of its moment."""
         scales, kind = model.config.audio_place_ids, model.sound_kind
-        moments_t = (torch.arange(tokens, device=model.device) + 0.5) * kind.token_seconds
+        moments_t = (torch.arange(tokens, device=model.device) + 0.5) * token_seconds(kind)
         places_tW = _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
         return kind.section.connector.places * places_tW
 

@@ -15,6 +15,7 @@ import numpy as np
 from weft.conversation import Conversation
 from weft.dialects import Slot, Spot
 from weft.models.encoding import Encoded
+from weft.models.places import token_grid
 from weft.models.processing import WeftProcessor
 from weft.teaching.media import moments_of, places_in
 
@@ -60,7 +61,7 @@ def _shown(spot: Spot, conversation: Conversation, encoded: Encoded, processor: 
         if (span.modality, span.item) != (spot.modality, spot.index):
             continue
         if spot.modality == "image":
-            here[:] = places_in(spot.extent, processor.images.token_grid)
+            here[:] = places_in(spot.extent, token_grid(processor.images))
         else:
             moments = moments_of(conversation, span, processor)
             start, end = spot.extent

@@ -17,6 +17,7 @@ import numpy as np
 from weft.conversation import Box, Conversation, Word, Words
 from weft.dialects.base import Modality, asked_label
 from weft.models.encoding import Encoded
+from weft.models.places import token_grid, token_seconds
 from weft.models.processing import WeftProcessor
 from weft.models.rendering import Span
 
@@ -145,7 +146,7 @@ def looking_labels(conversation: Conversation, encoded: Encoded, processor: Weft
     among = [np.zeros((span.length, len(tokens)), bool) for span in spans]
     sides = [np.full((span.length, 4, scales), IGNORED, np.int64) for span in spans]
     for here, asked, around, span in zip(seen, among, sides, spans, strict=True):
-        if span.item not in boxes or span.length != np.prod(grid := processor.images.token_grid):
+        if span.item not in boxes or span.length != np.prod(grid := token_grid(processor.images)):
             continue
         here[:] = 0
         asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
@@ -173,7 +174,7 @@ def moments_of(conversation: Conversation, span: Span, processor: WeftProcessor)
     Raises `WeftError` where embeddings do not follow the sound.
     """
     first, _ = window_extent(conversation, span, processor)
-    return first + (np.arange(span.length) + 0.5) * processor.sounds.token_seconds
+    return first + (np.arange(span.length) + 0.5) * token_seconds(processor.sounds)
 
 
 def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:

@@ -29,6 +29,7 @@ from weft.models import published
 from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
+from weft.models.encoders.tiles import largest
 from weft.models.loss import chunk_rows
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
@@ -137,7 +138,7 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None, model: Any =
     image = {}
     if vision is not None:
         seen = image_kind(vision)
-        image = {"size": list(vision.size), "tokens": seen.tokens(*seen.largest) + _around(processor, "image")}
+        image = {"size": list(vision.size), "tokens": seen.tokens(*largest(vision)) + _around(processor, "image")}
     sound: dict[str, Any] = {}
     if audio is not None:
         edges, heard = _around(processor, "audio"), sound_kind(audio)

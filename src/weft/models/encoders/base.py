@@ -9,9 +9,8 @@ Where the number of features is not a multiple of ``connector.merge``, the last 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
@@ -22,18 +21,19 @@ from PIL import Image
 from torch import nn
 
 from weft.conversation import WeftError
-from weft.media import image_size, log_mel, resize_normalize
+from weft.media import log_mel, resize_normalize
 from weft.media.mel import HOP
 from weft.models import attention
 from weft.models.config import AudioSection, VisionSection
-from weft.models.connectors import Grid, connector_tokens, merged_grid
+from weft.models.connectors import Grid, connector_tokens
+from weft.named import Named
 
 Length = TypeVar("Length", int, torch.Tensor)
 
-# Embeddings where nobody says how many features become one.
-VIEW_TOKENS = 64, 144  # of a picture or tile: at least, where it has as many patches, and at most
-SECOND_TOKENS = 13  # of a second of sound, at most
-
+# Pictures that become several views by their shape (InternVL).
+TILES = Named[Callable[..., Any]](
+    {"grid": "weft.models.encoders.tiles:grid", "views": "weft.models.encoders.tiles:views"}
+)
 NOTES = ("dtype", "torch_dtype", "model_type", "architectures")  # in a config.json, and no settings of a tower
 
 
@@ -64,11 +64,6 @@ class Kind(ABC):
         c = self.config
         inner = getattr(c, "intermediate_size", None) or getattr(c, "encoder_ffn_dim", None)
         return None if inner is None else (c.hidden_size, c.num_hidden_layers, inner)
-
-    @property
-    @abstractmethod
-    def usual(self) -> dict[str, Any]:
-        """Fields of the connector that a new model has where nobody says how many features become one embedding."""
 
     @property
     def loading(self) -> dict[str, Any]:
@@ -108,18 +103,6 @@ class ImageKind(Kind):
         """The grid, where nothing but it reaches the connector."""
         return self.grid if self.section.drop_cls or not self.has_cls else None
 
-    @property
-    def usual(self) -> dict[str, Any]:
-        """Square blocks of patches; neighbours of a row where blocks would leave fewer than 64 (14 x 14 patches)."""
-        rows, columns = self.grid
-        fewest, most = VIEW_TOKENS
-        row = {"merge": -(-(rows * columns + (self.patches is None)) // most), "grid": False}
-        if self.patches is None or row["merge"] == 1:
-            return row
-        side = next(s for s in range(2, rows * columns) if -(-rows // s) * -(-columns // s) <= most)
-        few = -(-rows // side) * -(-columns // side) < fewest
-        return row if few and not self.section.connector.grid else {"merge": side * side, "grid": True}
-
     @cached_property
     def view_tokens(self) -> int:
         """Embeddings of one view."""
@@ -131,49 +114,20 @@ class ImageKind(Kind):
         """Whether the number of a picture's embeddings depends on its size."""
         return self.section.tiles > 1
 
-    @property
-    def largest(self) -> tuple[int, int]:
-        """Width and height of a picture that gives the most embeddings: a row of tiles."""
-        height, width = self.section.size
-        return self.section.tiles * width, height
-
     def tiles(self, width: int, height: int) -> tuple[int, int]:
-        """Rows and columns of tiles that a picture of that size is cut into: those whose shape is nearest to its own.
-
-        Of equally near ones the more, as long as they have no more than twice the picture's area (InternVL's rule).
-        """
-        side = range(1, self.section.tiles + 1)
-        grids = sorted(((c, r) for c in side for r in side if c * r <= len(side)), key=lambda grid: grid[0] * grid[1])
-        near = min(abs(width / height - c / r) for c, r in grids)
-        nearest = [(r, c) for c, r in grids if abs(width / height - c / r) == near]
-        tile = self.section.size[0] * self.section.size[1]
-        roomy = [(r, c) for r, c in nearest[1:] if width * height > 0.5 * tile * r * c]
-        return roomy[-1] if roomy else nearest[0]
+        """Rows and columns of tiles that a picture of that size is cut into."""
+        return TILES["grid"](self.section, width, height) if self.by_size else (1, 1)  # type: ignore[no-any-return]
 
     def tokens(self, width: int, height: int) -> int:
         """Embeddings of a picture of that size, start and end tokens not counted."""
         rows, columns = self.tiles(width, height)
         return self.view_tokens * (rows * columns + (rows * columns > 1))
 
-    @property
-    def token_grid(self) -> tuple[int, int]:
-        """Rows and columns of the embeddings of a picture; an error where they lie on no grid."""
-        if self.patches is None or self.by_size:
-            raise WeftError("vision: with a class token or tiles, embeddings have no places; set drop_cls and tiles 1")
-        return merged_grid(self.section.connector, self.patches)
-
     def pixels(self, image: Image.Image) -> np.ndarray:
         """The views of a picture as the encoder takes them, tiles in raster order before the whole: [V, 3, H, W]."""
-        s, (rows, columns) = self.section, self.tiles(*image_size(image))
-
-        def view(rows: int, columns: int) -> np.ndarray:
-            size = rows * s.size[0], columns * s.size[1]
-            canvas_CHW = resize_normalize(image, size, s.mean, s.std, s.resample, s.fit)
-            cut = canvas_CHW.reshape(3, rows, s.size[0], columns, s.size[1]).transpose(1, 3, 0, 2, 4)
-            return cut.reshape(-1, 3, *s.size)
-
-        whole = view(1, 1)
-        return whole if rows * columns == 1 else np.concatenate([view(rows, columns), whole])
+        s = self.section
+        whole = resize_normalize(image, s.size, s.mean, s.std, s.resample, s.fit)[None]
+        return TILES["views"](s, image, whole) if self.by_size else whole  # type: ignore[no-any-return]
 
     def blank(self, device: torch.device) -> torch.Tensor:
         """One view of nothing, for a batch that has none."""
@@ -229,21 +183,6 @@ class SoundKind(Kind):
     def seconds(self) -> float | None:
         """Seconds of sound in one feature; None where features do not follow the sound."""
         return None
-
-    @property
-    def usual(self) -> dict[str, Any]:
-        return {"merge": 1 if self.seconds is None else math.ceil(1 / self.seconds / SECOND_TOKENS)}
-
-    @property
-    def token_seconds(self) -> float:
-        """Seconds of sound in one embedding; an error where embeddings do not follow the sound."""
-        connector = self.section.connector
-        if self.seconds is None or connector.kind == "queries":
-            raise WeftError(
-                f"audio: embeddings of kind {self.section.kind} behind a connector of kind {connector.kind} do not "
-                "follow the sound, so none has a moment; take another kind"
-            )
-        return self.seconds * connector.group
 
     @property
     def window_samples(self) -> int:

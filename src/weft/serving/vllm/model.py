@@ -17,6 +17,7 @@ from vllm.multimodal.parse import MultiModalDataParser
 from weft.dialects import Slot
 from weft.media import load_audio
 from weft.models.clients import written_out
+from weft.models.encoders.tiles import largest
 from weft.models.senses import Senses
 from weft.serving.vllm.heads import fill
 
@@ -60,7 +61,7 @@ class Info(processing.BaseProcessingInfo):
     def largest(self, modality):
         """The size of an image that gives the most tokens, or of a clip of one whole window."""
         processor = self.get_hf_processor()
-        return processor.images.largest if modality == "image" else processor.sounds.window_samples
+        return largest(processor.vision) if modality == "image" else processor.sounds.window_samples
 
     def get_mm_max_tokens_per_item(self, seq_len, mm_counts=None):
         return {m: len(self.widened(m, self.largest(m))) for m in self.get_supported_mm_limits()}
