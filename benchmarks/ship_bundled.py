@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from weft.formats.bundled import ship
-from weft.models.doors import SHIPPED
+from weft.models.own import SHIPPED
 from weft.parts import PARTS, sources
 
 if __name__ == "__main__":

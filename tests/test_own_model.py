@@ -6,7 +6,7 @@ import pytest
 import weft
 from weft.formats.bundled import MOST_BYTES
 from weft.generation import Options
-from weft.models.doors import SHIPPED, bundled_folder
+from weft.models.own import SHIPPED, bundled_folder
 
 
 def test_what_is_shipped_is_small_and_says_what_it_is():

@@ -21,7 +21,7 @@ from typing import Any
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
-from weft.models.doors import SHIPPED, bundled_folder, parts_folder
+from weft.models.own import SHIPPED, bundled_folder, parts_folder
 
 LIST = "weft_part.json"
 

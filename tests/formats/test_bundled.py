@@ -17,7 +17,7 @@ from weft.cli import run
 from weft.conversation import WeftError
 from weft.formats import bundled
 from weft.generation.loading import load_config
-from weft.models import doors
+from weft.models import own
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
@@ -95,16 +95,16 @@ def test_the_shipped_and_the_parts_are_the_model_again(parts, trained, shipped, 
 
 
 def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(doors, "SHIPPED", tmp_path / "nothing")
+    monkeypatch.setattr(own, "SHIPPED", tmp_path / "nothing")
     with pytest.raises(WeftError, match="holds no weights of it; take 'scratch'"):
         weft.load("bundled")
-    monkeypatch.setattr(doors, "SHIPPED", shipped)
+    monkeypatch.setattr(own, "SHIPPED", shipped)
     cache = tmp_path / "cache"
-    monkeypatch.setattr(doors, "user_cache_path", lambda name: cache / name)
+    monkeypatch.setattr(own, "user_cache_path", lambda name: cache / name)
     assert weft.resolve("bundled") == "folder"
     assert run(["chat", "bundled", "hello"]) == 2
     assert "fetch them once with `weft parts`" in capsys.readouterr().err
-    bundled.put_together(shipped, parts, doors.bundled_folder())
+    bundled.put_together(shipped, parts, own.bundled_folder())
     model = weft.load("bundled")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype="uint8"))
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "what is it?"}]
@@ -120,7 +120,7 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
     assert run(["finetune", "bundled", "--data", str(samples), "-o", str(out), *given]) == 0
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "bundled"
     assert weft.load(out).chat("hello").text is not None
-    shutil.rmtree(doors.bundled_folder())
+    shutil.rmtree(own.bundled_folder())
     with pytest.raises(WeftError, match="weft parts"):
         weft.load(out)
 

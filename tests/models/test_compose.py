@@ -33,8 +33,9 @@ from transformers import (
 from weft.conversation import WeftError
 from weft.models.attention import packing_problem
 from weft.models.bytes_tokenizer import bytes_tokenizer
-from weft.models.compose import compose, plan, scale_waves
+from weft.models.compose import compose, scale_waves
 from weft.models.config import Connector
+from weft.models.plan import plan
 from weft.models.rendering import Renderer
 
 LANGUAGE = {"config": {k: v for k, v in tiny.text().items() if not k.endswith("token_id") and k != "vocab_size"}}

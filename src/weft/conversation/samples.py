@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NoReturn, TypedDict, TypeVar, Unpack, cast
 
 from weft.conversation.checks import Mistake, key_name, kind_of, listed, show, string, unknown_key
 from weft.conversation.errors import SampleError
@@ -34,68 +34,53 @@ FOREIGN = Named[Callable[..., Any]](
 BOM = "\ufeff".encode()  # some editors begin a file with it; it says nothing
 
 
+class Origin(TypedDict, total=False):
+    """Where a conversation is from. ``where`` and ``line`` name it in errors."""
+
+    where: str | None
+    line: int | None
+    root: str | os.PathLike[str] | None  # the folder that relative paths start from; None: the working directory
+    probe: Probe | None  # gives the sizes of images
+    exists: Exists  # whether there is such a file
+
+
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def parse_messages(
-    messages: Sequence[Any] | Conversation,
-    *,
-    where: str | None = None,
-    line: int | None = None,
-    root: str | os.PathLike[str] | None = None,
-    probe: Probe | None = None,
-    exists: Exists = os.path.isfile,
-) -> Conversation:
+def parse_messages(messages: Sequence[Any] | Conversation, **origin: Unpack[Origin]) -> Conversation:
     """A conversation from a list of messages, as a program or an API client writes them.
 
     Beside the sample format it takes ``{"type": "image", "url" | "path" | "base64": ...}``, the same for audio,
     ``image_url``, ``audio_url`` and ``input_audio`` parts, media in memory (PIL images, arrays, ``(array, rate)``,
     bytes), parts that are already typed, MiniGPT-v2's name ``grounding`` for ``grounded_caption``, and a region that
-    ``identify`` asks about as text. ``root``: folder that relative paths start from (None: the working
-    directory). ``where`` and ``line`` name the origin in errors. A `Conversation` is given back as it is.
+    ``identify`` asks about as text. A `Conversation` is given back as it is.
     """
     if isinstance(messages, Conversation):
         return messages
-    return _guard(lambda: _conversation(messages, None, root, probe, exists, lenient=True), where, line)
+    return _guard(lambda: _conversation(messages, None, origin, lenient=True), origin)
 
 
-def parse_sample(
-    sample: Any,
-    *,
-    where: str | None = None,
-    line: int | None = None,
-    root: str | os.PathLike[str] | None = None,
-    probe: Probe | None = None,
-    exists: Exists = os.path.isfile,
-) -> Conversation:
+def parse_sample(sample: Any, **origin: Unpack[Origin]) -> Conversation:
     """A conversation from one sample: ``{"id": ..., "messages": [...]}``, nothing else."""
-    return _guard(lambda: _sample(sample, root, probe, exists), where, line)
+    return _guard(lambda: _sample(sample, origin), origin)
 
 
 def read_task(raw: dict[str, Any]) -> Task:
     """A task part alone: that there is such a task, and that its fields are of it. What it needs is not asked."""
-    return _guard(lambda: cast(Task, read_part(raw, 0, {}, "", os.path.isfile, lenient=False)), None, None)
+    return _guard(lambda: cast(Task, read_part(raw, 0, {}, "", os.path.isfile, lenient=False)), {})
 
 
-def parse_line(
-    text: bytes | str,
-    *,
-    where: str | None = None,
-    line: int | None = None,
-    root: str | os.PathLike[str] | None = None,
-    probe: Probe | None = None,
-    exists: Exists = os.path.isfile,
-) -> Conversation:
+def parse_line(text: bytes | str, **origin: Unpack[Origin]) -> Conversation:
     """A conversation from one line of a sample file. Where the file is laid out as another one, the error says so."""
     try:
-        return _guard(lambda: _sample(_json(text), root, probe, exists), where, line)
+        return _guard(lambda: _sample(_json(text), origin), origin)
     except SampleError as e:
-        said = None if where is None else FOREIGN["command"](where)
+        said = FOREIGN["command"](e.file) if e.file is not None else None
         if said is None:
             raise
-        if line == 1:
-            raise SampleError(said, file=where) from None
-        raise SampleError(f"{e.problem} (the file {said})", file=where, line=line, field=e.field) from None
+        if e.line == 1:
+            raise SampleError(said, file=e.file) from None
+        raise SampleError(f"{e.problem} (the file {said})", file=e.file, line=e.line, field=e.field) from None
 
 
 def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
@@ -131,11 +116,12 @@ def read_samples(
     return found
 
 
-def _guard(read: Callable[[], Read], where: str | None, line: int | None) -> Read:
+def _guard(read: Callable[[], Read], origin: Origin) -> Read:
     try:
         return read()
     except Mistake as e:
-        raise SampleError(e.problem, file=where, line=line, field=e.field or None) from None
+        at = {"file": origin.get("where"), "line": origin.get("line")}
+        raise SampleError(e.problem, **at, field=e.field or None) from None  # type: ignore[arg-type]
 
 
 def _json(text: bytes | str) -> Any:
@@ -172,7 +158,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 # ------------------------------------------------------------------------------------------------- samples, messages
 
 
-def _sample(sample: Any, root: Any, probe: Probe | None, exists: Exists) -> Conversation:
+def _sample(sample: Any, origin: Origin) -> Conversation:
     if not (isinstance(sample, dict) and sample.keys() <= {"id", "messages"}) and (
         told := FOREIGN["no_sample"](sample)
     ):
@@ -188,16 +174,15 @@ def _sample(sample: Any, root: Any, probe: Probe | None, exists: Exists) -> Conv
         name = str(name)
     if name is not None:
         name = string(name, "id")
-    return _conversation(sample["messages"], name, root, probe, exists, lenient=False)
+    return _conversation(sample["messages"], name, origin, lenient=False)
 
 
-def _conversation(
-    messages: Any, name: str | None, root: Any, probe: Probe | None, exists: Exists, *, lenient: bool
-) -> Conversation:
+def _conversation(messages: Any, name: str | None, origin: Origin, *, lenient: bool) -> Conversation:
     if not isinstance(messages, list | tuple):
         raise Mistake(f"must be a list of messages, this is {kind_of(messages)}", "messages")
     if not messages:
         raise Mistake("is empty: a conversation has at least one message", "messages")
+    root, probe, exists = origin.get("root"), origin.get("probe"), origin.get("exists", os.path.isfile)
     folder = os.fspath(root) if root is not None else ""
     parsed: list[Message] = []
     loose: list[tuple[int, int, str]] = []  # grounded parts to settle once the media are known: message, part, unit

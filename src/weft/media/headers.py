@@ -1,22 +1,17 @@
-"""What files say about their own length, where the decoder would not notice that it gives less.
+"""What a WAV says about its own length, where the decoder would not notice that it gives less.
 
-libsndfile shortens a WAV or OGG silently to what the file holds, and stops where a second OGG begins in the same file.
+libsndfile shortens it silently to what the file holds. Other formats: `more_headers`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from typing import BinaryIO
 
 from weft.media.source import MediaError
 
-_AGAIN = "save or download it again"
-_UNKNOWN_SIZE = 0x7FFF0000
+UNKNOWN_SIZE = 0x7FFF0000
 """Programs that write WAV to a pipe cannot know the size and put 0x7FFFF000, 0xFFFFFFFF or the like."""
-
-
-TAGS = 100  # ID3 tags one after the other; a file of a million empty ones is no recording
 
 
 def check_wav_promise(file: BinaryIO, name: str) -> None:
@@ -40,7 +35,7 @@ def check_wav_promise(file: BinaryIO, name: str) -> None:
         elif header[:4] == b"data":
             promised = data_length if head[:4] == b"RF64" and data_length is not None else length
             held = max(0, size - place - 8)
-            if held // block < promised // block and (promised < _UNKNOWN_SIZE or promised == data_length):
+            if held // block < promised // block and (promised < UNKNOWN_SIZE or promised == data_length):
                 raise MediaError(
                     f"{name}: is cut short, its header promises {promised // block:,} blocks of {block} bytes and "
                     f"{held // block:,} are there; save or download it again"
@@ -49,56 +44,6 @@ def check_wav_promise(file: BinaryIO, name: str) -> None:
         place += 8 + length + length % 2
 
 
-def check_one_ogg(file: BinaryIO, name: str) -> None:
-    """Raise ``MediaError`` for an OGG that ends within a page, and for one in which another one follows, as internet
-    radio makes: one would be heard.
-
-    Walks the page headers: a stream that begins (flag 2) after one has ended (flag 4).
-    """
-    place, ended, size = 0, False, file.seek(0, os.SEEK_END)
-    while True:
-        file.seek(place)
-        page = file.read(27 + 255)
-        if len(page) < 27 or page[:4] != b"OggS":
-            return
-        if ended and page[5] & 2:
-            raise MediaError(f"{name}: holds several recordings one after the other; join them (ffmpeg -i IN OUT.flac)")
-        ended = ended or bool(page[5] & 4)
-        place += 27 + page[26] + sum(page[27 : 27 + page[26]])
-        if place > size:
-            raise MediaError(
-                f"{name}: is cut short, its last page lacks {place - size:,} bytes; save or download it again"
-            )
-
-
-def check_sound_promise(format: str, said: str, head: bytes, frames: int, name: str) -> None:
-    """Raise ``MediaError`` for an AIFF, AU, W64 or SPHERE that holds less than its header promises a channel.
-
-    ``said``: libsndfile's account of the header, where it notes that and goes on with the ``frames`` that are there."""
-    sizes = re.findall(r"(\d+) \(should be (\d+)\)", said) if format in ("AIFF", "AU", "W64") else []
-    promised = re.search(rb"\nsample_count -i (\d+)", head) if format == "NIST" else None
-    short = any(int(there) + 1 < int(size) < _UNKNOWN_SIZE for size, there in sizes)
-    if short or (promised and int(promised[1]) > frames):
-        raise MediaError(f"{name}: is cut short, its header promises more sound than is there; {_AGAIN}")
-
-
 def looks_like_mp3(head: bytes) -> bool:
     """An ID3 tag, or what may be a frame's sync. libsndfile decides; this only says that it may come to it."""
     return head[:3] == b"ID3" or (len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6 == 2)
-
-
-def flac_behind_id3(file: BinaryIO) -> int:
-    """The offset of a FLAC that stands behind ID3 tags, as some taggers write it; 0 where there is none."""
-    at = 0
-    for _ in range(TAGS):
-        file.seek(at)
-        head = file.read(10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return at if head[:4] == b"fLaC" else 0
-        at += id3_size(head)
-    return 0
-
-
-def id3_size(head: bytes) -> int:
-    """Bytes in all of the ID3 tag that begins with these ten; the size it states leaves those ten out."""
-    return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))

@@ -44,6 +44,8 @@ _RESAMPLE = {
 FITS = Named[Callable[[Image.Image, tuple[int, int], Sequence[float], Image.Resampling], Image.Image]](
     {"stretch": "weft.media.images:stretched", "pad": "weft.media.fits:padded", "crop": "weft.media.fits:cropped"}
 )
+# Pictures that programs have as numbers.
+ARRAYS = Named[Callable[..., Any]]({name: f"weft.media.arrays:{name}" for name in ("picture", "channels_last")})
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -70,7 +72,7 @@ def load_image(source: Any, max_bytes: int | None = None) -> Image.Image:
         except Exception as error:  # whatever a decoder raises while loading lazily: see below
             raise MediaError(f"image: cannot be used ({reason(error)}); load it again") from error
     if (array := decoded_array(source, "image")) is not None:
-        return _from_array(array, limit)
+        return ARRAYS["picture"](array, limit)  # type: ignore[no-any-return]
     encoded = encoded_source(source, "image")
     data = encoded.read()
     opened = open_picture(io.BytesIO(data), encoded.name, data[:HEAD], len(data), limit)
@@ -121,7 +123,7 @@ def image_size(source: Any, max_bytes: int | None = None) -> tuple[int, int]:
     if isinstance(source, Stored) and source.facts:
         return source.facts
     if (array := decoded_array(source, "image")) is not None:
-        height, width = _channels_last(array).shape[:2]
+        height, width = ARRAYS["channels_last"](array).shape[:2]
         return width, height
     encoded = encoded_source(source, "image")
     with encoded.open() as file:
@@ -177,41 +179,6 @@ def shortened(image: Image.Image, apart: bool = True) -> Image.Image:
     if not apart:
         across = down = max(across, down)
     return image if across == down == 1 else image.reduce((across, down))
-
-
-def _channels_last(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """``[H, W]``, ``[H, W, C]`` or ``[C, H, W]`` to ``[H, W, C]`` with C of 1, 3 or 4; H, W, C wins where both fit."""
-    if array.ndim == 2:
-        array = array[:, :, None]
-    elif array.ndim == 3 and array.shape[2] not in (1, 3, 4) and array.shape[0] in (1, 3, 4):
-        array = np.moveaxis(array, 0, 2)
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4):
-        raise MediaError(
-            f"image array: has shape {list(array.shape)}; give [H, W], [H, W, 1|3|4] or [1|3|4, H, W] (one picture)"
-        )
-    if 0 in array.shape:
-        raise MediaError(f"image array: is {array.shape[1]}x{array.shape[0]} pixels; a picture needs at least 1x1")
-    return array
-
-
-def _from_array(array: npt.NDArray[Any], limit: int) -> Image.Image:
-    array_HWC = _channels_last(array)
-    if array_HWC.dtype == np.uint16:
-        array_HWC = ((array_HWC.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    elif array_HWC.dtype == np.bool_:
-        array_HWC = array_HWC.astype(np.uint8) * np.uint8(255)
-    elif np.issubdtype(array_HWC.dtype, np.floating):
-        if not np.isfinite(array_HWC).all() or array_HWC.min() < 0 or array_HWC.max() > 1:
-            raise MediaError(
-                f"image array: floats must lie in 0..1, these reach {array_HWC.min():g}..{array_HWC.max():g}; "
-                "undo normalisation, or give uint8"
-            )
-        array_HWC = np.rint(array_HWC * 255).astype(np.uint8)
-    elif array_HWC.dtype != np.uint8:
-        raise MediaError(f"image array: has type {array_HWC.dtype}; give uint8, uint16 or floats in 0..1")
-    array_HWC = np.ascontiguousarray(array_HWC)
-    image = Image.fromarray(array_HWC[:, :, 0] if array_HWC.shape[2] == 1 else array_HWC)
-    return to_rgb(image, reduction_of(image, "image array", limit))
 
 
 def reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from weft.media.headers import TAGS, id3_size
+from weft.media.more_headers import TAGS, id3_size
 from weft.media.sound import Memory, Stream, open_stream
 from weft.media.source import EncodedFile, MediaError
 

@@ -19,13 +19,7 @@ import soundfile
 import soxr
 
 from weft.kinds import HEAD, advice, sniff
-from weft.media.headers import (
-    check_one_ogg,
-    check_sound_promise,
-    check_wav_promise,
-    flac_behind_id3,
-    looks_like_mp3,
-)
+from weft.media.headers import check_wav_promise, looks_like_mp3
 from weft.media.source import (
     EncodedFile,
     MediaError,
@@ -52,6 +46,15 @@ OTHERS = Named[Callable[[EncodedFile, BinaryIO, str, contextlib.ExitStack], Any]
         **dict.fromkeys((*CONTAINERS, "an AMR sound", "an AAC sound", "a CAF sound"), "weft.media.ffmpeg:open_sound"),
     }
 )
+# What is looked at in the headers of others than WAV and FLAC, by how they begin or by libsndfile's name.
+HEADERS = Named[Callable[..., Any]](
+    {
+        "ID3": "weft.media.more_headers:flac_behind_id3",
+        "OGG": "weft.media.more_headers:check_one_ogg",
+        **dict.fromkeys(("AIFF", "AU", "W64", "NIST"), "weft.media.more_headers:check_sound_promise"),
+    }
+)
+ARRAYS = Named[Callable[..., Any]]({"sound": "weft.media.arrays:mono"})  # other than [samples] of float32
 _FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "MP3", "OGG", "AIFF", "AU", "CAF", "NIST", "W64"}
 _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 # Codecs whose header gives the frames exactly. The others (MP3, ADPCM, GSM, ...) say it in whole blocks or not at all.
@@ -138,31 +141,13 @@ def _as_array(source: Any, rate: int) -> tuple[npt.NDArray[np.float32], int] | N
         _check_rate(own_rate, "audio array")
         source = np.asarray(source) if isinstance(source, list) else source
     array = decoded_array(source, "audio")
-    return None if array is None else (_mono_array(array), own_rate)
+    return None if array is None else (_mono(array), own_rate)
 
 
-def _mono_array(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if array.ndim == 2:
-        if array.shape[0] == array.shape[1] and array.shape[0] > 1:
-            raise MediaError(
-                f"audio array: shape {list(array.shape)} does not tell samples from channels; average them"
-            )
-        array = array if array.shape[1] <= array.shape[0] else array.T
-    elif array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2:
-        raise MediaError(f"audio array: has shape {list(array.shape)}; give [samples] or [samples, channels]")
-    if array.size == 0:
-        raise MediaError("audio array: holds no sound (0 samples)")
-    kind = array.dtype.kind
-    if kind == "u" and array.dtype.itemsize == 1:
-        return ((array.astype(np.float32) - 128) / 128).mean(axis=1, dtype=np.float32)
-    if kind == "i" and array.dtype.itemsize < 8:  # a list of int16 values becomes int64, and would be as good as silent
-        return (array.astype(np.float64).mean(axis=1) / -float(np.iinfo(array.dtype).min)).astype(np.float32)
-    if kind == "f":
-        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite and is refused below
-            return _mix(np.asarray(array, dtype=np.float32), "audio array", 0)
-    raise MediaError(f"audio array: has type {array.dtype}; give floats in -1..1, or int16")
+def _mono(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    if array.ndim == 1 and array.dtype == np.float32 and len(array):
+        return mixed(array[:, None], "audio array", 0)
+    return ARRAYS["sound"](array)  # type: ignore[no-any-return]
 
 
 class Stream(soundfile.SoundFile):
@@ -200,7 +185,9 @@ def opened(encoded: EncodedFile) -> Iterator[Any]:
     name, head = encoded.name, encoded.head()
     with contextlib.ExitStack() as stack:
         raw = stack.enter_context(encoded.open())
-        start, kind = flac_behind_id3(raw), MP3 if looks_like_mp3(head) else sniff(head) or ""
+        start, kind = 0, MP3 if looks_like_mp3(head) else sniff(head) or ""
+        if head[:3] == b"ID3":
+            start = HEADERS["ID3"](raw)
         if kind in OTHERS.places and not start and not (kind == "a CAF sound" and head[28:32] in _PLAIN):
             file = OTHERS[kind](encoded, raw, kind, stack)
         else:
@@ -217,7 +204,8 @@ def _open_sound(encoded: EncodedFile, raw: BinaryIO, start: int, stack: contextl
     raw.seek(start)
     head = raw.read(HEAD)
     check_wav_promise(raw, name)
-    check_one_ogg(raw, name)
+    if head[:4] == b"OggS":
+        HEADERS["OGG"](raw, name)
     if encoded.data is not None:
         # libsndfile finds a FLAC behind one tag wherever it is, but behind two only in a file
         file = open_stream(Memory(encoded.data[start:]), name, head, stack)
@@ -227,7 +215,8 @@ def _open_sound(encoded: EncodedFile, raw: BinaryIO, start: int, stack: contextl
     if file.format == "MP3":
         raise MediaError(f"{name}: is an MP3 with something else before it; {_ADVICE}")
     file.held = 0 if encoded.data is None else len(encoded.data)
-    check_sound_promise(file.format, file.extra_info, head, file.frames, name)
+    if file.format in HEADERS.places and file.format != "OGG":
+        HEADERS[file.format](file.format, file.extra_info, head, file.frames, name)
     if file.subtype in _EXACT and file.frames < _UNKNOWN:
         file.least = file.counted = file.frames
     return file
@@ -284,7 +273,7 @@ def _blocks(file: Any, name: str, rate: int, limit: int) -> Iterator[npt.NDArray
             break
         done += len(block)
         _check_length(done, file, rate, name, limit)
-        yield _mix(block, name, done - len(block))
+        yield mixed(block, name, done - len(block))
     if done < file.least:
         raise MediaError(
             f"{name}: is damaged or cut short, its header promises {file.least:,} samples a channel and {done:,} are "
@@ -292,7 +281,7 @@ def _blocks(file: Any, name: str, rate: int, limit: int) -> Iterator[npt.NDArray
         )
 
 
-def _mix(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[np.float32]:
+def mixed(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[np.float32]:
     """``[samples, channels]`` to ``[samples]``, after checking that the numbers are sound."""
     peak = float(np.abs(block).max())
     if not peak <= MAX_PEAK:  # also where it is NaN

@@ -51,11 +51,11 @@ def compose(
     of its own it gets weft's byte-level one. ``seed`` decides all random weights; all are of ``dtype``. Raises
     WeftError where a source cannot be read or parts do not fit.
     """
-    words, processor, own = _parts(vision, audio, language, tokenizer, dialect)
+    words, processor, own = parts_of(vision, audio, language, tokenizer, dialect)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        language_model, text_config = _language(words, processor, dtype)
-        model: Any = WeftForConditionalGeneration(_config(text_config, processor), language_model=language_model)
+        language_model, text_config = language_of(words, processor, dtype)
+        model: Any = WeftForConditionalGeneration(config_of(text_config, processor), language_model=language_model)
         model.to(dtype)
         if language_model is not None:
             start_new_tokens(model, own, len(processor.tokenizer))
@@ -73,28 +73,10 @@ def compose(
     return model.eval(), processor
 
 
-def plan(
-    vision: Source | None = None,
-    audio: Source | None = None,
-    language: Source | None = None,
-    tokenizer: str | None = None,
-    dialect: str | DialectSection | Mapping[str, Any] = "chatml",
-) -> tuple[WeftConfig, WeftProcessor]:
-    """The configuration and processor of what `compose` makes of the same arguments; reads and makes no weights."""
-    words, processor, _ = _parts(vision, audio, language, tokenizer, dialect)
-    if words.get("source"):
-        text_config = doors.load(AutoConfig, words["source"], "no language model could be read")
-        if text_config.vocab_size < len(processor.tokenizer):
-            text_config.vocab_size = -(-len(processor.tokenizer) // 64) * 64
-    else:
-        text_config = _language(words, processor, torch.float32)[1]
-    return _config(text_config, processor), processor
-
-
 # -- what was asked for ------------------------------------------------------------------------------------------------
 
 
-def _parts(
+def parts_of(
     vision: Source | None,
     audio: Source | None,
     language: Source | None,
@@ -115,7 +97,7 @@ def _parts(
     return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), own
 
 
-def _config(text: Any, processor: WeftProcessor) -> WeftConfig:
+def config_of(text: Any, processor: WeftProcessor) -> WeftConfig:
     parts: dict[str, Any] = {"vision": processor.vision, "audio": processor.audio, "dialect": processor.section}
     return WeftConfig(text_config=text, **parts, **processor.token_ids)
 
@@ -228,7 +210,7 @@ def _load_tower(tower: Any, kind: Any, source: str) -> None:
 # -- language model ----------------------------------------------------------------------------------------------------
 
 
-def _language(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtype) -> tuple[Any, Any]:
+def language_of(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dtype) -> tuple[Any, Any]:
     """The loaded language model (None: random weights) and its configuration."""
     tokens = len(processor.tokenizer)
     if asked.get("source"):

@@ -8,20 +8,19 @@ rule). All that calls ``from_pretrained`` or ``from_config`` outside weft's own 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from transformers.utils import cached_file
 
 from weft.conversation import WeftError
+from weft.named import Named
 
 # Where weft reads pickles at all, it reads these: a training_args.bin beside them holds no weights, and code to run.
 PICKLES = "pytorch_model*.bin"
@@ -38,7 +37,7 @@ OBJECTS = (
 
 BUILT_IN = ("scratch",)  # names of models that are composed anew; `weft.recipes` has what they stand for
 BUNDLED = "bundled"  # weft's own model
-SHIPPED = Path(__file__).parents[1] / "bundled"  # what it has learned, beyond its pretrained parts
+OWN = Named[Callable[..., Any]]({name: f"weft.models.own:{name}" for name in ("place", "check_part")})  # of its parts
 
 
 def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", "folder", "hub"]:
@@ -51,7 +50,7 @@ def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", 
         return "built-in"
     if name == BUNDLED or os.path.isdir(name):
         return "folder"
-    _check_part(name)
+    OWN["check_part"](name)
     # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
     near = any((root / name).exists() or (root / name).parent.is_dir() for root in (Path(), *beside))
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or near:
@@ -60,38 +59,9 @@ def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", 
     return "hub"
 
 
-def parts_folder() -> Path:
-    """Where `weft parts` unpacks the parts of this user."""
-    return user_cache_path("weft") / "parts"
-
-
-def _check_part(name: str | os.PathLike[str]) -> None:
-    folder = Path(name)
-    if folder.parent == parts_folder() and not folder.is_dir():
-        raise WeftError(f"the pretrained part {folder.name} is not on this machine; fetch it once with `weft parts`")
-
-
-def bundled_folder() -> Path | None:
-    """Where `weft parts` puts weft's own model together for this user; None where this copy of weft ships no weights.
-
-    Other weights have another folder.
-    """
-    weights = SHIPPED / "adapter_model.safetensors"
-    if not weights.is_file():
-        return None
-    return user_cache_path("weft") / f"{BUNDLED}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
-
-
 def place(name: str | os.PathLike[str]) -> str:
     """The folder that `bundled` stands for; any other name as it is."""
-    if os.fspath(name) != BUNDLED:
-        return os.fspath(name)
-    folder = bundled_folder()
-    if folder is None:
-        raise WeftError("bundled: this copy of weft holds no weights of it; take 'scratch', or install a release")
-    if not folder.is_dir():
-        raise WeftError("bundled: its pretrained parts are not on this machine; fetch them once with `weft parts`")
-    return str(folder)
+    return OWN["place"]() if os.fspath(name) == BUNDLED else os.fspath(name)  # type: ignore[no-any-return]
 
 
 def load(kind: Any, source: str | os.PathLike[str], lost: str = "", **options: Any) -> Any:
@@ -161,11 +131,11 @@ def _check_object(file: Path) -> None:
 
 def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
     """A JSON file of a folder or hub repository; {} where it is ``optional`` and not there."""
-    _check_part(source)
     try:
         path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional, **where)
         return json_object(Path(path)) if path else {}
     except (OSError, ValueError) as error:
+        OWN["check_part"](source)
         first = str(error).strip().splitlines()[0]
         raise WeftError(f"{source}: cannot read {name} ({first}); give a folder or hub name") from error
 

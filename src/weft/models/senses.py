@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,6 +23,9 @@ from weft.models.connectors import PLACES, build_connector
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.loss import sent
 from weft.models.splice import among, before_last_run, end_to_end, splice
+from weft.named import Named
+
+BLANK = Named[Callable[..., torch.Tensor]]({"vision": "weft.models.blank:vision", "audio": "weft.models.blank:audio"})
 
 
 class Senses:
@@ -133,21 +135,16 @@ class Senses:
         """
         images_XW = sounds_XW = None
         nothing: list[torch.Tensor] = []  # made in the order of what it stands for, as sharded encoders need it
-        undrawn = partial(torch.random.fork_rng, [self.device] if self.device.type == "cuda" else [])
         if pixel_values is not None and len(pixel_values):
             images_XW = self.embed_images(pixel_values)
-        elif "vision" in self.always_encode and self.image_kind is not None:
-            with undrawn():
-                nothing.append(self.embed_images(self.image_kind.blank(self.device)))
+        elif "vision" in self.always_encode:
+            nothing.append(BLANK["vision"](self))
         if input_features is not None and len(input_features):
             sounds_XW = self.embed_audio(input_features, feature_lengths, ends=True)
-        elif "audio" in self.always_encode and self.sound_kind is not None:
-            with undrawn():
-                nothing.append(self.embed_audio(*self.sound_kind.blank(self.device), ends=True))
+        elif "audio" in self.always_encode:
+            nothing.append(BLANK["audio"](self))
         mixed_BLW = self.weave(input_ids, images_XW, sounds_XW, segment_lengths)
-        for media_XW in nothing:
-            mixed_BLW = mixed_BLW + 0.0 * media_XW.sum().to(mixed_BLW.dtype)
-        return mixed_BLW
+        return mixed_BLW + torch.stack(nothing).sum().to(mixed_BLW.dtype) if nothing else mixed_BLW
 
     def weave(
         self,

@@ -23,10 +23,9 @@ from pydantic import ValidationError
 from weft.conversation import WeftError
 from weft.files import lock, whole_file
 from weft.frozen import first_mistake
-from weft.training import old
 from weft.training.asked import ASKED
 from weft.training.ranks import Ranks
-from weft.training.recipe import ModelSpec, Recipe
+from weft.training.recipe import OLD, ModelSpec, Recipe
 from weft.version import VERSION
 
 PATHS = ("base", "source", "tokenizer", "path", "data")  # fields of a recipe that name a file, a folder or a hub name
@@ -126,7 +125,10 @@ class RunFolder:
         facts, saved = _read(run, "run.json"), _read(run, "recipe.json")
         here = run.resolve()
         try:
-            recipe = Recipe.model_validate(old.recipe_now(_renamed(saved, lambda name: _from(run, name))))
+            asked = _renamed(saved, lambda name: _from(run, name))
+            if any("even_rows" not in stage for stage in asked["stages"]):
+                asked = OLD["recipe"](asked)
+            recipe = Recipe.model_validate(asked)
             out = Path(_from(run, facts["out"]))
             begun = Path(facts.get("folder") or _folder_of(out))
             adapter_only = bool(facts["adapter_only"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,8 +10,10 @@ from pydantic import Field, model_validator
 from weft.data.augment import Augment
 from weft.frozen import Frozen
 from weft.models.config import Connector, DialectSection
-from weft.training import old
+from weft.named import Named
 
+OLD = Named[Callable[[Any], Any]]({"stage": "weft.training.old:stage_now", "recipe": "weft.training.old:recipe_now"})
+OLD_LESSONS = ("listen", "near", "balance", "ease", "converse")  # which 0.1.0 had among other fields
 PartName = Literal["vision", "vision_connector", "audio", "audio_connector", "language"]
 PART_NAMES: tuple[PartName, ...] = ("vision", "vision_connector", "audio", "audio_connector", "language")
 
@@ -118,7 +121,14 @@ class Stage(Frozen):
     checkpoint_activations: bool = False
     evaluation: Evaluation = Evaluation()
 
-    as_it_is_now = model_validator(mode="before")(old.stage_now)
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_is_now(cls, given: Any) -> Any:
+        places = (
+            [p for p in (given, *given.get("mixture", ())) if isinstance(p, dict)] if isinstance(given, dict) else []
+        )
+        named = [each for place in places for each in (place, place.get("augment")) if isinstance(each, dict)]
+        return OLD["stage"](given) if any(name in each for each in named for name in OLD_LESSONS) else given
 
 
 class Parallel(Frozen):

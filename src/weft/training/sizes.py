@@ -26,12 +26,12 @@ import torch
 from weft.dialects import Modality, get_dialect
 from weft.generation.loading import load_config, load_processor
 from weft.models import published
-from weft.models.compose import plan
 from weft.models.config import WeftConfig
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind
 from weft.models.encoders.tiles import largest
 from weft.models.loss import chunk_rows
 from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.plan import plan
 from weft.models.processing import WeftProcessor
 from weft.training.counting import count_trained
 from weft.training.parts import dialect_tokens

@@ -106,7 +106,7 @@ class Backbone(ImageKind):
     def maps(self) -> list[tuple[int, ...]]:
         """Channels, rows and columns of each chosen stage: what the module says of pictures without a pixel."""
         with torch.device("meta"):
-            blank = self.blank(torch.device("meta"))
+            blank = torch.zeros(1, 3, *self.section.size, device="meta")
             try:
                 return [tuple(found.shape[1:]) for found in self.source_class(self.config).eval()(blank).feature_maps]
             except (ValueError, RuntimeError, TypeError, ImportError) as error:

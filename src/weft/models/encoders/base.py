@@ -129,10 +129,6 @@ class ImageKind(Kind):
         whole = resize_normalize(image, s.size, s.mean, s.std, s.resample, s.fit)[None]
         return TILES["views"](s, image, whole) if self.by_size else whole  # type: ignore[no-any-return]
 
-    def blank(self, device: torch.device) -> torch.Tensor:
-        """One view of nothing, for a batch that has none."""
-        return torch.zeros(1, 3, *self.section.size, device=device)
-
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -217,12 +213,6 @@ class SoundKind(Kind):
         """One window of sound as the encoder takes it: log-mel float32 [T, M], or samples [S]."""
         assert self.bands is not None
         return log_mel(wave, self.bands, pad_to=window.padded)[: window.frames]
-
-    def blank(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """One short window of nothing and its length, for a batch that has none."""
-        frames = self.window(0, min(self.window_samples, self.section.sample_rate // 5)).frames
-        shape = (1, frames) if self.bands is None else (1, frames, self.bands)
-        return torch.zeros(shape, device=device), torch.tensor([frames])
 
 
 def halved(length: Length) -> Length:
