@@ -20,7 +20,7 @@ import hashlib, os, sys, torch
 from datetime import timedelta
 from weft.conversation import WeftError
 from weft.teaching import teach
-from weft.training import ranks, run, stage
+from weft.training import parallel, ranks, sharding, stage
 from weft.training.endings import Interrupted
 from weft.training.run import train
 from weft.training.recipe import Recipe
@@ -38,7 +38,7 @@ if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
 if "SILENCE" in os.environ:
     ranks.SILENCE = timedelta(seconds=int(os.environ["SILENCE"]))
 resume = sys.argv[1] == "resume"
-merge = run.merge_lora
+merge = parallel.merge_lora
 
 
 def telling(model, *around):
@@ -48,7 +48,7 @@ def telling(model, *around):
     print("weights", hashlib.sha256(weights).hexdigest())
 
 
-run.merge_lora = telling
+parallel.merge_lora = sharding.merge_lora = telling
 try:
     recipe = None if resume else Recipe.model_validate_json(open(sys.argv[1]).read())
     train(recipe, sys.argv[2], resume=resume, teach=teach, adapter_only="ADAPTER_ONLY" in os.environ)

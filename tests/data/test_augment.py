@@ -10,8 +10,9 @@ from PIL import Image as PILImage
 
 from training_world import RATE, tone
 from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
-from weft.data.augment import Augment, color_sound, cut_points, join_key, mask_features, spoken_part
+from weft.data.augment import Augment, color_sound, mask_features
 from weft.data.augment_pictures import augment_images
+from weft.data.clip_lengths import cut_points, join_key, spoken_part
 from weft.data.clips import ClipPlan, Take, cut_words, draw_clip, make_clip
 
 EVERYTHING = Augment(speed=0.2, pad_seconds=0.3, cut=0.5, join=0.6, join_seconds=20, gain_db=3)

@@ -9,7 +9,7 @@ import pytest
 from training_world import text, write
 from weft.conversation import SampleError, WeftError
 from weft.conversation.samples import iter_lines
-from weft.data import sample_file
+from weft.data import kept_index, sample_file
 from weft.data.sample_file import SampleFile
 
 
@@ -64,11 +64,11 @@ def test_where_lines_of_a_large_file_begin_is_written_down_once(tmp_path, monkey
     source = SampleFile(path)
     assert [source[i] for i in range(50)] == there and source.where(3).endswith(":5")
     assert isinstance(source._lines, np.memmap)
-    scan = sample_file._lines
-    monkeypatch.setattr(sample_file, "_lines", lambda _: pytest.fail("scanned again"))
+    scan = kept_index.lines
+    monkeypatch.setattr(kept_index, "lines", lambda _: pytest.fail("scanned again"))
     again = pickle.loads(pickle.dumps(SampleFile(path)))
     assert len(pickle.dumps(again)) < 1000 and again[49] == there[49]
-    monkeypatch.setattr(sample_file, "_lines", scan)
+    monkeypatch.setattr(kept_index, "lines", scan)
     path.write_text(path.read_text() + path.read_text().splitlines()[7])
     assert len(SampleFile(path)) == 51 and len(list((tmp_path / ".weft" / "lines").iterdir())) == 1
 

@@ -6,18 +6,12 @@ function of (seed, position), and there is no global state. Changes keep the mea
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from weft.conversation import Audio, Conversation, Part, Task, Text, Word, Words
 from weft.frozen import Frozen
-
-SPEECH = ("transcribe", "translate")
 
 
 class Augment(Frozen):
@@ -50,50 +44,6 @@ class Augment(Frozen):
     def pictures(self) -> bool:
         """Whether it changes pictures."""
         return bool(self.color or self.shift or self.scale or self.flip)
-
-
-# ------------------------------------------------------------------------------------------------ what may be changed
-
-
-def spoken_part(conversation: Conversation) -> Words | Text | None:
-    """What a change of the clip changes in the answer; None where there is more to it, and the clip must stay as it is.
-
-    That is the only answer about the only clip, where it is nothing but timed words, or transcribes the clip.
-    """
-    answers = [m for m in conversation.messages if m.role == "assistant"]
-    if len(conversation.audios) != 1 or conversation.images or len(answers) != 1 or conversation.answer is None:
-        return None
-    timed = [p for p in conversation.parts() if isinstance(p, Words)]
-    parts = conversation.answer.parts
-    if timed:
-        return timed[0] if len(parts) == 1 and parts[0] is timed[0] and len(timed) == 1 else None
-    asked = any(isinstance(p, Task) and p.name in SPEECH for p in conversation.parts())
-    return parts[0] if asked and len(parts) == 1 and isinstance(parts[0], Text) else None
-
-
-def join_key(conversation: Conversation) -> str | None:
-    """What two samples must share to become one: the whole prompt but the clip, the kind of answer, what is learned."""
-    part, answer = spoken_part(conversation), conversation.answer
-    if part is None or answer is None or len(answer.parts) != 1:
-        return None
-    prompt = [(m.role, m.learn, [_key(p) for p in m.parts]) for m in conversation.prompt().messages]
-    return json.dumps([prompt, type(part).__name__, answer.learn], sort_keys=True, default=str)
-
-
-def _key(part: Part) -> Any:
-    if isinstance(part, Task):
-        return ["task", part.name, part.fields]
-    return "audio" if isinstance(part, Audio) else ["text", getattr(part, "text", "")]
-
-
-def cut_points(words: Sequence[Word], samples: int, rate: int) -> list[int]:
-    """Where a clip begins, can be cut between its words, and ends: [n + 1], in samples.
-
-    Cuts are in the middle of gaps. Words that overlap leave no clean one: then [2], the clip as a whole.
-    """
-    points = [0, *(round((a.end + b.start) / 2 * rate) for a, b in pairwise(words)), samples]
-    clean = all(a.end <= b.start for a, b in pairwise(words)) and all(a <= b for a, b in pairwise(points))
-    return points if clean else [0, samples]
 
 
 def color_sound(wave: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:

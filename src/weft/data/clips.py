@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from weft.conversation import Audio, Conversation, Part, Task, Text, Word, Words
-from weft.data.augment import SPEECH, Augment, spoken_part
-from weft.data.lengths import NOT_EDITABLE, Lengths, clip_tokens
+from weft.data.augment import Augment
+from weft.data.clip_lengths import NOT_EDITABLE, SPEECH, clip_tokens, spoken_part
 from weft.models.processing import WeftProcessor
 
 SPACELESS = ("zh", "yue", "ja", "th", "lo", "my", "km")  # languages whose sentences are joined without a space
@@ -181,12 +181,14 @@ def stretch(wave: np.ndarray, speed: float) -> np.ndarray:
 class ClipEdits:
     """The edits of one source's clips. A sample that would not fit a row of ``row_tokens`` stays as it is."""
 
-    def __init__(self, lengths: Lengths | Any, processor: WeftProcessor, row_tokens: int) -> None:
-        self.lengths, self.processor, self.row_tokens = lengths, processor, row_tokens
+    def __init__(self, lengths: Any, processor: WeftProcessor, row_tokens: int) -> None:
+        """``lengths``: with `clips`."""
+        self.tokens_of, self.lengths = lengths.tokens, lengths.clips
+        self.processor, self.row_tokens = processor, row_tokens
 
     @cached_property
     def members(self) -> dict[int, np.ndarray]:
-        return self.lengths.members()
+        return self.lengths.members(self.tokens_of)  # type: ignore[no-any-return]
 
     def draw(self, augment: Augment, index: int, rng: np.random.Generator) -> ClipPlan | None:
         """How the clip of a sample is edited in time; None where it is not."""
@@ -203,10 +205,10 @@ class ClipEdits:
         further window of the encoder, dialects write a little more."""
         first = plan.takes[0].index
         if plan == self._whole(first):
-            return int(self.lengths.tokens[first])
+            return int(self.tokens_of[first])
         tokens = clip_tokens(self.processor, plan.samples) + int(self.lengths.shared[first])
         tokens += SEAM * len(plan.takes) + len(self.processor.sounds.windows(plan.samples)) - 1
-        return tokens + sum(self.lengths.answer_tokens(take.index, take.words) for take in plan.takes)
+        return tokens + sum(self.lengths.answer_tokens(self.tokens_of, take.index, take.words) for take in plan.takes)
 
     def make(
         self,

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
+from weft.data.clip_lengths import ClipLengths
 from weft.data.lengths import Lengths
 from weft.data.source import Source
 from weft.files import whole_file
@@ -42,21 +43,23 @@ class KeptLengths:
         self.stem = Path(source.path).name
         self.name = f"{self.stem}.{_key(source, processor)}"
 
-    def read(self, kind: type[Lengths], again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
-        """What is there and still true; ``again`` measures samples anew."""
+    def read(self, edited: bool, again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
+        """What is there and still true, with `clips` where ``edited``; ``again`` measures samples anew."""
         for folder in self.folders:
             with suppress(Exception):  # absent or damaged, which zip, zlib and numpy say in a dozen ways
                 with np.load(folder / f"{self.name}.npz") as data:
-                    arrays = {f.name: data[f.name] for f in fields(kind)}
+                    clips = ClipLengths(**{f.name: data[f.name] for f in fields(ClipLengths)}) if edited else None
+                    problems = tuple(map(str, data["problems"]))
+                    lengths = Lengths(data["tokens"], data["embedded"], problems, clips)
                     media, facts = json.loads(bytes(data["media"])), data["facts"]
-                lengths = kind(**{**arrays, "problems": tuple(map(str, arrays["problems"]))})
                 if np.array_equal(_facts(media), facts) and _same(lengths, again):
                     return lengths
         return None
 
     def write(self, lengths: Lengths, media: Sequence[str]) -> None:
         """Keeps them; without room anywhere, they are measured again next time."""
-        arrays = {f.name: getattr(lengths, f.name) for f in fields(lengths)}
+        arrays = {} if lengths.clips is None else {f.name: getattr(lengths.clips, f.name) for f in fields(ClipLengths)}
+        arrays |= {"tokens": lengths.tokens, "embedded": lengths.embedded}
         arrays["problems"] = np.array(lengths.problems, dtype=str)
         arrays["media"] = np.frombuffer(json.dumps(list(media)).encode(), np.uint8)
         arrays["facts"] = _facts(media)
@@ -85,9 +88,10 @@ def _same(lengths: Lengths, again: Callable[[Sequence[int]], Lengths]) -> bool:
     left_out = np.flatnonzero(lengths.tokens == 0)[:1000]  # they may be mended by now
     which = np.union1d(np.linspace(0, n - 1, min(n, LOOKED_AT)).astype(int), left_out)
     now = again(which.tolist())
-    return all(
-        np.array_equal(getattr(lengths, name)[which], getattr(now, name))
-        for name in ("tokens", "clip_samples", "clip_tokens", "shared", "words", "embedded")
+    same = all(np.array_equal(getattr(lengths, name)[which], getattr(now, name)) for name in ("tokens", "embedded"))
+    return same and all(
+        np.array_equal(getattr(lengths.clips, name)[which], getattr(now.clips, name))
+        for name in (("clip_samples", "clip_tokens", "shared", "words") if lengths.clips is not None else ())
     )
 
 

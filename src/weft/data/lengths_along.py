@@ -67,7 +67,7 @@ class LengthsAlong:
         return bool(np.array_equal(known[some], now.tokens))
 
     def _one(self, index: int) -> Lengths:
-        return measure_some(self.source, self.processor, "skip", which=[index])[0]
+        return measure_some(self.source, self.processor, "skip", True, which=[index])[0]
 
     @property
     def tokens(self) -> LengthsAlong:
@@ -101,21 +101,9 @@ class LengthsAlong:
             return f"{self.source.where(index)}: {count} tokens do not fit a row of {self.row_tokens}"
         return next(iter(self.one(index).problems), None) if count == LEFT_OUT else None
 
-    # Of clips, for edits of their length.
-
-    def __getattr__(self, name: str) -> _Column:
-        if name in ("clip_samples", "clip_tokens", "group", "words", "shared"):
-            return _Column(self, name)
-        raise AttributeError(name)
-
-    def cut_points(self, index: int) -> np.ndarray:
-        return self.one(index).cut_points(0)
-
-    def answer_tokens(self, index: int, words: tuple[int, int] | None) -> int:
-        return self.one(index).answer_tokens(0, words)
-
-    def members(self) -> dict[int, np.ndarray]:
-        return {1: np.zeros(1, np.int64)}  # each is the first of its own group, as it is measured by itself
+    @property
+    def clips(self) -> ClipsAlong:
+        return ClipsAlong(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("known", "one")}
@@ -125,9 +113,31 @@ class LengthsAlong:
         self._begin()
 
 
+class ClipsAlong:
+    """What `clip_lengths.ClipLengths` is to edits."""
+
+    def __init__(self, lengths: LengthsAlong) -> None:
+        self.lengths = lengths
+
+    def __getattr__(self, name: str) -> _Column:
+        if name in ("clip_samples", "clip_tokens", "group", "words", "shared"):
+            return _Column(self.lengths, name)
+        raise AttributeError(name)
+
+    def cut_points(self, index: int) -> np.ndarray:
+        return self.lengths.one(index).clips.cut_points(0)  # type: ignore[no-any-return]
+
+    def answer_tokens(self, _: Any, index: int, words: tuple[int, int] | None) -> int:
+        one = self.lengths.one(index)
+        return one.clips.answer_tokens(one.tokens, 0, words)  # type: ignore[no-any-return]
+
+    def members(self, _: Any) -> dict[int, np.ndarray]:
+        return {1: np.zeros(1, np.int64)}  # each is the first of its own group, as it is measured by itself
+
+
 class _Column:
     def __init__(self, lengths: LengthsAlong, name: str) -> None:
         self.lengths, self.name = lengths, name
 
     def __getitem__(self, index: int) -> Any:
-        return getattr(self.lengths.one(index), self.name)[0]
+        return getattr(self.lengths.one(index).clips, self.name)[0]

@@ -154,6 +154,7 @@ class TrainingData:
                 row_tokens=row_tokens,
                 on_bad_sample=on_bad_sample,
                 keep=keep_lengths,
+                edited=not isinstance(spec.augment, Augment) or spec.augment.edits,
                 whole=spec.company is not None or not isinstance(spec.augment, Augment) or spec.augment.join > 0,
                 progress=partial(progress, source.name) if progress else None,
             )

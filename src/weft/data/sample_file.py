@@ -8,23 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import suppress
-from glob import escape
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from platformdirs import user_cache_path
 
 from weft.conversation import Conversation, WeftError, within
 from weft.conversation.samples import BOM, FOREIGN, parse_line
-from weft.files import whole_file
 from weft.media import image_size
+from weft.named import Named
 
 CHUNK = 1 << 24
 LARGE = 1 << 26  # bytes of a file whose index is kept
 TIMED = 1 << 30  # bytes of a file that is known by its size and time, for reading it would take seconds
+INDEX = Named[Callable[[Path], tuple[bool, np.ndarray]]]({"kept": "weft.data.kept_index:kept"})
 LINE = np.dtype([("start", "<u8"), ("bytes", "<u4"), ("line", "<u4")])  # of each sample
 
 
@@ -97,24 +95,11 @@ def _index(path: Path) -> tuple[bool, np.ndarray]:
     """Whether it is kept on the disk, and the lines that are not blank (`LINE`)."""
     status = path.stat()
     if status.st_size < LARGE:
-        return False, np.concatenate([np.zeros(0, LINE), *_lines(path)])
-    place = path.resolve()
-    name = f"{path.name}.{hashlib.sha256(f'{status.st_size} {status.st_mtime_ns}'.encode()).hexdigest()[:16]}.lines"
-    beside = hashlib.sha256(str(place.parent).encode()).hexdigest()[:16]
-    for folder in (place.parent / ".weft" / "lines", user_cache_path("weft") / "lines" / beside):
-        with suppress(OSError):
-            if not (folder / name).is_file():
-                with whole_file(folder / name, "wb") as file:
-                    for rows in _lines(path):
-                        file.write(rows.tobytes())
-                for old in set(folder.glob(f"{escape(path.name)}.{'?' * 16}.lines")) - {folder / name}:
-                    old.unlink(missing_ok=True)
-            empty = not (folder / name).stat().st_size  # which cannot be mapped
-            return True, np.zeros(0, LINE) if empty else np.memmap(folder / name, LINE, "r")
-    return False, np.concatenate(list(_lines(path)))
+        return False, np.concatenate([np.zeros(0, LINE), *lines(path)])
+    return INDEX["kept"](path)  # type: ignore[no-any-return]
 
 
-def _lines(path: Path) -> Iterator[np.ndarray]:
+def lines(path: Path) -> Iterator[np.ndarray]:
     """Runs of the lines that are not blank."""
     with path.open("rb") as file:
         start = len(BOM) if os.pread(file.fileno(), len(BOM), 0) == BOM else 0

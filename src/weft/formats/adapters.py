@@ -33,7 +33,8 @@ from weft.formats.checkpoints import (
 )
 from weft.formats.folder import Account, Imported
 from weft.formats.lora import Update, with_lora
-from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base, write_adapter
+from weft.models.adapter_folder import write_adapter
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base
 
 ROWS = ".token_adapter.trainable_tokens_delta"
 LANGUAGE = "language_model."

@@ -21,7 +21,8 @@ from weft.formats.adapters import LANGUAGE, ROWS, open_adapter, with_lora
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_weft, read_folder, write_weights
 from weft.formats.mapping import wanted_by
 from weft.models import doors
-from weft.models.adapters import CONFIG, PREFIX, write_adapter
+from weft.models.adapter_folder import write_adapter
+from weft.models.adapters import CONFIG, PREFIX
 from weft.models.config import WeftConfig
 
 # Where a part's folder has what weft has under each of these; the first that is there.

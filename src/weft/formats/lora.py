@@ -1,15 +1,13 @@
-"""LoRA as published checkpoints hold it: added to the weights that it changes, or written as an adapter beside them."""
+"""LoRA as published checkpoints hold it, added to the weights that it changes (`kept_lora`: kept beside them)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from torch import Tensor
 
 from weft.formats.checkpoints import CheckpointError, Output, Tensors
-from weft.models.adapters import PREFIX, write_adapter
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,3 @@ def with_lora(outputs: Sequence[Output], lora: Mapping[str, Update], label: str,
         return output if update is None else replace(output, make=lambda: update.onto(output.make()))
 
     return [updated(output) for output in outputs]
-
-
-def write_lora(folder: Path, lora: Mapping[str, Update], prefix: str) -> None:
-    """The LoRA of an import as an adapter folder whose base lies inside as ``base/``. Weights are named without
-    ``prefix``; all have one rank and scale, as published."""
-    tensors: dict[str, Tensor] = {}
-    for weight, update in lora.items():
-        path = PREFIX + prefix + weight.removesuffix(".weight")
-        for part, value in zip("AB", update.pair(), strict=True):
-            tensors[f"{path}.lora_{part}.weight"] = value.contiguous()
-    one = next(iter(lora.values()))
-    rank = one.tensors.shapes[one.a][0]
-    targets = sorted(prefix + weight.removesuffix(".weight") for weight in lora)
-    fields = {"base_model_name_or_path": "base", "r": rank, "lora_alpha": one.scale * rank, "target_modules": targets}
-    write_adapter(folder, tensors, fields)

@@ -18,10 +18,12 @@ from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out
 from weft.formats.eva import TOWER, eva_section
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, PREFIX, ROTARY, llama_config, llama_input, llama_tokenizer
-from weft.formats.lora import Update, with_lora, write_lora
+from weft.formats.lora import Update, with_lora
 from weft.formats.mapping import Input, Rule, read, wanted_by
 from weft.models.config import DialectSection, WeftConfig
+from weft.named import Named
 
+KEPT = Named[Any]({"lora": "weft.formats.kept_lora:write_lora"})  # apart from the weights that it changes
 PLACEHOLDER = MiniGPTv2.slots["image"][0]  # not in Llama's vocabulary; its id is the first one after the table
 LLAMA = "llama_model.base_model.model."
 RULES = (
@@ -68,7 +70,7 @@ def import_minigpt_v2(
             f"(--vision-heads says otherwise)"
         )
     inputs, generation = (language, tower, trained), {"max_new_tokens": 500}
-    adapter = (lambda folder: write_lora(folder, lora, PREFIX)) if keep_adapter else None
+    adapter = (lambda folder: KEPT["lora"](folder, lora, PREFIX)) if keep_adapter else None
     outputs = outputs if keep_adapter else merged
     return write_folder(
         out, config, outputs, inputs, tokenizer, NAMES, generation, notes, adapter, dtype=dtype, **writing

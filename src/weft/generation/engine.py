@@ -6,7 +6,6 @@ so that prompts, batching, stop tokens and parsing are the same everywhere.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +29,6 @@ from weft.named import Named
 Asked = Conversation | Sequence[Any] | str
 
 SEARCH = Named[Any]({"beams": "weft.generation.beams:searched"})  # what a running batch does not do
-LOOKED_AT = 64  # numbers of each tensor that tell one model's weights from another's
 CHUNK_BATCHES = 8  # conversations are sorted by length within this many batches, so that answers come as they are made
 
 
@@ -82,16 +80,6 @@ class Model(Prompts):
     @property
     def dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """What an answer depends on besides what is asked and how: the model, wherever it lies."""
-        return {
-            "config": _settings(self.model.config.to_dict()),
-            "weights": _weights(self.model),
-            "dtype": str(self.dtype),
-            "switches": self.processor.dialect.switches.model_dump(mode="json"),
-        }
 
     def chat(self, messages: Asked, options: Options | None = None, **changes: Any) -> Reply:
         """The answer to a conversation that ends with a user message.
@@ -293,23 +281,6 @@ def _tokens(batch: Batch) -> Iterator[tuple[Row, int]]:
             if made.token is None:
                 raise made.row.error or AssertionError("neither a token nor an error")
             yield made.row, made.token.id
-
-
-def _settings(config: Any) -> Any:
-    """A configuration without where it came from and who wrote it."""
-    if not isinstance(config, dict):
-        return config
-    return {k: _settings(v) for k, v in config.items() if k not in ("_name_or_path", "transformers_version")}
-
-
-def _weights(model: torch.nn.Module) -> str:
-    """A few numbers of every tensor: training moves all of them, and reading whole weights would take minutes."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        flat = tensor.detach().flatten()
-        few = flat[:: max(1, len(flat) // LOOKED_AT)]
-        digest.update(f"{name} {tuple(tensor.shape)} {few.double().tolist()}".encode())
-    return digest.hexdigest()
 
 
 def _conversation(asked: Asked) -> Conversation:

@@ -25,6 +25,7 @@ from weft.conversation import Conversation, SampleError, WeftError, within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.files import lock, whole_file
 from weft.generation.engine import Model
+from weft.generation.identity import identity
 from weft.generation.reply import Options, Reply
 from weft.generation.workers import Workers
 from weft.media import image_size
@@ -61,7 +62,8 @@ def answer_file(
     options = options or Options()
     if Path(answers).exists() and Path(answers).samefile(requests):
         raise WeftError(f"{answers} holds the requests themselves; give another -o for the answers")
-    run = _digits(model.identity | asdict(options))
+    who = model.identity if isinstance(model, Workers) else identity(model)
+    run = _digits(who | asdict(options))
     asked = _Requests(Path(requests), on_bad_sample, within(media_root))
     with _AnswerFile(Path(answers), run, restart) as file:
         before = file.done(dict(zip(asked.ids, asked.marks, strict=True)), Path(requests))

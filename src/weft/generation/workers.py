@@ -20,6 +20,7 @@ import torch
 
 from weft.conversation import WeftError
 from weft.generation.engine import CHUNK_BATCHES, Asked, Model
+from weft.generation.identity import identity
 from weft.generation.reply import Options, Reply
 
 Load = Callable[[str | None], Model]  # of a device; picklable
@@ -126,7 +127,7 @@ def _work(load: Load, device: str | None, threads: int, line: Connection) -> Non
             model = load(device)
         except WeftError as error:
             return line.send(error)
-        line.send((model.identity, model.processor, model.dtype, str(model.device), model.name))
+        line.send((identity(model), model.processor, model.dtype, str(model.device), model.name))
         while True:
             asked = line.recv()
             if not isinstance(asked, tuple):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from weft.conversation import WeftError
 from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError
@@ -90,3 +92,11 @@ def applied(name: str, loaded: Any) -> Any:
         what = "changes" if left[0] in given else "has nothing for"
         raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
     return loaded
+
+
+def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Writes PEFT's two files, the same bytes for the same adapter. ``config``: its fields; those that all of weft's
+    adapters share may be left out."""
+    usual = {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0}
+    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({**usual, **config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")

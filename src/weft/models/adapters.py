@@ -1,15 +1,13 @@
-"""LoRA in a model, merged into its weights, or written as an adapter folder; one is read in `adapter_folder`."""
+"""LoRA in a model, merged into its weights. What the folder of an adapter needs is in `adapter_folder`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from weft.conversation import WeftError
 from weft.named import Named
@@ -33,14 +31,6 @@ def is_adapter(name: str) -> bool:
 def adapter_base(name: str) -> tuple[str, bool]:
     """The folder or hub name of the weights, and whether ``name`` is an adapter on top of them."""
     return (FOLDER["base"](name), True) if is_adapter(name) else (name, False)
-
-
-def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Writes PEFT's two files, the same bytes for the same adapter. ``config``: its fields; those that all of weft's
-    adapters share may be left out."""
-    usual = {"peft_type": "LORA", "inference_mode": True, "bias": "none", "lora_dropout": 0.0}
-    save_file(dict(tensors), folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps({**usual, **config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def merge_lora(

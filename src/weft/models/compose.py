@@ -16,7 +16,6 @@ from transformers.utils import logging
 
 from weft.conversation import WeftError
 from weft.models import doors
-from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.config import AudioSection, DialectSection, VisionSection, WeftConfig
 from weft.models.encoders import IMAGES, SOUNDS, image_kind, known, sound_kind
 from weft.models.modeling import WeftForConditionalGeneration, own_attention
@@ -29,6 +28,7 @@ Source = str | Mapping[str, Any] | Any
 USUAL = Named[Callable[[Any], dict[str, Any]]](
     {"vision": "weft.models.usual:of_images", "audio": "weft.models.usual:of_sound"}
 )
+TOKENIZERS = Named[Callable[[], Any]]({"bytes": "weft.models.bytes_tokenizer:bytes_tokenizer"})  # of weft's own
 LABELS = ("id2label", "label2id")  # a classifier's, which no tower keeps
 
 
@@ -90,9 +90,10 @@ def parts_of(
     sections = _vision_section(_mapping(vision, "vision")), _audio_section(_mapping(audio, "audio"))
     form = DialectSection(name=dialect) if isinstance(dialect, str) else DialectSection.model_validate(dialect)
     wanted = tokenizer or words.get("tokenizer") or words.get("source")
-    text_tokenizer = bytes_tokenizer()
     if wanted:
         text_tokenizer = doors.load(AutoTokenizer, wanted, "no tokenizer could be loaded")
+    else:
+        text_tokenizer = TOKENIZERS["bytes"]()
     own = len(text_tokenizer)
     return words, WeftProcessor.build(text_tokenizer, sections[0], sections[1], form), own
 

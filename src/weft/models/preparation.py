@@ -7,31 +7,20 @@ torchvision, which weft does without.
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from transformers import PretrainedConfig
 
 from weft.conversation import WeftError
 from weft.models import doors
-from weft.models.config import CLIP_MEAN, CLIP_STD
 
 RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
-_CLIP: dict[str, Any] = {"image_mean": CLIP_MEAN, "image_std": CLIP_STD, "resample": 3}
-_CROPPED = {**_CLIP, "size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True}
-_HALF: dict[str, Any] = {"image_mean": 0.5, "image_std": 0.5, "size": [224, 224]}
-# A class's name without what may follow it -> what it does where the file is silent. "Bit" is DINOv2's, "Blip" EVA's.
-CLASSES = {
-    "CLIP": _CROPPED,
-    "Llava": _CROPPED,
-    "Bit": _CROPPED,
-    "Siglip": {**_HALF, "resample": 3},
-    "ConvNext": {**_HALF, "size": {"shortest_edge": 384}, "resample": 3, "crop_pct": 224 / 256},
-    "ViT": {**_HALF, "resample": 2},
-    "Blip": {**_CLIP, "size": [384, 384]},
-    "GotOcr2": {**_CLIP, "size": [384, 384]},  # InternVL's
-}
-BY_EDGE = ("CLIP", "Llava", "Bit", "Siglip")  # in which a plain number is that of the shorter side
+# By a class's name, without what may follow it: what it does where the file is silent.
+CLASSES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+BY_EDGE = CLASSES.pop("by_edge")  # in which a plain number is that of the shorter side
 ENDINGS = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")
 # Steps that are read here. A further one that is switched on (padding, tiles, blue first) changes pictures unseen.
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from weft.conversation import Conversation, Task, WeftError
-from weft.data.augment import SPEECH
+from weft.data.clip_lengths import SPEECH
 from weft.data.source import Source as Samples
 from weft.data.source import open_source
 from weft.generation.loading import load_config

@@ -15,7 +15,8 @@ from torch import nn
 
 from weft.conversation import WeftError
 from weft.files import whole_folder
-from weft.models.adapters import PREFIX, write_adapter
+from weft.models.adapter_folder import write_adapter
+from weft.models.adapters import PREFIX
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.export import kept_dtype, save_pretrained
