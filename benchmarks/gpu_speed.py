@@ -24,9 +24,9 @@ from PIL import Image as Picture
 
 from weft.conversation import Audio, Conversation, Image, Message, Text
 from weft.data.loader import Batch
-from weft.models.compose import plan
 from weft.models.config import Connector
 from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.plan import plan
 from weft.training.optim import build_optimizer, embedding_ids, set_rate, step_where_finite
 from weft.training.parallel import clip_gradients
 from weft.training.parts import apply_parts, set_modes, spare_activations

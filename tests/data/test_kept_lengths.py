@@ -13,8 +13,8 @@ from training_world import tiny_spec
 from weft.data.kept_lengths import KeptLengths
 from weft.data.lengths import Lengths, measure
 from weft.data.sample_file import SampleFile
-from weft.models.compose import plan
 from weft.models.config import Connector
+from weft.models.plan import plan
 
 SAMPLES = 30
 

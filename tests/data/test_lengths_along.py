@@ -14,7 +14,7 @@ from weft.data.augment import Augment
 from weft.data.kept_lengths import KeptLengths
 from weft.data.loader import SourceSpec, TrainingData
 from weft.data.packing import PackingPlan
-from weft.models.compose import plan
+from weft.models.plan import plan
 
 AUGMENT = Augment(speed=0.1, pad_seconds=0.2, cut=0.3, untimed=0.3, gain_db=6)
 

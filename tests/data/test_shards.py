@@ -21,7 +21,7 @@ from weft.data.shard_writing import shard
 from weft.data.shards import Shards
 from weft.data.source import open_source
 from weft.media import Stored, load_image
-from weft.models.compose import plan
+from weft.models.plan import plan
 from weft.teaching.samples import Conversing
 
 FORMATS = ("tar", "parquet")

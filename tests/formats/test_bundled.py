@@ -16,7 +16,7 @@ import weft
 from weft.cli import run
 from weft.conversation import WeftError
 from weft.formats import bundled
-from weft.generation.loading import load_config
+from weft.generation.configuration import load_config
 from weft.models import own
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose

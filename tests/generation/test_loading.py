@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from weft.conversation import WeftError
-from weft.generation.loading import load_config, load_parts, load_processor
+from weft.generation.configuration import load_config
+from weft.generation.loading import load_parts, load_processor
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def show(
 def _open(
     name: str, size_name: str | None, changes: list[str], *, sizes_only: bool
 ) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
-    from weft.generation.loading import load_config
+    from weft.generation.configuration import load_config
     from weft.recipes import RECIPES, is_recipe, load_recipe, model_spec
     from weft.training.overrides import override
     from weft.training.sizes import planned

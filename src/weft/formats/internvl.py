@@ -13,9 +13,9 @@ from transformers import InternVLConfig
 
 from weft.formats.checkpoints import CheckpointError
 from weft.formats.folder import Imported, Writing
-from weft.formats.transformers_folder import LANGUAGE, import_converted, part
+from weft.formats.transformers_folder import LANGUAGE, import_converted, part, tower_settings
 from weft.models.config import Connector, DialectSection, VisionSection, WeftConfig
-from weft.models.preparation import pictures, prepared, tower_settings
+from weft.models.preparation import pictures, prepared
 
 RULES = (
     *LANGUAGE,

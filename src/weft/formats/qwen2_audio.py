@@ -11,9 +11,9 @@ from typing import Any, Unpack
 from transformers import Qwen2AudioConfig
 
 from weft.formats.folder import Imported, Writing
-from weft.formats.transformers_folder import LANGUAGE, import_converted, part
+from weft.formats.transformers_folder import LANGUAGE, import_converted, part, tower_settings
 from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
-from weft.models.preparation import check_sound, prepared, tower_settings
+from weft.models.preparation import check_sound, prepared
 
 RULES = (
     *LANGUAGE,

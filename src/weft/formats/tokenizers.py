@@ -124,25 +124,10 @@ def qwen_specials(modalities: Sequence[str] = ("audio",)) -> list[str]:
 
     Source: QwenLM/Qwen-Audio tokenization_qwen.py; the order is that of the released tokenizer.
     """
-    tags = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
-    if not modalities:
-        return tags
-    tags.append("[[[AUDIO:modality]]]")
-    tags += _tags("startoftranscript startofanalysis translate transcribe caption keyword unknown")
-    tags += _tags("en zh de es ko fr ja it zh_tr notimestamps sil timestamps")
-    tags += [f"<|{i / 100:.2f}|>" for i in range(3001)]
-    tags += _tags("caption_audiocaps caption_clotho audioset_ontology caption_plain itn wo_itn")
-    tags += _tags("startofentityvalue endofentityvalue startofentitytype endofentitytype named_entity_recognition")
-    tags += _tags("audio_grounding startofword endofword delim emotion_recognition music_description note_analysis")
-    tags += [*_tags("pitch"), *(f"<|midi_pitch_{i}|>" for i in range(128))]
-    tags += [*_tags("velocity"), *(f"<|midi_velocity_{i}|>" for i in range(128))]
-    tags += _tags("sonic instrument speaker_meta song_meta question answer choice scene event vocal_classification")
-    tags += _tags("speech_understanding scenario action entities speech_edit")
-    return [*tags, "<audio>", "</audio>"]
-
-
-def _tags(names: str) -> list[str]:
-    return [f"<|{name}|>" for name in names.split()]
+    tokens = json.loads(Path(__file__).with_name("qwen_audio_tokens.json").read_text("utf-8"))
+    parts = ["text", "audio"] if modalities else ["text"]
+    rows = [row for part in parts for row in tokens[part]]  # a pattern, how many of it, and what they are counted in
+    return [pattern.format(i / over if over > 1 else i) for pattern, n, over in rows for i in range(n)]
 
 
 def tiktoken_tokenizer(file: Path, specials: Sequence[str]) -> Tokenizer:

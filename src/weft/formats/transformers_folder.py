@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tokenizers import Tokenizer
+from transformers import PretrainedConfig
 
 from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
@@ -70,3 +71,9 @@ def _tokenizer(folder: Path, token: str, number: int | None) -> Tokenizer:
     if (found := tokenizer.token_to_id(token)) != number:
         raise CheckpointError(f"{folder}: the tokenizer has {token} at {found} and the model at {number}; they differ")
     return tokenizer
+
+
+def tower_settings(config: Any) -> dict[str, Any]:
+    """What a tower's configuration says of the tower, without what `transformers` keeps in every configuration."""
+    usual = PretrainedConfig().to_dict()
+    return {key: value for key, value in config.to_dict().items() if key not in usual and not key.startswith("_")}

@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from weft.conversation import WeftError
-from weft.formats.checkpoints import DTYPES, check_kind, check_weft
+from weft.formats.checkpoints import DTYPES, check_weft
 from weft.models import doors
 from weft.models.adapters import FOLDER, adapter_base, merge_lora
-from weft.models.config import WeftConfig
 from weft.named import Named
 
 LOADED = Named[Any]({"bits": "weft.generation.bits:in_bits"})  # otherwise than as it is saved
@@ -99,15 +98,6 @@ def load_processor(path: str | os.PathLike[str]) -> Any:
             if Path(folder).is_dir() and not (Path(folder) / "tokenizer.json").is_file():
                 raise WeftError(f"{folder} has no tokenizer.json; copy the checkpoint again") from error
             raise
-
-
-def load_config(path: str | os.PathLike[str]) -> WeftConfig:
-    """The configuration of a checkpoint, nothing else of it read."""
-    name = doors.place(path)
-    check_name(name)
-    with in_one_sentence(name):
-        check_kind(name, WeftConfig.get_config_dict(name)[0])
-        return doors.load(WeftConfig, name)  # type: ignore[no-any-return]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import io
 import pkgutil
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -50,7 +50,11 @@ FORMATS = Named[type[Format]](
     }
 )
 _KNOWN = "give JPEG, PNG, WebP, GIF, TIFF, BMP or, with weftlm[media], HEIC or AVIF"
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112
+# Whose pixels are turned by who decodes them, in ways of their own.
+TURNED = Named[Callable[[Any], int]](
+    {"HEIF": "weft.media.turned:heif", "JXL": "weft.media.turned:jxl", "TIFF": "weft.media.turned:tiff"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,20 +162,15 @@ def orientation(image: Any) -> int:
 
     Not ``image.getexif()``: on a PNG that decodes the whole picture, and it also takes XMP, which viewers ignore.
     """
-    format = getattr(image, "format", None)
-    if format == "HEIF" or (format == "JXL" and not getattr(image, "jpeg", False)):
-        return 1  # turned by its decoder, whatever its EXIF says; but a JPEG inside of a JPEG XL is given as it is
-    if format == "TIFF":
-        # Pillow turns a TIFF on loading and then removes the tag from what getexif gives.
-        value = image.getexif().get(_ORIENTATION, 1)
-        return value if isinstance(value, int) and 1 <= value <= 8 else 1
-    raw = image.info.get("exif")
-    return _exif_orientation(raw) if isinstance(raw, bytes) else 1
+    form: Any = getattr(image, "format", None)
+    if form in TURNED.places:
+        return TURNED[form](image)  # type: ignore[no-any-return]
+    return exif_orientation(image.info.get("exif"))
 
 
-def _exif_orientation(raw: bytes) -> int:
+def exif_orientation(raw: Any) -> int:
     """The orientation in the first directory of an EXIF block (TIFF 6.0: byte order, offset, entries of 12 bytes)."""
-    raw = raw.removeprefix(b"Exif\0\0")
+    raw = raw.removeprefix(b"Exif\0\0") if isinstance(raw, bytes) else b""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(raw[:4])
     if order is None or len(raw) < 8:
         return 1
@@ -181,6 +180,6 @@ def _exif_orientation(raw: bytes) -> int:
     (count,) = struct.unpack_from(order + "H", raw, place)
     for at in range(place + 2, min(place + 2 + 12 * count, len(raw) - 11), 12):
         tag, kind, _, value = struct.unpack_from(order + "HHIH", raw, at)
-        if tag == _ORIENTATION and kind == 3:  # 3: SHORT
+        if tag == ORIENTATION and kind == 3:  # 3: SHORT
             return value if 1 <= value <= 8 else 1
     return 1

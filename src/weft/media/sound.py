@@ -18,9 +18,10 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from weft.kinds import HEAD, advice, sniff
+from weft.kinds import HEAD, sniff
 from weft.media.headers import check_wav_promise, looks_like_mp3
 from weft.media.source import (
+    UNREAD,
     EncodedFile,
     MediaError,
     Stored,
@@ -61,10 +62,8 @@ _BLOCKWISE = {"MPEG_LAYER_III", "MS_ADPCM", "IMA_ADPCM", "GSM610"}
 _EXACT = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS", "OPUS"}
 # A FLAC that was written to a pipe says 0 frames for "unknown"; libsndfile then reports a huge number.
 _UNKNOWN = 1 << 40
-_WAV_TAGS = {1, 2, 3, 6, 7, 0x11, 0x31, 0x55, 0xFFFE}  # codecs of a WAV that it knows; of others it says "malformed"
 _PLAIN = {b"lpcm", b"ulaw", b"alaw"}  # codecs of a CAF that libsndfile reads
 BLOCK_VALUES = 1 << 19
-_KNOWN = "give WAV, FLAC, MP3, OGG, AIFF or, with weftlm[media], M4A, MP4 or WebM"
 _ADVICE = "save it again as WAV or FLAC (ffmpeg -i IN OUT.flac)"
 
 
@@ -227,30 +226,12 @@ def open_stream(target: Memory | int, name: str, head: bytes, stack: contextlib.
     try:
         file = stack.enter_context(Stream(target, closefd=False))
     except Exception as error:  # LibsndfileError, and others from odd headers; all mean that it cannot be read
-        at = head.find(b"fmt ") + 8 if head[8:12] == b"WAVE" else 0
-        codec = (
-            getattr(error, "code", 0) == 4
-            or (  # "supported format but unsupported encoding"
-                8 <= at < len(head) - 2 and int.from_bytes(head[at : at + 2], "little") not in _WAV_TAGS
-            )
-        )
-        raise MediaError(f"{name}: {_not_sound(head, codec)}") from error
+        raise MediaError(f"{name}: {UNREAD['sound'](head, error)}") from error
     if file.format not in _FORMATS or file.subtype not in _EXACT | _BLOCKWISE:
         raise MediaError(
             f"{name}: is {file.format.replace('MP3', 'MPEG')} ({file.subtype}), which is not read; {_ADVICE}"
         )
     return file
-
-
-def _not_sound(head: bytes, codec: bool) -> str:
-    kind = sniff(head)
-    if kind is None:
-        return f"is not a sound; {_KNOWN}"
-    if codec:
-        return f"is {kind} in a codec that is not read; {_ADVICE}"
-    if kind.endswith(" sound") and not advice(kind):
-        return f"is {kind} that is damaged or cut short; save or download it again"
-    return f"is {kind}, which is not read; {advice(kind) or _KNOWN}"
 
 
 def _blocks(file: Any, name: str, rate: int, limit: int) -> Iterator[npt.NDArray[np.float32]]:

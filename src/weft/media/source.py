@@ -11,11 +11,9 @@ import base64
 import binascii
 import io
 import os
-import re
 import stat
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +22,7 @@ import numpy.typing as npt
 
 from weft.conversation.errors import WeftError
 from weft.kinds import HEAD
+from weft.named import Named
 
 MAX_BYTES = 4 << 30
 """Largest encoded file that is opened: what a WAV header can say."""
@@ -34,7 +33,8 @@ MAX_MEMORY_BYTES = 512 << 20
 DECODED_BYTES = 550_000_000
 """Most memory that decoding one picture or recording may take, unless a call or `set_decoded_bytes` says otherwise."""
 
-_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):")  # two letters at least: ``C:\\pictures`` is a path
+# Why something is not read, in words; and what is read of an open file, which only programs hand over.
+UNREAD = Named[Callable[..., Any]]({name: f"weft.media.unread:{name}" for name in ("sound", "file", "handle")})
 
 
 class MediaError(WeftError):
@@ -140,7 +140,8 @@ def encoded_source(source: Any, what: str) -> EncodedFile:
     if isinstance(source, (str, os.PathLike)):
         return _regular_file(os.fspath(source), what)
     if hasattr(source, "read"):
-        return _read_file_object(source, what)
+        name, data = UNREAD["handle"](source, what, MAX_MEMORY_BYTES + 1)
+        return EncodedFile(name, None, _not_empty(_within_memory(data, name), name))
     raise MediaError(
         f"{what}: a {type(source).__name__} cannot be read; give a path, a data: URL, bytes, an open binary file, "
         + ("a PIL image or an array" if what == "image" else "an array [samples] or an (array, rate) pair")
@@ -164,29 +165,10 @@ def _regular_file(path: str | bytes, what: str) -> EncodedFile:
     name = text if len(text) <= 300 else f"{text[:60]}... ({len(text)} characters)"
     if not text:
         raise MediaError(f"{what}: the path is empty; give the path of a file")
-    scheme = _SCHEME.match(text)
-    if scheme and not os.path.exists(text):
-        kind = scheme[1].lower()
-        if kind == "file":
-            raise MediaError(f"{name}: file: addresses are not opened; give the plain path")
-        if text[scheme.end() :].startswith("//"):
-            raise MediaError(f"{name}: weft opens no addresses; download the file and give its path or a data: URL")
     try:
         status = os.stat(text)
     except (OSError, ValueError) as error:
-        if len(text) > 300:
-            raise MediaError(
-                f"{what}: {name} is not the path of a file; base64 data needs 'data:<type>;base64,' before it"
-            ) from None
-        reason = getattr(error, "strerror", None)
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        raise MediaError(
-            f"{name}: no such {what} file (looked in {Path.cwd()})"
-            if missing and not os.path.isabs(text)
-            else f"{name!s}: no such {what} file"
-            if missing
-            else f"{name!r}: cannot be opened ({reason or error})"
-        ) from None
+        raise MediaError(UNREAD["file"](text, name, what, error)) from None
     if stat.S_ISDIR(status.st_mode):
         raise MediaError(f"{name}: is a folder; give one {what} file")
     if not stat.S_ISREG(status.st_mode):
@@ -196,22 +178,6 @@ def _regular_file(path: str | bytes, what: str) -> EncodedFile:
     if status.st_size > MAX_BYTES:
         raise MediaError(f"{name}: {status.st_size:,} bytes is over the limit of {MAX_BYTES:,}; split the file")
     return EncodedFile(name, text, None)
-
-
-def _read_file_object(source: Any, what: str) -> EncodedFile:
-    name = f"{what} file {source.name}" if isinstance(getattr(source, "name", None), str) else f"{what} file object"
-    start = None
-    try:
-        if hasattr(source, "seekable") and source.seekable():
-            start = source.tell()
-        data = source.read(MAX_MEMORY_BYTES + 1)
-        if start is not None:
-            source.seek(start)
-    except (OSError, ValueError, TypeError) as error:
-        raise MediaError(f"{name}: cannot be read ({error}); give a file that is open in binary mode") from None
-    if not isinstance(data, (bytes, bytearray, memoryview)):
-        raise MediaError(f"{name}: gives {type(data).__name__}, not bytes; open it in binary mode ('rb')")
-    return EncodedFile(name, None, _not_empty(_within_memory(bytes(data), name), name))
 
 
 def _decode_data_url(url: str, what: str) -> bytes:

@@ -8,19 +8,19 @@ torchvision, which weft does without.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transformers import PretrainedConfig
-
 from weft.conversation import WeftError
 from weft.models import doors
+from weft.named import Named
 
 RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 # By a class's name, without what may follow it: what it does where the file is silent.
 CLASSES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 BY_EDGE = CLASSES.pop("by_edge")  # in which a plain number is that of the shorter side
+CROPS = Named[Callable[..., Any]]({"middle": "weft.models.crops:middle"})  # of sources that take the middle out
 ENDINGS = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")
 # Steps that are read here. A further one that is switched on (padding, tiles, blue first) changes pictures unseen.
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
@@ -35,12 +35,6 @@ def prepared(source: str, part: str) -> dict[str, Any]:
     """How a source's media are prepared: its own file, or its section of processor_config.json (transformers 5)."""
     own = doors.read_json(source, "preprocessor_config.json", optional=True)
     return own or doors.read_json(source, "processor_config.json", optional=True).get(part) or {}
-
-
-def tower_settings(config: Any) -> dict[str, Any]:
-    """What a tower's configuration says of the tower, without what `transformers` keeps in every configuration."""
-    usual = PretrainedConfig().to_dict()
-    return {key: value for key, value in config.to_dict().items() if key not in usual and not key.startswith("_")}
 
 
 def pictures(
@@ -66,7 +60,7 @@ def pictures(
     if "size" not in given:
         for key, value in asked.items():
             if value and (key in MORE or key.startswith("do_") and key not in STEPS):
-                _refuse(source, key, value, "vision.options.size")
+                refuse(source, key, value, "vision.options.size")
         if not asked["do_resize"] or asked.get("size") or asked.get("do_center_crop"):
             found["size"] = _size(asked, source, name in BY_EDGE, cropped)
     if asked.get("crop_to_patches"):
@@ -75,35 +69,28 @@ def pictures(
         found["mean"], found["std"] = _levels(asked, source)
     if "resample" not in given:
         if asked.get("resample") not in RESAMPLE:
-            _refuse(source, "resample", asked.get("resample"), "vision.options.resample")
+            refuse(source, "resample", asked.get("resample"), "vision.options.resample")
         found["resample"] = RESAMPLE[asked["resample"]]
     return {key: value for key, value in found.items() if key not in given}
 
 
 def _size(asked: Mapping[str, Any], source: str, by_edge: bool, cropped: bool) -> tuple[int, int]:
     """Height and width of what reaches the encoder."""
-    size, crop = asked.get("size"), asked.get("crop_size")
+    size = asked.get("size")
     if not asked["do_resize"]:
-        _refuse(source, "do_resize", asked["do_resize"], "vision.options.size")
+        refuse(source, "do_resize", asked["do_resize"], "vision.options.size")
     edge = size if by_edge and isinstance(size, int) else None
     if isinstance(size, Mapping) and set(_said(size)) == {"shortest_edge"}:
         edge = size["shortest_edge"]
-    resized = (edge, edge) if isinstance(edge, int) else _sides(size)
+    resized = (edge, edge) if isinstance(edge, int) else sides(size)
     if not asked.get("do_center_crop"):
         if resized is None or edge is not None:  # pictures of many shapes
-            _refuse(source, "size", size, "vision.options.size")
+            refuse(source, "size", size, "vision.options.size")
         return resized
-    middle = _sides(crop)
-    if middle is None:
-        _refuse(source, "crop_size", crop, "vision.options.size")
-    needed = (max(middle),) * 2 if edge else middle
-    larger = resized is not None and all(a >= b for a, b in zip(resized, needed, strict=True))
-    if not larger or cropped and resized != middle:  # the middle of a smaller picture would have black sides
-        _refuse(source, "size", size, "vision.options.size")
-    return middle
+    return CROPS["middle"](asked, source, resized, edge, cropped)  # type: ignore[no-any-return]
 
 
-def _sides(size: Any) -> tuple[int, int] | None:
+def sides(size: Any) -> tuple[int, int] | None:
     """(height, width) of a number, a pair or a mapping of both; None for all that leaves one of them open."""
     if isinstance(size, Mapping):
         said = _said(size)
@@ -126,7 +113,7 @@ def _levels(asked: Mapping[str, Any], source: str) -> tuple[tuple[float, ...], t
     """
     factor = asked["rescale_factor"] if asked["do_rescale"] else 1
     if not isinstance(factor, int | float) or factor <= 0:
-        _refuse(source, "rescale_factor", factor, "vision.options.mean and std")
+        refuse(source, "rescale_factor", factor, "vision.options.mean and std")
     range_ = 1.0 if abs(255 * factor - 1) < 1e-6 else 255 * factor
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
@@ -139,7 +126,7 @@ def _three(value: Any, key: str, source: str) -> tuple[float, ...]:
     three = [value] * 3 if isinstance(value, int | float) else value
     numbers = isinstance(three, Sequence) and len(three) == 3 and all(isinstance(n, int | float) for n in three)
     if not numbers or key == "image_std" and min(three) <= 0:
-        _refuse(source, key, value, "vision.options.mean and std")
+        refuse(source, key, value, "vision.options.mean and std")
     return tuple(float(n) for n in three)
 
 
@@ -156,10 +143,10 @@ def check_sound(raw: Mapping[str, Any], config: Mapping[str, Any], source: str, 
     for key, value in wanted.items():
         option = "window_seconds" if key == "chunk_length" else None
         if raw.get(key, value) != value and option not in given:
-            _refuse(source, key, raw[key], option and f"audio.options.{option}")
+            refuse(source, key, raw[key], option and f"audio.options.{option}")
 
 
-def _refuse(source: str, setting: str, value: Any, option: str | None = None) -> NoReturn:
+def refuse(source: str, setting: str, value: Any, option: str | None = None) -> NoReturn:
     said = "is not given" if value is None else f"is {value!r}"
     instead = f"; say what is meant in {option}" if option else ""
     raise WeftError(f"{source}: {setting} of its preprocessor {said}, which weft cannot follow{instead}")

@@ -12,7 +12,7 @@ from weft.conversation import Conversation, Task, WeftError
 from weft.data.clip_lengths import SPEECH
 from weft.data.source import Source as Samples
 from weft.data.source import open_source
-from weft.generation.loading import load_config
+from weft.generation.configuration import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from weft.conversation import WeftError
-from weft.generation.loading import load_config, load_parts
+from weft.generation.configuration import load_config
+from weft.generation.loading import load_parts
 from weft.training.recipe import ModelSpec, Recipe
 
 

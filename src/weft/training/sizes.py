@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from weft.dialects import Modality, get_dialect
-from weft.generation.loading import load_config, load_processor
+from weft.generation.configuration import load_config
+from weft.generation.loading import load_processor
 from weft.models import published
 from weft.models.config import WeftConfig
 from weft.models.encoders import ImageKind, SoundKind, image_kind, sound_kind

@@ -27,7 +27,8 @@ from weft.formats.adapters import merge
 from weft.generation import Options
 from weft.generation.answer import Answer
 from weft.generation.batch import Token
-from weft.generation.loading import load_config, load_processor
+from weft.generation.configuration import load_config
+from weft.generation.loading import load_processor
 from weft.generation.prompts import Prompts
 from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
