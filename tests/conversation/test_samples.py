@@ -34,9 +34,9 @@ from weft.conversation import (
     parse_messages,
     parse_sample,
     read_samples,
-    within,
     write_samples,
 )
+from weft.conversation.roots import within
 
 PICTURE: dict[str, Any] = {
     "id": "7",

@@ -16,6 +16,7 @@ from training_world import asked_twice, tiny_spec, write
 from weft.conversation import SampleError, WeftError
 from weft.data import shards, tar_shard
 from weft.data.augment import Augment
+from weft.data.lengths import Lengths
 from weft.data.loader import SourceSpec, TrainingData
 from weft.data.shard_writing import shard
 from weft.data.shards import Shards
@@ -97,7 +98,8 @@ def test_questions_about_one_picture_find_each_other_in_shards(tmp_path, process
     shard(file, tmp_path / "shards")
     one, other = open_source(file), open_source(tmp_path / "shards")
     tokens = np.full(len(one), 50)
-    rooms = [Conversing(0.5, source, tokens, processor).others for source in (one, other)]
+    lengths = Lengths(tokens, np.zeros((len(tokens), 2), np.int32))
+    rooms = [Conversing(0.5, source, lengths, processor, 512).others for source in (one, other)]
     assert rooms[0] and all(np.array_equal(rooms[0][i], rooms[1][i]) for i in rooms[0])
 
 

@@ -14,7 +14,8 @@ from rich.text import Text
 
 from weft.cli.asking import MediaRoot
 from weft.cli.terminal import facts, number, out, plural, size
-from weft.conversation import Conversation, WeftError, iter_samples, within
+from weft.conversation import Conversation, WeftError, iter_samples
+from weft.conversation.roots import within
 
 if TYPE_CHECKING:
     from weft.dialects import Piece

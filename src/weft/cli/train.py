@@ -150,7 +150,7 @@ def _tell(work: Callable[..., Path], *args: Any, **options: Any) -> None:
     """Says where the model is that a run leaves, or how to go on with it."""
     from weft.cli.terminal import err, out
     from weft.training.endings import Interrupted
-    from weft.training.ranks import talks
+    from weft.training.launch import talks
 
     try:
         folder = work(*args, console=err, **options)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from weft.conversation.checks import Mistake, counted, key_name, kind_of, listed, number, show, string, unknown_key
-from weft.conversation.errors import WeftError
 from weft.conversation.tasks import TASKS, field_problem, guess
 from weft.conversation.types import Audio, Box, Image, MediaSource, Part, Task, Text, Word, Words
 from weft.named import Named
@@ -44,23 +43,6 @@ SPELLINGS = Named[Callable[[dict[str, Any]], tuple[str, dict[str, Any]]]](
 )
 _WORD = {"text", "start", "end"}
 _KEYS = {kind: frozenset(keys) for kind, keys in KEYS.items()}
-
-
-def within(root: str | os.PathLike[str] | None, exists: Exists = os.path.isfile) -> Exists:
-    """``exists`` for the doors that read samples of strangers: a path that leads outside of the folder ``root`` is a
-    mistake, however it is written (absolute, ``..``, links, which are followed). None: any path may be named."""
-    if root is None:
-        return exists
-    if not os.path.isdir(root):
-        raise WeftError(f"{os.fspath(root)}: no such folder, and media may lie nowhere else (--media-root)")
-    inside = os.path.join(os.path.realpath(root), "")
-
-    def check(path: str) -> bool:
-        if not os.path.realpath(path).startswith(inside):
-            raise Mistake(f"leads outside of {os.fspath(root)}, where media may lie (--media-root): {path!r}")
-        return exists(path)
-
-    return check
 
 
 def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: Exists, lenient: bool) -> Part:

@@ -183,21 +183,21 @@ class ClipEdits:
 
     def __init__(self, lengths: Any, processor: WeftProcessor, row_tokens: int) -> None:
         """``lengths``: with `clips`."""
-        self.tokens_of, self.lengths = lengths.tokens, lengths.clips
+        self.tokens_of, self.embedded_of, self.lengths = lengths.tokens, lengths.embedded, lengths.clips
         self.processor, self.row_tokens = processor, row_tokens
 
     @cached_property
     def members(self) -> dict[int, np.ndarray]:
         return self.lengths.members(self.tokens_of)  # type: ignore[no-any-return]
 
-    def draw(self, augment: Augment, index: int, rng: np.random.Generator) -> ClipPlan | None:
+    def draw(self, augment: Augment, index: int, rng: Callable[[int], np.random.Generator]) -> ClipPlan | None:
         """How the clip of a sample is edited in time; None where it is not."""
         group = int(self.lengths.group[index])
-        if group == NOT_EDITABLE or not self.lengths.clip_samples[index]:
+        if not augment.edits or group == NOT_EDITABLE or not self.lengths.clip_samples[index]:
             return None
         partners = self.members.get(group, np.zeros(0, np.int64))
         rate = self.processor.sounds.section.sample_rate
-        plan = draw_clip(augment, rng, index, self.lengths.cut_points, partners, rate)
+        plan = draw_clip(augment, rng(0), index, self.lengths.cut_points, partners, rate)
         return plan if self.tokens(plan) <= self.row_tokens else self._whole(index)
 
     def tokens(self, plan: ClipPlan) -> int:
@@ -209,6 +209,11 @@ class ClipEdits:
         tokens = clip_tokens(self.processor, plan.samples) + int(self.lengths.shared[first])
         tokens += SEAM * len(plan.takes) + len(self.processor.sounds.windows(plan.samples)) - 1
         return tokens + sum(self.lengths.answer_tokens(self.tokens_of, take.index, take.words) for take in plan.takes)
+
+    def embedded(self, plan: ClipPlan) -> tuple[int, int]:
+        index = plan.takes[0].index
+        images, sounds = map(int, self.embedded_of[index])
+        return images, sounds * self.tokens(plan) // int(self.tokens_of[index])
 
     def make(
         self,

@@ -92,22 +92,11 @@ def measure(
     return lengths
 
 
-def lengths_of(
-    source: Source,
-    processor: WeftProcessor,
-    *,
-    row_tokens: int,
-    on_bad_sample: Literal["fail", "skip"],
-    keep: Keep | None,
-    edited: bool,
-    whole: bool,
-    progress: Callable[[int, int], None] | None,
-) -> Any:
-    """The `Lengths` of a source where it is small, or the plan needs all of them (``whole``); else each as it comes."""
+def lengths_of(source: Source, processor: WeftProcessor, *, whole: bool, **asked: Any) -> Any:
+    """What `measure` gives, where a source is small or all of it is needed (``whole``); else of each as it comes."""
     if whole or len(source) < MANY:
-        asked: dict[str, Any] = {"row_tokens": row_tokens, "on_bad_sample": on_bad_sample, "edited": edited}
-        return measure(source, processor, **asked, keep=keep, progress=progress)
-    return LARGE["along"](source, processor, row_tokens, on_bad_sample, keep)
+        return measure(source, processor, **asked)
+    return LARGE["along"](source, processor, *(asked[name] for name in ("row_tokens", "on_bad_sample", "keep")))
 
 
 def measure_some(

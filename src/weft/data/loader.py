@@ -22,7 +22,7 @@ from weft.data.augment import Augment, color_sound, mask_features
 from weft.data.lengths import ADVICE, Keep, Lengths, lengths_of
 from weft.data.mixture import FAR, Mixture, grain
 from weft.data.packing import PackingPlan, PlanEnds, micro_step_rows
-from weft.data.source import Source, open_source
+from weft.data.source import open_source
 from weft.media import Stored, load_audio, load_image
 from weft.models.encoding import Encoded
 from weft.models.processing import WeftProcessor
@@ -58,13 +58,22 @@ class Annotate(Protocol):
         """Those of a batch as one, picklable; ``starts`` are the row and the first place of each sample in it."""
 
 
-class Company(Protocol):
-    """What a source can be given, to put other samples of it into one conversation with a sample."""
+class Edits(Protocol):
+    """What changes samples of a source before their media are decoded, and how many tokens they take."""
 
-    def pick(self, index: int, room: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Samples that join sample ``index`` in ``room`` tokens, and how many each adds at most."""
+    def draw(self, augment: Augment, index: int, rng: Callable[[int], np.random.Generator]) -> Any:
+        """What becomes of sample ``index``, drawn with `rng(purpose)`; None where it stays as it is."""
 
-    def join(self, conversations: Sequence[Conversation]) -> Conversation: ...
+    def tokens(self, plan: Any) -> int:
+        """The most that it takes then."""
+
+    def embedded(self, plan: Any) -> tuple[int, int]:
+        """Embeddings of its pictures and of its sound, about."""
+
+    def make(
+        self, plan: Any, sample: Callable[[int], Conversation], wave: Callable[[Conversation], Any]
+    ) -> Conversation:
+        """It, of samples by their numbers and of the sound of their clips."""
 
 
 class MediaCache:
@@ -102,8 +111,12 @@ class SourceSpec:
     augment: Augment | Callable[[int], Augment] = Augment()  # or what it is at a position of the stream
     name: str | None = None
     media_root: str | None = None  # the folder that media lie in, links followed; None: anywhere
-    # Made of the source, the tokens of its samples (0: left out) and the processor.
-    company: Callable[[Source, np.ndarray, Any], Company] | None = None
+    company: Callable[..., Edits] | None = None  # made of the source, its `Lengths`, the processor and a row's tokens
+
+    @property
+    def edited(self) -> bool:
+        """Whether its clips are edited in time."""
+        return not isinstance(self.augment, Augment) or self.augment.edits
 
 
 class TrainingData:
@@ -154,17 +167,18 @@ class TrainingData:
                 row_tokens=row_tokens,
                 on_bad_sample=on_bad_sample,
                 keep=keep_lengths,
-                edited=not isinstance(spec.augment, Augment) or spec.augment.edits,
+                edited=spec.edited,
                 whole=spec.company is not None or not isinstance(spec.augment, Augment) or spec.augment.join > 0,
                 progress=partial(progress, source.name) if progress else None,
             )
             for source, spec in zip(self.sources, specs, strict=True)
         ]
-        self._edits: dict[int, Any] = {}
-        self.company = [
-            spec.company(source, lengths.tokens, processor) if spec.company and isinstance(lengths, Lengths) else None
-            for spec, source, lengths in zip(self.specs, self.sources, self.lengths, strict=True)
-        ]
+        self.edits: list[list[Edits]] = [[] for _ in specs]
+        for edits, spec, source, lengths in zip(self.edits, specs, self.sources, self.lengths, strict=True):
+            if spec.edited:
+                edits.append(CHANGES["clips"](lengths, processor, row_tokens))
+            if spec.company and isinstance(lengths, Lengths):
+                edits.append(spec.company(source, lengths, processor, row_tokens))
         self.annotate, self.in_order, self.first_row = annotate, in_order, first_row
         self.mixture = Mixture([len(s) for s in self.sources], [s.weight for s in specs], seed)
         total = sum(len(s) for s in self.sources)
@@ -212,42 +226,28 @@ class TrainingData:
     def length(self, position: int) -> int:
         """Tokens of the sample at a position, as planned; 0 where it is left out."""
         number, index = self.pick(position)
-        lengths = self.lengths[number]
-        clip = self._clip_plan(position, number, index)
-        if clip is not None and lengths.tokens[index]:
-            return int(self.clips(number).tokens(clip))
-        return int(lengths.tokens[index]) + sum(added for _, added in self._more(position, number, index))
+        edited = self._edited(position, number, index)
+        return edited[0].tokens(edited[1]) if edited else int(self.lengths[number].tokens[index])
 
     def media(self, position: int) -> tuple[int, int]:
         """Embeddings of pictures and of sound in the sample at a position, about."""
         number, index = self.pick(position)
-        lengths = self.lengths[number]
-        images, sounds = map(int, lengths.embedded[index])
-        if self._clip_plan(position, number, index) is not None and lengths.tokens[index]:
-            return images, sounds * self.length(position) // int(lengths.tokens[index])
-        for joined, _ in self._more(position, number, index):
-            images, sounds = images + int(lengths.embedded[joined][0]), sounds + int(lengths.embedded[joined][1])
+        if edited := self._edited(position, number, index):
+            return edited[0].embedded(edited[1])
+        images, sounds = map(int, self.lengths[number].embedded[index])
         return images, sounds
 
-    def _more(self, position: int, number: int, index: int) -> list[tuple[int, int]]:
-        """Samples that stand in the same conversation, and the tokens that they add."""
-        company = self.company[number] if self.lengths[number].tokens[index] else None
-        return company.pick(index, self.row_tokens, self._rng(position, 3)) if company else []
+    def _edited(self, position: int, number: int, index: int) -> tuple[Edits, Any] | None:
+        """What edits a sample, and how; None where it stays as it is, or is left out."""
+        if self.edits[number] and self.lengths[number].tokens[index]:
+            augment, rng = self._augment(position, number), partial(self._rng, position)
+            plans = ((edits, edits.draw(augment, index, rng)) for edits in self.edits[number])
+            return next(((edits, plan) for edits, plan in plans if plan is not None), None)
+        return None
 
     def _augment(self, position: int, number: int) -> Augment:
         given = self.specs[number].augment
         return given if isinstance(given, Augment) else given(position)
-
-    def clips(self, number: int) -> Any:
-        """What edits the clips of a source in time."""
-        if number not in self._edits:
-            self._edits[number] = CHANGES["clips"](self.lengths[number], self.processor, self.row_tokens)
-        return self._edits[number]
-
-    def _clip_plan(self, position: int, number: int, index: int) -> Any:
-        """How the clip of a sample is edited in time; None where it is not."""
-        augment = self._augment(position, number)
-        return self.clips(number).draw(augment, index, self._rng(position, 0)) if augment.edits else None
 
     def _rng(self, position: int, purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, 4 * position + purpose]))
@@ -256,13 +256,8 @@ class TrainingData:
         """The sample at a position with its media decoded and changed."""
         number, index = self.pick(position)
         source, augment = self.sources[number], self._augment(position, number)
-        clip = self._clip_plan(position, number, index)
-        conversation = source[index]
-        company = self.company[number]
-        if company and (more := self._more(position, number, index)):
-            conversation = company.join([conversation, *(source[i] for i, _ in more)])
-        if clip is not None:
-            conversation = self.clips(number).make(clip, source.__getitem__, self._wave)
+        edited = self._edited(position, number, index)
+        conversation = edited[0].make(edited[1], source.__getitem__, self._wave) if edited else source[index]
         rng = self._rng(position, 1)
 
         def change(part: Any) -> Any:

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from weft.conversation import Conversation, WeftError, within
+from weft.conversation import Conversation, WeftError
+from weft.conversation.parts import Exists
 from weft.conversation.samples import BOM, FOREIGN, parse_line
 from weft.media import image_size
 from weft.named import Named
@@ -22,6 +23,7 @@ from weft.named import Named
 CHUNK = 1 << 24
 LARGE = 1 << 26  # bytes of a file whose index is kept
 TIMED = 1 << 30  # bytes of a file that is known by its size and time, for reading it would take seconds
+ROOTS = Named[Callable[[str], Exists]]({"within": "weft.conversation.roots:within"})  # of samples of strangers
 INDEX = Named[Callable[[Path], tuple[bool, np.ndarray]]]({"kept": "weft.data.kept_index:kept"})
 LINE = np.dtype([("start", "<u8"), ("bytes", "<u4"), ("line", "<u4")])  # of each sample
 
@@ -52,9 +54,9 @@ class SampleFile:
 
     def __getitem__(self, index: int) -> Conversation:
         line = int(self._lines[index]["line"])
-        folder, exists = self.path.parent, within(self.media_root)
+        exists = os.path.isfile if self.media_root is None else ROOTS["within"](self.media_root)
         raw = self.raw(index)
-        return parse_line(raw, where=str(self.path), line=line, root=folder, probe=image_size, exists=exists)
+        return parse_line(raw, where=str(self.path), line=line, root=self.path.parent, probe=image_size, exists=exists)
 
     def raw(self, index: int) -> bytes:
         """The line of one sample as it stands in the file."""

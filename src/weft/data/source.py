@@ -59,10 +59,5 @@ def is_shards(path: str | Path) -> bool:
     return folder.is_dir() and any(p.name == MANIFEST or p.suffix in SHARD_ENDINGS for p in folder.iterdir())
 
 
-def is_there(path: str | Path) -> bool:
-    """Whether there may be samples at ``path``."""
-    return is_address(path) or Path(path).is_file() or is_shards(path)
-
-
 def absolute(path: str | Path) -> str:
     return str(path) if is_address(path) else str(Path(path).absolute())

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from weft.conversation import Conversation, SampleError, WeftError, within
+from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.counts import Counts
 from weft.data.quick import QuickLines, Sample

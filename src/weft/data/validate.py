@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from weft.conversation import Conversation, SampleError, WeftError, within
+from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.grounding import end_problem, without_area
+from weft.conversation.roots import within
 from weft.conversation.samples import BOM, iter_lines, parse_line
 from weft.data.counts import Counts
 from weft.data.quick import QuickLines, Sample

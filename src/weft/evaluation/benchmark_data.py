@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from weft.conversation import Audio, Box, Conversation, Image, Message, Words, parse_messages, within
+from weft.conversation import Audio, Box, Conversation, Image, Message, Words, parse_messages
 from weft.conversation.parts import Exists
+from weft.conversation.roots import within
 from weft.conversation.samples import parse_sample
 from weft.dialects import Plain, Special, get_dialect
 from weft.dialects.base import plain_text

@@ -10,7 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from weft.conversation import Conversation, SampleError, WeftError, within
+from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.page import write_page

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from weft.conversation import Conversation, SampleError, WeftError, within
+from weft.conversation import Conversation, SampleError, WeftError
+from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.files import lock, whole_file
 from weft.generation.engine import Model

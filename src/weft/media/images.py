@@ -24,21 +24,10 @@ LONGEST = 1 << 15
 
 # Of a progressive JPEG; each takes libjpeg a walk over the whole picture, and encoders make about ten.
 _MOST_SCANS = 100
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_RESAMPLE = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_TURN = Image.Transpose
+# What undoes an EXIF orientation, from 2 on.
+_TURNS = _TURN.FLIP_LEFT_RIGHT, _TURN.ROTATE_180, _TURN.FLIP_TOP_BOTTOM, _TURN.TRANSPOSE, _TURN.ROTATE_270
+_TRANSPOSE = dict(enumerate((*_TURNS, _TURN.TRANSVERSE, _TURN.ROTATE_90), 2))
 
 # How a picture is brought to the size that an encoder takes.
 FITS = Named[Callable[[Image.Image, tuple[int, int], Sequence[float], Image.Resampling], Image.Image]](
@@ -150,7 +139,7 @@ def resize_normalize(
     """
     if image.mode != "RGB":
         raise MediaError(f"image: has mode {image.mode}, not RGB; pass it through load_image first")
-    image = FITS[fit](image, size_hw, mean, _RESAMPLE[resample])
+    image = FITS[fit](image, size_hw, mean, Image.Resampling[resample.upper()])
     pixels_HWC = np.asarray(image)
     # There are 256 values a channel: a table gives the same float32 results as dividing each pixel, and is faster.
     levels = np.arange(256, dtype=np.float32) / np.float32(255)

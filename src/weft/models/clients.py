@@ -1,4 +1,4 @@
-"""What programs of `transformers` ask of weft's processor: prompts written out, chat templates, parts of an answer.
+"""What programs of `transformers` ask of weft's classes: prompts written out, chat templates, parts, features.
 
 Weft itself encodes conversations (`encoding`); here they, and their media, come in the ways of those programs.
 """
@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 from transformers import BatchFeature
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import can_return_tuple
 
 from weft.conversation import Conversation, WeftError, dump_parts, parse_messages
 from weft.conversation.tasks import TASKS
@@ -22,6 +24,7 @@ from weft.dialects import DialectError, Modality, Piece, Plain, Slot, Special
 from weft.media import image_size
 from weft.models.encoding import Encoded, padded
 from weft.models.rendering import Renderer, joined
+from weft.models.senses import Senses
 
 if TYPE_CHECKING:
     from weft.models.processing import WeftProcessor
@@ -320,3 +323,20 @@ def _flat(items: Any) -> list[Any]:
 
 def _numbers(item: list[Any]) -> bool:
     return bool(item) and isinstance(item[0], int | float)
+
+
+@can_return_tuple
+def image_features(model: Senses, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    """`WeftForConditionalGeneration.get_image_features`."""
+    features_NTD, embedded_NtW = model.image_features(pixel_values)
+    return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=embedded_NtW.unbind())
+
+
+@can_return_tuple
+def audio_features(
+    model: Senses, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
+) -> BaseModelOutputWithPooling:
+    """`WeftForConditionalGeneration.get_audio_features`."""
+    features_NTD, embedded_NtW, tokens_N = model.audio_features(input_features, feature_lengths)
+    pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
+    return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)

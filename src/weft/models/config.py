@@ -238,10 +238,6 @@ class WeftConfig(PretrainedConfig):
         """Ids whose embeddings come from the audio encoder."""
         return self.audio_token_id, self.audio_start_id, self.audio_end_id
 
-    @property
-    def dialect_section(self) -> DialectSection:
-        return DialectSection.model_validate(self.dialect)
-
 
 def _plain(section: type[Frozen], value: dict[str, Any] | Frozen | None) -> dict[str, Any] | None:
     """A validated section as JSON-ready data (what transformers saves)."""

@@ -191,10 +191,6 @@ class Encoding:
                 raise WeftError(f"{source}: {error}") from error
             raise
 
-    def pixels_of(self, source: Any) -> np.ndarray:
-        """A picture (a path, bytes, a data URL or decoded) as the image encoder takes it: float32 [V, 3, H, W]."""
-        return self.images.pixels(load_image(source))
-
     def features_of(self, wave: np.ndarray, window: Window) -> np.ndarray:
         """One window of sound at the encoder's rate as the encoder takes it: log-mel float32 [T, M], or samples [S]."""
         return self.sounds.prepare(wave, window)

@@ -31,7 +31,7 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils import can_return_tuple
 
 from weft.conversation import WeftError
@@ -41,6 +41,7 @@ from weft.models.cache import CACHE, named, take
 from weft.models.config import WeftConfig
 from weft.models.half import cast_once
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
+from weft.models.processing import CLIENTS
 from weft.models.senses import Senses
 from weft.models.splice import filled_behind
 
@@ -134,20 +135,13 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         """
         return Headless(self)
 
-    @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
         """``last_hidden_state`` [N, T, D] of the encoder; ``pooler_output``: embeddings [t, W] of each view."""
-        features_NTD, embedded_NtW = self.image_features(pixel_values)
-        return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=embedded_NtW.unbind())
+        return CLIENTS["image_features"](self, pixel_values, **kwargs)
 
-    @can_return_tuple
-    def get_audio_features(
-        self, input_features: torch.Tensor, feature_lengths: torch.Tensor | None = None
-    ) -> BaseModelOutputWithPooling:
+    def get_audio_features(self, input_features: torch.Tensor, *lengths: torch.Tensor, **kwargs: Any) -> Any:
         """As `get_image_features`, of windows of sound; embeddings as many as each window's own length gives."""
-        features_NTD, embedded_NtW, tokens_N = self.audio_features(input_features, feature_lengths)
-        pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
-        return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
+        return CLIENTS["audio_features"](self, input_features, *lengths, **kwargs)
 
     @property
     def vocab_size(self) -> int:

@@ -13,12 +13,14 @@ from weft.models.config import AudioSection, DialectSection, VisionSection, Weft
 from weft.models.encoding import Encoding
 from weft.named import Named
 
-# What programs of `transformers` ask of a processor; weft itself has no use for it.
+# What programs of `transformers` ask of a processor or a model; weft itself has no use for it.
 CLIENTS = Named[Callable[..., Any]](
     {
         "prompts": "weft.models.clients:encode_prompts",
         "messages": "weft.models.clients:apply_chat_template",
         "parse": "weft.models.clients:parse",
+        "image_features": "weft.models.clients:image_features",
+        "audio_features": "weft.models.clients:audio_features",
     }
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weft.conversation import WeftError
-from weft.data.source import absolute, is_there
+from weft.data.source import absolute, is_address, is_shards
 from weft.playground.tasks import make_if_named
 from weft.training.recipe import Recipe
 
@@ -62,3 +62,8 @@ def how_to_make(path: str | Path) -> str:
     if reader:
         return f"make it with: weft data convert {reader} -o {path}; or "
     return "weft has no reader for it: write one conversation a line (docs/samples.md); or "
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there may be samples at ``path``."""
+    return is_address(path) or Path(path).is_file() or is_shards(path)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from weft.conversation import Conversation, Image
 from weft.data.augment import Augment
-from weft.data.lengths import slot_tokens
+from weft.data.lengths import Lengths, slot_tokens
 from weft.data.source import Source
 from weft.media import Stored
 from weft.models.processing import WeftProcessor
@@ -36,9 +37,12 @@ class Easing:
 class Conversing:
     """Samples that ask about one picture as one conversation about it, which costs the picture once."""
 
-    def __init__(self, chance: float, source: Source, tokens: np.ndarray, processor: WeftProcessor) -> None:
-        """``tokens`` of each sample of ``source``; 0: left out. ``chance`` of one more question, and again."""
-        self.chance, self.tokens = chance, tokens
+    def __init__(
+        self, chance: float, source: Source, lengths: Lengths, processor: WeftProcessor, row_tokens: int
+    ) -> None:
+        """``chance`` of one more question, and again, in a row of so many tokens."""
+        tokens = lengths.tokens
+        self.chance, self.tokens_of, self.embedded_of, self.room = chance, tokens, lengths.embedded, row_tokens
         pictures: dict[str | Stored, list[int]] = {}
         for index in map(int, np.flatnonzero(tokens)):
             if (file := asked_picture(source[index])) is not None:
@@ -51,16 +55,28 @@ class Conversing:
             for index in some
         }
 
-    def pick(self, index: int, room: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """Samples that come after sample ``index`` in a row of ``room`` tokens, and the tokens, at most, of each."""
-        found: list[tuple[int, int]] = []
-        others, total = self.others.get(index, np.zeros(0, np.int64)), int(self.tokens[index])
-        for other in map(int, rng.permutation(others[others != index])):
+    def draw(self, augment: Augment, index: int, rng: Callable[[int], np.random.Generator]) -> list[int] | None:
+        """The sample, and those that come after it in one conversation."""
+        if index not in self.others:
+            return None
+        found, drawn, total = [index], rng(3), int(self.tokens_of[index])
+        others = self.others[index]
+        for other in map(int, drawn.permutation(others[others != index])):
             total += self.added[other]
-            if rng.random() >= self.chance or total > room:
+            if drawn.random() >= self.chance or total > self.room:
                 break
-            found.append((other, self.added[other]))
-        return found
+            found.append(other)
+        return found if len(found) > 1 else None
+
+    def tokens(self, plan: list[int]) -> int:
+        return int(self.tokens_of[plan[0]]) + sum(self.added[other] for other in plan[1:])
+
+    def embedded(self, plan: list[int]) -> tuple[int, int]:
+        images, sounds = self.embedded_of[plan].sum(0)
+        return int(images), int(sounds)
+
+    def make(self, plan: list[int], sample: Callable[[int], Conversation], wave: Any) -> Conversation:
+        return self.join([sample(index) for index in plan])
 
     def join(self, conversations: Sequence[Conversation]) -> Conversation:
         first, *more = conversations

@@ -120,11 +120,6 @@ class Ranks:
 ALONE = Ranks()
 
 
-def talks() -> bool:
-    """Whether this process tells what all have done: alone, or the first rank."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def leave() -> None:
     """Takes leave of the others, where there are any; for ends that all ranks know of.
 

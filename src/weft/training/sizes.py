@@ -155,7 +155,7 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None, model: Any =
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * heads * head * 2
-    return ModelSize(config.dialect_section.name, parts, text.vocab_size, image, sound, cache)
+    return ModelSize((config.dialect or {})["name"], parts, text.vocab_size, image, sound, cache)
 
 
 def stage_size(

@@ -15,7 +15,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import MultiModalDataParser
 
 from weft.dialects import Slot
-from weft.media import load_audio
+from weft.media import load_audio, load_image
 from weft.models.clients import written_out
 from weft.models.encoders.tiles import largest
 from weft.models.senses import Senses
@@ -86,7 +86,7 @@ class Processor(processing.BaseMultiModalProcessor[Info]):
     def _call_hf_processor(self, hf_data, hf_kwargs):
         processor, out = self.info.get_hf_processor(), {}
         if images := hf_data.get("images"):
-            out["pixel_values"] = [torch.from_numpy(processor.pixels_of(image)) for image in images]
+            out["pixel_values"] = [torch.from_numpy(processor.images.pixels(load_image(image))) for image in images]
         for wave in hf_data.get("audio", ()):  # one item a clip: its windows [n, T, M], filled up with zeros
             windows = processor.sounds.windows(len(wave))
             mels = [torch.from_numpy(processor.features_of(wave[w.start : w.end], w)) for w in windows]
