@@ -1,4 +1,7 @@
-"""Tables from names to classes, each of which is imported when it is asked for: who works with one reads one."""
+"""Tables from names to classes, each of which is imported when it is asked for: who works with one reads one.
+
+A table says where each is, so that ``TABLE["name"]`` is to be read as an import of that module; CONTRIBUTING lists all.
+"""
 
 from __future__ import annotations
 

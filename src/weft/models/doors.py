@@ -50,10 +50,10 @@ def resolve(name: str | os.PathLike[str], *beside: Path) -> Literal["built-in", 
         return "built-in"
     if name == BUNDLED or os.path.isdir(name):
         return "folder"
-    OWN["check_part"](name)
     # runs/model, where there is a folder runs, is no hub name: asking the hub takes a minute of retries.
     near = any((root / name).exists() or (root / name).parent.is_dir() for root in (Path(), *beside))
     if name.startswith((".", "/", "~")) or name.count("/") != 1 or near:
+        OWN["check_part"](name)
         own = " or ".join(map(repr, (BUNDLED, *BUILT_IN)))
         raise WeftError(f"there is no model folder {name!r}; give a folder, a hub name (owner/name) or {own}")
     return "hub"

@@ -206,7 +206,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     def last_hidden(self, **inputs: Any) -> torch.Tensor:
         """[B, L, D]: what `logits` makes logits of, and `models.loss` losses; ``inputs`` are those of `woven`."""
-        return self.base_model(**inputs, use_cache=False).last_hidden_state  # type: ignore[no-any-return]
+        return self.get_decoder()(**self.woven(**inputs, use_cache=False)).last_hidden_state  # type: ignore[no-any-return]
 
     def woven(
         self,

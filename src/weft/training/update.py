@@ -107,16 +107,16 @@ def backward(
 ) -> dict[str, torch.Tensor]:
     """Add the gradient of the objectives over the micro-steps; returns this rank's share of each loss, by name.
 
+    In a plain run there is one objective, `NextTokens`, and this is: for each micro-step the loss of its labels over
+    the number of all labels of the update, and its gradient.
+
     Each micro-step counts by what it has to learn, so one batch, the same in parts, and the same packed give one
     gradient. Objectives that have nothing to learn on any rank are left out, but for the first. Dropout is drawn from
     ``seed`` and the micro-step's place: nothing of torch's generator need be saved to resume. A micro-step that reaches
     no trained weight (text only, while an encoder trains) adds nothing. ``sharded``: it runs all the same, for ranks
     that share the weights do each step together. ``meter`` is open while the model works forward.
     """
-    counts = [[tuple(objective.counts(batch)) for batch in micro] for objective in objectives]
-    own = [[sum(column) for column in zip(*each, strict=True)] for each in counts]
-    whole = iter(ranks.total([count for each in own for count in each]))
-    among = [[next(whole) for _ in each] for each in own]
+    counts, among = counted(objectives, micro, ranks)
     losses: list[list[torch.Tensor]] = [[] for _ in objectives]
     for place, batch in enumerate(micro):
         torch.manual_seed(mixed_seed(*seed, ranks.place(place)))
@@ -142,6 +142,16 @@ def backward(
     }
 
 
+def counted(
+    objectives: Sequence[Objective], micro: Sequence[Batch], ranks: Ranks
+) -> tuple[list[list[Sequence[float]]], list[list[float]]]:
+    """How much each objective has to learn: in each micro-step here, and in the whole update on all ranks."""
+    counts = [[objective.counts(batch) for batch in micro] for objective in objectives]
+    own = [[sum(column) for column in zip(*each, strict=True)] for each in counts]
+    whole = iter(ranks.total([count for each in own for count in each]))
+    return counts, [[next(whole) for _ in each] for each in own]
+
+
 def _autocast(model: Any, precision: Precision) -> AbstractContextManager[Any]:
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
@@ -150,6 +160,5 @@ def _autocast(model: Any, precision: Precision) -> AbstractContextManager[Any]:
 def read(numbers: dict[str, torch.Tensor]) -> dict[str, float]:
     """What lies on the device, waited for once."""
     device = next(iter(numbers.values())).device
-    return dict(
-        zip(numbers, torch.stack([n.to(device, torch.float64) for n in numbers.values()]).tolist(), strict=True)
-    )
+    together = torch.stack([number.to(device, torch.float64) for number in numbers.values()])
+    return dict(zip(numbers, together.tolist(), strict=True))
