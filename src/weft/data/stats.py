@@ -108,7 +108,7 @@ def measure(
     """Measures the samples of files. ``length``: tokens of a conversation (`WeftProcessor.length`); None: not counted.
 
     ``limit``: only so many samples. ``on_progress`` is called with numbers of bytes read. ``media_root``:
-    media lie inside this folder (`weft.conversation.within`). The first mistake raises
+    media lie inside this folder (`weft.conversation.roots.within`). The first mistake raises
     `SampleError`: `weft.data.validate` is what lists them all.
     """
     stats, exists = Stats(), within(media_root)

@@ -89,7 +89,7 @@ def validate(
     for each of which something is left out or guessed, and for each box without area among others. ``on_progress`` is
     called with numbers of bytes read. A file that cannot be opened, or holds no samples, is a mistake too. ``threads``:
     how many decode (None: all cores). ``media_root``: a medium outside of this folder is a mistake
-    (`weft.conversation.within`).
+    (`weft.conversation.roots.within`).
     """
     check = _Check(deep, on_mistake or (lambda _: None), on_warning or (lambda _: None), threads, media_root)
     try:

@@ -45,7 +45,7 @@ def read_benchmark(
 ) -> list[Question]:
     """The questions of a file, in its order. A mistake is a `SampleError` with file, line and field.
 
-    ``media_root``: media lie inside this folder (`weft.conversation.within`).
+    ``media_root``: media lie inside this folder (`weft.conversation.roots.within`).
     """
     exists, family = within(media_root), benchmark.family
     found: dict[Any, Question] = {}

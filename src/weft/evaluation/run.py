@@ -98,7 +98,7 @@ def evaluate(
     """Scores a model on a sample file and gives the report; ``report.json`` and ``index.html`` are written to ``out``.
 
     ``limit`` takes the first samples only. ``name`` is what the report calls the model. ``media_root``: the folder that
-    media lie in, links followed (`weft.conversation.within`).
+    media lie in, links followed (`weft.conversation.roots.within`).
     """
     start = time.monotonic()
     check_folder(out)
