@@ -340,3 +340,11 @@ def audio_features(
     features_NTD, embedded_NtW, tokens_N = model.audio_features(input_features, feature_lengths)
     pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
     return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
+
+
+def filled_behind(windows: torch.Tensor | None) -> torch.Tensor | None:
+    """Windows of sound [N, T, ...] with zeros behind them in place of what is no number before them."""
+    if windows is None:
+        return None
+    gaps_N = windows.reshape(*windows.shape[:2], -1)[..., 0].isnan().sum(1).tolist()
+    return torch.stack([window.roll(-gap, 0) for window, gap in zip(windows, gaps_N, strict=True)]).nan_to_num(0)

@@ -64,11 +64,3 @@ def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | No
     starts_BL = slots_BL & ~torch.nn.functional.pad(slots_BL, (1, -1))
     run_BL = starts_BL.cumsum(-1)
     return slots_BL & (run_BL < run_BL[:, -1:])
-
-
-def filled_behind(windows: torch.Tensor | None) -> torch.Tensor | None:
-    """Windows of sound [N, T, ...] with zeros behind them in place of what is no number before them."""
-    if windows is None:
-        return None
-    gaps_N = windows.reshape(*windows.shape[:2], -1)[..., 0].isnan().sum(1).tolist()
-    return torch.stack([window.roll(-gap, 0) for window, gap in zip(windows, gaps_N, strict=True)]).nan_to_num(0)
