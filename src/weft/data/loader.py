@@ -97,11 +97,8 @@ class MediaCache:
                 self.bytes += size
         return self._kept[key]
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"max_bytes": self.max_bytes}  # a worker process fills its own
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["max_bytes"])  # type: ignore[misc]
+    def __reduce__(self) -> tuple[type[MediaCache], tuple[int]]:
+        return MediaCache, (self.max_bytes,)  # a worker process fills its own
 
 
 @dataclass(frozen=True)
@@ -200,12 +197,9 @@ class TrainingData:
 
     def _left_out(self, row: int) -> list[str]:
         """What is left out in planning up to a row, of which nothing was told before; of the ranks, one reads a row."""
-        found = []
-        for number, index in map(self.pick, self.plan.opened(row) if self.along else ()):
-            lengths = self.lengths[number]
-            if not isinstance(lengths, Lengths) and not lengths.tokens[index]:
-                found.append(str(lengths.problem(index)))
-        return found
+        opened = ((self.lengths[n], index) for n, index in map(self.pick, self.plan.opened(row) if self.along else ()))
+        late = [(each, index) for each, index in opened if not isinstance(each, Lengths)]
+        return [str(each.problem(index)) for each, index in late if not each.tokens[index]]
 
     @cached_property
     def rate(self) -> int:
