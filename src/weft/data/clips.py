@@ -183,12 +183,12 @@ class ClipEdits:
 
     def __init__(self, lengths: Any, processor: WeftProcessor, row_tokens: int) -> None:
         """``lengths``: with `clips`."""
-        self.tokens_of, self.embedded_of, self.lengths = lengths.tokens, lengths.embedded, lengths.clips
+        self.whole, self.lengths = lengths, lengths.clips
         self.processor, self.row_tokens = processor, row_tokens
 
     @cached_property
     def members(self) -> dict[int, np.ndarray]:
-        return self.lengths.members(self.tokens_of)  # type: ignore[no-any-return]
+        return self.lengths.members(self.whole.tokens)  # type: ignore[no-any-return]
 
     def draw(self, augment: Augment, index: int, rng: Callable[[int], np.random.Generator]) -> ClipPlan | None:
         """How the clip of a sample is edited in time; None where it is not."""
@@ -205,15 +205,17 @@ class ClipEdits:
         further window of the encoder, dialects write a little more."""
         first = plan.takes[0].index
         if plan == self._whole(first):
-            return int(self.tokens_of[first])
+            return int(self.whole.tokens[first])
         tokens = clip_tokens(self.processor, plan.samples) + int(self.lengths.shared[first])
         tokens += SEAM * len(plan.takes) + len(self.processor.sounds.windows(plan.samples)) - 1
-        return tokens + sum(self.lengths.answer_tokens(self.tokens_of, take.index, take.words) for take in plan.takes)
+        return tokens + sum(
+            self.lengths.answer_tokens(self.whole.tokens, take.index, take.words) for take in plan.takes
+        )
 
     def embedded(self, plan: ClipPlan) -> tuple[int, int]:
         index = plan.takes[0].index
-        images, sounds = map(int, self.embedded_of[index])
-        return images, sounds * self.tokens(plan) // int(self.tokens_of[index])
+        images, sounds = map(int, self.whole.embedded[index])
+        return images, sounds * self.tokens(plan) // int(self.whole.tokens[index])
 
     def make(
         self,

@@ -113,9 +113,10 @@ def _mapping(source: Source | None, name: str) -> dict[str, Any]:
     odd = sorted(fields.keys() - allowed)
     if odd:
         raise WeftError(f"{name}: unknown field {odd[0]!r}; there are {', '.join(sorted(allowed))}")
-    if bool(fields.get("source")) == bool(fields.get("config")):
-        both = "a source (a folder or hub name; its weights are loaded) or a config (random weights)"
-        raise WeftError(f"{name}: give {both}{', not both' if fields.get('source') else ''}")
+    if fields.get("source") and fields.get("config"):
+        raise WeftError(f"{name}: give either source (weights are loaded) or config (random weights), not both")
+    if not fields.get("source") and not fields.get("config"):
+        raise WeftError(f"{name}: give a source (a folder or hub name) or a config")
     return {key: value for key, value in fields.items() if value is not None}
 
 
