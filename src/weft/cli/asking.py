@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,22 @@ def open_models(
 
     with workers.Workers(partial(_opened, name, dtype, switches), count, device) as found:
         yield found
+
+
+@contextmanager
+def ranks(nproc: int) -> Iterator[Any]:
+    """The processes that torchrun started this one with, to share what is asked; else this one alone."""
+    if os.environ.get("WORLD_SIZE", "1") == "1" or "RANK" not in os.environ:
+        from weft.generation.answers import ALONE
+
+        yield ALONE
+        return
+    from weft.training.ranks import Ranks, leave
+
+    if nproc > 1:
+        raise WeftError("torchrun says how many processes answer; leave --nproc out")
+    yield Ranks.start()
+    leave()
 
 
 def _opened(name: str, dtype: str | None, switches: list[str] | None, device: str | None) -> Model:

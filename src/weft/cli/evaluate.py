@@ -71,6 +71,7 @@ def evaluate(
 ) -> None:
     """Score a model on samples, each figure beside what the best constant answer gets.
 
+    With -o, answers are kept as they are made, so after any kind of end the same command goes on where it stopped.
     Answers are made greedily (or by beams). Only the last answer of a conversation is asked for and scored. With
     --benchmark the released script's figures stand under their own names, beside the sound ones.
     """
@@ -80,6 +81,7 @@ def evaluate(
     from weft.evaluation.benchmark_data import read_benchmark
     from weft.evaluation.benchmarking import evaluate_benchmark
     from weft.evaluation.benchmarks import get_benchmark
+    from weft.evaluation.kept import kept
     from weft.evaluation.metrics import chosen
     from weft.evaluation.report import notes, reported, table
     from weft.evaluation.run import evaluate as run
@@ -100,8 +102,10 @@ def evaluate(
         raise WeftError("--synonyms is for --benchmark chair")
     options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))
     with (
-        asking.open_models(model, dtype, device, switch, nproc) as answerer,
+        asking.ranks(nproc) as ranks,
+        asking.open_models(model, dtype, device or ranks.device, switch, nproc) as loaded,
         asking.progress_bar("answering") as progress,
+        kept(loaded, out, policy, ranks, progress) as answerer,
     ):
         shared: dict[str, Any] = {
             "name": model,
@@ -110,12 +114,15 @@ def evaluate(
             "batch_size": batch_size,
             "on_bad_sample": policy,
             "media_root": media_root,
-            "progress": progress,
+            "progress": progress if out is None else None,  # else who keeps the answers tells
         }
+        place = out if ranks.rank == 0 else None
         if benchmark:
-            report = evaluate_benchmark(answerer, benchmark, data, out, synonyms=synonyms, **shared)
+            report = evaluate_benchmark(answerer, benchmark, data, place, synonyms=synonyms, **shared)
         else:
-            report = run(answerer, data, out, metrics=names, **shared)
+            report = run(answerer, data, place, metrics=names, **shared)
+    if ranks.rank:
+        return
     screen.print(table(report))
     if line := reported(report):
         err.print(line, style="quiet", soft_wrap=True)

@@ -43,7 +43,8 @@ def generate(
     )
     policy = asking.bad_samples(on_bad_sample)
     with (
-        asking.open_models(model, dtype, device, switch, nproc) as answerer,
+        asking.ranks(nproc) as ranks,
+        asking.open_models(model, dtype, device or ranks.device, switch, nproc) as answerer,
         asking.progress_bar("answering") as progress,
     ):
         summary = answer_file(
@@ -55,8 +56,11 @@ def generate(
             on_bad_sample=policy,
             restart=restart,
             media_root=media_root,
+            ranks=ranks,
             progress=progress,
         )
+    if ranks.rank:
+        return
     before = f", {summary.before:,} of them by an earlier run" if summary.before else ""
     bad = f"; {plural(summary.errors, 'request')} could not be asked, with the reason there" if summary.errors else ""
     err.print(f"{plural(summary.total - summary.errors, 'answer')} in {out}{before}{bad}", soft_wrap=True)
