@@ -1,13 +1,13 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
-    python benchmarks/bundled_data.py DATA [--world 12000] [--speech 8000] [--prompts 960] [--workers 2]
+    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--prompts 960] [--workers 2]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
 it is typed is what the spoken prompt is to be answered with (as Ultravox distils): its sentences within 48 tokens.
 
-DATA/world/, grounded/ (those of them with boxes or word times), speech/ (with word times), plain/ (without), talk/ and
-typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. What is there already is kept, so a
+DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
+speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. What is there already is kept, so a
 broken run goes on.
 """
 
@@ -133,7 +133,7 @@ def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("data", type=Path)
-    for name, number in (("world", 12000), ("speech", 8000), ("prompts", 960), ("workers", 2)):
+    for name, number in (("world", 6000), ("speech", 16000), ("scenes", 8000), ("prompts", 960), ("workers", 2)):
         options.add_argument(f"--{name}", type=int, default=number)
     given = options.parse_args()
     given.data.mkdir(parents=True, exist_ok=True)
@@ -151,6 +151,9 @@ def main() -> None:
             drawn = read_samples(given.data / "world" / f"{split}.jsonl")
             told = [c for c in drawn if any(isinstance(p, Box | Words) for m in c.learned for p in m.parts)]
             write_samples(given.data / "grounded" / f"{split}.jsonl", told)
+        if not (given.data / "scenes" / f"{split}.jsonl").exists():
+            told_of = {"grounded_caption": 1.0}
+            world.write(given.data / "scenes", split, round(share * given.scenes), tasks=told_of, workers=given.workers)
         if (given.data / "speech" / f"{split}.jsonl").exists():
             continue
         (given.data / "speech" / split).mkdir(parents=True, exist_ok=True)

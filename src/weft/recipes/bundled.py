@@ -23,10 +23,10 @@ from weft.training.recipe import (
 )
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it
-LISTEN, ANSWER = 1500, 600  # updates of 1,024 tokens
+LISTEN, ANSWER = 3000, 900  # updates of 2,048 and of 1,024 tokens
 CONNECTORS: dict[PartName, PartTraining] = {"audio_connector": FULL, "vision_connector": FULL}
 LORA = Lora(r=32, alpha=64, targets=("q_proj", "v_proj"))
-TOLD = {"speech": 0.65, "grounded": 0.4}  # samples that tell what is heard when or seen where
+TOLD = {"speech": 0.6, "grounded": 0.1, "scenes": 0.3}  # samples that tell what is heard when or seen where
 ASKED = {"plain": 0.5, "speech": 0.06, "world": 0.24, "talk": 0.15, "typed": 0.05}
 
 
@@ -34,14 +34,16 @@ def bundled() -> Recipe:
     """10 tokens a second of sound; 100 of a picture, from two depths of the eye: 1/16 (places) and 1/32 (names)."""
     parts = {role: str(folder) for role, folder in sources().items()}
     # As long as text, by scale and sharpness; places are weaker, for they hide which word is nearest.
-    joined = {"kind": "mlp", "norm": True, "hidden": 768, "scale": 0.2}
+    joined = {"kind": "transformer", "norm": True, "attention_layers": 2, "scale": 0.2}
     model = ModelSpec(
         vision=TowerSource(
             source=parts["vision"],
-            connector=Connector(merge=4, grid=True, places=0.3, **joined),
+            connector=Connector(merge=4, grid=True, places=0.3, hidden=320, heads=5, **joined),
             options={"stages": [5, 7], "size": [320, 320]},
         ),
-        audio=TowerSource(source=parts["audio"], connector=Connector(merge=5, places=0.1, **joined)),
+        audio=TowerSource(
+            source=parts["audio"], connector=Connector(merge=5, places=0.1, hidden=384, heads=6, **joined)
+        ),
         language=LanguageSource(source=parts["language"]),
         dialect=DialectSection(name="chatml", switches={"language": "en", "box_bins": 100, "sort_boxes": True}),
     )
@@ -50,11 +52,9 @@ def bundled() -> Recipe:
         steps=LISTEN,
         optim=Optim(lr=1e-3, min_lr=5e-5, warmup_steps=50, weight_decay=0.01),
         parts=CONNECTORS,
-        mixture=tuple(
-            Source(path=f"{DATA}/{name}/train.jsonl", weight=w) for name, w in (("speech", 0.65), ("grounded", 0.4))
-        ),
+        mixture=_mixture(TOLD),
         lessons={"listen": {"weight": 1.0, "first": LISTEN, "sharpness": 5.0, "sides": 0.25}, "near": 2.0},
-        row_tokens=1024,
+        row_tokens=2048,
     )
     answer = Stage(
         name="answer",
