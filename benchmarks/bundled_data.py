@@ -7,8 +7,8 @@ does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digit
 it is typed is what the spoken prompt is to be answered with (as Ultravox distils): its sentences within 48 tokens.
 
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
-speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. What is there already is kept, so a
-broken run goes on.
+speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl,
+dev.jsonl and test.jsonl. What is there already is kept, so a broken run goes on.
 """
 
 from __future__ import annotations
