@@ -136,7 +136,11 @@ def test_a_language_model_keeps_its_weights_and_new_tokens_start_at_the_mean(lan
     torch.testing.assert_close(rows[new], rows[:known].mean(0))
     ids = torch.tensor([tiny.words(9)])
     source.set_attn_implementation("sdpa")
-    torch.testing.assert_close(model(input_ids=ids).logits[..., :known], source(input_ids=ids).logits[..., :known])
+    logits = model(input_ids=ids).logits
+    torch.testing.assert_close(logits[..., :known], source(input_ids=ids).logits[..., :known])
+    nobodys = logits[..., len(processor.tokenizer) :]  # rows that only fill the table up: no answer holds one
+    assert nobodys.numel() and (nobodys < logits[..., :known].amax(-1, keepdim=True)).all()
+    torch.testing.assert_close(nobodys, logits[..., :known].mean(-1, keepdim=True).expand_as(nobodys))
     assert packing_problem(model.language_model) is None  # weft's attention
 
 

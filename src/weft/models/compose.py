@@ -58,7 +58,7 @@ def compose(
         model: Any = WeftForConditionalGeneration(config_of(text_config, processor), language_model=language_model)
         model.to(dtype)
         if language_model is not None:
-            start_new_tokens(model, own, len(processor.tokenizer))
+            start_rows(model, slice(own, len(processor.tokenizer)))
             start_placeholders(model, processor, own)
         ids = processor.tokenizer.convert_tokens_to_ids
         scales = [ids(scale) for scale in processor.dialect.ordered_tokens()]
@@ -218,8 +218,9 @@ def language_of(asked: dict[str, Any], processor: WeftProcessor, dtype: torch.dt
         lost = "no language model could be loaded"
         attention = own_attention(doors.load(AutoConfig, asked["source"], lost))
         loaded: Any = doors.load(AutoModelForCausalLM, asked["source"], lost, dtype=dtype, **attention)
-        if loaded.get_input_embeddings().num_embeddings < tokens:
+        if (known := loaded.get_input_embeddings().num_embeddings) < tokens:
             loaded.resize_token_embeddings(tokens, pad_to_multiple_of=64, mean_resizing=False)
+            start_rows(loaded, slice(known, None))
         if doors.resolve(asked["source"]) == "folder":
             loaded.config._name_or_path = ""  # a path of this machine, which saved folders would carry to others
         return loaded, loaded.config
@@ -248,10 +249,13 @@ def tables(model: Any) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def start_new_tokens(model: WeftForConditionalGeneration, own: int, tokens: int) -> None:
-    """Tokens ``own`` to ``tokens`` of a trained model start at the mean of those before: as likely as any."""
+def start_rows(model: Any, new: slice) -> None:
+    """New rows of a trained model start at the mean of those before: as likely as any, never the likeliest of all.
+
+    Those, too, that no token has and that only fill the table up: at random, one was SmolLM2's answer within a text.
+    """
     for table in tables(model):
-        table[own:tokens] = table[:own].float().mean(0).to(table.dtype)
+        table[new] = table[: new.start].float().mean(0).to(table.dtype)
 
 
 @torch.no_grad()
