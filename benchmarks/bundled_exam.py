@@ -20,11 +20,12 @@ from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, WhisperForConditionalGeneration, WhisperProcessor
 
 import weft
-from weft.conversation import Audio, Conversation, Message, Task, Text, Words, read_samples, write_samples
+from weft.conversation import Audio, Conversation, Image, Message, Task, Text, Words, read_samples, write_samples
 from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.pairs import Pair
 from weft.evaluation.run import evaluate
@@ -33,6 +34,9 @@ from weft.generation import Model, Options
 from weft.media import load_audio
 from weft.parts import sources
 from weft.playground import world
+from weft.playground.chance import Chance
+from weft.playground.speech import say_aloud
+from weft.playground.together import to_say
 
 WORLD = ("vqa", "refer", "identify", "detection", "locate", "locate_word", "speech_question", "question")
 PROMPT_TOKENS, TEXT_TOKENS = 16, 32  # of an answer that is compared
@@ -76,6 +80,11 @@ def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row
         yield scored(name, chosen_from(name, picked))
     yield "spoken as typed", lambda: spoken(load(), plain, options.limit)
     yield f"spoken as typed{CASCADE}", lambda: retold(plain, options.limit)
+    for name, ear in (
+        ("spoken about a picture as typed", None),
+        (f"spoken about a picture as typed{CASCADE}", transcript),
+    ):
+        yield name, lambda ear=ear: about_pictures(load(), options.limit, ear)  # type: ignore[misc]
     for name, merged in (("text only, LoRA merged", True), ("text only, without LoRA", False)):
         yield name, lambda merged=merged: typed(load(), options.data, options.limit, merged)  # type: ignore[misc]
     yield "cost, CPU s", lambda: costs(options.model, plain)
@@ -162,6 +171,24 @@ def spoken(model: Model, data: Path, limit: int) -> Report:
             answers.append(model.chat(Conversation((Message("user", (part,)),)), limits).text)
         same.append(answers[0] == answers[1])
     return one("prompt", same=sum(same) / len(same))
+
+
+def about_pictures(model: Model, limit: int, ear: Callable[[Audio], str] | None) -> Report:
+    """How often a spoken question about a picture is answered as the same question typed, and how often rightly; with
+    an ``ear``, the model is asked what that writes of it."""
+    same, right, limits = [], [], Options(max_new_tokens=PROMPT_TOKENS)
+    for n in range(limit):
+        chance = Chance(np.random.default_rng((7, n)), "test", "en")
+        scene, question, answer = to_say(chance)
+        clip = say_aloud(chance, question).audio
+        said = Text(ear(clip)) if ear else clip
+        answers = [
+            model.chat(Conversation((Message("user", (Image(scene.render()), part)),)), limits).text
+            for part in (said, Text(question))
+        ]
+        same.append(answers[0] == answers[1])
+        right.append(answers[0].strip().lower() == answer.lower())
+    return one("picture", same=sum(same) / len(same), right=sum(right) / len(right))
 
 
 def greedy(model: Any, ids: torch.Tensor, tokens: int) -> list[int]:

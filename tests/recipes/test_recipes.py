@@ -8,6 +8,7 @@ import torch
 import weft
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
+from weft.data.augment import Augment
 from weft.models.doors import BUILT_IN
 from weft.recipes import RECIPES, finetune_recipe, load_recipe, model_spec, sizes
 from weft.recipes.finetune import default_steps
@@ -144,6 +145,22 @@ def test_a_model_from_nothing_listens_first_and_a_trained_one_does_not(checkpoin
     listen = new.lessons["listen"]
     assert listen["weight"] > 0 and 0 < listen["first"] < new.steps
     assert "listen" not in trained.lessons
+
+
+def test_a_trained_model_whose_media_name_their_places_goes_on_listening(checkpoint, tmp_path, monkeypatch):
+    from weft.recipes import finetune
+
+    data = [Source(path=str(write(tmp_path, 9, (text,))))]
+    monkeypatch.setattr(finetune, "SMALL", 10)
+    plain = finetune_recipe(str(checkpoint), data).stages[0]
+    assert "listen" not in plain.lessons
+    path = checkpoint / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "audio_place_ids": [[10, 5]]}))
+    own = finetune_recipe(str(checkpoint), data).stages[0]
+    path.write_text(json.dumps(config))
+    assert 0 < own.lessons["listen"]["first"] < own.steps and own.row_tokens < plain.row_tokens
+    assert own.augment == Augment()  # so what frozen encoders give is kept
 
 
 @pytest.mark.parametrize(("languages", "usual"), [(("en", "en"), "en"), (("en", "de"), None), ((None, None), None)])

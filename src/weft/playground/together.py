@@ -36,12 +36,17 @@ def _picture(scene: Scene) -> Image:
 
 def spoken_question(chance: Chance) -> Turns:
     """A question about a picture that is only heard, answered in words."""
+    scene, question, answer = to_say(chance)
+    clip = say_aloud(chance, question, chance.language)
+    return [(_either_way(chance, _picture(scene), clip.audio), [Text(answer)])]
+
+
+def to_say(chance: Chance) -> tuple[Scene, str, str]:
+    """A scene, a question of the split about it, and its answer."""
     while True:
         scene, (question, answer) = asked(chance)
         if split_of(question) == chance.split:
-            break
-    clip = say_aloud(chance, question, chance.language)
-    return [(_either_way(chance, _picture(scene), clip.audio), [Text(answer)])]
+            return scene, question, answer
 
 
 def spoken_refer(chance: Chance) -> Turns:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from weft.conversation import Conversation, Task, WeftError
+from weft.data.augment import Augment
 from weft.data.clip_lengths import SPEECH
 from weft.data.source import Source as Samples
 from weft.data.source import open_source
@@ -16,6 +17,7 @@ from weft.generation.configuration import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
+from weft.recipes.bundled import ANSWERS, BENT
 from weft.recipes.scratch import model_spec
 from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
 from weft.training.build import build_model
@@ -33,6 +35,7 @@ from weft.training.recipe import (
 )
 
 LOOKED_AT = 200  # samples of each file that tell what a mixture is like
+LISTENS = 100  # updates that a woven model listens and looks alone, which cost a tenth of the others
 SMALL = 50_000_000  # parameters: below this a model trains in full, for it knows too little for LoRA to bend
 
 
@@ -49,6 +52,12 @@ def base_config(base: str) -> WeftConfig:
     if is_adapter(base):
         raise WeftError(f"{base} is an adapter; fold it in first (weft merge {base} -o DIR) and fine-tune that")
     return load_config(base)
+
+
+def named_places(config: WeftConfig) -> bool:
+    """Whether media carry the names of their places (`Connector.places`), as `bundled`'s do: such a model learns from
+    what is heard when and seen where, beside its answers."""
+    return config.image_place_ids is not None or config.audio_place_ids is not None
 
 
 def _readable(source: Samples) -> list[Conversation]:
@@ -88,7 +97,10 @@ def finetune_recipe(
     small = parameters(spec) < SMALL
     full = small and not bits if full is None else full
     samples = sum(map(len, sources))
-    how: PartTraining = PartTraining(train="full") if full else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
+    woven = not full and not small and spec.base is not None and named_places(base_config(spec.base))
+    how = (
+        PartTraining(train="full") if full else BENT if woven else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
+    )
     parts: dict[PartName, PartTraining] = {"language": how}
     if full:
         parts |= {n: how for n in PART_NAMES if n in present(spec)}
@@ -96,7 +108,10 @@ def finetune_recipe(
         parts |= {n: PartTraining(train="full") for n in ("vision_connector", "audio_connector") if n in present(spec)}
     if steps is None:
         steps = default_steps(samples, small, any(sample.images for sample in looked_at))
-    rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 2e-4)
+    rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 8e-4 if woven else 2e-4)
+    lessons = from_nothing(min(ALONE, steps // 10)) if spec.base is None else LESSONS if small else {}
+    if woven:
+        lessons = {**ANSWERS, "listen": {**ANSWERS["listen"], "weight": 1.0, "first": min(LISTENS, steps // 3)}}
     stage = Stage(
         name="finetune",
         steps=steps,
@@ -110,9 +125,9 @@ def finetune_recipe(
         ),
         parts=parts,
         mixture=tuple(data),
-        augment=MIRRORED if spec.base is None else BOTH,
-        lessons=from_nothing(min(ALONE, steps // 10)) if spec.base is None else LESSONS if small else {},
-        row_tokens=1024 if small else 4096,
+        augment=MIRRORED if spec.base is None else Augment() if woven else BOTH,
+        lessons=lessons,
+        row_tokens=1024 if small or woven else 4096,
         evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
     )
     every = max(50, min(500, steps // 10))
