@@ -25,7 +25,7 @@ from weft.training.recipe import (
 )
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it
-LISTEN, ANSWER = 3000, 1000  # updates of 2,048 and of 1,024 tokens
+LISTEN, ANSWER = 3000, 800  # updates of 2,048 and of 1,024 tokens
 CONNECTORS: dict[PartName, PartTraining] = {"audio_connector": FULL, "vision_connector": FULL}
 BENT = PartTraining(train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "v_proj")), tokens_lr_scale=10)
 TOLD = {"speech": 0.6, "grounded": 0.1, "scenes": 0.3}  # samples that tell what is heard when or seen where
