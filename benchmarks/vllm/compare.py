@@ -3,6 +3,7 @@
 python compare.py make FOLDER     in weft's environment: writes the models and the answers expected of them
 python compare.py vllm FOLDER     in vLLM's environment: asks vLLM itself and compares (exit status 1 on a difference)
 python compare.py serve FOLDER    in vLLM's environment: asks `weft serve --engine vllm` over HTTP and compares
+python compare.py plain FOLDER    in vLLM's environment: asks vLLM's own server, which knows the dialect chatml
 
 Small random models, one for each dialect; an adapter on one of them; weft's own model, `bundled`; and imports of the
 published layouts in ../shared/parity, which lies beside the checkout. Names after FOLDER choose among `MODELS`.
@@ -11,8 +12,10 @@ published layouts in ../shared/parity, which lies beside the checkout. Names aft
 import importlib.util
 import io
 import json
+import socket
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -337,6 +340,53 @@ def as_openai(address, folder, messages, said):
     return held.values()
 
 
+def plain(folder, *_):
+    """vLLM's own server on the folder, whose chat template writes the prompts; asked by OpenAI's client."""
+    expected = json.loads((folder / "expected.json").read_text())
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = str(place.getsockname()[1])
+    flags = [f"--{o.split('=')[0].replace('_', '-')}" for o in OPTIONS]
+    values = [[] if o.endswith("=true") else [o.split("=")[1]] for o in OPTIONS]
+    options = [word for flag, value in zip(flags, values, strict=True) for word in (flag, *value)]
+    options += [
+        "--served-model-name",
+        folder.name,
+        "--dtype",
+        "float32",
+        "--limit-mm-per-prompt",
+        '{"image": 2, "audio": 2}',
+    ]
+    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder, "--port", port]
+    server = subprocess.Popen([*program, *options], stdout=subprocess.DEVNULL)
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="any", timeout=600)
+    same, off = 0, 0.0
+    try:
+        while server.poll() is None:
+            with suppress(openai.APIConnectionError):
+                client.models.list()
+                break
+            time.sleep(1)
+        for (case, want), messages in zip(expected.items(), chats(http=True, cases=expected), strict=True):
+            fields = {"max_tokens": 32, "temperature": 0, "logprobs": True, "extra_body": {"return_token_ids": True}}
+            answer = client.chat.completions.create(model=folder.name, messages=messages, **fields)
+            (choice,) = answer.choices
+            if (answer.prompt_token_ids, choice.token_ids) != (want["prompt"], want["ids"]):
+                print(case, want["prompt"], answer.prompt_token_ids, want["ids"], choice.token_ids, sep="\n  ")
+                continue
+            scores = [token.logprob for token in choice.logprobs.content]
+            apart = max(abs(a - b) for a, b in zip(scores, want["scores"], strict=True))
+            off, same = max(off, apart), same + (apart < 1e-3)
+    finally:
+        server.terminate()
+        server.wait(60)
+    print(
+        f"{folder.name}, vLLM's own server: {same} of {len(expected)} equal, log-probabilities within {off:.0e}",
+        flush=True,
+    )
+    return len(expected) - same
+
+
 def promises(call, messages):
     """What else of a request the engine keeps."""
 
@@ -366,5 +416,5 @@ def promises(call, messages):
 
 if __name__ == "__main__":
     stage, root, *names = sys.argv[1:]
-    work = {"make": make, "vllm": serve, "serve": over_http}[stage]
+    work = {"make": make, "vllm": serve, "serve": over_http, "plain": plain}[stage]
     sys.exit(sum(work(Path(root, name), *MODELS[name]) or 0 for name in names or MODELS) > 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import weft
+from weft.models.senses import Senses
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = Path(weft.__file__).parents[1]
@@ -26,6 +27,16 @@ def test_the_entry_point_names_what_registers_and_that_names_the_class():
     assert name in defined(module)
     text = (PACKAGES / Path(*module.split(".")) / "__init__.py").read_text()
     assert "WeftForConditionalGeneration" in defined(f"{module}.model") and f"{module}.model:" in text
+
+
+def test_the_plugins_model_has_what_its_senses_rely_on():
+    """`transformers`' models have it all by themselves; a model of vLLM's has not."""
+    text = (PACKAGES / "weft/serving/vllm/model.py").read_text()
+    (kind,) = (n for n in ast.parse(text).body if getattr(n, "name", "") == "WeftForConditionalGeneration")
+    own = {node.name for node in kind.body if isinstance(node, ast.FunctionDef)}
+    own |= {node.attr for node in ast.walk(kind) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    assert set(Senses.__annotations__) >= {"config", "device", "get_input_embeddings"}
+    assert set(Senses.__annotations__) <= own
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")

@@ -31,8 +31,8 @@ BLANK = Named[Callable[..., torch.Tensor]]({"vision": "weft.models.blank:vision"
 class Senses:
     """Parts ``vision``, ``vision_connector``, ``audio``, ``audio_connector``; None where a model lacks the sense.
 
-    Whoever inherits has `get_input_embeddings`, which can be called with ids: a connector with ``places`` adds
-    embeddings of the language model's table.
+    Whoever inherits has what is named below. What `get_input_embeddings` gives can be called with ids: a connector with
+    ``places`` adds embeddings of the language model's table.
     """
 
     config: Any

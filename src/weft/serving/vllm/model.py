@@ -135,6 +135,10 @@ class WeftForConditionalGeneration(Senses, nn.Module, SupportsMultiModal, Suppor
     def get_input_embeddings(self):
         return self.language_model.embed_input_ids
 
+    @property
+    def device(self):
+        return next(self.parameters()).device
+
     def embed_multimodal(self, **kwargs):
         """One tensor [tokens, W] an item, in the order of the items; vLLM asks for one modality at a time."""
         out = []
