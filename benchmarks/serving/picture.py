@@ -2,10 +2,10 @@
 
     python -m benchmarks.serving.picture [MODEL] [--out docs/page.png] [--most 48]
 
-Of each kind of question in `ASKED`, samples of the playground's split `test` are asked as the page asks them, until one
-is answered right; that one is then asked on the page. What was tried and what was right is printed, and belongs under
-the picture. Where none of ``--most`` is right, the next kind takes its place. Wants chromium, playwright and
-espeakng-loader.
+Of each kind of question in `ASKED`, samples of the playground's split `test` are asked as the page asks them, after
+what was asked before, until one is answered right; that one is then asked on the page. What was tried and what was
+right is printed, and belongs under the picture. Where none of ``--most`` is right, the next kind takes its place.
+Wants chromium, playwright and espeakng-loader.
 """
 
 from __future__ import annotations
@@ -61,16 +61,18 @@ def asked(sample: Conversation) -> Conversation:
     return Conversation((Message("user", (*parts, *([task] if task else []))), answer), sample.id)
 
 
-def first_right(model: Model, kinds: tuple[str, ...], most: int) -> Conversation | None:
+def first_right(model: Model, kinds: tuple[str, ...], most: int, before: tuple[Message, ...]) -> Conversation | None:
+    """The first sample that is answered right when it is asked after ``before``; its answer is that of the model."""
     for kind in kinds:
         for start in range(0, most, TOGETHER):
             samples = [asked(sample(kind, n)) for n in range(start, min(start + TOGETHER, most))]
-            replies = model.chat_batch([s.prompt() for s in samples], Options(64), batch_size=TOGETHER)
+            later = [Conversation((*before, s.messages[0])) for s in samples]
+            replies = model.chat_batch(later, Options(64), batch_size=TOGETHER)
             for n, (one, reply) in enumerate(zip(samples, replies, strict=True), start + 1):
                 # A yes or no is right half of the time, whatever is seen.
                 if is_right(Pair.of(one, reply.parts)) and reply.text.lower() not in ("yes", "no"):
                     print(f"{kind}: the first right answer is that to sample {n}, {one.id}: {reply.text!r}", flush=True)
-                    return one
+                    return Conversation((one.messages[0], Message("assistant", reply.parts)), one.id)
         print(f"{kind}: none of {most} is answered right", flush=True)
     return None
 
@@ -88,9 +90,10 @@ def ask(page: Page, sample: Conversation, folder: Path) -> Locator:
     attach(page, sample, folder)
     message = sample.messages[0]
     if message.task is not None:
-        if (more := page.get_by_role("button", name="More …")).count():
-            more.click()
-        page.click(f".chip[data-name={message.task.name}]")
+        chip = page.locator(f".chip[data-name={message.task.name}][aria-pressed]")
+        if not chip.count():
+            page.get_by_role("button", name="More …").click()
+        chip.click()
     page.fill("#text", message.text)
     page.keyboard.press("Enter")
     answer = page.locator("#turns > li .answer").nth(turns)
@@ -126,7 +129,11 @@ def main() -> None:
     given.add_argument("--most", type=int, default=48)
     given = given.parse_args()
     model = weft.load(given.model, dtype="float32")
-    samples = [found for kinds in ASKED if (found := first_right(model, kinds, given.most)) is not None]
+    samples: list[Conversation] = []
+    for kinds in ASKED:
+        before = tuple(message for one in samples for message in one.messages)
+        if (found := first_right(model, kinds, given.most, before)) is not None:
+            samples.append(found)
     app = build_app(LocalEngine(model), given.model)
     server = uvicorn.Server(uvicorn.Config(app, port=0, http=Protocol, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)

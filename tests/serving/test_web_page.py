@@ -48,7 +48,7 @@ def reply(conversation):
         return [Box((CUP,), "a red cup", image), Text(" beside "), Box((MOON,), "a blue moon", image), Text(".")]
     if task == "transcribe":
         return [Words(WORDS, len(conversation.audios) - 1 if len(conversation.audios) > 1 else None)]
-    return [Text(f"Answer {len(conversation.messages) // 2 + 1} to: {message.text or task or 'what was said'}")]
+    return [Text(f" Answer {len(conversation.messages) // 2 + 1} to: {message.text or task or 'what was said'}")]
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,8 @@ def test_later_questions_tell_the_model_what_was_answered(page, engine):
     ask(page, "the cup", "refer")
     attach(page, ("wav", wav(1.0)), ("png", png(2)))
     ask(page, "fail")
-    ask(page, "and now?")
+    said = ask(page, "and now?").locator(".text").evaluate("one => one.textContent")
+    assert said.startswith("Answer ")  # without the blank that the model began with
     first, answer, last = engine.asked[-1].messages
     assert answer.parts[0].boxes[0] == pytest.approx(CUP, abs=0.002)
     assert first.task.name == "refer" and last.text == "and now?"
@@ -269,7 +270,7 @@ def test_an_answer_streams_and_is_stopped_and_what_was_said_stays(page, engine):
     engine.pause = 0.0
     ask(page, "and?")
     assert engine.cancelled == 1
-    assert engine.asked[-1].messages[1].text.startswith("Answ")
+    assert engine.asked[-1].messages[1].text.startswith(" Answ")  # as the model said it
 
 
 def test_a_question_is_changed_and_what_followed_is_asked_anew(page, engine):

@@ -91,7 +91,7 @@ function flow(answer, shown) {
       continue;
     }
     if (!text) out.push(text = h('p', { className: 'text' }));
-    if (piece.type === 'text') text.append(piece.text);
+    if (piece.type === 'text') text.append(text.textContent ? piece.text : piece.text.trimStart());
     else text.append(text.textContent && !/\s$/.test(text.textContent) ? ' ' : '', phrase(piece));
   }
   return out.filter((node) => node.textContent.trim() || node.querySelector('canvas'));
