@@ -1,6 +1,6 @@
 """The picture of the page for the documents: a real model answers in a real browser, nothing is written by hand.
 
-    python -m benchmarks.serving.picture [MODEL] [--out docs/page.png] [--most 48]
+    python -m benchmarks.serving.picture [MODEL] [--asked KIND ...] [--most 48] [--out docs/page.png]
 
 Of each kind of question in `ASKED`, samples of the playground's split `test` are asked as the page asks them, after
 what was asked before, until one is answered right; that one is then asked on the page. What was tried and what was
@@ -34,7 +34,7 @@ from weft.serving.engine import LocalEngine
 from weft.serving.run import Protocol
 
 # For each exchange, kinds of samples: the first of which one is answered right.
-ASKED = (("detection", "refer", "vqa"), ("word_times", "transcribe", "digits"))
+ASKED = (("word_times", "transcribe", "digits"), ("detection", "refer", "vqa"))
 TIMES = Task("transcribe", {"timestamps": True})  # what the page asks for unless it is told otherwise
 DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SIZE = {"width": 1000, "height": 640}
@@ -111,12 +111,12 @@ def drawn(address: str, samples: list[Conversation], out: Path) -> None:
         for sample in samples:
             answer = ask(page, sample, Path(folder))
             print(f"on the page: {answer.locator('.body').inner_text()!r}", flush=True)
-        if words := answer.locator(".word").count():
-            answer.locator(".word").nth(words // 2).hover()  # it lights up on the waveform too
         # As high as all of the conversation, so that nothing is cut.
         height = page.evaluate("document.documentElement.scrollHeight")
         page.set_viewport_size({**SIZE, "height": height})
         page.evaluate("scrollTo(0, 0)")
+        if words := page.locator(".word").count():
+            page.locator(".word").nth(words // 2).hover()  # it lights up on the waveform too
         page.screenshot(path=out)
         opened.close()
     print(f"{out}: {SIZE['width']} x {height}")
@@ -125,12 +125,13 @@ def drawn(address: str, samples: list[Conversation], out: Path) -> None:
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("model", nargs="?", default="bundled")
+    given.add_argument("--asked", nargs="+", metavar="KIND", help="one kind for each exchange, in place of all")
     given.add_argument("--out", type=Path, default=Path("docs/page.png"))
     given.add_argument("--most", type=int, default=48)
     given = given.parse_args()
     model = weft.load(given.model, dtype="float32")
     samples: list[Conversation] = []
-    for kinds in ASKED:
+    for kinds in [(kind,) for kind in given.asked] if given.asked else ASKED:
         before = tuple(message for one in samples for message in one.messages)
         if (found := first_right(model, kinds, given.most, before)) is not None:
             samples.append(found)
