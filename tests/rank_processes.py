@@ -20,7 +20,7 @@ import hashlib, os, sys, torch
 from datetime import timedelta
 from weft.conversation import WeftError
 from weft.teaching import teach
-from weft.training import parallel, ranks, sharding, stage
+from weft.training import parallel, ranks, stage
 from weft.training.endings import Interrupted
 from weft.training.run import train
 from weft.training.recipe import Recipe
@@ -37,6 +37,7 @@ if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
     stage.backward = broken
 if "SILENCE" in os.environ:
     ranks.SILENCE = timedelta(seconds=int(os.environ["SILENCE"]))
+from weft.training import sharding  # which takes the time of silence as it is by now
 resume = sys.argv[1] == "resume"
 merge = parallel.merge_lora
 
