@@ -160,3 +160,6 @@ def test_pipelines_hear_clips_of_unequal_length_in_a_batch(model: Any, task: str
         pipe(text=chats, batch_size=size, max_new_tokens=2, do_sample=False)
         scores[size] = torch.cat(found)
     torch.testing.assert_close(scores[3], scores[1], rtol=1e-4, atol=1e-5)
+    twice = [[chat[0] | {"content": [*chats[0][0]["content"], *chat[0]["content"]]}] for chat in chats]
+    with pytest.raises(WeftError, match="6 windows of sound have a length, and 3 are there"):
+        pipe(text=twice, batch_size=3, max_new_tokens=2)

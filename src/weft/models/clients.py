@@ -342,9 +342,14 @@ def audio_features(
     return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
 
 
-def filled_behind(windows: torch.Tensor | None) -> torch.Tensor | None:
-    """Windows of sound [N, T, ...] with zeros behind them in place of what is no number before them."""
+def filled_behind(windows: torch.Tensor | None, lengths_N: torch.Tensor | None) -> torch.Tensor | None:
+    """Windows of sound [N, T, ...] with zeros behind them in place of what is no number before them.
+
+    Raises WeftError where there are more lengths than windows."""
     if windows is None:
         return None
+    if lengths_N is not None and len(lengths_N) > len(windows):
+        said = f"{len(lengths_N)} windows of sound have a length, and {len(windows)} are there"
+        raise WeftError(f"{said}: a pipeline's batch keeps the first of each chat's; ask one by one (batch_size=1)")
     gaps_N = windows.reshape(*windows.shape[:2], -1)[..., 0].isnan().sum(1).tolist()
     return torch.stack([window.roll(-gap, 0) for window, gap in zip(windows, gaps_N, strict=True)]).nan_to_num(0)

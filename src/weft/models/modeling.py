@@ -280,7 +280,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         """Rows are repeated for beams and several answers: their media are encoded once, before."""
         given = any(kwargs.get(name) is not None for name in MEDIA[:2])
         if given and input_ids is not None and kwargs.get("inputs_embeds") is None:
-            kwargs |= {MEDIA[1]: CLIENTS["filled_behind"](kwargs.get(MEDIA[1]))}
+            kwargs |= {MEDIA[1]: CLIENTS["filled_behind"](*(kwargs.get(name) for name in MEDIA[1:]))}
             if expand_size > 1:
                 kwargs["inputs_embeds"] = self.embed(input_ids, **{name: kwargs.pop(name, None) for name in MEDIA})
             kwargs.setdefault("prompt_length", input_ids.shape[1])
