@@ -6,7 +6,8 @@ python compare.py serve FOLDER    in vLLM's environment: asks `weft serve --engi
 python compare.py plain FOLDER    in vLLM's environment: asks vLLM's own server, which knows the dialect chatml
 
 Small random models, one for each dialect; an adapter on one of them; weft's own model, `bundled`; and imports of the
-published layouts in ../shared/parity, which lies beside the checkout. Names after FOLDER choose among `MODELS`.
+published layouts in ../shared/parity, which lies beside the checkout. Names after FOLDER choose among `MODELS`; with
+`serve`, NAME=VALUE behind them is an engine argument of vLLM's, such as tensor_parallel_size=2.
 """
 
 import importlib.util
@@ -37,7 +38,8 @@ from weft.formats.minigpt_v2 import import_minigpt_v2
 from weft.formats.qwen_audio import import_qwen_audio
 from weft.generation import Options
 from weft.generation.batch import Row
-from weft.models.adapters import is_adapter, write_adapter
+from weft.models.adapter_folder import write_adapter
+from weft.models.adapters import is_adapter
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
 SIGLIP = {"kind": "siglip", "config": {"hidden_size": 32, "image_size": 32, "patch_size": 8, **SMALL}}
@@ -415,6 +417,8 @@ def promises(call, messages):
 
 
 if __name__ == "__main__":
-    stage, root, *names = sys.argv[1:]
+    stage, root, *words = sys.argv[1:]
+    names, more = [[w for w in words if ("=" in w) is argument] for argument in (False, True)]
+    OPTIONS = (*OPTIONS[:-1], *more) if more else OPTIONS  # several processes want another executor than one
     work = {"make": make, "vllm": serve, "serve": over_http, "plain": plain}[stage]
     sys.exit(sum(work(Path(root, name), *MODELS[name]) or 0 for name in names or MODELS) > 0)
