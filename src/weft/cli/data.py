@@ -35,7 +35,7 @@ app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
 
 @app.command()
 def validate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Sample files (JSON Lines), or shards.")],
     deep: Annotated[bool, typer.Option("--deep", help="Also decode every picture and recording.")] = False,
     max_errors: Annotated[
         int, typer.Option(min=0, metavar="N", help="List this many mistakes and warnings; 0 lists all.")
@@ -63,7 +63,7 @@ def validate(
         say(warning, warned, "warning: ")
 
     started = time.perf_counter()
-    total = sum(os.path.getsize(f) for f in files if f.is_file())
+    total = sum(os.path.getsize(f) for f in files if os.path.isfile(f))
     with _progress("checking", total, hide=as_json) as advance:
         summary = check(
             files, deep=deep, on_mistake=on_mistake, on_warning=on_warning, on_progress=advance, media_root=media_root
@@ -125,7 +125,7 @@ def shard(
 
 @app.command()
 def stats(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Sample files (JSON Lines).")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Sample files (JSON Lines), or shards.")],
     model: Annotated[
         str | None, typer.Option(help="Count tokens as this model would: folder, hub name, bundled, scratch.")
     ] = None,
@@ -145,7 +145,7 @@ def stats(
         from weft.training.sizes import planned
 
         length = planned(model_spec(model))[1].length
-    total = sum(os.path.getsize(f) for f in files if f.is_file())
+    total = sum(os.path.getsize(f) for f in files if os.path.isfile(f))
     with _progress("measuring", total, hide=as_json) as advance:
         found = measure(files, length=length, limit=limit, on_progress=advance, media_root=media_root)
     if as_json:

@@ -42,7 +42,7 @@ def _list(wanted: bool) -> None:
 
 def evaluate(
     model: asking.ModelName,
-    data: Annotated[Path, typer.Option(help="JSON Lines of samples, each ending with the expected answer.")],
+    data: Annotated[str, typer.Option(help="JSON Lines of samples, or shards, each ending with the expected answer.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for report.json and index.html.")] = None,
     benchmark: Annotated[
         str, typer.Option(help="A published benchmark: its prompt, limits and metric.", show_default=False)

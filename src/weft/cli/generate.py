@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,9 @@ from weft.cli import asking
 
 def generate(
     model: asking.ModelName,
-    requests: Annotated[Path, typer.Argument(help="JSON Lines of samples; a final answer in one is left out.")],
+    requests: Annotated[
+        str, typer.Argument(help="JSON Lines of samples, or shards; a final answer in one is left out.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of answers; where it exists, it is gone on with.")],
     batch_size: asking.BatchSize = 16,
     nproc: asking.Processes = 1,
@@ -36,6 +38,8 @@ def generate(
     Each answer is on disk as soon as it is made, so after any kind of end the same command goes on where it stopped.
     """
     from weft.cli.terminal import err, plural
+    from weft.data.source import is_shards
+    from weft.generation.answers import answer_all
     from weft.generation.requests import answer_file
 
     options = asking.decoding_options(
@@ -47,18 +51,14 @@ def generate(
         asking.open_models(model, dtype, device or ranks.device, switch, nproc) as answerer,
         asking.progress_bar("answering") as progress,
     ):
-        summary = answer_file(
-            answerer,
-            requests,
-            out,
-            options,
-            batch_size=batch_size,
-            on_bad_sample=policy,
-            restart=restart,
-            media_root=media_root,
-            ranks=ranks,
-            progress=progress,
-        )
+        shared: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": policy, "restart": restart}
+        shared |= {"ranks": ranks, "progress": progress}
+        if is_shards(requests):
+            from weft.data.shard_reading import ShardRequests
+
+            summary = answer_all(answerer, ShardRequests(requests, policy), out, options, **shared)
+        else:
+            summary = answer_file(answerer, requests, out, options, media_root=media_root, **shared)
     if ranks.rank:
         return
     before = f", {summary.before:,} of them by an earlier run" if summary.before else ""

@@ -117,6 +117,10 @@ class Shards:
             digest.update(json.dumps(file, sort_keys=True, default=str).encode())
         return digest.hexdigest()
 
+    def bytes(self) -> int:
+        """Of all shards."""
+        return sum(tried(lambda: [self._files.size(name) or 0 for name in self._names], self.path))
+
     def _place(self, index: int) -> tuple[int, int]:
         """The shard of a sample, and its row there."""
         if not 0 <= index < len(self):

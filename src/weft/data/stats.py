@@ -24,7 +24,10 @@ from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.counts import Counts
 from weft.data.quick import QuickLines, Sample
-from weft.media import audio_samples, image_size
+from weft.data.shard_reading import samples_of
+from weft.data.shards import Shards
+from weft.data.source import is_shards
+from weft.media import Stored, audio_samples, image_size
 from weft.media.notes import image_notes
 
 # A word is a run of letters between spaces; scripts written without spaces count by the character.
@@ -93,6 +96,11 @@ def share(part: int, total: int) -> str:
     return f"{percent:.0f}%"
 
 
+def _notes(source: Any) -> tuple[str, ...]:
+    """Not of pictures in shards whose size is written down: all of their bytes would have to be fetched."""
+    return () if isinstance(source, Stored) and source.facts else image_notes(source)
+
+
 def count_words(text: str) -> int:
     return len(text.split() if text.isascii() else _WORD.findall(text))
 
@@ -114,10 +122,19 @@ def measure(
     stats, exists = Stats(), within(media_root)
     duration = lru_cache(maxsize=None)(lambda source: audio_samples(source, RATE) / RATE)
     size = lru_cache(maxsize=None)(image_size)
-    notes = lru_cache(maxsize=None)(lambda source: stats.notes.extend(image_notes(source)))
+    notes = lru_cache(maxsize=None)(lambda source: stats.notes.extend(_notes(source)))
     for path in paths:
         file, root = os.fspath(path), os.path.dirname(os.fspath(path))
         stats.files.append(file)
+        if is_shards(file):
+            shards = Shards(file)
+            for row, found in enumerate(samples_of(shards)):
+                if limit is not None and stats.samples >= limit:
+                    return stats
+                if isinstance(found, SampleError):
+                    raise found
+                _measured(stats, found, *_placed(shards.where(row)), duration, size, notes, length)
+            continue
         quick = QuickLines(root, exists) if length is None else lambda _: None
         for number, raw in iter_lines(path):
             if limit is not None and stats.samples >= limit:
@@ -127,15 +144,25 @@ def measure(
             conversation: Any = quick(raw) or parse_line(
                 raw, where=file, line=number, root=root, probe=size, exists=exists
             )
-            _add(stats, conversation, file, number, duration, size, notes)
-            if length is not None:
-                try:
-                    stats.tokens.append(length(conversation))
-                except WeftError as e:
-                    raise SampleError(str(e), file=file, line=number) from e
+            _measured(stats, conversation, file, number, duration, size, notes, length)
     if not stats.samples:
         raise SampleError("no samples in it: write one JSON object a line", file=", ".join(stats.files))
     return stats
+
+
+def _placed(where: str) -> tuple[str, int]:
+    file, _, row = where.rpartition(":")
+    return file, int(row)
+
+
+def _measured(stats: Stats, conversation: Any, file: str, line: int, *rest: Any) -> None:
+    *how, length = rest
+    _add(stats, conversation, file, line, *how)
+    if length is not None:
+        try:
+            stats.tokens.append(length(conversation))
+        except WeftError as e:
+            raise SampleError(str(e), file=file, line=line) from e
 
 
 def _add(

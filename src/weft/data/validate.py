@@ -22,6 +22,9 @@ from weft.conversation.roots import within
 from weft.conversation.samples import BOM, iter_lines, parse_line
 from weft.data.counts import Counts
 from weft.data.quick import QuickLines, Sample
+from weft.data.shard_reading import samples_of
+from weft.data.shards import Shards
+from weft.data.source import is_shards
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
 PENDING = 256  # decodings under way or waiting, so that memory does not grow with the file
@@ -115,6 +118,7 @@ class _Check:
         self.summary = Summary()
         self.ids: set[str] = set()
         self.media: dict[tuple[str, str], tuple[str, int]] = {}  # (kind, path) -> file and line that first name it
+        self.stored: set[tuple[str, Any]] = set()  # media that lie in shards
         self.deep, self.on_mistake, self.on_warning = deep, on_mistake, on_warning
         self.exists = within(media_root, Folders())
         self.probe = lru_cache(maxsize=1 << 16)(_image_size)
@@ -132,6 +136,8 @@ class _Check:
         self.on_mistake(mistake)
 
     def file(self, path: str, on_progress: Callable[[int], None]) -> None:
+        if is_shards(path):
+            return self._shards(path)
         root, found = os.path.dirname(path), 0
         quick = QuickLines(root, self.exists)
         self.summary.files.append(path)
@@ -157,6 +163,20 @@ class _Check:
             return
         if not found:
             self._say("no samples in it: write one JSON object a line", path)
+
+    def _shards(self, path: str) -> None:
+        self.summary.files.append(path)
+        try:
+            source = Shards(path)
+            self.summary.bytes += source.bytes()
+            for row, found in enumerate(samples_of(source)):
+                if isinstance(found, SampleError):
+                    self._report(found)
+                else:
+                    file, _, line = source.where(row).rpartition(":")
+                    self._add(found, file, int(line))
+        except WeftError as e:
+            self._say(str(e).removeprefix(f"{path}: "), path)
 
     def _add(self, conversation: Conversation | Sample, file: str, line: int) -> None:
         self.summary.add(conversation)
@@ -198,7 +218,9 @@ class _Check:
 
     def _named(self, kind: str, source: str, file: str, line: int) -> str:
         """What is remembered of a medium."""
-        if source.startswith("data:"):
+        if not isinstance(source, str):
+            self.stored.add((kind, source))
+        elif source.startswith("data:"):
             self.summary.media_bytes += len(source) * 3 // 4
         else:
             self.media.setdefault((kind, source), (file, line))
@@ -240,14 +262,14 @@ class _Check:
                 self._say(problem, file, line, where)
             self._warn(notes, file, line, where)
             self.clips[clip] = seconds, ()  # said once
-        kinds = Counter(kind for kind, _ in self.media)
+        kinds = Counter(kind for found in (self.media, self.stored) for kind, _ in found)
         s.image_files, s.clip_files, s.media_bytes = kinds["image"], kinds["audio"], s.media_bytes + sum(sizes.values())
         return s
 
 
-def _key(source: str) -> str:
-    """A path, or of what may be megabytes a number."""
-    return f"data:{hash(source)}" if source.startswith("data:") else source
+def _key(source: Any) -> Any:
+    """A path, or of what may be megabytes a number; a medium in a shard itself."""
+    return f"data:{hash(source)}" if isinstance(source, str) and source.startswith("data:") else source
 
 
 def _is_foreign(line: bytes) -> bool:

@@ -13,6 +13,9 @@ from typing import Any, Literal, Protocol
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
+from weft.data.shard_reading import samples_of
+from weft.data.shards import Shards
+from weft.data.source import is_shards, open_source
 from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.page import write_page
 from weft.evaluation.pairs import Pair
@@ -72,13 +75,19 @@ def made_with(
         "dialect": {"name": getattr(dialect, "name", ""), "switches": switches},
         "decoding": asdict(options),
         "data": os.fspath(data),
-        "data_sha256": hashlib.sha256(Path(data).read_bytes()).hexdigest(),
+        "data_sha256": _digest(data),
         "limit": limit,
         "batch_size": batch_size,
         "dtype": str(getattr(model, "dtype", "")).removeprefix("torch."),
         "device": str(getattr(model, "device", "")),
         "seconds": round(time.monotonic() - start, 3),
     }
+
+
+def _digest(data: str | os.PathLike[str]) -> str:
+    """Of a file its own; of shards that of what their file system tells of them."""
+    data = os.fspath(data)
+    return open_source(data).fingerprint() if is_shards(data) else hashlib.sha256(Path(data).read_bytes()).hexdigest()
 
 
 def evaluate(
@@ -156,11 +165,16 @@ def read_questions(
     """
     conversations: list[Conversation] = []
     file, root, exists = os.fspath(data), os.path.dirname(os.fspath(data)), within(media_root)
-    for line, raw in iter_lines(data):
+    lines: Iterator[tuple[int, Any]] = enumerate(samples_of(Shards(file)), 1) if is_shards(file) else iter_lines(data)
+    for line, found in lines:
         if limit is not None and len(conversations) >= limit:
             break
         try:
-            conversation = parse_line(raw, where=file, line=line, root=root, probe=image_size, exists=exists)
+            if isinstance(found, SampleError):
+                raise found
+            conversation: Conversation = found
+            if isinstance(found, bytes):
+                conversation = parse_line(found, where=file, line=line, root=root, probe=image_size, exists=exists)
             if conversation.answer is None:
                 named = f"sample {conversation.id!r} " if conversation.id else ""
                 raise SampleError(f"{named}has no final assistant message to compare with", file=file, line=line)

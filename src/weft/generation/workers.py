@@ -18,10 +18,11 @@ from typing import Any, cast
 
 import torch
 
-from weft.conversation import WeftError
+from weft.conversation import Audio, Conversation, Image, Part, WeftError
 from weft.generation.engine import CHUNK_BATCHES, Asked, Model
 from weft.generation.identity import identity
 from weft.generation.reply import Options, Reply
+from weft.media import Stored
 
 Load = Callable[[str | None], Model]  # of a device; picklable
 
@@ -77,7 +78,7 @@ class Workers:
         busy = [line for line, share in zip(self.lines, shares, strict=True) if share]
         for line, share in zip(self.lines, shares, strict=True):
             if share:
-                line.send((options, batch_size, share))
+                line.send((options, batch_size, _sendable(share)))
         while busy:
             for ready in wait(busy):
                 line = cast(Connection, ready)
@@ -85,7 +86,7 @@ class Workers:
                 if found is not None:
                     yield found
                 elif share := list(islice(numbered, size)):
-                    line.send((options, batch_size, share))
+                    line.send((options, batch_size, _sendable(share)))
                 else:
                     busy.remove(line)
 
@@ -108,6 +109,23 @@ class Workers:
         if isinstance(found, WeftError):
             raise found
         return found
+
+
+def _sendable(share: list[tuple[int, Asked | WeftError]]) -> list[tuple[int, Asked | WeftError]]:
+    """Conversations whose media lie in shards, with the bytes of these: a shard that is open stays where it is."""
+    return [(number, _inside(one) if isinstance(one, Conversation) else one) for number, one in share]
+
+
+def _inside(asked: Conversation) -> Conversation | WeftError:
+    def read(part: Part) -> Part:
+        if isinstance(part, Image | Audio) and isinstance(part.source, Stored):
+            return type(part)(part.source.read())
+        return part
+
+    try:
+        return asked.changed(read)
+    except WeftError as error:
+        return error
 
 
 def _end_with(parent: Any) -> None:
