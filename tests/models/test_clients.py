@@ -145,7 +145,12 @@ def test_pipelines_hear_clips_of_unequal_length_in_a_batch(model: Any, task: str
     processor = model.processor if kept is model.model else processor
     kept.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    pipe = pipeline(task, model=str(tmp_path))
+    try:
+        pipe = pipeline(task, model=str(tmp_path))
+    except ImportError as error:
+        if "librosa" not in str(error):
+            raise
+        pytest.skip("this release of transformers demands librosa for sound, which weft does without")
     chats, scores = heard(tmp_path, 0.4, 1.3, 0.9), {}
     plain = pipe.model.generate
     for size in (1, 3):
