@@ -179,6 +179,12 @@ def test_a_missing_shard_is_named_with_the_sample(folder, tmp_path):
         source[source._ends[0]]
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_single_shard_that_is_not_there_is_named(kind):
+    with pytest.raises(WeftError, match=rf"nothing/here.{kind}: cannot be read"):
+        Shards(f"memory://nothing/here.{kind}")
+
+
 def test_a_sample_with_a_mistake_is_named_by_shard_row_and_field(tmp_path):
     with tarfile.open(tmp_path / "mine.tar", "w") as tar:
         for name, data in (

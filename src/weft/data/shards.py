@@ -72,7 +72,10 @@ class Shards:
         self.home = Path(root).resolve().parent if local else None
         found = tried(lambda: self._list(root), self.path)
         self._names = [file for file, _ in found]
-        counts = [len(self._shard(i)) if count is None else count for i, (_, count) in enumerate(found)]
+        counts = [
+            len(tried(partial(self._shard, i), file)) if count is None else count
+            for i, (file, count) in enumerate(found)
+        ]
         self._ends = list(accumulate(counts))
         if not len(self):
             raise WeftError(f"{self.path}: holds no samples; name a folder of .tar or .parquet shards")
