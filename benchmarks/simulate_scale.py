@@ -1,6 +1,7 @@
 """How evenly 8 to 1,024 ranks work, on rows as training packs them. No rank runs here: what is simulated is waiting.
 
-    python benchmarks/simulate_scale.py [--measure] [--row-tokens 8192] [--seconds 0.8]
+    python benchmarks/simulate_scale.py [--flops] [--row-tokens 8192] [--seconds 0.8] [--plot docs/scale.svg]
+    python benchmarks/simulate_scale.py --measure            # prices anew: results/layer_prices.json
 
 A mixture of text, pictures in tiles, speech and both is drawn in spreads of real kinds (below). Rows are planned by the
 packer that training uses (`weft.data.packing`), evenly and not; by first fit of the longest first, sorted by vision
@@ -8,25 +9,33 @@ tokens over the whole epoch, which is what NeMo Automodel does (its description:
 each update it is told what part of the time ranks work: where they meet once an update (each has the whole model), and
 where they meet between encoders and language model too (each holds a slice, and needs the others for every layer).
 
-What a token, a view and a second of sound cost is counted in FLOPs of a 7B language model, SigLIP so400m at 448 pixels
-and Whisper-large's encoder; or with --measure taken from one layer of each, forward and backward, in CPU seconds here.
+What a token (by the length of its sample), a view and a second of sound cost was measured in CPU seconds of one layer
+of each, forward and backward: a 7B language model, SigLIP so400m at 448 pixels and Whisper-large's encoder. With
+--flops it is counted in FLOPs.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import json
+import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from weft.data.packing import WINDOW, PackingPlan, pack
 
 WORLDS = 8, 64, 256, 1024
+PRICES = Path(__file__).parents[1] / "results" / "layer_prices.json"
+LENGTHS = 64, 128, 256, 512, 1024, 2048
 WIDTH, LAYERS, INNER, KEYS = 3584, 28, 18944, 512  # Qwen2.5-7B
 VIEW_PATCHES, VIEW_TOKENS, SIGHT = 1024, 256, (1152, 27, 4304)
 SECOND_FRAMES, SECOND_TOKENS, SOUND = 50, 12.5, (1280, 32, 5120)
+HEARD = 400  # frames of the clip that is measured
 
 
 def samples(count: int, rng: np.random.Generator) -> np.ndarray:
@@ -45,11 +54,18 @@ def samples(count: int, rng: np.random.Generator) -> np.ndarray:
     return np.column_stack([np.where(kind == 0, text, answer + media), views, seconds])
 
 
-def work(samples_n3: np.ndarray, prices: np.ndarray) -> np.ndarray:
-    """[n, 3]: what each sample costs the language model, the image encoder and the sound encoder."""
+def work(samples_n3: np.ndarray, prices: dict[str, Any] | None) -> np.ndarray:
+    """[n, 3]: what each sample costs the language model, the image encoder and the sound encoder; None: FLOPs."""
     tokens_n = samples_n3[:, 0]
-    amounts = np.column_stack([tokens_n, tokens_n**2, samples_n3[:, 1:]])
-    return (amounts * prices) @ np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    if prices is None:
+        token, pair, view, second = counted()
+        return np.column_stack(
+            [token * tokens_n + pair * tokens_n**2, view * samples_n3[:, 1], second * samples_n3[:, 2]]
+        )
+    lengths, seconds = np.array([(int(length), spent) for length, spent in prices["token"].items()]).T
+    each_n = np.interp(np.log(tokens_n), np.log(lengths), seconds) * LAYERS
+    view, second = prices["patch"] * VIEW_PATCHES * SIGHT[1], prices["frame"] * SECOND_FRAMES * SOUND[1]
+    return np.column_stack([each_n * tokens_n, view * samples_n3[:, 1], second * samples_n3[:, 2]])
 
 
 def counted() -> np.ndarray:
@@ -57,13 +73,14 @@ def counted() -> np.ndarray:
     layer = 2 * WIDTH**2 + 2 * WIDTH * KEYS + 3 * WIDTH * INNER
     encoders = []
     for length, (width, layers, inner) in ((VIEW_PATCHES, SIGHT), (SECOND_FRAMES, SOUND)):
-        context = length if length == VIEW_PATCHES else 400
+        context = length if length == VIEW_PATCHES else HEARD
         encoders.append(6.0 * length * layers * (4 * width**2 + 2 * width * inner + 2 * width * context))
     return np.array([6.0 * LAYERS * layer, 6.0 * LAYERS * WIDTH, *encoders])
 
 
-def measured() -> np.ndarray:
-    """The same in CPU seconds, from one layer of each in bfloat16."""
+def measure() -> dict[str, object]:
+    """CPU seconds of one layer of each in bfloat16, forward and backward, all trains: a token by the sample's length, a
+    patch of a view, a frame of 8 seconds of sound."""
     import torch
     from transformers import Qwen2Config, SiglipVisionConfig, WhisperConfig
     from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer, Qwen2RotaryEmbedding
@@ -72,12 +89,12 @@ def measured() -> np.ndarray:
 
     def timed(run: Callable[[torch.Tensor], torch.Tensor], length: int, width: int) -> float:
         best = []
-        for _ in range(3):
+        for _ in range(3 if length <= 1024 else 2):
             given = torch.randn(1, length, width, dtype=torch.bfloat16, requires_grad=True)
             began = time.process_time()
             run(given).sum().backward()
             best.append(time.process_time() - began)
-        return min(best)
+        return min(best) / length
 
     text = Qwen2Config(hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=28, num_key_value_heads=4)
     text._attn_implementation = "sdpa"
@@ -88,16 +105,19 @@ def measured() -> np.ndarray:
         out = layer(given, position_embeddings=places)
         return out if isinstance(out, torch.Tensor) else out[0]
 
-    short, long = (timed(decode, length, WIDTH) for length in (256, 2048))
-    pair = max((long - 8 * short) / (2048**2 - 8 * 256**2), 0.0)
-    prices = [(short - pair * 256**2) / 256 * LAYERS, pair * LAYERS]
     sight = SiglipVisionConfig(hidden_size=SIGHT[0], intermediate_size=SIGHT[2], num_attention_heads=16)
     sound = WhisperConfig(d_model=SOUND[0], encoder_ffn_dim=SOUND[2], encoder_attention_heads=20)
     sight._attn_implementation = sound._attn_implementation = "sdpa"
     eye, ear = SiglipEncoderLayer(sight).bfloat16(), WhisperEncoderLayer(sound).bfloat16()
-    prices.append(timed(lambda given: _first(eye(given, attention_mask=None)), VIEW_PATCHES, SIGHT[0]) * SIGHT[1])
-    prices.append(timed(lambda given: _first(ear(given, attention_mask=None)), 400, SOUND[0]) / 8 * SOUND[1])
-    return np.array(prices)
+    look = timed(lambda given: _first(eye(given, attention_mask=None)), VIEW_PATCHES, SIGHT[0])
+    hear = timed(lambda given: _first(ear(given, attention_mask=None)), HEARD, SOUND[0])
+    return {
+        "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread",
+        "torch": torch.__version__,
+        "token": {str(length): timed(decode, length, WIDTH) for length in LENGTHS},
+        "patch": look,
+        "frame": hear,
+    }
 
 
 def _first(out):
@@ -168,26 +188,56 @@ def decoding() -> tuple[float, float]:
     return spent[0], spent[1] / 10
 
 
+def draw(drawn: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Share of the time that ranks work, by their number: two panels, as `efficiency` tells."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    for place, axes, title in ((0, left, "each rank holds the model"), (1, right, "the model is shared out")):
+        for (name, told), colour in zip(drawn.items(), ("#b5b5b5", "#7fb5b5", "#14746f"), strict=True):
+            axes.plot([2**k for k in range(len(told))], [100 * t[place] for t in told], color=colour, label=name)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks([1, 8, 64, 256, 1024], ["1", "8", "64", "256", "1,024"])
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("ranks")
+        axes.grid(color="#e3e8ec")
+        axes.spines[["top", "right"]].set_visible(False)
+    left.axhline(95, color="#444", linewidth=0.7, linestyle=":")
+    right.axhline(95, color="#444", linewidth=0.7, linestyle=":")
+    left.set_ylabel("part of the time at work, %")
+    left.legend(fontsize=8, frameon=False, loc="lower left")
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="prices from layers timed here, not from FLOPs")
+    parser.add_argument("--measure", action="store_true", help="measure prices here and write them; nothing else")
+    parser.add_argument("--flops", action="store_true", help="prices counted in FLOPs, in place of measured ones")
+    parser.add_argument("--plot", type=Path, help="also draw it: a file's name")
     parser.add_argument("--row-tokens", type=int, default=8192)
     parser.add_argument("--samples", type=int, default=160 * WINDOW)
     parser.add_argument("--seconds", type=float, default=0.8, help="of a row on a GPU: 7B at half of an H200's peak")
     asked = parser.parse_args()
+    if asked.measure:
+        PRICES.write_text(json.dumps(measure(), indent=1) + "\n")
+        return
     given = samples(asked.samples, np.random.default_rng(0))
-    prices = measured() if asked.measure else counted()
+    prices = None if asked.flops else json.loads(PRICES.read_text())
     cost = work(given, prices)
-    unit = "CPU s" if asked.measure else "FLOPs"
     share = cost.sum(0) / cost.sum()
-    print(f"{unit} of a token, a pair, a view, a second: " + ", ".join(f"{p:.3g}" for p in prices))
+    print("prices: " + ("FLOPs" if prices is None else f"CPU seconds of one layer, {PRICES.name}"))
     print("language model, pictures, sound: " + ", ".join(f"{s:.1%}" for s in share) + " of the work\n")
     print(f"| rows of {asked.row_tokens:,} tokens | full |" + "".join(f" {w:,} ranks |" for w in WORLDS))
     print("|---|---|" + "---|" * len(WORLDS))
+    drawn: dict[str, list[tuple[float, float]]] = {}
     for name, rows in plans(given, asked.row_tokens).items():
         full = given[:, 0].sum() / (len(rows) * asked.row_tokens)
-        told = (efficiency(rows, cost, world) for world in WORLDS)
+        told = [efficiency(rows, cost, world) for world in WORLDS]
+        drawn[name] = [efficiency(rows, cost, 2**k) for k in range(11)]
         print(f"| {name} | {full:.1%} |" + "".join(f" {once:.1%} / {often:.1%} |" for once, often in told))
+    if asked.plot:
+        draw(drawn, asked.plot)
 
     row = 0
     even = PackingPlan(
