@@ -80,6 +80,6 @@ def test_a_stranger_can_check_look_train_measure_and_ask(wheel: Path, tmp_path: 
 
 def test_the_extra_all_is_all_that_a_user_may_want() -> None:
     extras = SETTINGS["project"]["optional-dependencies"]
-    purposes = set(extras) - {"dev", "all", "vllm"}  # vllm takes over torch and transformers
+    purposes = set(extras) - {"dev", "all", "vllm", "scale"}  # vllm takes over torch; Ray is for clusters
     (named,) = extras["all"]
     assert set(named.removeprefix("weftlm[").removesuffix("]").split(",")) == purposes

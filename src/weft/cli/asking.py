@@ -43,6 +43,7 @@ BatchSize = Annotated[int, typer.Option(min=1, max=1 << 16, help="Conversations 
 Processes = Annotated[
     int, typer.Option("--nproc", min=1, max=1024, help="Processes that answer, each with a model and GPU of its own.")
 ]
+Ray = Annotated[bool, typer.Option("--ray", help="Have Ray Data start the processes, on a cluster or here.")]
 OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
 
 
@@ -57,9 +58,15 @@ def open_model(
 
 @contextmanager
 def open_models(
-    name: str, dtype: str | None, device: str | None, switches: list[str] | None, count: int
+    name: str, dtype: str | None, device: str | None, switches: list[str] | None, count: int, ray: bool = False
 ) -> Iterator[Model | Workers]:
-    """The model in this process, or in ``count`` others."""
+    """The model in this process, or in ``count`` others, which Ray starts where that is asked for."""
+    if ray:
+        from weft.generation.ray_workers import RayWorkers
+
+        with RayWorkers(partial(_opened, name, dtype, switches), count, device) as started:
+            yield started
+        return
     if count == 1:
         yield open_model(name, dtype, device, switches)
         return

@@ -59,6 +59,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="The first samples only.")] = None,
     batch_size: asking.BatchSize = 16,
     nproc: asking.Processes = 1,
+    ray: asking.Ray = False,
     on_bad_sample: asking.OnBadSample = "fail",
     media_root: asking.MediaRoot = None,
     max_new_tokens: Annotated[
@@ -103,7 +104,7 @@ def evaluate(
     options = Options(**decoding | limits | ({"num_beams": beams} if beams > 1 else {}))
     with (
         asking.ranks(nproc) as ranks,
-        asking.open_models(model, dtype, device or ranks.device, switch, nproc) as loaded,
+        asking.open_models(model, dtype, device or ranks.device, switch, nproc, ray) as loaded,
         asking.progress_bar("answering") as progress,
         kept(loaded, out, policy, ranks, progress) as answerer,
     ):

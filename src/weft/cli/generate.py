@@ -18,6 +18,7 @@ def generate(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file of answers; where it exists, it is gone on with.")],
     batch_size: asking.BatchSize = 16,
     nproc: asking.Processes = 1,
+    ray: asking.Ray = False,
     on_bad_sample: asking.OnBadSample = "fail",
     media_root: asking.MediaRoot = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away the answers that are there.")] = False,
@@ -48,7 +49,7 @@ def generate(
     policy = asking.bad_samples(on_bad_sample)
     with (
         asking.ranks(nproc) as ranks,
-        asking.open_models(model, dtype, device or ranks.device, switch, nproc) as answerer,
+        asking.open_models(model, dtype, device or ranks.device, switch, nproc, ray) as answerer,
         asking.progress_bar("answering") as progress,
     ):
         shared: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": policy, "restart": restart}

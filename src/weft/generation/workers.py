@@ -78,7 +78,7 @@ class Workers:
         busy = [line for line, share in zip(self.lines, shares, strict=True) if share]
         for line, share in zip(self.lines, shares, strict=True):
             if share:
-                line.send((options, batch_size, _sendable(share)))
+                line.send((options, batch_size, sendable(share)))
         while busy:
             for ready in wait(busy):
                 line = cast(Connection, ready)
@@ -86,7 +86,7 @@ class Workers:
                 if found is not None:
                     yield found
                 elif share := list(islice(numbered, size)):
-                    line.send((options, batch_size, _sendable(share)))
+                    line.send((options, batch_size, sendable(share)))
                 else:
                     busy.remove(line)
 
@@ -111,7 +111,7 @@ class Workers:
         return found
 
 
-def _sendable(share: list[tuple[int, Asked | WeftError]]) -> list[tuple[int, Asked | WeftError]]:
+def sendable(share: list[tuple[int, Asked | WeftError]]) -> list[tuple[int, Asked | WeftError]]:
     """Conversations whose media lie in shards, with the bytes of these: a shard that is open stays where it is."""
     return [(number, _inside(one) if isinstance(one, Conversation) else one) for number, one in share]
 
