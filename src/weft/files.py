@@ -7,6 +7,8 @@ full disk or a power cut at any moment leaves what was there before.
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import logging
 import os
 import secrets
@@ -119,6 +121,16 @@ def _locked(path: Path, taken: Callable[[str], Exception]) -> int:
             if os.path.samestat(os.fstat(handle), os.stat(path)):
                 return handle
         os.close(handle)  # whoever held it took the file away meanwhile
+
+
+def on_disk(handle: int) -> None:
+    """Brings what was written through an open file to the disk, before what it was copied from goes."""
+    os.fsync(handle)
+
+
+def digits(value: Any) -> str:
+    """Eight hexadecimal digits that stand for a value that JSON can say, or whose str tells it from others."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def is_full(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.data.shards import Shards
-from weft.generation.answers import digits
+from weft.files import digits
 
 READERS, AHEAD = 16, 512  # threads where shards are behind an address, and samples that they are ahead
 

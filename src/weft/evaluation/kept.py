@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.conversation import Conversation, WeftError
+from weft.files import digits
 from weft.generation import Options, Reply
-from weft.generation.answers import ALONE, Ranks, answer_all, digits, replies, whose
+from weft.generation.answers import ALONE, Ranks, answer_all, replies, whose
 
 
 class Prompts:

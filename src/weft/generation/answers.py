@@ -15,7 +15,6 @@ next time, on whatever number of ranks.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from weft.conversation import Box, Conversation, Part, SampleError, Text, WeftError, Word, Words
-from weft.files import lock, whole_file
+from weft.files import digits, lock, on_disk, whole_file
 from weft.generation.engine import Model
 from weft.generation.identity import identity
 from weft.generation.reply import Options, Reply
@@ -167,10 +166,6 @@ def _part(part: dict[str, Any]) -> Part:
     return Text(part["text"])
 
 
-def digits(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
-
-
 def _say(ranks: Ranks, what: str) -> None:
     if ranks.world > 1:
         ranks.store.set(f"{what} {ranks.rank}", "")
@@ -275,7 +270,7 @@ class AnswerFile:
                 for raw in part.read_bytes().splitlines(keepends=True):
                     if not _is_fragment(raw):
                         self._write(raw)
-                os.fsync(self._file)
+                on_disk(self._file)
             part.unlink()
 
     def _lines(self) -> Iterator[bytes]:

@@ -15,7 +15,8 @@ from typing import Literal
 from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
-from weft.generation.answers import ALONE, Progress, Ranks, Summary, answer_all, digits
+from weft.files import digits
+from weft.generation.answers import ALONE, Progress, Ranks, Summary, answer_all
 from weft.generation.engine import Model
 from weft.generation.reply import Options
 from weft.generation.workers import Workers
