@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ class Whole:
     """Every rank holds the whole model: what is done once, the first one does. (`sharding.Shared`: each has a part.)"""
 
     sharded = False  # whether every rank has to run the whole model in every step
+    together: Callable[[], AbstractContextManager[None]] = nullcontext  # around what computes gradients
 
     def __init__(self, checkpoints: Path, ranks: Ranks) -> None:
         self.checkpoints, self.ranks = checkpoints, ranks

@@ -55,6 +55,17 @@ class Shared(Whole):
     def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
         return share_out(model, parts, self.parallel, self.ranks, half)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Layers fetch their weights from the others while they work, and one of these may be gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise  # the model's own, such as a full memory
+            with others():
+                raise
+
     def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
         forget_unreached(parameters, self.ranks)  # FSDP has added them up
 
@@ -70,11 +81,12 @@ class Shared(Whole):
         """As `Whole.loss`; then what is no layer stays whole, for answers are made without a call of the model."""
         total, labels = 0.0, 0.0
         for batch in in_step(data.batches(), self.ranks):
-            if batch.labels:
-                total += float(batch_loss(model, batch, precision)) * batch.labels
-                labels += batch.labels
-            else:
-                _ = MicroStep(model, batch).hidden_BLD  # with the others
+            with self.together():
+                if batch.labels:
+                    total += float(batch_loss(model, batch, precision)) * batch.labels
+                    labels += batch.labels
+                else:
+                    _ = MicroStep(model, batch).hidden_BLD  # with the others
         total, labels = self.ranks.total([total, labels])
         model.unshard()
         return total / max(labels, 1)

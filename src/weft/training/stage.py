@@ -286,16 +286,17 @@ class StageRun:
     def _update(self, micro: list[Batch]) -> dict[str, Any]:
         stage, recipe = self.stage, self.recipe
         rate = learning_rate(self.at.done, self.planned, stage.optim)
-        losses = backward(
-            self.model,
-            micro,
-            self.lessons.objectives(self.pace.place(self.at.done)),
-            precision=recipe.precision,
-            seed=(recipe.seed, self.number, self.at.done),
-            ranks=self.ranks,
-            sharded=self.holding.sharded,
-            meter=self.meter and self.meter.flops,
-        )
+        with self.holding.together():
+            losses = backward(
+                self.model,
+                micro,
+                self.lessons.objectives(self.pace.place(self.at.done)),
+                precision=recipe.precision,
+                seed=(recipe.seed, self.number, self.at.done),
+                ranks=self.ranks,
+                sharded=self.holding.sharded,
+                meter=self.meter and self.meter.flops,
+            )
         self.holding.add(self.parameters)
         norm = clip_gradients(self.parameters.values(), stage.optim.clip)
         summed = add_numbers(torch.stack(list(losses.values())), self.ranks)
