@@ -143,9 +143,7 @@ class MiniGPTv2(Dialect):
                 f"not image {box.image}; ask about one image a conversation, or use the dialect chatml"
             )
         boxes = "<delim>".join("{" + "".join(f"<{_percent(value)}>" for value in b) + "}" for b in box.boxes)
-        if box.label is None or box.label == label:
-            return boxes
-        return f"<p>{box.label}</p> {boxes}"
+        return boxes if box.label is None or box.label == label else f"<p>{box.label}</p> {boxes}"
 
     # Reading.
 

@@ -122,9 +122,7 @@ class Batch:
         try:
             made, cache, mask_BL = self._first(rows)
         except Exception as error:
-            if len(rows) == 1:
-                return failed(rows, error)
-            return [one for row in rows for one in self._read([row])]
+            return failed(rows, error) if len(rows) == 1 else [one for row in rows for one in self._read([row])]
         if not self.running:
             self._cache, self._mask_BL = cache, mask_BL
         else:

@@ -23,9 +23,7 @@ class Detokenizer:
     def push(self, token: int) -> str:
         self._ids.append(token)
         new = self._new()
-        if new.endswith(UNFINISHED):
-            return ""
-        return self._show(new)
+        return "" if new.endswith(UNFINISHED) else self._show(new)
 
     def flush(self) -> str:
         """What is held back, as far as it can be decoded."""
