@@ -17,7 +17,7 @@ from weft.generation.configuration import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.recipes.bundled import ANSWERS, BENT
+from weft.recipes.bundled import ANSWERS, BENT, LISTEN_WELL
 from weft.recipes.scratch import model_spec
 from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
 from weft.training.build import build_model
@@ -111,7 +111,7 @@ def finetune_recipe(
     rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 8e-4 if woven else 2e-4)
     lessons = from_nothing(min(ALONE, steps // 10)) if spec.base is None else LESSONS if small else {}
     if woven:
-        lessons = {**ANSWERS, "listen": {**ANSWERS["listen"], "weight": 1.0, "first": min(LISTENS, steps // 3)}}
+        lessons = {**ANSWERS, "listen": {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}}
     stage = Stage(
         name="finetune",
         steps=steps,
