@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -235,3 +236,23 @@ def test_an_imports_adapter_can_be_kept(tmp_path: Path) -> None:
     again, _ = load_parts(tmp_path / "again")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True))
     assert processor.dialect.name == "minigpt_v2"
+
+
+def test_an_adapter_that_was_left_out_without_a_word_is_told(base: Path, tmp_path: Path, monkeypatch) -> None:
+    """As peft 0.19 does of models whose weights do not begin with "model."."""
+    from weft.models import adapter_folder
+
+    adapter = adapted(base, tmp_path / "adapter", "all", None)
+    whole = adapter_folder.applied
+
+    def undone(name: str, loaded: Any) -> Any:
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        with torch.no_grad():
+            for key, value in model.named_parameters():
+                if "lora_B" in key:
+                    value.zero_()
+        return whole(name, loaded)
+
+    monkeypatch.setattr(adapter_folder, "applied", undone)
+    with pytest.raises(WeftError, match="is not put on its base by these releases; pip install -U"):
+        load_parts(adapter)

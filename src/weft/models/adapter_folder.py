@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -81,13 +82,19 @@ def applied(name: str, loaded: Any) -> Any:
     """``loaded``, a model (or it and a report), which has all of the adapter ``name``.
 
     Raises `AdapterError` unless each tensor of the adapter has its place in it, and each LoRA matrix of it came from
-    there: `transformers` and peft only log what they leave out.
+    there: `transformers` and peft only log what they leave out, and some releases leave all of it out (peft 0.19 knows
+    models alone whose weights begin with "model.").
     """
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     with safe_open(Path(name) / WEIGHTS, "pt") as file:
-        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
-    places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key) for key in model.state_dict()}
-    left = sorted(given - places) or sorted({p for p in places if ".lora_" in p} - given)
+        given = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no dict
+    held = model.state_dict()
+    places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key): key for key in held}
+    for key in sorted(given.keys() & places.keys()):
+        value = held[places[key]]
+        if ".lora_" in key and not torch.equal(value.cpu(), given[key].to(value.dtype)):
+            raise AdapterError(f"{name} is not put on its base by these releases; pip install -U transformers peft")
+    left = sorted(given.keys() - places) or sorted({p for p in places if ".lora_" in p} - given.keys())
     if left:
         what = "changes" if left[0] in given else "has nothing for"
         raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
