@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from weft.models.config import Connector, DialectSection
 from weft.parts import sources
+from weft.recipes.small import LESSONS
 from weft.training.recipe import (
     FULL,
     LanguageSource,
@@ -29,7 +30,6 @@ BENT = PartTraining(train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "
 TOLD = {"speech": 0.6, "grounded": 0.1, "scenes": 0.3}  # samples that tell what is heard when or seen where
 ASKED = {"plain": 0.5, "speech": 0.06, "world": 0.24, "talk": 0.15, "typed": 0.05}
 LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
-ANSWERS = {"near": 2.0, "balance": 0.5}
 
 
 def bundled() -> Recipe:
@@ -64,7 +64,7 @@ def bundled() -> Recipe:
         optim=Optim(lr=8e-4, min_lr=3e-5, warmup_steps=20, weight_decay=0.01, betas=(0.9, 0.98)),
         parts={**dict.fromkeys(CONNECTORS, FULL), "language": BENT},
         mixture=_mixture(ASKED),
-        lessons=ANSWERS,
+        lessons=LESSONS,
         row_tokens=1024,
     )
     return Recipe(name="bundled", model=model, stages=(listen, answer), threads=1, checkpoint_every=50)

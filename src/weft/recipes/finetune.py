@@ -17,7 +17,7 @@ from weft.generation.configuration import load_config
 from weft.models.adapters import is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.recipes.bundled import ANSWERS, BENT, LISTEN_WELL
+from weft.recipes.bundled import BENT, LISTEN_WELL
 from weft.recipes.scratch import model_spec
 from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
 from weft.training.build import build_model
@@ -98,9 +98,11 @@ def finetune_recipe(
     full = small and not bits if full is None else full
     samples = sum(map(len, sources))
     woven = not full and not small and spec.base is not None and named_places(base_config(spec.base))
-    how = (
-        PartTraining(train="full") if full else BENT if woven else PartTraining(train="lora", lora=Lora(r=16, alpha=32))
-    )
+    how, usual_rate = PartTraining(train="lora", lora=Lora(r=16, alpha=32)), 2e-4
+    if full:
+        how, usual_rate = PartTraining(train="full"), 2e-5
+    elif woven:
+        how, usual_rate = BENT, 8e-4
     parts: dict[PartName, PartTraining] = {"language": how}
     if full:
         parts |= {n: how for n in PART_NAMES if n in present(spec)}
@@ -108,10 +110,12 @@ def finetune_recipe(
         parts |= {n: PartTraining(train="full") for n in ("vision_connector", "audio_connector") if n in present(spec)}
     if steps is None:
         steps = default_steps(samples, small, any(sample.images for sample in looked_at))
-    rate = lr if lr is not None else (1e-3 if small else 2e-5 if full else 8e-4 if woven else 2e-4)
-    lessons = from_nothing(min(ALONE, steps // 10)) if spec.base is None else LESSONS if small else {}
-    if woven:
-        lessons = {**ANSWERS, "listen": {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}}
+    rate = lr if lr is not None else 1e-3 if small else usual_rate
+    augment, lessons = BOTH, LESSONS if small else {}
+    if spec.base is None:
+        augment, lessons = MIRRORED, from_nothing(min(ALONE, steps // 10))
+    elif woven:  # what frozen encoders give is kept where nothing changes what they are given
+        augment, lessons = Augment(), {**LESSONS, "listen": {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}}
     stage = Stage(
         name="finetune",
         steps=steps,
@@ -125,7 +129,7 @@ def finetune_recipe(
         ),
         parts=parts,
         mixture=tuple(data),
-        augment=MIRRORED if spec.base is None else Augment() if woven else BOTH,
+        augment=augment,
         lessons=lessons,
         row_tokens=1024 if small or woven else 4096,
         evaluation=Evaluation(data=eval_data, every=max(steps // 10, 1)),
