@@ -87,14 +87,15 @@ def applied(name: str, loaded: Any) -> Any:
     """
     model = loaded[0] if isinstance(loaded, tuple) else loaded
     with safe_open(Path(name) / WEIGHTS, "pt") as file:
-        given = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  no dict
+        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
+        lora = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys() if ".lora_" in key}  # noqa: SIM118
     held = model.state_dict()
     places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key): key for key in held}
-    for key in sorted(given.keys() & places.keys()):
+    for key in sorted(lora.keys() & places.keys()):
         value = held[places[key]]
-        if ".lora_" in key and not torch.equal(value.cpu(), given[key].to(value.dtype)):
+        if not torch.equal(value.cpu(), lora[key].to(value.dtype)):
             raise AdapterError(f"{name} is not put on its base by these releases; pip install -U transformers peft")
-    left = sorted(given.keys() - places) or sorted({p for p in places if ".lora_" in p} - given.keys())
+    left = sorted(given - places.keys()) or sorted({p for p in places if ".lora_" in p} - given)
     if left:
         what = "changes" if left[0] in given else "has nothing for"
         raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
