@@ -22,14 +22,6 @@ COMMAND = "import sys; from weft.cli import run; sys.exit(run(sys.argv[1:]))"
 TOKENS = ("--max-new-tokens", "3", "--batch-size", "1", "--device", "cpu")
 
 
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    place = tmp_path_factory.mktemp("model")
-    model.model.save_pretrained(place)
-    model.processor.save_pretrained(place)
-    return place
-
-
 def ranks(count, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -20,14 +20,6 @@ from weft.generation.workers import Workers
 
 
 @pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    place = tmp_path_factory.mktemp("model")
-    model.model.save_pretrained(place)
-    model.processor.save_pretrained(place)
-    return place
-
-
-@pytest.fixture(scope="module")
 def alone(folder):
     return _opened(str(folder), None, None, "cpu")
 
