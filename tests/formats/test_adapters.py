@@ -6,7 +6,6 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -114,7 +113,6 @@ def test_transformers_loads_an_adapter_folder_with_the_adapter_on(
     assert (want - answers(*load_parts(base))).abs().max() > 0.1
 
 
-@pytest.mark.filterwarnings("ignore:Found missing adapter keys")  # peft's, which is all that it says
 def test_an_adapter_is_never_skipped_silently(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its base, without peft, or with tensors that have no place: an error by either door."""
     adapter = adapted(base, tmp_path / "adapter", "all")
@@ -238,21 +236,29 @@ def test_an_imports_adapter_can_be_kept(tmp_path: Path) -> None:
     assert processor.dialect.name == "minigpt_v2"
 
 
-def test_an_adapter_that_was_left_out_without_a_word_is_told(base: Path, tmp_path: Path, monkeypatch) -> None:
-    """As peft 0.19 does of models whose weights do not begin with "model."."""
-    from weft.models import adapter_folder
+def test_an_adapter_goes_on_whatever_names_the_libraries_know(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """peft 0.19 knows models alone whose weights begin with "model.", and leaves everything else out."""
+    from peft.utils import transformers_weight_conversion
 
-    adapter = adapted(base, tmp_path / "adapter", "all", None)
-    whole = adapter_folder.applied
+    adapter = adapted(base, tmp_path / "adapter", "all")
+    merge(str(adapter), tmp_path / "whole")
+    monkeypatch.setattr(transformers_weight_conversion, "build_peft_weight_mapping", lambda *_, **__: [])
+    want = answers(*load_parts(tmp_path / "whole"))
+    assert (answers(*load_parts(adapter)) - want).abs().max() < 1e-5
+    with_report, report = AutoModelForMultimodalLM.from_pretrained(adapter, output_loading_info=True)
+    assert (answers(with_report, AutoProcessor.from_pretrained(adapter)) - want).abs().max() < 1e-5
+    assert not report["missing_keys"]
 
-    def undone(name: str, loaded: Any) -> Any:
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        with torch.no_grad():
-            for key, value in model.named_parameters():
-                if "lora_B" in key:
-                    value.zero_()
-        return whole(name, loaded)
 
-    monkeypatch.setattr(adapter_folder, "applied", undone)
-    with pytest.raises(WeftError, match="is not put on its base by these releases; pip install -U"):
+def test_an_adapter_that_cannot_go_on_is_told(base: Path, tmp_path: Path) -> None:
+    adapter = adapted(base, tmp_path / "adapter", "language")
+    upon = shutil.copytree(adapter, tmp_path / "upon")
+    config = json.loads((upon / "adapter_config.json").read_text())
+    (upon / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(AdapterError, match="which is an adapter itself"):
+        load_parts(upon)
+    (adapter / "adapter_model.safetensors").unlink()
+    with pytest.raises(AdapterError, match="adapter_model.safetensors is missing; copy the adapter again"):
         load_parts(adapter)

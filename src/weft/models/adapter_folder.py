@@ -1,4 +1,4 @@
-"""An adapter folder beside its base: where the base is, and whether everything of the adapter found its place.
+"""An adapter folder beside its base: where the base is, and the adapter put on it.
 
 The folder holds PEFT's two files, weft's own ``config.json`` and processor, and may hold its base as ``base/``. With a
 ``config.json`` there, `transformers` leaves the folder to weft's class, which knows where the base lies; it would take
@@ -16,13 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from weft.conversation import WeftError
-from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError
+from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, is_adapter
 from weft.models.doors import check_safetensors, place, resolve
 
 
@@ -47,6 +45,8 @@ def base(name: str) -> str:
         resolve(found, Path(name).absolute().parent)
     except WeftError:
         raise AdapterError(lost(name, found, "which is not there")) from None
+    if is_adapter(found):  # which transformers would put on as well
+        raise AdapterError(lost(name, found, "which is an adapter itself"))
     return found
 
 
@@ -60,45 +60,53 @@ def lost(name: str, base: str, why: str) -> str:
 
 @contextmanager
 def putting_on(name: str, options: dict[str, Any]) -> Iterator[Callable[[Any], Any]]:
-    """Around what loads the base of the adapter ``name`` with these options, which are told of the adapter.
+    """Around what loads the base of the adapter ``name`` with these options; gives what puts the adapter on it.
 
-    Gives what checks that all of it found its place. A missing peft, and what peft raises, is one sentence.
+    A missing peft, and what peft raises, is one sentence.
     """
+    options.pop("adapter_kwargs", None)  # in which Auto classes tell transformers to put it on
     try:
         import peft  # noqa: F401
     except ImportError:
         raise AdapterError(f"{name} is an adapter and needs peft; install it with: pip install peft") from None
-    options["adapter_kwargs"] = {**(options.get("adapter_kwargs") or {}), "_adapter_model_path": name}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft reads a property that transformers has renamed
-            yield partial(applied, name)
+            yield partial(put_on, name)
     except (KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise AdapterError(f"{name} does not fit the base it names ({reason}); it belongs to another model") from error
 
 
-def applied(name: str, loaded: Any) -> Any:
-    """``loaded``, a model (or it and a report), which has all of the adapter ``name``.
+def put_on(name: str, loaded: Any) -> Any:
+    """``loaded``, a model (or it and a report), with the adapter ``name`` on it, frozen.
 
-    Raises `AdapterError` unless each tensor of the adapter has its place in it, and each LoRA matrix of it came from
-    there: `transformers` and peft only log what they leave out, and some releases leave all of it out (peft 0.19 knows
-    models alone whose weights begin with "model.").
+    Layers are peft's; each tensor goes to its place by name here. `transformers` renames them by rules of peft's, and
+    older releases of the two leave out without an error what is not below "model.", parts trained in full and rows of
+    tokens. Raises `AdapterError` where a tensor finds no place, or LoRA no tensor.
     """
+    from peft import LoraConfig, inject_adapter_in_model
+
     model = loaded[0] if isinstance(loaded, tuple) else loaded
-    with safe_open(Path(name) / WEIGHTS, "pt") as file:
-        given = {key.removeprefix(PREFIX) for key in file.keys()}  # noqa: SIM118  a safetensors file is no dict
-        lora = {key.removeprefix(PREFIX): file.get_tensor(key) for key in file.keys() if ".lora_" in key}  # noqa: SIM118
+    fields = {**LoraConfig.from_json_file(str(Path(name) / CONFIG)), "inference_mode": True}
+    inject_adapter_in_model(LoraConfig.from_peft_type(**fields), model)
+    model._hf_peft_config_loaded = True  # by which transformers saves it as an adapter
+    if not (file := Path(name) / WEIGHTS).is_file():
+        raise AdapterError(f"{file} is missing; copy the adapter again")
+    given = {key.removeprefix(PREFIX): value for key, value in load_file(file).items()}
     held = model.state_dict()
     places = {re.sub(r"\.(modules_to_save\.)?default(?=\.|$)", "", key): key for key in held}
-    for key in sorted(lora.keys() & places.keys()):
-        value = held[places[key]]
-        if not torch.equal(value.cpu(), lora[key].to(value.dtype)):
-            raise AdapterError(f"{name} is not put on its base by these releases; pip install -U transformers peft")
-    left = sorted(given - places.keys()) or sorted({p for p in places if ".lora_" in p} - given)
+    left = sorted(given.keys() - places.keys()) or sorted({p for p in places if ".lora_" in p} - given.keys())
     if left:
         what = "changes" if left[0] in given else "has nothing for"
         raise AdapterError(f"{name}: {what} {left[0]}, unlike the base it names; it belongs to another model")
+    away = [key for key in given if held[places[key]].is_meta]
+    if away:
+        raise AdapterError(
+            f"{name}: {away[0]} of its base is not in memory, as device_map has it; weft merge comes first"
+        )
+    model.load_state_dict({places[key]: value for key, value in given.items()}, strict=False)
+    model.eval().requires_grad_(False)
     return loaded
 
 

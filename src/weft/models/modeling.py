@@ -88,7 +88,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """As in transformers; of an adapter's folder, its base with the adapter on it as transformers puts it there.
+        """As in transformers; of an adapter's folder, its base with the adapter on it.
 
         No code of the folder runs, and its weights are safetensors (`doors`). Raises `AdapterError` where the base or
         peft is missing, or where a part of the adapter finds no place.
@@ -100,8 +100,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
             doors.check_safetensors(Path(base))
         source = base if adapted else pretrained_model_name_or_path
         on: Any = FOLDER["putting_on"](name, kwargs) if adapted else nullcontext(lambda loaded: loaded)
-        with on as checked, doors.guarded(base):
-            return checked(super().from_pretrained(source, *args, **kwargs))
+        with on as put, doors.guarded(base):
+            return put(super().from_pretrained(source, *args, **kwargs))
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
