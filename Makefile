@@ -2,7 +2,7 @@
 #
 #   make demo      a small model answers about pictures and speech; FILE=... about your own
 #   make test      formatting, lint, types, then the tests
-#   make test-fast the tests, but for those marked slow
+#   make test-fast the tests, but for those marked slow, with fewer examples of each property
 #   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
 #   make setup     only the environment (.venv); quick when it is there
 #
@@ -38,7 +38,7 @@ test: check
 	@$(BIN)/python -m pytest
 
 test-fast: setup
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile fast
 
 recipes: setup
 	@$(BIN)/python benchmarks/recipes.py

@@ -1,18 +1,30 @@
 """What every test shares: one thread (results and speed do not depend on the machine), and where shared data lies."""
 
+import gc
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy and torch read them, and for child processes
     os.environ.setdefault(threads, "1")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+import processes  # noqa: E402
+from weft.data import packing  # noqa: E402
+
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("fast", max_examples=20)  # of 100: see examples.py
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays, and is not looked through again for what may be freed."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +35,16 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def short_plans() -> Iterator[None]:
+    """Planning more samples than small runs come to would take a tenth of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "WINDOW", processes.WINDOW)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs draw no progress.png, a third of a small run's time, but for tests marked ``drawn``."""
-    if "weft" in sys.modules and request.node.get_closest_marker("drawn") is None:
+    if request.node.get_closest_marker("drawn") is None:
         monkeypatch.setattr("weft.training.picture.draw", lambda run: None)

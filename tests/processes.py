@@ -12,6 +12,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from weft.data import packing
+
+WINDOW = 128  # samples planned together in tests, here and in conftest: small runs come to few of them
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["pytest", "weft.training.run", "weft.teaching", "weft.generation.requests", "warm"])
 
@@ -48,6 +51,7 @@ class Python:
 
 def run(source: str, arguments: list[str], environment: dict[str, str], printed: str) -> None:
     os.environ |= environment
+    packing.WINDOW = WINDOW
     to = os.open(printed, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(to, stream)

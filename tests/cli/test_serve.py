@@ -73,6 +73,7 @@ def started(folder, *options):
 
 
 @pytest.mark.skipif(which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.slow
 def test_with_a_certificate_clients_that_trust_it_are_answered_and_others_are_not(small, tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     said = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-days", "2", "-nodes"]
@@ -97,6 +98,7 @@ def test_with_a_certificate_clients_that_trust_it_are_answered_and_others_are_no
         server.communicate()
 
 
+@pytest.mark.slow
 def test_an_answer_under_way_is_finished_after_sigterm_and_the_status_is_0(small):
     server, address = started(small)
     body = {"model": "small", "messages": [{"role": "user", "content": "hello"}], "stream": True, "max_tokens": 300}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from marks import slow
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.cli import run
 from weft.conversation import WeftError
@@ -49,7 +50,7 @@ def test_a_recipe_file_trains_with_its_values_changed(recipe, tmp_path, capsys):
     assert run(["train", "--resume", str(out)]) == 0
 
 
-@pytest.mark.parametrize("by", ["option", "recipe"])
+@pytest.mark.parametrize("by", ["option", slow("recipe")])
 def test_a_built_in_is_a_model_to_start_from(recipe, data, tmp_path, by):
     if by == "recipe":
         recipe.write_text(
@@ -90,6 +91,7 @@ def test_finetune_writes_a_model_folder_and_its_run_beside_it(checkpoint, data, 
     assert "nothing is overwritten" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_finetune_with_lora_writes_an_adapter_that_names_its_base(checkpoint, data, tmp_path):
     out = tmp_path / "adapter"
     command = ["finetune", str(checkpoint), "--data", str(data), "-o", str(out), "--steps", "2", "--lora"]

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from weft.conversation import (
     TASKS,
     Audio,
@@ -625,7 +626,7 @@ def conversation(draw: st.DrawFn) -> Conversation:
     return Conversation(tuple(messages), draw(st.none() | TEXTS))
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(conversation())
 def test_any_conversation_survives_writing_and_reading(it: Conversation) -> None:
     line = json.dumps(dump_sample(it), ensure_ascii=False, allow_nan=False)
@@ -640,7 +641,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.sampled_from([PICTURE, SPEECH]), st.randoms(use_true_random=False), JSON)
 def test_whatever_stands_anywhere_is_read_or_named(sample: dict[str, Any], random: Any, value: Any) -> None:
     """Any value in any place: a conversation or a SampleError, never another exception."""

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
+from examples import examples
 from training_world import RATE, tone
 from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
 from weft.data.augment import Augment, color_sound, mask_features
@@ -46,7 +47,7 @@ def silent(wave, words):
     return not mask.any() or np.abs(wave[mask]).max() < 0.02
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(0, 10**6))
 def test_words_stay_on_their_sound_whatever_is_done_to_the_clip(seed):
     rng = np.random.default_rng(seed)
@@ -222,7 +223,7 @@ def scene(boxes, text="find it"):
     return Conversation((user, Message("assistant", parts)))
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(0, 10**6), st.booleans())
 def test_boxes_stay_on_their_pixels_whole(seed, flip):
     rng = np.random.default_rng(seed)

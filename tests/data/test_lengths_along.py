@@ -9,7 +9,7 @@ import torch
 
 from training_world import speech, text, tiny_spec, write
 from weft.conversation import WeftError
-from weft.data import lengths, lengths_along
+from weft.data import lengths, lengths_along, packing
 from weft.data.augment import Augment
 from weft.data.kept_lengths import KeptLengths
 from weft.data.loader import SourceSpec, TrainingData
@@ -78,9 +78,9 @@ def test_what_is_left_out_is_told_once_and_by_one_rank(file, processor, along, w
     assert ranks[0].problems == []
     first = ranks[0].plan.anchor(10**9 if world > 2 else 0)[1]
     told = [p for rank in ranks for step in range(2) for p in rank.batch(step)["skipped"]]
-    planned = 1024 // 30 + 1  # epochs of the first window
+    planned = packing.WINDOW // 30 + 1  # epochs of the first window
     assert first == 0 and set(told) == set(before.problems)
-    assert len(told) == sum(not before.length(p) for p in range(1024)) > planned
+    assert len(told) == sum(not before.length(p) for p in range(packing.WINDOW)) > planned
     rest = data(file, processor, on_bad_sample="skip", first_row=2, anchor=ranks[0].plan.anchor(2))
     assert rest.batch(0)["skipped"] == [] and equal([next(rest.batches())], islice(before.batches(2), 1))
 

@@ -9,6 +9,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from marks import slow
 from training_world import RATE, asked_twice, picture, speech, text, tiny_spec, tone, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
@@ -74,7 +75,7 @@ def test_worker_processes_give_what_a_thread_gives(files, processor):
     assert all(equal(a, b) for a, b in zip(thread, workers, strict=True))
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [slow(1), 2])
 def test_ranks_read_every_row_once(files, processor, world):
     ranks = [data(files, processor, rank=r, world=world, rows=2) for r in range(world)]
     got = [s for step in range(6 // world) for rank in ranks for s in rank.batch(step)["samples"]]
@@ -120,24 +121,24 @@ def wordy_files(request, processor, tmp_path_factory):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"cut": 1.0},
-        {"cut": 1.0, "cut_words": 0.5},
-        {"join": 0.7},
-        {"pad_seconds": 1.0, "speed": 0.2},
-        {"untimed": 0.5, "join": 0.5},
         {},
+        slow({"cut": 1.0}),
+        slow({"cut": 1.0, "cut_words": 0.5}),
+        slow({"join": 0.7}),
+        slow({"pad_seconds": 1.0, "speed": 0.2}),
+        slow({"untimed": 0.5, "join": 0.5}),
     ],
 )
 def test_no_sample_is_longer_than_planned_and_no_row_longer_than_a_row(wordy_files, changes):
     """Nor much shorter, so that rows are full, but where times are left out."""
     processor, file = wordy_files
     whole = data([file], processor, Augment(**changes) if changes else AUGMENT, row_tokens=500)
-    tokens = [len(whole.encode(p)[0].input_ids) for p in range(80)]
-    planned = [whole.length(p) for p in range(80)]
+    tokens = [len(whole.encode(p)[0].input_ids) for p in range(40)]
+    planned = [whole.length(p) for p in range(40)]
     assert all(a <= b for a, b in zip(tokens, planned, strict=True))
     if not (changes.get("untimed") or not changes):
         assert sum(planned) - sum(tokens) <= 6 * len(tokens)
-    assert all(whole.batch(row)["tokens"] <= 500 for row in range(6))
+    assert all(whole.batch(row)["tokens"] <= 500 for row in range(3))
 
 
 def wide(folder, number, rng):

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from weft.data import mixture as mixture_module
 from weft.data.mixture import Mixture
-from weft.data.packing import PackingPlan, micro_step_rows, pack, pack_evenly
+from weft.data.packing import (  # the window of real runs: see conftest
+    WINDOW,
+    PackingPlan,
+    micro_step_rows,
+    pack,
+    pack_evenly,
+)
 
 
 def test_a_source_comes_once_an_epoch_in_another_order_each():
@@ -103,7 +109,7 @@ def test_an_anchor_gives_the_same_rows_without_planning_the_ones_before():
 
 
 def test_rows_are_nearly_full():
-    whole = PackingPlan(lambda p: int(LENGTHS[p % 300]), 128)
+    whole = PackingPlan(lambda p: int(LENGTHS[p % 300]), 128, window=WINDOW)
     used = sum(int(LENGTHS[p % 300]) for row in range(200) for p in whole[row])
     assert used / (200 * 128) > 0.97
 
@@ -135,7 +141,7 @@ def test_even_rows_have_like_shares_of_pictures_and_sound_in_any_process():
     tokens = views + sound + rng.integers(20, 400, 4096)
 
     def plan(media):
-        return PackingPlan(lambda p: int(tokens[p]), 4096, seed=1, media=media)
+        return PackingPlan(lambda p: int(tokens[p]), 4096, seed=1, media=media, window=WINDOW)
 
     even, plain = plan(lambda p: (int(views[p]), int(sound[p]))), plan(None)
     for row in (7, 0, 300):

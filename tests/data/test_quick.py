@@ -4,9 +4,10 @@ import json
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from training_world import picture, speech, text, write
 from weft.conversation import SampleError
 from weft.conversation.samples import parse_line
@@ -75,7 +76,7 @@ def spoiled(sample, draw):
     return line.encode("latin1", "replace")
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 1 << 32))
 def test_no_line_is_taken_that_the_ordinary_reader_refuses(seed):
     draw = random.Random(seed)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from marks import slow
 from weft.conversation import SampleError, WeftError
 from weft.data.stats import Stats, count_words, draw, measure, share, summarise
 
@@ -106,7 +107,7 @@ STATS = [
 
 
 @pytest.mark.parametrize("stats", STATS)
-@pytest.mark.parametrize("kind", ["png", "svg"])
+@pytest.mark.parametrize("kind", [slow("png"), "svg"])
 def test_whatever_there_is_can_be_drawn(stats: Stats, kind: str, tmp_path: Path) -> None:
     stats.tasks.update({f"task_{i}": i + 1 for i in range(stats.samples * 2)})
     drawn = draw(stats, tmp_path / "new" / f"picture.{kind}")

@@ -1,8 +1,9 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_conversations import PLAIN, boxes, words
 
+from examples import examples
 from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
 from weft.dialects import Plain, Slot, Special, get_dialect
 from weft.dialects.chatml import WORDINGS
@@ -133,7 +134,7 @@ def test_nothing_found_is_an_answer(coordinates):
         ({"coordinates": "text"}, 1 / 1000),
     ],
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(parts=st.lists(boxes(label=st.none() | PLAIN), min_size=1, max_size=3), between=PLAIN)
 def test_boxes_survive_writing_and_parsing(switches, step, parts, between):
     dialect = get_dialect("chatml", switches)
@@ -152,7 +153,7 @@ def test_boxes_survive_writing_and_parsing(switches, step, parts, between):
 
 
 @pytest.mark.parametrize("coordinates", ["tokens", "text"])
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(part=words(longest=4000.0), before=PLAIN | st.none())
 def test_words_survive_writing_and_parsing_over_windows(coordinates, part, before):
     dialect = get_dialect("chatml", {"coordinates": coordinates})

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_conversations import conversations
 
+from examples import examples
 from weft.conversation import TASKS, Audio, Box, Conversation, Image, Message, Task, Text, Word, Words, parse_messages
 from weft.dialects import DIALECTS, DialectError, Plain, Slot, Special, get_dialect
 from weft.models.rendering import joined
@@ -22,7 +23,7 @@ def rendered(dialect, conversation, **options):
         return None
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(conversation=conversations())
 def test_a_conversation_is_written_or_refused_with_a_sentence(conversation):
     for dialect in map(get_dialect, NAMES):
@@ -36,7 +37,7 @@ def test_a_conversation_is_written_or_refused_with_a_sentence(conversation):
             assert [s.index for s in slots if s.modality == "audio"] == list(range(len(conversation.audios))), dialect
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(conversation=conversations())
 def test_all_of_a_users_text_is_written_as_plain_text(conversation):
     texts = [part.text for part in conversation.parts() if isinstance(part, Text)]
@@ -47,7 +48,7 @@ def test_all_of_a_users_text_is_written_as_plain_text(conversation):
             assert all(text in plain for text in texts), dialect
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(conversation=conversations())
 def test_any_text_is_parsed_into_parts(conversation):
     for dialect in map(get_dialect, NAMES):
@@ -81,7 +82,7 @@ def test_loss_is_on_answers_and_never_on_questions(name):
     assert sum(isinstance(p, Special) and p.loss for p in pieces) == 2  # the token that ends each answer
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(conversation=conversations(), learn=st.lists(st.booleans(), min_size=8, max_size=8))
 def test_what_is_not_to_be_learned_is_written_the_same_and_taught_nowhere(conversation, learn):
     marked = tuple(replace(m, learn=flag) for m, flag in zip(conversation.messages, learn, strict=False))
@@ -197,7 +198,7 @@ SWITCHED = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(conversation=conversations())
 def test_a_training_sample_begins_with_the_prompt(conversation):
     task = conversation.prompt().messages[-1].task

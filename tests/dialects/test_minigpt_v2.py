@@ -1,10 +1,11 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from random_conversations import PLAIN, boxes
 
+from examples import examples
 from weft.conversation import Audio, Box, Conversation, Image, Message, Task, Text, Word, Words
 from weft.dialects import DialectError, Plain, Slot, Special, get_dialect
 from weft.models.rendering import Renderer
@@ -106,7 +107,7 @@ def test_boxes_are_cut_off_to_percents():
     )
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(parts=st.lists(boxes(label=PLAIN), min_size=1, max_size=3), between=PLAIN)
 def test_boxes_survive_writing_and_parsing(parts, between):
     question = user(IMAGE, Text("what is there?"))

@@ -1,9 +1,10 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from random_conversations import PLAIN, words
 
+from examples import examples
 from weft.conversation import Audio, Conversation, Image, Message, Task, Text, Word, Words
 from weft.dialects import DialectError, Plain, Slot, Special, get_dialect
 
@@ -115,7 +116,7 @@ def test_each_boundary_is_written_once():
     assert text == ("<|0.00|><|sil|><|0.54|>面<|0.86|>条<|1.17|>机<|1.46|><|sil|><|2.01|>了<|2.20|><|endoftext|>")
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(part=words())
 def test_words_survive_writing_and_parsing(part):
     dialect = get_dialect("qwen_audio")
@@ -128,7 +129,7 @@ def test_words_survive_writing_and_parsing(part):
         assert dialect.parse(answer, Conversation((question,))) == [Words(part.words, 0)]
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(part=words(longest=30.0, text=PLAIN))
 def test_words_in_a_chat_are_sentences(part):
     kept = Words(tuple(w for w in part.words if w.end <= 30.0), 0)

@@ -94,6 +94,7 @@ document.title = "measured: " + (found.join("; ") || "nothing");
 </script></body>"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answers", ["right", "wild"])
 def test_the_page_draws_all_and_nothing_outside_its_cards(data, tmp_path, answers):
     """A second or two each: a browser draws the page, and its script measures every word, box and card."""

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 import weft  # noqa: F401  registers with transformers
+from marks import slow
 from training_world import tiny_spec
 from weft.cli import run
 from weft.conversation import WeftError
@@ -86,7 +87,10 @@ def answers(model: torch.nn.Module, processor: object) -> torch.Tensor:
         return model.eval()(**batch).logits
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["base named", "base inside"])
+INSIDE = [slow(False, id="base named"), pytest.param(True, id="base inside")]
+
+
+@pytest.mark.parametrize("inside", INSIDE)
 def test_merging_gives_the_logits_of_the_adapter_and_its_base(base: Path, tmp_path: Path, inside: bool) -> None:
     adapter = adapted(base, tmp_path / "adapter", "all", tiny_spec() if inside else None)
     if inside:
@@ -99,7 +103,7 @@ def test_merging_gives_the_logits_of_the_adapter_and_its_base(base: Path, tmp_pa
     assert (got - want).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("inside", [False, True], ids=["base named", "base inside"])
+@pytest.mark.parametrize("inside", INSIDE)
 def test_transformers_loads_an_adapter_folder_with_the_adapter_on(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
 ) -> None:
@@ -169,6 +173,7 @@ def test_the_adapter_alone_loads_with_peft(base: Path, tmp_path: Path) -> None:
     assert (answers(PeftModel.from_pretrained(model, tmp_path / "peft"), processor) - want).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_language_models_adapter_loads_on_it_alone(base: Path, tmp_path: Path) -> None:
     adapter = adapted(base, tmp_path / "adapter", "language")
     export_peft(str(adapter), tmp_path / "peft", on="language", base="owner/name")
@@ -208,6 +213,7 @@ def test_what_cannot_be_is_said(base: Path, tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_imports_adapter_can_be_kept(tmp_path: Path) -> None:
     """MiniGPT-v2's: beside its base in one folder that can be moved, for the same logits as folded in."""
     kit = MiniGPT(tmp_path / "kit")

@@ -94,6 +94,7 @@ def test_the_shipped_and_the_parts_are_the_model_again(parts, trained, shipped, 
     assert indices == {"language_model.model.embed_tokens": [5, 9, *new]}
 
 
+@pytest.mark.slow
 def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(own, "SHIPPED", tmp_path / "nothing")
     with pytest.raises(WeftError, match="holds no weights of it; take 'scratch'"):

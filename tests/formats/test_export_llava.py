@@ -13,6 +13,7 @@ from test_import_llava import CONVERSATIONS, picture, user
 from transformers import AutoModelForMultimodalLM, AutoProcessor, LlavaForConditionalGeneration, LlavaProcessor
 
 import weft  # noqa: F401  registers with transformers
+from marks import slow
 from tiny_model import AUDIO, LANGUAGE, VISION
 from weft.cli import run
 from weft.formats.export_llava import llava_layout
@@ -57,6 +58,7 @@ def both(folder: Path, exported: Path, messages: list[dict]) -> None:
     assert other.argmax(-1).max() < logits.shape[-1]  # rows that were filled up are never the likeliest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["converted", "released"])
 def test_an_imported_model_comes_back_out(tmp_path: Path, layout: str) -> None:
     """Also where <image> lies beyond the table, as in the released layout: the table grows."""
@@ -77,7 +79,7 @@ def test_an_imported_model_comes_back_out(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("vision", "language"),
     [
-        ({"options": {"fit": "pad"}}, {"model_type": "qwen2", "tie_word_embeddings": True}),
+        slow({"options": {"fit": "pad"}}, {"model_type": "qwen2", "tie_word_embeddings": True}),
         ({"options": {"drop_cls": False, "layer": -2}, "connector": {"kind": "mlp", "bias": False}}, {}),
     ],
     ids=["tied qwen2, padded", "with class token, no bias, one layer less"],

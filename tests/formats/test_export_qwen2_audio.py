@@ -86,6 +86,7 @@ def test_a_composed_model_of_these_parts_fits(tmp_path: Path, dialect: str, tied
         assert ids[0] == ids[1]
 
 
+@pytest.mark.slow
 def test_qwen_audio_itself_fits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The learned ends of a clip become rows of the table; what its long-text rules would change is said."""
     Qwen(tmp_path / "kit", ids_only=False, seq_length=1024)

@@ -13,6 +13,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoModelForMultimodalLM, AutoProcessor, WhisperConfig, WhisperForConditionalGeneration
 
 import weft  # noqa: F401  registers with transformers
+from marks import slow
 from weft.formats.checkpoints import CheckpointError
 from weft.formats.llasm import import_llasm
 from weft.media import log_mel
@@ -78,7 +79,7 @@ class LLaSM:
 
 
 @pytest.mark.parametrize("family", ["chinese_llama2", "baichuan"])
-@pytest.mark.parametrize("listed", [False, True], ids=["", "added_tokens.json"])
+@pytest.mark.parametrize("listed", [slow(False, id=""), pytest.param(True, id="added_tokens.json")])
 def test_logits_equal_the_published_computation(tmp_path: Path, family: str, listed: bool) -> None:
     kit = LLaSM(tmp_path / "kit", padded=family == "baichuan", listed=listed)
     done = import_llasm(kit.checkpoint, kit.whisper, tmp_path / "out", "float32")

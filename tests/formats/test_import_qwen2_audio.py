@@ -20,6 +20,7 @@ from transformers import (
 )
 
 import weft
+from marks import slow
 from weft.cli import run
 from weft.formats.checkpoints import CheckpointError
 from weft.formats.qwen2_audio import import_qwen2_audio
@@ -144,7 +145,7 @@ def test_training_with_labels_gives_the_loss_and_gradients_of_transformers(kit: 
     kit.model.zero_grad()
 
 
-@pytest.mark.parametrize("language", ["language_model.model.", "language_model.model.model."])
+@pytest.mark.parametrize("language", ["language_model.model.", slow("language_model.model.model.")])
 def test_the_names_of_published_and_of_saved_files_are_read(
     kit: Kit, imported: Path, tmp_path: Path, language: str
 ) -> None:

@@ -64,6 +64,7 @@ def test_logits_equal_the_published_computation(tmp_path: Path, sizes: dict) -> 
     assert (got - kit.logits(parts)).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_kit_with_a_tokenizer_renders_and_answers(tmp_path: Path) -> None:
     kit = Qwen(tmp_path / "kit", ids_only=False)
     import_qwen_audio(tmp_path / "kit", tmp_path / "out", "float32")

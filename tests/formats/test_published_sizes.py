@@ -133,6 +133,7 @@ def named(kind: type, config: object) -> dict[str, tuple[int, ...]]:
 LLAMA_7B = {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["converted", "released", "released, encoder apart"])
 def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
     """llava-hf/llava-1.5-7b-hf, whose sizes are the class's defaults, and liuhaotian/llava-v1.5-7b."""
@@ -175,6 +176,7 @@ def test_llava_1_5_has_7_06_billion_values(tmp_path: Path, layout: str) -> None:
     assert {o.name: o.shape for o in outputs} == wanted_by(config)
 
 
+@pytest.mark.slow
 def test_llasm_has_a_whole_whisper_and_one_linear_layer(tmp_path: Path) -> None:
     """LinkSoul/LLaSM-Cllama2 with openai/whisper-large-v2, whose head is all that is left out."""
     whisper = WhisperConfig(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import weft
+from marks import slow
 from tiny_model import picture, questions, sound, tiny, user
 from weft.conversation import Text, WeftError, Word, Words
 from weft.dialects.base import join_words
@@ -32,11 +33,11 @@ def ending_at(model, stops, monkeypatch):
 
 def test_batched_equals_single_when_rows_end_at_different_steps(model, monkeypatch):
     """Rows leave the batch as they end; those that stay must not notice."""
-    alone = [model.chat(q, max_new_tokens=40) for q in questions()]
+    alone = [model.chat(q, max_new_tokens=20) for q in questions()]
     stops = {ids[-1] for ids in (model.processor.tokenizer(r.raw)["input_ids"][:12] for r in alone) if ids}
     early = ending_at(model, stops, monkeypatch)
-    single = [early.chat(q, max_new_tokens=40).tokens for q in questions()]
-    assert [r.tokens for r in early.chat_batch(questions(), max_new_tokens=40)] == single
+    single = [early.chat(q, max_new_tokens=20).tokens for q in questions()]
+    assert [r.tokens for r in early.chat_batch(questions(), max_new_tokens=20)] == single
     assert len(set(single)) > 2
 
 
@@ -51,9 +52,12 @@ def test_greedy_equals_generate_of_transformers(model):
         assert raw.startswith(reply.raw)
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "temperature": 1.3, "seed": 4}, {"num_beams": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, slow({"do_sample": True, "temperature": 1.3, "seed": 4}), {"num_beams": 2}],
+)
 def test_stream_equals_chat(model, options):
-    for question in questions():
+    for question in questions()[:5]:
         stream = model.stream(question, max_new_tokens=16, **options)
         text = "".join(stream)
         assert stream.reply == model.chat(question, max_new_tokens=16, **options)
@@ -100,6 +104,7 @@ def test_beams_find_an_answer_at_least_as_likely_as_greedy(model):
     assert [r.raw for r in batch] == [model.chat(q, max_new_tokens=6, num_beams=3).raw for q in questions()[:3]]
 
 
+@pytest.mark.slow
 def test_sampled_beams_do_not_depend_on_their_batch(model):
     options = Options(max_new_tokens=8, do_sample=True, num_beams=3, temperature=1.5, seed=3)
     alone = [model.chat(q, options).raw for q in questions()]

@@ -80,6 +80,7 @@ def test_names_that_cannot_be_on_the_hub_are_not_asked_for_there(folder):
         load_config("scratch")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="bitsandbytes is installed")
 def test_fewer_bits_without_the_library_are_refused_in_a_sentence(folder):
     for bits, said in ((8, "8 bits needs bitsandbytes"), (3, "8 or 4, not 3")):

@@ -45,12 +45,18 @@ def samples(folder, n=7):
     return folder / "data.jsonl"
 
 
-def test_two_ranks_answer_as_one_and_take_in_what_ranks_have_left(folder, tmp_path):
+@pytest.mark.slow
+def test_two_ranks_answer_as_one(folder, tmp_path):
     asked, one, two = requests(tmp_path, 9), tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     answer_file(weft.load(folder, device="cpu"), asked, one, SHORT)
     told = said(ranks(2, "generate", folder, asked, "-o", two, *TOKENS))
     assert two.read_bytes() == one.read_bytes() and not list(tmp_path.glob("*.rank-*"))
     assert "9 answers" in told[0] and "answers" not in told[1]
+
+
+def test_what_ranks_have_left_is_taken_in(folder, tmp_path):
+    asked, one, two = requests(tmp_path, 9), tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    answer_file(weft.load(folder, device="cpu"), asked, one, SHORT)
     lines = one.read_bytes().splitlines(keepends=True)
     two.write_bytes(lines[4] + lines[0] + lines[2][:20])
     (tmp_path / "two.jsonl.rank-3").write_bytes(lines[7] + lines[3] + lines[8][:30])
@@ -80,6 +86,7 @@ def without_time(report):
     return report
 
 
+@pytest.mark.slow
 def test_a_report_of_two_ranks_is_that_of_one_and_leaves_no_answers(folder, tmp_path):
     data, out = samples(tmp_path), tmp_path / "report"
     alone = evaluate(weft.load(folder, device="cpu"), data, name=str(folder), options=SHORT)

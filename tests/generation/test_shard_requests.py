@@ -77,6 +77,7 @@ def test_answers_and_reports_are_those_of_the_file(model, file, folder, tmp_path
     assert reports[0]["samples"] == reports[1]["samples"] and reports[0]["metrics"] == reports[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_processes_are_sent_media_and_not_the_shards(model, folder, tmp_path, monkeypatch):
     place = tmp_path / "model"
     model.model.save_pretrained(place)

@@ -31,6 +31,7 @@ def together(folder, monkeypatch):
         yield found
 
 
+@pytest.mark.slow
 def test_answers_of_two_processes_are_those_of_one(alone, together, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "CHUNK_BATCHES", 1)  # shares of two, so that there are several
     asked, one, two = requests(tmp_path, 13), tmp_path / "one.jsonl", tmp_path / "two.jsonl"
@@ -56,6 +57,7 @@ def message(text, role="user"):
     return [{"role": role, "content": text}]
 
 
+@pytest.mark.slow
 def test_a_report_of_two_processes_is_that_of_one(alone, together, tmp_path):
     lines = [{"messages": [*message(f"what is {i}?"), *message(str(i), "assistant")]} for i in range(5)]
     data = tmp_path / "data.jsonl"
@@ -67,6 +69,7 @@ def test_a_report_of_two_processes_is_that_of_one(alone, together, tmp_path):
     assert reports[0] == reports[1]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_asked_is_told_as_by_one(together, tmp_path):
     clip = {"type": "audio", "audio": "data:audio/wav;base64,AAAA"}
     broken = {"id": "bad", "messages": [{"role": "user", "content": [clip]}]}
@@ -77,6 +80,7 @@ def test_what_cannot_be_asked_is_told_as_by_one(together, tmp_path):
         answer_file(together, asked, tmp_path / "other.jsonl", SHORT)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_is_an_error_and_answers_stay(together, tmp_path):
     asked, answers = requests(tmp_path, 40), tmp_path / "answers.jsonl"
 
@@ -89,6 +93,7 @@ def test_a_process_that_is_lost_is_an_error_and_answers_stay(together, tmp_path)
     assert len(read(answers)) >= 5
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_an_error_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "get_context", lambda _: CONTEXT)
     with (

@@ -2,11 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from media_files import photo
 from PIL import Image
 
+from examples import examples
 from weft.conversation.types import Box, Word
 from weft.media.draw import PALETTE, draw_boxes, text_color
 from weft.media.timeline import timeline_image
@@ -21,7 +22,7 @@ fraction = st.floats(-0.5, 1.5)
     label=st.text(max_size=60),
     dashed=st.booleans(),
 )
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_any_box_and_label_can_be_drawn_on_any_picture(size, boxes, label, dashed):
     drawn = draw_boxes(Image.new("RGB", size), boxes, [label] * len(boxes), dashed=dashed, min_side=128)
     assert drawn.mode == "RGB" and max(drawn.size) == max(128, *size)
@@ -83,7 +84,7 @@ words = st.builds(
 
 
 @given(rows=st.lists(st.tuples(st.text(max_size=5), st.lists(words, max_size=6)), max_size=3), sound=st.booleans())
-@settings(max_examples=15, deadline=None)
+@examples(15)
 def test_any_words_can_be_drawn(rows, sound):
     wave = np.zeros(100) if sound else None
     assert timeline_image(rows, None, wave, width=300, scale=1).width == 300

@@ -10,10 +10,11 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from media_files import AMR_WB, SOUND_FORMATS, encode_av, encode_image, encode_sound, exif, photo, tone
 
+from examples import examples
 from weft.media import MediaError, audio_samples, image_size, load_audio, load_image
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Pillow warns of odd tags and of large pictures
@@ -107,19 +108,19 @@ def _damaged(data: bytes, seed: int, truncate: bool) -> bytes:
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", *MAGICS]))
-@settings(max_examples=200, deadline=None, derandomize=not MORE)
+@examples(200, derandomize=not MORE)
 def test_random_bytes(data, magic):
     _see(magic + data)
     _hear(magic + data)
 
 
 @given(st.sampled_from(PICTURES), st.integers(0, 2**32), st.booleans())
-@settings(max_examples=300, deadline=None, derandomize=not MORE)
+@examples(300, derandomize=not MORE)
 def test_damaged_pictures(data, seed, truncate):
     _see(_damaged(data, seed, truncate))
 
 
 @given(st.sampled_from(SOUNDS), st.integers(0, 2**32), st.booleans())
-@settings(max_examples=300, deadline=None, derandomize=not MORE)
+@examples(300, derandomize=not MORE)
 def test_damaged_sounds(data, seed, truncate):
     _hear(_damaged(data, seed, truncate))

@@ -34,8 +34,12 @@ LIMIT = 4 * 403 * 301 + 100_000  # enough for the pixels that Pillow decodes and
 def _mean(image: Image.Image, step: int) -> np.ndarray:
     """``[H, W, 3]``: each ``step`` by ``step`` pixels as one, those at the edges what is left of them."""
     pixels = np.asarray(image, dtype=np.float64)
-    rows, columns = range(0, pixels.shape[0], step), range(0, pixels.shape[1], step)
-    return np.array([[pixels[y : y + step, x : x + step].mean(axis=(0, 1)) for x in columns] for y in rows])
+    rows, columns = (np.arange(0, n, step) for n in pixels.shape[:2])
+    summed, counted = (
+        np.add.reduceat(np.add.reduceat(values, rows, axis=0), columns, axis=1)
+        for values in (pixels, np.ones_like(pixels))
+    )
+    return summed / counted
 
 
 KINDS = {

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
+from marks import slow
 from weft.media import MediaError, load_audio, log_mel, mel_filters
 
 CLIP = 480000
@@ -25,7 +27,7 @@ KINDS = ("noise", "tone", "quiet", "click at the end", "silence")
 EDGES = (1, 159, 160, 200, 201, 400, 16000, 16039, 16041, 479800, 479960, 479999, 480000)
 
 
-@pytest.mark.parametrize("n_mels", [80, 128])
+@pytest.mark.parametrize("n_mels", [80, slow(128)])
 def test_it_equals_whispers_front_end(n_mels):
     from transformers import WhisperFeatureExtractor
 
@@ -39,7 +41,7 @@ def test_it_equals_whispers_front_end(n_mels):
 
 
 @given(samples=st.one_of(st.integers(0, 1000), st.integers(0, 40000)), kind=st.sampled_from(KINDS))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_unpadded_frames_are_those_of_the_padded_clip(samples, kind):
     wave = _clip(samples, kind)
     alone, padded = log_mel(wave), log_mel(wave, pad_to=CLIP)

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from media_files import encode_sound
 
+from marks import slow
 from weft.media import MediaError, audio_samples, audio_seconds, load_audio
 from weft.media.mp3 import count_frames
 from weft.media.notes import audio_notes
@@ -22,17 +23,17 @@ def _without_tag(data: bytes) -> bytes:
     return data[mp3.start :]
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
+@pytest.mark.parametrize("rate", [8000, 22050, 48000, *(slow(rate) for rate in (16000, 44100))])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
 def test_a_stream_without_a_claim_is_heard_whole(rate, channels, mode):
-    data = _mp3(rate * 2, rate, channels, mode)
-    assert audio_samples(data) == len(load_audio(data)) == 32000
+    data = _mp3(rate, rate, channels, mode)
+    assert audio_samples(data) == len(load_audio(data)) == 16000
     bare = _without_tag(data)
     samples = len(load_audio(bare))
     assert samples == audio_samples(bare)
     # The padding that the tag would have removed is there now: at most a few frames more, nothing less.
-    assert 32000 <= samples <= 32000 + 4 * 1152 * 16000 / rate
+    assert 16000 <= samples <= 16000 + 4 * 1152 * 16000 / rate
 
 
 def test_joined_files_are_heard_whole():

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from media_files import SOUND_FORMATS, encode_sound, tone
 
+from examples import examples
 from weft.media import MediaError, audio_samples, load_audio, resampled_length
 from weft.media import sound as sound_module
 
@@ -31,7 +32,7 @@ def test_each_format_gives_the_sound_that_was_written(format, subtype):
     frames=st.one_of(st.integers(1, 50), st.integers(1, 20000)),
     channels=st.integers(1, 3),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_audio_samples_is_the_length_of_what_loads(coded, from_rate, to_rate, frames, channels):
     format, subtype = coded
     if subtype == "OPUS":

@@ -11,6 +11,7 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from marks import slow
 from weft.conversation import WeftError
 from weft.models.compose import compose
 from weft.models.config import VisionSection
@@ -51,7 +52,7 @@ def composed(folder: Path, **options):
     return compose(asked, None, LANGUAGE)
 
 
-@pytest.mark.parametrize("name", list(BACKBONES))
+@pytest.mark.parametrize("name", [slow(n) if n in ("convnext", "dinov2", "swin") else n for n in BACKBONES])
 def test_stages_equal_the_librarys_own_forward(name, tmp_path):
     published(tmp_path, name)
     model, _ = composed(tmp_path, stages=(1, -1))
@@ -68,7 +69,7 @@ def test_stages_equal_the_librarys_own_forward(name, tmp_path):
     torch.testing.assert_close(last.vision(pixels), coarse.flatten(2).transpose(1, 2), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet", "swin", "efficientnet_lite"])
+@pytest.mark.parametrize("name", ["resnet", *(slow(n) for n in ("swin", "efficientnet_lite"))])
 def test_pictures_of_any_size_give_the_grid_that_is_counted(name):
     for size in ((96, 64), (128, 160)):
         section = VisionSection(kind="backbone", config={"model_type": name, **BACKBONES[name]}, size=size)
@@ -93,7 +94,7 @@ def test_stages_are_brought_to_the_grid_that_is_asked_for(tmp_path):
     torch.testing.assert_close(features[:, :8].mean(), fine.mean(), rtol=0.2, atol=0.02)
 
 
-@pytest.mark.parametrize("train", ["frozen", "full"])
+@pytest.mark.parametrize("train", [slow("frozen"), "full"])
 def test_norms_keep_their_statistics_and_pictures_do_not_meet(train, tmp_path):
     published(tmp_path, "efficientnet_lite")
     model, processor = composed(tmp_path, stages=(5,))

@@ -5,6 +5,7 @@ import tiny
 import torch
 from transformers import Wav2Vec2Model, WhisperModel
 
+from marks import slow
 from weft.models.config import AudioSection
 from weft.models.encoders import IMAGES, image_kind, sound_kind
 
@@ -123,7 +124,14 @@ BATCHES = [
 
 
 @pytest.mark.parametrize(("kind", "fields"), BATCHES)
-@pytest.mark.parametrize("connector", [{"merge": 3}, {"kind": "pool", "merge": 3}, {"kind": "queries", "queries": 3}])
+@pytest.mark.parametrize(
+    "connector",
+    [
+        {"merge": 3},
+        slow({"kind": "pool", "merge": 3}),
+        {"kind": "queries", "queries": 3},
+    ],
+)
 def test_a_clip_in_a_batch_equals_the_clip_alone(kind, fields, connector):
     section = tiny.audio(kind, connector, **fields)
     model = tiny.model(audio=section)

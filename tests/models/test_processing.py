@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image as Picture
 from transformers import AutoTokenizer
 
 import weft  # noqa: F401  (registers the classes)
+from examples import examples
 from weft.conversation import Audio, Conversation, Image, Message, Task, Text, WeftError, Word, Words
 from weft.dialects import DialectError, Plain, get_dialect
 from weft.media import log_mel
@@ -321,7 +322,7 @@ TASKS = st.sampled_from(
 )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(st.tuples(PARTS, TASKS), min_size=1, max_size=3), system=st.booleans(), generate=st.booleans())
 @pytest.mark.parametrize("switches", [{}, {"system": 'Say "hi".\n', "bos": "<s>", "language": "en"}])
 def test_the_shipped_template_writes_what_the_renderer_writes(switches, turns, system, generate, media):

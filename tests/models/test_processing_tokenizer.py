@@ -1,9 +1,10 @@
 import hashlib
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from examples import examples
 from weft.models.bytes_tokenizer import bytes_tokenizer, merges
 
 TOKENIZER = bytes_tokenizer(["<|im_start|>", "<|im_end|>"])
@@ -13,7 +14,7 @@ def ids(text, tokenizer=TOKENIZER):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.text())
 def test_any_text_comes_back(text):
     assert TOKENIZER.decode(ids(text)) == text

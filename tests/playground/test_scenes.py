@@ -102,7 +102,7 @@ def test_things_can_be_counted_by_their_pixels():
 
 
 def test_a_colour_is_called_what_a_person_calls_it():
-    for scene in scenes(30):
+    for scene in scenes(15):
         for thing in scene.things:
             pixels = np.asarray(Scene(scene.width, scene.height, (thing,), scene.ground).render())[shown(scene, thing)]
             (most, _), *_ = Counter(map(tuple, pixels.tolist())).most_common(1)
@@ -111,7 +111,7 @@ def test_a_colour_is_called_what_a_person_calls_it():
 
 
 def test_every_colour_of_every_thing_stands_out_from_its_background():
-    for scene in scenes(25):
+    for scene in scenes(15):
         bare = np.asarray(Scene(scene.width, scene.height, (), scene.ground).render(), int)
         for thing in scene.things:
             x, y = (int(round(v)) for v in np.argwhere(shown(scene, thing)).mean(0)[::-1])

@@ -68,7 +68,7 @@ def test_media_are_files_that_weft_reads(tmp_path):
 
 def test_counts_are_right(tmp_path):
     rng = np.random.default_rng(8)
-    for _ in range(200):
+    for _ in range(80):
         _, found = shapes.draw_picture(rng)
         question, answer = (shapes.ask_picture if rng.random() < 0.5 else shapes.ask_where)(rng, found)
         if question[1] == Text("how many shapes are there?"):

@@ -37,9 +37,8 @@ def test_sounds_have_the_pitches_that_their_names_say():
         assert pitch(make_sound(chance(seed), "beep", 1.0, 700.0)) == pytest.approx(700, abs=2)
         for name, ratio in (("major chord", 2 ** (4 / 12)), ("minor chord", 2 ** (3 / 12))):
             power = np.abs(np.fft.rfft(make_sound(chance(seed), name, 3.0) * np.hanning(3 * RATE)))
-            strong = [
-                i / 3 for i in range(1, len(power) - 1) if power[i] > max(power[i - 1], power[i + 1], power.max() / 2)
-            ]
+            peaks = (power[1:-1] > power[:-2]) & (power[1:-1] > power[2:]) & (power[1:-1] > power.max() / 2)
+            strong = (np.flatnonzero(peaks) + 1) / 3
             assert strong[1] / strong[0] == pytest.approx(ratio, abs=0.01), name
         for name, rises in (("sweep up", True), ("sweep down", False)):
             wave = make_sound(chance(seed), name, 1.0)
@@ -49,7 +48,7 @@ def test_sounds_have_the_pitches_that_their_names_say():
 
 def test_clips_are_short_and_their_sounds_overlap_a_little_at_most():
     overlaps = 0
-    for seed in range(60):
+    for seed in range(30):
         clip = make_clip(chance(seed))
         assert 1 <= len(clip.sounds) <= 4 and len(clip.wave) <= 10 * RATE and np.abs(clip.wave).max() <= 1
         assert len(clip.wave) / RATE >= clip.sounds[-1].end
@@ -59,7 +58,7 @@ def test_clips_are_short_and_their_sounds_overlap_a_little_at_most():
                 shared = a.end - b.start
                 assert a.start < b.start and shared <= min(a.end - a.start, b.end - b.start) / 3 + 0.02
                 overlaps += shared > 0
-    assert overlaps > 5
+    assert overlaps > 2
 
 
 def test_two_of_a_kind_are_never_heard_as_one():
@@ -90,7 +89,7 @@ def heard(wave):
 def test_answers_are_what_is_heard():
     """Beeps counted, measured and compared on the wave itself."""
     kinds = Counter()
-    for seed in range(150):
+    for seed in range(90):
         kind = "how many" if seed % 5 < 3 else "how long" if seed % 5 == 3 else "higher"
         clip, (question, answer) = sound_tasks.SOUND_KINDS[kind](chance(seed))
         names = [s.name for s in clip.sounds]

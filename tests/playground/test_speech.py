@@ -113,6 +113,7 @@ def test_clips_vary_in_voice_speed_rate_and_room(espeak):
         assert all(w.start == round(w.start, 2) for w in clip.words)
 
 
+@pytest.mark.slow
 def test_two_voices_and_a_band_of_speeds_are_heard_in_tests_alone(espeak):
     for split in ("train", "dev"):
         for i in range(40):

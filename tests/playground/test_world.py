@@ -54,8 +54,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
 def test_a_task_gives_valid_samples_that_can_be_rendered(task, tmp_path):
     if task not in ANY:
         pytest.skip("needs espeak-ng: pip install espeakng-loader")
-    samples = read_samples(write(tmp_path, "test", 8, 1, [task], ("en", "fr", "de", "es")), probe=image_size)
-    assert len(samples) == 8 and len({s.answer for s in samples}) > 1
+    samples = read_samples(write(tmp_path, "test", 5, 1, [task], ("en", "fr", "de", "es")), probe=image_size)
+    assert len(samples) == 5 and len({s.answer for s in samples}) > 1
     for n, read in enumerate(samples):
         get_dialect("chatml").render(read)
         made = sample(n, "test", 1, [task], ("en", "fr", "de", "es"))
@@ -93,8 +93,8 @@ def test_what_is_kept_for_tests_is_marked_there_and_nowhere_in_training():
 @pytest.mark.skipif(not SPEAKS, reason="needs espeak-ng: pip install espeakng-loader")
 def test_answers_of_two_choices_are_even():
     for task in ("which_picture", "which_clip"):
-        firsts = [sample(n, "train", 5, [task]).answer.text for n in range(30)]
-        assert 5 < firsts.count("the first") < 25
+        firsts = [sample(n, "train", 5, [task]).answer.text for n in range(16)]
+        assert 2 < firsts.count("the first") < 14
 
 
 @pytest.mark.parametrize("seed", range(8))

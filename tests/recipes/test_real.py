@@ -70,6 +70,7 @@ def test_two_updates_on_real_parts_bring_the_loss_down(name, tokens, capsys, tmp
     assert np.isfinite(losses).all() and losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_each_stage_draws_on_tasks_that_its_dialect_writes():
     from weft.dialects import get_dialect
 

@@ -38,6 +38,7 @@ def test_bad_requests_get_a_4xx_and_harm_nobody(served):
         trap.close()
 
 
+@pytest.mark.slow
 def test_forms_that_are_none_get_a_4xx(served):
     kinds = ["multipart/form-data", "multipart/form-data; boundary=a", "application/json", "text/plain", ""]
     bodies = [

@@ -128,6 +128,7 @@ def test_more_than_the_limit_is_not_read(host):
         fetch(f"{host}/a.png")
 
 
+@pytest.mark.slow
 def test_the_server_fetches_for_a_request_only_what_it_may(model, serve, host, fetch):
     there = {"type": "image_url", "image_url": {"url": f"{host}/a.png"}}
     with serve(model, Limits(tokens=32), fetch=fetch) as served:

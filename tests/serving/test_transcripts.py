@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from serving_kit import NAME, audio, request, user, wav
 
+from marks import slow
 from weft.conversation import Word, Words
 from weft.dialects.chatml import ChatML
 from weft.generation.reply import Reply
@@ -79,7 +80,7 @@ def recorded(container, codec, wave, rate=48000):
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg", "webm", "m4a"])
+@pytest.mark.parametrize("kind", ["wav", "mp3", "webm", *(slow(k) for k in ("flac", "ogg", "m4a"))])
 def test_every_kind_of_recording_that_clients_send_is_heard_as_by_the_model(served, client, kind):
     wave = (0.3 * np.sin(np.arange(48000) / 20) * np.linspace(0, 1, 48000)).astype(np.float32)
     if kind in ("webm", "m4a"):
@@ -104,6 +105,7 @@ def test_a_translation_is_asked_in_windows_too(served, client):
     assert client.audio.translations.create(file=("a.wav", data), model=NAME).text == reply.text
 
 
+@pytest.mark.slow
 def test_the_same_through_chat_streams_in_the_order_of_the_clip(served, client):
     task = {"type": "task", "task": "transcribe", "language": "en", "timestamps": False}
     own = [{"role": "user", "content": [{"type": "audio", "audio": wav(9.0, 9)}, task]}]

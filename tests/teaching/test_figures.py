@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from training_world import ALL, asked_twice, picture, speech, text, tiny_spec, write
+from weft.data import packing
 from weft.teaching import teach
 from weft.training.recipe import Recipe
 from weft.training.run import train
@@ -26,6 +27,11 @@ EASED = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def window(monkeypatch):
+    monkeypatch.setattr(packing, "WINDOW", 1024)  # as it was, and is where conftest does not shorten it
+
+
 def updates(folder, model, figures, **stage):
     """Those of a run, beside as many ``figures``."""
     base = {"steps": 6, "optim": {"lr": 1e-3, "warmup_steps": 2}, "parts": {n: {"train": "full"} for n in ALL}}
@@ -42,6 +48,7 @@ def close(figures):
     return [tuple(pytest.approx(f, rel=2e-5, abs=1e-6) if f is not None else None for f in row) for row in figures]
 
 
+@pytest.mark.slow
 def test_all_lessons_at_once_learn_what_they_learned(tmp_path):
     model = tiny_spec(dropout=0.1).model_dump(mode="json")
     model["vision"]["connector"] = {"merge": 4, "grid": True, "places": True}
@@ -67,6 +74,7 @@ def test_all_lessons_at_once_learn_what_they_learned(tmp_path):
     assert told == close(EVERYTHING)
 
 
+@pytest.mark.slow
 def test_clips_that_grow_are_the_clips_they_were(tmp_path):
     mixed = write(tmp_path / "mixed", 25, (speech, picture, speech, text, speech))
     model = tiny_spec().model_dump(mode="json")

@@ -45,6 +45,7 @@ def test_a_stage_that_would_only_listen_says_so(tmp_path):
     assert "stages.0.lessons.listen.first=N, 4 now" in console.file.getvalue()
 
 
+@pytest.mark.slow
 def test_looking_first_teaches_the_encoder_alone_and_then_both(tmp_path):
     path = write(tmp_path / "pictures", 12, (picture,))
     recipe = tiny_recipe(

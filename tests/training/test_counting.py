@@ -2,6 +2,7 @@
 
 import pytest
 
+from marks import slow
 from weft.recipes import load_recipe
 from weft.recipes.tiny import TINY
 from weft.training.counting import count_trained
@@ -32,7 +33,7 @@ def test_trained_parameters_are_counted_as_they_are_made(name):
 
 
 @pytest.mark.parametrize("name", ["llava", "omni", "qwen_audio"])
-@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "fc1")])
+@pytest.mark.parametrize("targets", [slow("all-linear"), ("q_proj", "fc1")])
 def test_adapters_of_every_part_are_counted_as_they_are_made(name, targets):
     recipe = load_recipe(name, "tiny")
     vision, audio = ((part, f"{part}_connector") if getattr(recipe.model, part) else () for part in ("vision", "audio"))

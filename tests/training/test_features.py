@@ -1,12 +1,14 @@
 """Features of frozen encoders are computed once, and are those that the encoder would give."""
 
 import json
+from functools import partial
 from io import StringIO
 
 import pytest
 import torch
 from rich.console import Console
 
+from marks import slow
 from training_world import picture, speech, tiny_recipe, tiny_spec, write
 from weft.data.augment import Augment
 from weft.data.loader import SourceSpec, TrainingData
@@ -42,7 +44,7 @@ def gradients(model, batches, precision):
     return losses["loss"], {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", slow("bfloat16")])
 @pytest.mark.parametrize("packing", [True, False])
 def test_losses_and_gradients_are_those_without(data, made, precision, packing):
     """To the rounding of a batch of another make-up; the epochs that follow the first are as it was, bit for bit."""
@@ -124,16 +126,25 @@ def run(recipe, folder):
     return [row["loss"] for row in rows if row["event"] == "step"], kept, console.file.getvalue()
 
 
-def test_a_run_computes_what_no_other_has(data, tmp_path):
-    def recipe(**more):
-        dev = Evaluation(data=str(data), every=3)
-        return tiny_recipe(data, parts=CONNECTORS, evaluation=dev, **{"recipe": {"features_gb": 1}, **more})
+def connecting(data, **more):
+    dev = Evaluation(data=str(data), every=3)
+    return tiny_recipe(data, parts=CONNECTORS, evaluation=dev, **{"recipe": {"features_gb": 1}, **more})
 
-    losses, kept, said = run(recipe(), tmp_path / "first")
+
+@pytest.mark.slow
+def test_a_run_computes_what_no_other_has(data, tmp_path):
+    recipe = connecting(data)
+    losses, kept, said = run(recipe, tmp_path / "first")
     assert kept["audio"][0] == kept["vision"][0] == 6 and kept["audio"][1] > 6  # twelve samples, several epochs
     assert "audio is frozen: its features are kept in" in said
-    again, kept, _ = run(recipe(), tmp_path / "second")
+    again, kept, _ = run(recipe, tmp_path / "second")
     assert again == losses and kept["audio"][0] == kept["vision"][0] == 0
+
+
+@pytest.mark.slow
+def test_a_run_keeps_features_of_what_stays_the_same_and_learns_as_without(data, tmp_path):
+    recipe = partial(connecting, data)
+    losses, _, _ = run(recipe(), tmp_path / "first")
     plain, kept, _ = run(recipe(recipe={"features_gb": 0}), tmp_path / "without")
     assert kept == {} and plain == pytest.approx(losses, rel=1e-4)
     _, kept, said = run(recipe(augment=Augment(gain_db=3, untimed=0.5)), tmp_path / "changed")

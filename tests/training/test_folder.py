@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from marks import slow
 from training_world import tiny_recipe, tiny_spec, write
 from weft.cli import run as weft
 from weft.conversation import WeftError
@@ -117,6 +118,7 @@ def test_a_run_of_0_1_0_pads_the_clips_of_a_published_whisper(ended, tmp_path, m
         assert now.options.get("pad_to_window") == (options.get("pad_to_window") if lessons else padded)
 
 
+@pytest.mark.slow
 def test_data_in_the_run_folder_move_along(data, ended, tmp_path):
     shutil.copytree(ended / "run", tmp_path / "first")
     shutil.rmtree(tmp_path / "first" / "final")
@@ -134,6 +136,7 @@ def test_data_in_the_run_folder_move_along(data, ended, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_an_adapter_of_a_later_stage_holds_its_base(data, tmp_path):
     from weft.generation.loading import load_parts
 
@@ -284,7 +287,7 @@ def test_samples_that_changed_since_the_checkpoint_are_said(cut, data, tmp_path)
     assert "the samples are not those of the checkpoint" in said
 
 
-@pytest.mark.parametrize("written", range(4))
+@pytest.mark.parametrize("written", [0, *(slow(n) for n in (1, 2)), 3])
 def test_what_a_full_disk_advises_works_whenever_it_came(data, tmp_path, monkeypatch, capsys, written):
     """The first files of a run: run.json, recipe.json, the log, the lengths of samples, the first checkpoint."""
     (tmp_path / "mine.json").write_text(tiny_recipe(data, steps=1).model_dump_json())

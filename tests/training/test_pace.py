@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from marks import slow
 from training_world import text, tiny_recipe, write
 from weft.teaching import teach
 from weft.training import checkpoint, pace, parallel, picture, stage
@@ -70,14 +71,14 @@ LISTEN = {"listen": {"weight": 1.0, "first": 300}}
     ("costs", "fields"),
     [
         ({}, {}),
-        ({"noise": 0.5}, {}),
-        ({"usual": 12.0}, {}),
-        ({"usual": 0.5, "noise": 0.3}, {"minutes": 3.0}),
-        ({"checkpoint": 4.0}, {}),
-        ({"early": 0.05}, {"lessons": LISTEN}),
-        ({"early": 1.0, "noise": 0.3}, {"lessons": LISTEN}),
+        slow({"usual": 12.0}, {}),
+        slow({"noise": 0.5}, {}),
+        slow({"usual": 0.5, "noise": 0.3}, {"minutes": 3.0}),
+        slow({"checkpoint": 4.0}, {}),
+        slow({"early": 0.05}, {"lessons": LISTEN}),
+        slow({"early": 1.0, "noise": 0.3}, {"lessons": LISTEN}),
         ({"early": 0.05}, {"lessons": {"listen": {"weight": 1.0, "first": 5}}}),
-        ({"evaluation": 0.7}, {"evaluate": 10}),
+        slow({"evaluation": 0.7}, {"evaluate": 10}),
         ({"evaluation": 2.0, "checkpoint": 2.0, "noise": 0.3, "early": 0.1}, {"evaluate": 15, "lessons": LISTEN}),
         ({"usual": lambda now: 3.0 if now < 4 else 2.0}, {}),  # the first ones are slow
         ({"usual": lambda now: 2.0 + now / 600}, {}),  # all that follow are slower
@@ -135,6 +136,7 @@ def test_an_evaluation_that_takes_most_of_the_time_is_named(world, tmp_path):
     assert "an evaluation takes" in world.said and "--set stages.0.evaluation.limit=N" in world.said
 
 
+@pytest.mark.slow
 def test_steps_of_0_1_0_are_kept(world, tmp_path):
     took, steps = world.run(tmp_path / "run")
     file = tmp_path / "run" / "steps.json"

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from marks import slow
 from training_world import ALL, picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
@@ -45,6 +46,12 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def dev(tmp_path_factory):
     return write(tmp_path_factory.mktemp("dev"), 6, seed=9)
+
+
+@pytest.fixture(scope="module")
+def uncut(data, tmp_path_factory):
+    """The weights that six steps without a break lead to."""
+    return weights(go(tiny_recipe(data, steps=6), tmp_path_factory.mktemp("uncut") / "run"))
 
 
 class Scores:
@@ -156,15 +163,14 @@ def test_a_finished_run_resumes_to_its_model(data, tmp_path):
     assert [r["step"] for r in records(tmp_path / "run")] == [1, 2, 3, 4]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(data, tmp_path):
+def test_sigterm_saves_and_says_how_to_go_on(data, uncut, tmp_path):
     recipe = tiny_recipe(data, steps=6, recipe={"checkpoint_every": 100})
-    whole = go(recipe, tmp_path / "whole")
     before = signal.getsignal(signal.SIGTERM)
     said = pytest.raises(Interrupted, match=r"SIGTERM and saved at step 3; go on with: weft train --resume")
     with after_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM)), said as stop:
         go(recipe, tmp_path / "run")
     assert stop.value.status == 143 and signal.getsignal(signal.SIGTERM) == before
-    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+    assert same(uncut, weights(go(None, tmp_path / "run", resume=True)))
 
 
 def test_one_batch_its_parts_and_the_same_packed_give_one_gradient(data):
@@ -193,9 +199,8 @@ def test_a_micro_step_that_reaches_nothing_trained_adds_nothing(tmp_path):
     assert 0.0 in norms and max(norms) > 0
 
 
-def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(data, tmp_path, monkeypatch):
+def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(data, uncut, tmp_path, monkeypatch):
     recipe = tiny_recipe(data, steps=6, recipe={"checkpoint_every": 100})
-    whole = go(recipe, tmp_path / "whole")
     calls = []
 
     def broken(*args, **kwargs):
@@ -208,12 +213,12 @@ def test_a_loss_that_is_not_finite_stops_names_the_samples_and_loses_nothing(dat
         with pytest.raises(NotFinite, match=said):
             go(recipe, tmp_path / "run")
     assert records(tmp_path / "run", "not_finite")[0]["samples"]
-    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+    assert same(uncut, weights(go(None, tmp_path / "run", resume=True)))
 
 
-def test_a_full_disk_stops_with_a_sentence_and_the_run_goes_on_later(data, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_full_disk_stops_with_a_sentence_and_the_run_goes_on_later(data, uncut, tmp_path, monkeypatch):
     recipe = tiny_recipe(data, steps=6)
-    whole = go(recipe, tmp_path / "whole")
     save_file = ckpt.save_file
 
     def full(tensors, path):
@@ -226,7 +231,7 @@ def test_a_full_disk_stops_with_a_sentence_and_the_run_goes_on_later(data, tmp_p
         with pytest.raises(ckpt.DiskFull, match="the disk is full.*weft train --resume"):
             go(recipe, tmp_path / "run")
     assert ckpt.newest(tmp_path / "run" / "checkpoints").step == 2
-    assert same(weights(whole), weights(go(None, tmp_path / "run", resume=True)))
+    assert same(uncut, weights(go(None, tmp_path / "run", resume=True)))
 
 
 def test_a_bad_sample_met_late_is_saved_before_and_named(tmp_path):
@@ -282,6 +287,7 @@ def test_evaluation_keeps_the_best_and_ends_early(data, dev, tmp_path):
     assert all(torch.equal(value, final[name]) for name, value in best.weights().items() if name in final)
 
 
+@pytest.mark.slow
 def test_each_stage_keeps_its_own_best(data, dev, tmp_path):
     """The second stage's figures are lower throughout, as those of another task may be."""
     scores = iter([0.9, 0.8, 0.7, 0.5, 0.4, 0.3])
@@ -291,6 +297,7 @@ def test_each_stage_keeps_its_own_best(data, dev, tmp_path):
     assert ckpt.best(tmp_path / "run" / "checkpoints", False, [1, "transcribe.exact", str(dev), None]).step == 4
 
 
+@pytest.mark.slow
 def test_a_metric_that_has_no_value_yet_ends_nothing_and_is_never_the_best(data, dev, tmp_path):
     scores = iter([None, 80.0, None, 90.0])
     evaluation = Evaluation(data=str(dev), every=1, metric="transcribe.word_time_ms", patience=3)
@@ -307,6 +314,7 @@ def test_a_metric_needs_a_scorer_before_the_first_update(data, dev, tmp_path):
     assert not (tmp_path / "run" / "log.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(data, tmp_path):
     broken = tmp_path / "broken.jsonl"
     lines = data.read_text().splitlines()
@@ -330,6 +338,7 @@ def test_samples_left_out_are_counted_once_and_the_scorer_leaves_them_out_too(da
     assert whole[-1]["skipped"] >= 1 and set(told) == {"skip"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3])
 def test_samples_left_out_are_listed_once_whenever_a_run_was_killed(data, tmp_path, step):
     """Before the first checkpoint of all, and before the first of the second stage."""
@@ -367,6 +376,7 @@ def test_an_unknown_metric_is_named(data, dev, tmp_path):
         go(recipe, tmp_path / "run", evaluate=Scores(lambda *_: {"transcribe.wer": 1.0}))
 
 
+@pytest.mark.slow
 def test_scores_of_another_kind_are_not_compared(data, dev, tmp_path):
     """The losses of the first evaluations are higher than any share of right answers."""
     evaluation = Evaluation(data=str(dev), every=1)
@@ -386,6 +396,7 @@ def test_what_is_to_be_measured_needs_data(data, tmp_path, change):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_from_another_folder(data, tmp_path, monkeypatch):
     save_model(*build_model(tiny_spec()), tmp_path / "start")
     shutil.copytree(data.parent, tmp_path / "samples")
@@ -408,7 +419,10 @@ def test_a_mistake_found_at_the_start_leaves_the_place_free(data, tmp_path):
     go(tiny_recipe(data, steps=1), tmp_path / "run")
 
 
-@pytest.mark.parametrize("error", [NotFinite("the loss is not finite"), ckpt.DiskFull("the disk is full")])
+@pytest.mark.parametrize(
+    "error",
+    [NotFinite("the loss is not finite"), slow(ckpt.DiskFull("the disk is full"))],
+)
 def test_a_run_that_its_message_speaks_of_stays(data, tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error
@@ -457,6 +471,7 @@ def test_bfloat16_and_activation_checkpointing_run_and_keep_float32_weights(data
     assert {v.dtype for v in weights(out).values()} == {torch.float32}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 0])
 def test_an_adapter_folder_is_whole_and_equals_the_merged_model(data, tmp_path, layers):
     """An encoder of convolutions alone has nothing for LoRA to adapt, and trains in full."""
@@ -526,6 +541,7 @@ def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_update(da
     assert told and told[0] > 3 and len(records(tmp_path / "run")) < 6
 
 
+@pytest.mark.slow
 def test_what_never_trains_stays_so_where_a_model_is_loaded(data, tmp_path):
     """Whisper's positions are computed; 0.1.0 trained them in a model that it had loaded, and such a run goes on."""
     model, processor = build_model(tiny_spec())

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from marks import slow
 from weft.models.config import AudioSection, Connector, DialectSection, VisionSection, WeftConfig
 from weft.models.half import cast_once
 from weft.training.recipe import Lora, PartTraining, Recipe, Stage
@@ -38,7 +39,7 @@ def kept_by_a_layer(width, keys, inner, learned, half, tokens=64):
 
 
 @pytest.mark.parametrize("learned", [True, False])
-@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("half", [True, slow(False)])
 def test_activations_of_a_layer_are_as_autograd_keeps_them(learned, half):
     for width, keys, inner in ((128, 128, 352), (256, 128, 704)):
         measured = kept_by_a_layer(width, keys, inner, learned, half)

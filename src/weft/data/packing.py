@@ -98,14 +98,14 @@ class PackingPlan:
         row_tokens: int,
         *,
         seed: int = 0,
-        window: int = WINDOW,
+        window: int | None = None,
         packing: bool = True,
         shuffle: bool = True,
         end: int | None = None,
         anchor: tuple[int, int] | None = None,
         media: Callable[[int], tuple[int, ...]] | None = None,
     ) -> None:
-        self.length, self.row_tokens, self.seed, self.window = length, row_tokens, seed, window
+        self.length, self.row_tokens, self.seed, self.window = length, row_tokens, seed, window or WINDOW
         self.packing, self.shuffle, self.end, self.media = packing, shuffle, end, media
         self._first_window, first_row = anchor or (0, 0)
         self._starts = [first_row]  # first row of each window from _first_window on

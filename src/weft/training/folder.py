@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +96,7 @@ class RunFolder:
             "python": platform.python_version(),
             "machine": f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores",
             "threads": self.recipe.threads or torch.get_num_threads(),
-            **{name: metadata.version(name) for name in ("torch", "transformers", "peft", "grain", "numpy")},
+            **{name: sys.modules[name].__version__ for name in ("torch", "transformers", "peft", "grain", "numpy")},
             "adapter_only": self.adapter_only,
         }
         try:

@@ -70,8 +70,9 @@ def apply_parts(
 
 def constants(model: WeftForConditionalGeneration) -> frozenset[str]:
     """Names of parameters that never train (Whisper's sinusoids), which is lost where weights are loaded."""
+    kinds = ("vision", model.image_kind), ("audio", model.sound_kind)
     with torch.device("meta"):
-        made = WeftForConditionalGeneration(model.config)
+        made = nn.ModuleDict({part: kind.build() for part, kind in kinds if kind})
     return frozenset(name for name, p in made.named_parameters() if not p.requires_grad)
 
 
