@@ -249,7 +249,7 @@ def tables(model: Any) -> list[torch.Tensor]:
 
 
 @torch.no_grad()
-def start_rows(model: Any, new: slice) -> None:
+def start_rows(model: WeftForConditionalGeneration, new: slice) -> None:
     """New rows of a trained model start at the mean of those before: as likely as any, never the likeliest of all.
 
     Those, too, that no token has and that only fill the table up: at random, one was SmolLM2's answer within a text.

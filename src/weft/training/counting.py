@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.training.parts import lora_targets, tables
 from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
 
@@ -24,7 +25,7 @@ class Counted:
     how: str  # full, or LoRA with its rank
 
 
-def count_trained(model: Any, stage: Stage, tokens: Sequence[int] = ()) -> list[Counted]:
+def count_trained(model: WeftForConditionalGeneration, stage: Stage, tokens: Sequence[int] = ()) -> list[Counted]:
     """Of each part of ``model`` (as it is built: on the meta device, constants without a gradient) that trains.
 
     ``tokens``: the dialect's own, whose rows train beside LoRA. Raises WeftError as `apply_parts` does.

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from weft.files import whole_folder
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training.checkpoint import check_room
 
 
-def kept_dtype(model: Any) -> torch.dtype:
+def kept_dtype(model: WeftForConditionalGeneration) -> torch.dtype:
     """The type that a model's weights came in, and that its folder has again."""
     said = model.config.dtype or torch.float32
     return said if isinstance(said, torch.dtype) else getattr(torch, said)  # saving leaves a name
 
 
-def save_model(model: Any, processor: WeftProcessor, path: Path) -> None:
+def save_model(model: WeftForConditionalGeneration, processor: WeftProcessor, path: Path) -> None:
     """Write model and processor so that ``path`` is whole or not there; weights in the type they came in."""
     dtype = kept_dtype(model)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,13 +33,13 @@ def save_model(model: Any, processor: WeftProcessor, path: Path) -> None:
             _cast(model, torch.float32)  # what a later stage trains
 
 
-def round_as_saved(model: Any) -> None:
+def round_as_saved(model: WeftForConditionalGeneration) -> None:
     """What `save_model` does to the weights that it leaves in memory, for a rank that does not write them."""
     _cast(model, kept_dtype(model))
     _cast(model, torch.float32)
 
 
-def _cast(model: Any, dtype: torch.dtype) -> None:
+def _cast(model: WeftForConditionalGeneration, dtype: torch.dtype) -> None:
     """What is saved, in another type. Buffers that are computed (rotary frequencies) are not saved, and stay exact."""
     saved = model.state_dict(keep_vars=True)
     for value in saved.values():
@@ -47,7 +47,7 @@ def _cast(model: Any, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def save_pretrained(model: Any, folder: Path) -> None:
+def save_pretrained(model: WeftForConditionalGeneration, folder: Path) -> None:
     """As in transformers, without its bar."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would break into the live line

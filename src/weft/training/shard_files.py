@@ -23,6 +23,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from weft.conversation import WeftError
 from weft.files import ASIDE, is_full, whole_folder
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training.checkpoint import check_room, disk_full
 from weft.training.export import kept_dtype
@@ -104,7 +105,7 @@ def shapes(path: Path) -> dict[str, torch.Size]:
     return {k: v.size for k, v in HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
 
 
-def save_shards(model: Any, processor: WeftProcessor, path: Path, ranks: Ranks) -> None:
+def save_shards(model: WeftForConditionalGeneration, processor: WeftProcessor, path: Path, ranks: Ranks) -> None:
     """What `export.save_model` writes, of a model that is shared out: files of whole tensors, put together from
     slices on the disk."""
     dtype = kept_dtype(model)

@@ -52,7 +52,7 @@ class Shared(Whole):
     def build(self, spec: ModelSpec) -> tuple[Any, Any]:
         return build_once(spec, self.ranks)
 
-    def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
+    def begin(self, model: WeftForConditionalGeneration, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
         return share_out(model, parts, self.parallel, self.ranks, half)
 
     @contextmanager
@@ -72,12 +72,12 @@ class Shared(Whole):
     def prepared(self, work: Callable[[], T]) -> T | None:
         return self.ranks.after_first(work)
 
-    def judged(self, model: Any, work: Callable[[], T]) -> T | None:
+    def judged(self, model: WeftForConditionalGeneration, work: Callable[[], T]) -> T | None:
         value = work()  # of all together
         model.reshard()
         return value
 
-    def loss(self, model: Any, data: TrainingData, precision: Precision) -> float:
+    def loss(self, model: WeftForConditionalGeneration, data: TrainingData, precision: Precision) -> float:
         """As `Whole.loss`; then what is no layer stays whole, for answers are made without a call of the model."""
         total, labels = 0.0, 0.0
         for batch in in_step(data.batches(), self.ranks):
@@ -105,7 +105,7 @@ class Shared(Whole):
     def wait(self) -> None:
         self.writer.wait()
 
-    def leave(self, model: Any, processor: Any, path: Path, last: bool) -> None:
+    def leave(self, model: WeftForConditionalGeneration, processor: Any, path: Path, last: bool) -> None:
         merge_lora(model, put_together)
         save_shards(model, processor, path, self.ranks)
 
