@@ -17,6 +17,7 @@ from weft.data.loader import Batch
 from weft.models import attention
 from weft.models.loss import Head, Loss, loss_at, next_tokens, sent
 from weft.models.splice import end_to_end
+from weft.models.table_rows import table_rows
 from weft.teaching.gaze import Gaze
 
 MOST_NAMES = 8192  # of a larger vocabulary, only some tokens that do not sound compete with those that do
@@ -171,9 +172,9 @@ class Seen:
         views_XW, seen = self.sharpness * torch.cat(watched), step.batch.extra.seen
         at_N, seen_N = _known(seen.seen, views_XW.device)
         names_CK, among_XC = (sent(torch.from_numpy(a), views_XW.device) for a in (seen.names, seen.among))
-        head_VW = step.model.get_output_embeddings().weight
-        used_CK1 = (names_CK >= 0)[..., None].to(head_VW.dtype)
-        names_CW = (head_VW[names_CK.clamp(min=0)] * used_CK1).sum(1) / used_CK1.sum(1)
+        named_CKW = table_rows(step.model.get_output_embeddings(), names_CK.clamp(min=0))
+        used_CK1 = (names_CK >= 0)[..., None].to(named_CKW.dtype)
+        names_CW = (named_CKW * used_CK1).sum(1) / used_CK1.sum(1)
         logits_NC = F.linear(views_XW[at_N], names_CW).float().masked_fill(~among_XC[at_N], -torch.inf)
         loss = F.cross_entropy(logits_NC, seen_N, reduction="sum") / among[0]
         scales = step.model.config.image_place_ids
@@ -187,14 +188,15 @@ def naming_loss(model: Any, sounds_XW: torch.Tensor, heard_X: np.ndarray) -> tor
     whole of it costs a small connector five times what all the rest does.
     """
     at_N, heard_N = _known(heard_X, sounds_XW.device)
-    table_VW = model.get_output_embeddings().weight
-    stride = -(-len(table_VW) // MOST_NAMES)
+    vocabulary = model.config.text_config.vocab_size
+    stride = -(-vocabulary // MOST_NAMES)
     if stride == 1:
         return F.cross_entropy(model.logits(sounds_XW[at_N]).float(), heard_N, reduction="sum")
     known = heard_X[heard_X >= 0]
-    names = np.union1d(known, np.arange(known.sum() % stride, len(table_VW), stride))
+    names = np.union1d(known, np.arange(known.sum() % stride, vocabulary, stride))
     names_C, which_N = (sent(torch.from_numpy(a), sounds_XW.device) for a in (names, np.searchsorted(names, known)))
-    return F.cross_entropy(F.linear(sounds_XW[at_N], table_VW[names_C]).float(), which_N, reduction="sum")
+    names_CW = table_rows(model.get_output_embeddings(), names_C)
+    return F.cross_entropy(F.linear(sounds_XW[at_N], names_CW).float(), which_N, reduction="sum")
 
 
 def sides_loss(
@@ -209,13 +211,13 @@ def sides_loss(
     if scales is None or not (sides_XSF >= 0).any():
         return embedded_XW.sum() * 0.0
     sides, width = sides_XSF.shape[1], embedded_XW.shape[1]
-    table_VW = model.get_output_embeddings().weight
-    losses = []
+    head, losses = model.get_output_embeddings(), []
     for side in range(sides):
         at_N, _ = _known(sides_XSF[:, side, 0], embedded_XW.device)
         rolled_NW = embedded_XW[at_N].roll(-(2 * side + 1) * width // (2 * sides), 1)
         for scale, (first, steps) in enumerate(scales):
-            logits_NS = F.linear(rolled_NW, table_VW[first : first + steps]).float()
+            ids_S = torch.arange(first, first + steps, device=embedded_XW.device)
+            logits_NS = F.linear(rolled_NW, table_rows(head, ids_S)).float()
             ids_X = sides_XSF[:, side, scale]
             step_N = sent(torch.from_numpy(ids_X[sides_XSF[:, side, 0] >= 0] - first), embedded_XW.device)
             if near and scale == len(scales) - 1:

@@ -15,6 +15,7 @@ from weft.conversation import WeftError
 from weft.dialects import Modality
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
+from weft.training.asked import ASKED
 from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
 
 
@@ -120,8 +121,7 @@ def lora_targets(module: nn.Module, lora: Lora) -> list[str]:
 
 
 def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
-    targets = lora_targets(module, lora)
-    if not targets:
+    if not (targets := lora_targets(module, lora)):
         module.requires_grad_(True)  # a part without a linear layer (a convolution) is small: it trains in full
         return
     config = LoraConfig(
@@ -132,6 +132,7 @@ def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None
         trainable_token_indices=dict.fromkeys(tables(module), list(tokens)) if tokens else None,
     )
     inject_adapter_in_model(config, module)
+    ASKED["rows"](module)
     for name, p in module.named_parameters():
         p.requires_grad_("lora_" in name or "trainable_tokens_delta" in name)
 
@@ -145,8 +146,7 @@ def tables(language: Any) -> list[str]:
 
 def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """Linear layers below ``module``, the output head aside: LoRA on it costs more than it gives and unties it."""
-    find_head = getattr(module, "get_output_embeddings", None)
-    head = find_head() if callable(find_head) else None
+    head = getattr(module, "get_output_embeddings", lambda: None)()
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear) and child is not head:
             yield name, child

@@ -1,0 +1,54 @@
+"""Rows that are looked up are those of peft's merged table, and train as they do."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from torch import nn
+
+from weft.models.table_rows import look_up, table_rows
+
+IDS = torch.tensor([[3, 7, 7, 0], [11, 5, 3, 9]])
+
+
+class Small(nn.Module):
+    def __init__(self, padding: int | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(12, 6, padding_idx=padding)
+        self.proj = nn.Linear(6, 6)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.proj(self.table(ids))
+
+
+@pytest.mark.parametrize("padding", [None, 0, 7])
+def test_values_and_gradients_are_those_of_the_merged_table(padding):
+    torch.manual_seed(0)
+    model = Small(padding)
+    config = LoraConfig(r=2, target_modules=["proj"], trainable_token_indices={"table": [7, 3, 11]})
+    inject_adapter_in_model(config, model)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "delta" in name:
+                weight.add_(torch.randn_like(weight))
+    quick = copy.deepcopy(model)
+    look_up(quick)
+    quick = copy.deepcopy(quick)  # what is looked up in is the copy's own
+    for each in (model, quick):
+        for name, weight in each.named_parameters():
+            weight.requires_grad_("delta" in name or "lora" in name)
+        each(IDS).square().sum().backward()
+    assert quick.table(IDS).equal(model.table(IDS)) and quick(IDS).equal(model(IDS))
+    assert table_rows(quick.table, IDS).equal(model.table.weight[IDS])
+    for (name, one), (_, other) in zip(model.named_parameters(), quick.named_parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, msg=name)
+    with torch.no_grad():
+        next(p for n, p in quick.named_parameters() if "delta" in n).add_(1.0)
+    assert not quick.table(IDS).equal(model.table(IDS))
+
+
+def test_a_plain_table_gives_its_rows():
+    table = nn.Embedding(12, 6)
+    assert table_rows(table, IDS).equal(table(IDS))
