@@ -240,11 +240,18 @@ def layer_bytes(width: int, keys: int, inner: int, *, learned: bool, half: bool)
     return kept + (8 * width + c * (2 * width + inner) if learned else 0)
 
 
+def _shape(kind: ImageKind | SoundKind) -> tuple[int, int, int] | None:
+    """Width, layers and inner width of an encoder that is a transformer; None for others."""
+    c = kind.config
+    inner = getattr(c, "intermediate_size", None) or getattr(c, "encoder_ffn_dim", None)
+    return None if inner is None or getattr(kind, "staged", False) else (c.hidden_size, c.num_hidden_layers, inner)
+
+
 def _encoder_activations(kind: ImageKind | SoundKind, tokens: int, half: bool, again: bool) -> int:
     """As if every row were full of this medium. Encoders of other shapes than a transformer count nothing."""
-    if kind.shape is None:
+    if (shape := _shape(kind)) is None:
         return 0
-    width, layers, inner = kind.shape
+    width, layers, inner = shape
     c = 2 if half else 4
     layer = 12 * width + c * (5 * width + 2 * inner)
     connector = kind.section.connector
@@ -266,4 +273,5 @@ def _what(name: str, config: WeftConfig) -> str:
     if name.endswith("connector"):
         c = kind.section.connector
         return f"{c.queries} queries" if c.kind == "queries" else f"{c.kind}, {c.group} into one"
-    return kind.section.kind + ("" if kind.shape is None else f", {kind.shape[0]} wide, {kind.shape[1]} layers")
+    shape = _shape(kind)
+    return kind.section.kind + ("" if shape is None else f", {shape[0]} wide, {shape[1]} layers")

@@ -91,15 +91,11 @@ class Backbone(ImageKind):
             ) from error
 
     @property
-    def shape(self) -> None:
-        return None
-
-    @property
     def source_class(self) -> Any:  # type: ignore[override]  # each model_type has its own
         return MODEL_FOR_BACKBONE_MAPPING[type(self.config)]
 
     @property
-    def loading(self) -> dict[str, Any]:
+    def loading(self) -> dict[str, Any]:  # type: ignore[override]  # that of each model
         return {"config": self.config}
 
     @cached_property
