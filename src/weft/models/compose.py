@@ -69,6 +69,7 @@ def compose(
     for encoder, kind, asked in ((model.vision, model.image_kind, vision), (model.audio, model.sound_kind, audio)):
         if source := _mapping(asked, "encoder").get("source"):
             _load_tower(encoder.tower, kind, source)
+            kind.introduce(model, processor, source)
     model.generation_config = GenerationConfig(eos_token_id=processor.stop_ids, pad_token_id=processor.pad_id)
     return model.eval(), processor
 

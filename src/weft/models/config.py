@@ -30,10 +30,11 @@ class Connector(Frozen):
     projecting: neighbours in the order of the features, or with ``grid`` (images) square blocks of the patch grid. A
     "transformer" has ``attention_layers`` of ``heads`` heads in which an item's tokens attend to each other. Of kind
     "queries", ``queries`` learned ones attend to the features instead, giving exactly that many tokens, in
-    cross-attention layers. "none" hands the features on as they are.
+    cross-attention layers. A "transcript" is a transformer behind an encoder that also writes, ``vocab_size``
+    tokens in all. "none" hands the features on as they are.
     """
 
-    kind: Literal["linear", "mlp", "pool", "queries", "transformer", "none"] = "linear"
+    kind: Literal["linear", "mlp", "pool", "queries", "transformer", "transcript", "none"] = "linear"
     merge: int | None = Field(None, ge=1)  # None: `compose` takes the encoder's `usual`; else 1
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
     # linear, mlp, transformer: a layer norm over what is concatenated, before it is projected (InternVL)
@@ -49,6 +50,7 @@ class Connector(Frozen):
     queries: int = Field(64, ge=1)
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
+    vocab_size: int = Field(0, ge=0)  # transcript: of the encoder's own tokenizer
 
     @property
     def group(self) -> int:
@@ -57,10 +59,8 @@ class Connector(Frozen):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
-        if self.norm and self.kind not in ("linear", "mlp", "transformer"):
-            raise ValueError(
-                f"connector.norm is for linear, mlp and transformer, and the kind is {self.kind}; leave it out"
-            )
+        if self.norm and self.kind not in ("linear", "mlp", "transformer", "transcript"):
+            raise ValueError(f"connector.norm: kind {self.kind} has none, as linear, mlp, transformer do; leave it out")
         return self
 
 

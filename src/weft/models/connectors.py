@@ -27,6 +27,7 @@ CONNECTORS = Named[Callable[[config.Connector, int, int, Grid], nn.Module]](
         "pool": "weft.models.more_connectors:Pool",
         "queries": "weft.models.more_connectors:Queries",
         "transformer": "weft.models.more_connectors:Transformer",
+        "transcript": "weft.models.transcript:Transcript",
         "none": "weft.models.more_connectors:Pass",
     }
 )

@@ -15,6 +15,7 @@ import torch
 from weft.conversation import WeftError
 from weft.models.blocks import merged_grid
 from weft.models.encoders import ImageKind, SoundKind
+from weft.models.splice import inside
 
 
 def token_grid(kind: ImageKind) -> tuple[int, int]:
@@ -50,14 +51,14 @@ class Places(ABC):
         return [(ids[0], len(ids)) for ids in scales]
 
     @abstractmethod
-    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
-        """[t, W] for an item of ``tokens`` embeddings."""
+    def embeddings(self, model: Any, tokens: int, tokens_N: torch.Tensor | None = None) -> torch.Tensor:
+        """[t, W] for items of ``tokens`` embeddings, or [N, t, W] for such as have ``tokens_N`` of them."""
 
 
 class ImagePlaces(Places):
     modality = "image"
 
-    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
+    def embeddings(self, model: Any, tokens: int, tokens_N: torch.Tensor | None = None) -> torch.Tensor:
         """For each embedding of an image, those of the tokens of its column and its row.
 
         Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
@@ -86,12 +87,15 @@ class SoundPlaces(Places):
             )
         return ids
 
-    def embeddings(self, model: Any, tokens: int) -> torch.Tensor:
-        """For each embedding of a window, those of the tokens of its moment."""
+    def embeddings(self, model: Any, tokens: int, tokens_N: torch.Tensor | None = None) -> torch.Tensor:
+        """For each embedding of a window that follows the sound, those of the tokens of its moment."""
         scales, kind = model.config.audio_place_ids, model.sound_kind
         moments_t = (torch.arange(tokens, device=model.device) + 0.5) * token_seconds(kind)
         places_tW = _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
-        return kind.section.connector.places * places_tW
+        places_tW = kind.section.connector.places * places_tW
+        if tokens_N is None or kind.timed(tokens) == tokens:
+            return places_tW
+        return places_tW * inside(kind.timed(tokens_N), tokens, model.device)[..., None]
 
 
 def _named(model: Any, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -101,7 +101,9 @@ class Senses:
         features_NTD, lengths_N = self.recall.get("audio", self.audio)(features, lengths_N.cpu())
         embedded_NtW, tokens_N = self.audio_connector(features_NTD, lengths_N)
         if "audio" in self.places:
-            embedded_NtW = embedded_NtW + self.places["audio"].embeddings(self, embedded_NtW.shape[1])
+            embedded_NtW = embedded_NtW + self.places["audio"].embeddings(self, embedded_NtW.shape[1], tokens_N)
+        if hasattr(self.audio_connector, "read"):
+            embedded_NtW = embedded_NtW + self.audio_connector.read(features_NTD, self.get_input_embeddings())
         return features_NTD, embedded_NtW, tokens_N
 
     def embed_audio(

@@ -100,9 +100,9 @@ def listening_labels(conversation: Conversation, encoded: Encoded, processor: We
     for here, around, span in zip(labels, sides, spans, strict=True):
         if span.item not in words:
             continue
-        here[:] = processor.token_ids["audio_token_id"]
         first, seconds = window_extent(conversation, span, processor)
         moments = moments_of(conversation, span, processor)
+        here[np.isfinite(moments)] = processor.token_ids["audio_token_id"]
         for word in words[span.item]:
             tokens = within_text(word.text, processor)
             inside = np.flatnonzero((moments >= word.start) & (moments < word.end))
@@ -169,12 +169,15 @@ def window_extent(conversation: Conversation, span: Span, processor: WeftProcess
 
 
 def moments_of(conversation: Conversation, span: Span, processor: WeftProcessor) -> np.ndarray:
-    """Seconds into the clip of the middle of each embedding of a window of sound, as the model's places have them.
+    """Seconds into the clip of the middle of each embedding of a window of sound, as the model's places have them;
+    infinite for those that do not follow the sound.
 
     Raises `WeftError` where embeddings do not follow the sound.
     """
     first, _ = window_extent(conversation, span, processor)
-    return first + (np.arange(span.length) + 0.5) * token_seconds(processor.sounds)
+    moments = first + (np.arange(span.length) + 0.5) * token_seconds(processor.sounds)
+    moments[processor.sounds.timed(span.length) :] = np.inf
+    return moments
 
 
 def places_in(box: Sequence[float], grid: tuple[int, int]) -> np.ndarray:

@@ -31,6 +31,7 @@ SOUNDS = Named[type[SoundKind]](
     {
         "whisper": HERE + "whisper:Whisper",
         "whisper_decoder": HERE + "whisper:WhisperDecoder",
+        "transcript": HERE + "transcript:Transcript",
         "qwen_audio": HERE + "whisper:QwenAudio",
         "qwen2_audio": HERE + "qwen2_audio:Qwen2Audio",
         "wav2vec2": HERE + "wav2vec2:Waveform",

@@ -44,7 +44,8 @@ class Kind(ABC):
     sources: ClassVar[Mapping[str, str | None]] = {}
     source_class: ClassVar[Any] = None  # transformers' class that loads a published tower,
     source_prefix: ClassVar[str] = ""  # where the tower lies in it,
-    renames: ClassVar[Mapping[str, str] | None] = None  # and names in whole models that it has to be told
+    renames: ClassVar[Mapping[str, str] | None] = None  # names in whole models that it has to be told
+    loading: ClassVar[Mapping[str, Any]] = {}  # and what else its ``from_pretrained`` has to be told
     starts_plain: ClassVar[str] = ""  # weights so named may be missing from a source: they start without an effect
     tower: ClassVar[Any]  # made of the kind; called with media, and telling the ``width`` D of its features
     config_class: ClassVar[Any]
@@ -58,20 +59,11 @@ class Kind(ABC):
         asked = {key: value for key, value in self.section.config.items() if key not in NOTES}
         return self.config_class(**{**asked, **self.fixed})
 
-    @property
-    def shape(self) -> tuple[int, int, int] | None:
-        """Width, layers and inner width of a transformer; None for other towers."""
-        c = self.config
-        inner = getattr(c, "intermediate_size", None) or getattr(c, "encoder_ffn_dim", None)
-        return None if inner is None else (c.hidden_size, c.num_hidden_layers, inner)
-
-    @property
-    def loading(self) -> dict[str, Any]:
-        """What else ``source_class.from_pretrained`` has to be told."""
-        return {}
-
     def build(self) -> nn.Module:
         return self.tower(self)
+
+    def introduce(self, model: Any, processor: Any, source: str) -> None:  # noqa: B027  most have nothing to do
+        """Tells a new model what else it has to know of the ``source`` whose weights it has got."""
 
 
 class ImageKind(Kind):
@@ -183,6 +175,10 @@ class SoundKind(Kind):
     @property
     def window_samples(self) -> int:
         return round(self.section.window_seconds * self.section.sample_rate)
+
+    def timed(self, tokens: Length) -> Length:
+        """How many of a window's embeddings follow the sound: all, or those that come first."""
+        return tokens
 
     @abstractmethod
     def features(self, frames: int) -> int:

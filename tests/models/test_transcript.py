@@ -1,0 +1,158 @@
+"""What Whisper writes of a clip reaches the language model as the language model's own words."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperModel
+
+import weft
+from weft.conversation import Audio, Conversation, Message, WeftError, Word, Words
+from weft.media import log_mel
+from weft.models.bytes_tokenizer import bytes_tokenizer
+from weft.models.compose import compose
+from weft.models.config import AudioSection
+from weft.models.encoders import sound_kind
+from weft.models.encoders.transcript import ENGLISH, TOLD, sounding, writing
+from weft.teaching.labels import Labels
+from weft.teaching.media import listening_labels, moments_of
+
+SECTION = tiny.audio("transcript", {"kind": "transcript", "merge": 5, "vocab_size": 20, "heads": 2})
+OURS = bytes_tokenizer()
+SOUND = {**tiny.WHISPER, "vocab_size": len(OURS) + 1, "num_mel_bins": 80, "eos_token_id": len(OURS)}
+SOUND |= {"begin_suppress_tokens": None, "decoder_start_token_id": 3, "init_std": 0.5, "max_target_positions": 40}
+TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+CONNECTOR = {"kind": "transcript", "merge": 5, "vocab_size": len(OURS) + 1, "heads": 4, "places": 0.5}
+
+
+@pytest.fixture(scope="module")
+def woven(tmp_path_factory):
+    """A model of a Whisper that writes bytes and a language model that reads them."""
+    folder = tmp_path_factory.mktemp("parts")
+    torch.manual_seed(0)
+    WhisperForConditionalGeneration(WhisperConfig(**SOUND)).save_pretrained(folder / "whisper")
+    theirs = bytes_tokenizer()
+    theirs.add_special_tokens({"eos_token": "<|endoftranscript|>"})
+    theirs.save_pretrained(folder / "whisper")
+    language = LlamaConfig(vocab_size=len(OURS), num_key_value_heads=2, tie_word_embeddings=True, **TEXT)
+    AutoModelForCausalLM.from_config(language).save_pretrained(folder / "language")
+    OURS.save_pretrained(folder / "language")
+    audio = {"source": str(folder / "whisper"), "kind": "transcript", "connector": CONNECTOR}
+    dialect = {"name": "chatml", "switches": {"window_seconds": 1.0}}
+    return compose(audio=audio, language=str(folder / "language"), dialect=dialect)
+
+
+def sound(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(round(16000 * seconds)).astype("float32")
+
+
+def features(kind, seconds: float, seed: int = 0) -> torch.Tensor:
+    wave = sound(seconds, seed)
+    return torch.from_numpy(kind.prepare(wave, kind.window(0, len(wave))))
+
+
+def test_the_number_of_tokens_tells_how_many_follow_the_sound():
+    assert [sounding(n + writing(n)) for n in range(400)] == list(range(400))
+
+
+def test_a_clip_in_a_batch_is_as_alone():
+    model = tiny.model(audio=SECTION)
+    clips = [tiny.clip(SECTION, samples, seed)[0] for seed, samples in enumerate((3200, 9000, 16000))]
+    lengths = torch.tensor([len(clip) for clip in clips])
+    together = model.embed_audio(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
+    alone = [model.embed_audio(clip[None]) for clip in clips]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
+    kind = sound_kind(SECTION)
+    assert [len(each) for each in alone] == [kind.windows(samples)[0].tokens for samples in (3200, 9000, 16000)]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_it_writes_what_whisper_writes(woven, whole):
+    """Beside the library's own forward over the clip and the silence behind it, one greedy token after another."""
+    model, _ = woven
+    kind, end = model.sound_kind, SOUND["eos_token_id"]
+    wave = sound(0.3)
+    wave[-400:] = 0.0  # else the last frames see the end of the clip, which silence alone does not
+    published = WhisperModel(WhisperConfig(**SOUND)).eval()
+    published.load_state_dict(model.audio.tower.state_dict())
+    model.audio.whole = whole
+    ids = [SOUND["decoder_start_token_id"]]
+    with torch.inference_mode():
+        mel = torch.from_numpy(log_mel(wave, 80, pad_to=16000)).T[None]
+        heard = published.encoder(mel).last_hidden_state
+        for _ in range(writing(3)):
+            state = published.decoder(input_ids=torch.tensor([ids]), encoder_hidden_states=heard).last_hidden_state
+            ids.append(int((state[0, -1] @ published.decoder.embed_tokens.weight.T)[: end + 1].argmax()))
+        own = torch.from_numpy(kind.prepare(wave, kind.window(0, len(wave))))
+        rows, lengths = model.audio(own[None], torch.tensor([30]))
+    written = rows[0, 3 * 5 :: 5, -TOLD:]
+    assert lengths.tolist() == [len(rows[0])] and len(written) == writing(3)
+    assert written[:, 0].tolist() == [1.0] * writing(3)
+    assert (256 * written[:, 1] + written[:, 2]).tolist() == ids[1:]
+    assert not rows[0, :15, -TOLD:].any()
+    torch.testing.assert_close(rows[0, :15, :-TOLD], heard[0, :15], rtol=1e-3, atol=1e-3)
+
+
+def test_a_new_model_reads_the_transcription_as_if_it_had_been_typed(woven):
+    model, processor = woven
+    mel = features(model.sound_kind, 0.3)[None]
+    with torch.inference_mode():
+        rows, embedded, _ = model.audio_features(mel)
+    ids = (256 * rows[0, 15::5, -2] + rows[0, 15::5, -1]).long()
+    texts = [OURS.decode([i]) if i < SOUND["eos_token_id"] else "\n" for i in ids.tolist()]
+    table, own = model.get_input_embeddings().weight, processor.renderer.encode_text
+    for text, found in zip(texts, embedded[0, 3:], strict=True):
+        if "\ufffd" not in text:
+            torch.testing.assert_close(found, table[own(text)].mean(0))
+
+
+def test_what_is_written_has_no_moment_and_is_not_taught_as_heard(woven):
+    model, processor = woven
+    words = Words((Word("one", 0.05, 0.2), Word("two", 0.25, 0.5)), 0)
+    asked = Message("user", (Audio((sound(0.6), 16000)),))
+    sample = Conversation((asked, Message("assistant", (words,))))
+    encoded = processor.encode(sample)
+    (span,) = encoded.spans
+    follow = model.sound_kind.timed(span.length)
+    assert follow == 6 and span.length == follow + writing(follow)
+    moments = moments_of(sample, span, processor)
+    np.testing.assert_allclose(moments[:follow], 0.05 + 0.1 * np.arange(6))
+    assert np.isinf(moments[follow:]).all()
+    heard = listening_labels(sample, encoded, processor).heard
+    assert (heard[:follow] >= 0).all() and (heard[follow:] == -100).all()
+    assert Labels(processor, True, True)(sample, encoded).gazes
+    with torch.inference_mode():
+        places = model.places["audio"].embeddings(model, 20, torch.tensor([span.length, 20]))
+        assert places[0, :follow].any() and not places[0, follow:].any()
+        assert places[1, : model.sound_kind.timed(20)].any()
+
+
+def test_how_tokens_are_spelled_is_kept_and_not_trained(woven, tmp_path):
+    model, processor = woven
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = weft.load(tmp_path, dtype="bfloat16").model
+    assert loaded.audio_connector.spelling.dtype == torch.int64
+    assert loaded.audio_connector.spelling.equal(model.audio_connector.spelling)
+    assert "audio_connector.spelling" not in dict(model.named_parameters())
+
+
+def test_the_language_is_chosen_where_there_are_several():
+    section = SECTION.model_copy(
+        update={
+            "config": {**SECTION.config, "vocab_size": 51865, "decoder_start_token_id": 50258, "eos_token_id": 50257},
+            "connector": SECTION.connector.model_copy(update={"vocab_size": 51865}),
+        }
+    )
+    tower = sound_kind(section).build().eval()
+    ids = tower.prompt(torch.zeros(2, 10, 16))
+    assert ids.shape == (2, 4) and ids[0, [0, 2, 3]].tolist() == [50258, 50359, 50363]
+    assert 50259 <= int(ids[0, 1]) <= 50357
+
+
+def test_a_connector_that_cannot_read_is_refused():
+    with pytest.raises(WeftError, match="kind transcript with vocab_size 20, and it has linear with 0"):
+        sound_kind(tiny.audio("transcript"))
+    with pytest.raises(WeftError, match=f"vocab_size {ENGLISH}"):
+        config = {"vocab_size": ENGLISH}
+        sound_kind(AudioSection(kind="transcript", config=config, connector=SECTION.connector))
