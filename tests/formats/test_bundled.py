@@ -26,8 +26,10 @@ from weft.training.recipe import Source
 
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SOUND = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24, "decoder_ffn_dim": 24}
-SOUND |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_source_positions": 50, "vocab_size": 20}
-SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
+SOUND |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_source_positions": 1500}
+SOUND |= {"vocab_size": len(bytes_tokenizer()) + 1, "eos_token_id": len(bytes_tokenizer())}
+SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "decoder_start_token_id": 3, "begin_suppress_tokens": None}
+WRITTEN = {"kind": "transcript", "merge": 5, "vocab_size": SOUND["vocab_size"], "heads": 4}
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16, "num_labels": 3}
 
 
@@ -41,22 +43,27 @@ def parts(tmp_path_factory) -> dict[str, Path]:
     AutoModelForCausalLM.from_config(text).half().save_pretrained(folder / "language")
     tokenizer.save_pretrained(folder / "language")
     WhisperForConditionalGeneration(WhisperConfig(**SOUND)).half().save_pretrained(folder / "audio")
+    theirs = bytes_tokenizer()
+    theirs.add_special_tokens({"eos_token": "<|endoftranscript|>"})
+    theirs.save_pretrained(folder / "audio")
     EfficientNetLiteForImageClassification(EfficientNetLiteConfig(**SIGHT)).save_pretrained(folder / "vision")
     return {role: folder / role for role in ("language", "audio", "vision")}
 
 
 @pytest.fixture(scope="module")
 def trained(parts, tmp_path_factory) -> Path:
-    """A finished model: connectors, rows of tokens, and LoRA of two stages, merged one after the other."""
+    """A finished model: connectors, rows of tokens, LoRA of two stages, merged one after the other, and an ear that
+    was taught through a smaller one."""
     sees = {"source": str(parts["vision"]), "options": {"stages": (3, 5), "size": (64, 64)}}
-    model, processor = compose(sees, {"source": str(parts["audio"])}, str(parts["language"]))
+    hears = {"source": str(parts["audio"]), "kind": "transcript", "connector": WRITTEN}
+    model, processor = compose(sees, hears, str(parts["language"]))
     torch.manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "_connector" in name:
                 weight.add_(0.1 * torch.randn_like(weight))
-            elif name.startswith("language_model") and "_proj" in name:
-                for rank in (3, 2):
+            elif name.startswith(("language_model", "audio.tower")) and "_proj" in name and weight.ndim == 2:
+                for rank in (3, 2) if name.startswith("language_model") else (2,):
                     weight.add_(0.02 * torch.randn(len(weight), rank) @ torch.randn(rank, weight.shape[1]))
         rows = model.get_input_embeddings().weight
         rows[[5, 9]] += 0.3
@@ -72,7 +79,7 @@ def shipped(parts, trained, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "bundled"
     folder.mkdir()
     (folder / "LICENSE").write_text("as it was")
-    assert bundled.ship(trained, parts, "owner/language", folder, rank=5)["lora"] == 14
+    assert bundled.ship(trained, parts, "owner/language", folder, rank=5)["lora"] == 26
     return folder
 
 
@@ -81,12 +88,15 @@ def test_the_shipped_and_the_parts_are_the_model_again(parts, trained, shipped, 
     bundled.put_together(shipped, parts, out)
     wanted, found = load_file(trained / "model.safetensors"), load_file(out / "model.safetensors")
     assert wanted.keys() == found.keys()
+    assert found["audio_connector.spelling"].equal(wanted["audio_connector.spelling"])
     for name, value in wanted.items():
-        own = "tower" not in name
+        own = "vision.tower" not in name
         torch.testing.assert_close(found[name], value, rtol=2e-3 if own else 0, atol=1e-3 if own else 0)
         assert found[name].dtype == value.dtype
     held = load_file(shipped / "adapter_model.safetensors")
-    assert not any("tower" in name or "layernorm" in name for name in held)
+    assert not any("vision.tower" in name or "norm.weight" in name for name in held if "_connector" not in name)
+    ear = next(value for name, value in held.items() if "audio.tower" in name and name.endswith("lora_A.weight"))
+    assert len(ear) == 2  # no more than its change takes
     assert (shipped / "LICENSE").read_text() == "as it was"
     indices = json.loads((shipped / "adapter_config.json").read_text())["trainable_token_indices"]
     rows = wanted["language_model.model.embed_tokens.weight"]

@@ -71,7 +71,10 @@ class Adapter:
             ids = indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
             return value.float().index_copy(0, torch.tensor(ids), held[self.rows[name]].float())
 
-        return replace(output, make=make) if name in self.whole or name in self.rows else output
+        if name not in self.whole:
+            return replace(output, make=make) if name in self.rows else output
+        kind = held.dtypes[self.whole[name]]
+        return replace(output, make=make, dtype=None if kind.is_floating_point else kind)
 
 
 def open_adapter(name: str) -> Adapter:

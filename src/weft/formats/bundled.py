@@ -1,8 +1,8 @@
 """weft's own model: what it learned, shipped as an adapter, and the pretrained parts that it was learned on.
 
-The adapter is one of PEFT's (`adapters`): connectors whole, LoRA on the language model, rows of its tables. Beside it
-lie the model's configuration and processor. `put_together` makes an ordinary weft folder of it and the parts; `ship`
-takes the adapter out of a finished model again, whatever stages trained it.
+The adapter is one of PEFT's (`adapters`): connectors whole, LoRA on matrices of parts, rows of tables. Beside it lie
+the model's configuration and processor. `put_together` makes an ordinary weft folder of it and the parts; `ship` takes
+the adapter out of a finished model again, whatever stages trained it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from weft.models.config import WeftConfig
 
 # Where a part's folder has what weft has under each of these; the first that is there.
 PLACES = {LANGUAGE: ("",), "vision.tower.": ("", "backbone."), "audio.tower.": ("model.encoder.", "model.")}
+EAR = "audio.tower."
 MOST_BYTES = 25_000_000
 OWN_FILES = ("*.md", "LICENSE*")  # in the shipped folder, and written by people
 
@@ -84,8 +86,8 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
 def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int = 32) -> dict[str, int]:
     """Writes as an adapter what the model in ``model`` has beyond its parts; returns how many tensors of each sort.
 
-    ``rank``: at least the sum of those of the stages that trained through LoRA. ``hub``: what the adapter says it
-    belongs to. Weights are float16. Raises `CheckpointError` where a matrix is not within ``rank`` of its part's, or
+    ``rank``: at least the sum of those of the stages that trained a matrix through LoRA. ``hub``: what the adapter says
+    it belongs to. Weights are float16. Raises `CheckpointError` where a matrix is not within ``rank`` of its part's, or
     the whole is larger than what a package may hold.
     """
     check_weft(model, str(model))
@@ -99,7 +101,7 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
         before = base.output(name, shape).make()
         if found is not None and torch.equal(value.to(before.dtype), before):
             continue
-        if found is None or value.ndim != 2 or not name.startswith(LANGUAGE):
+        if found is None or value.ndim != 2 or not name.startswith((LANGUAGE, EAR)):
             whole[name] = value
         elif path.endswith(("embed_tokens", "lm_head")):
             other = (value != before).any(1)
@@ -111,8 +113,12 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
     tensors |= {PREFIX + path + ROWS: value for path, (_, value) in rows.items()}
     for path, (b, a) in pairs.items():
         tensors |= {f"{PREFIX}{path}.lora_A.weight": a, f"{PREFIX}{path}.lora_B.weight": b}
-    tensors = {name: value.to(torch.float16).contiguous() for name, value in tensors.items()}
-    config = {"base_model_name_or_path": hub, "r": rank, "lora_alpha": rank, "target_modules": sorted(pairs)}
+    kept = {name for name, value in tensors.items() if not value.is_floating_point()}
+    tensors = {n: (value if n in kept else value.to(torch.float16)).contiguous() for n, value in tensors.items()}
+    config: dict[str, Any] = {"base_model_name_or_path": hub, "r": rank, "lora_alpha": rank}
+    config["target_modules"] = sorted(pairs)
+    config["rank_pattern"] = {path: len(a) for path, (_, a) in pairs.items() if len(a) < rank}
+    config["alpha_pattern"] = dict(config["rank_pattern"])
     config["trainable_token_indices"] = {path: ids for path, (ids, _) in rows.items()}
     config["modules_to_save"] = sorted({name.partition(".")[0] for name in whole})
     if (size := sum(value.nbytes for value in tensors.values())) > MOST_BYTES:
@@ -132,12 +138,12 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
 
 
 def _factors(change: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:
-    """B [out, r] and A [r, in] whose product is the change: of a size, so that float16 holds both well."""
+    """B [out, r] and A [r, in] whose product is the change, r at most ``rank``; alike in size, as float16 has it."""
     torch.manual_seed(0)
     u, s, v = torch.svd_lowrank(change, q=min(rank + 8, *change.shape), niter=4)
-    root = s[:rank].sqrt()
-    b, a = u[:, :rank] * root, (v[:, :rank] * root).T
+    needed = min(rank, int((s > 1e-3 * s[0]).sum()))
+    root = s[:needed].sqrt()
+    b, a = u[:, :needed] * root, (v[:, :needed] * root).T
     if (left := float((change - b @ a).norm() / change.norm())) > 0.02:
         raise CheckpointError(f"{name}: a matrix of rank {rank} leaves {left:.0%} of its change; take a higher --rank")
-    short = rank - len(root)
-    return F.pad(b, (0, short)), F.pad(a, (0, 0, 0, short))
+    return b, a

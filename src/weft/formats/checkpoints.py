@@ -272,7 +272,8 @@ class Output:
 
 def copy(tensors: Tensors, name: str, to: str) -> Output:
     """An output that is an input under another name."""
-    return Output(to, tensors.shapes[name], lambda: tensors[name])
+    kind = tensors.dtypes[name]
+    return Output(to, tensors.shapes[name], lambda: tensors[name], None if kind.is_floating_point else kind)
 
 
 def write_weights(
