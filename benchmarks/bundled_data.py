@@ -1,14 +1,16 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
-    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--prompts 960] [--workers 2]
+    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--pictures 8000]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
 it is typed is what the spoken prompt is to be answered with (as Ultravox distils): its sentences within 48 tokens.
 
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
-speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl,
-dev.jsonl and test.jsonl. What is there already is kept, so a broken run goes on.
+pictures/ (asked where and what things are), speech/ (with word times), plain/ (without), talk/ and typed/ (prompts,
+spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package; its voices
+are made of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What is there
+already is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from multiprocessing import get_context
@@ -39,9 +43,11 @@ PROMPTS = Path(__file__).with_name("prompts.jsonl")  # 960 that were made so, in
 SPLITS = {"train": 1.0, "dev": 0.04, "test": 0.04}  # shares of the numbers asked for
 # Without a beginning, nine prompts of ten ask for help with a text that is not there.
 BEGINNINGS = "What,How,Why,Where,Who,When,I,My,The,Is,Do,Please,Explain,Name,We,In,She,He,Tell me,Can you,Give me"
+VOICES, UNHEARD = ("awb", "slt", "kal16"), "rms"
 SENTENCES = re.compile(r".*[a-z\\)\"][.!?](?= |$)")  # whole ones of a line
 PROMPT = re.compile(r"[A-Z][A-Za-z' ,-]+[.?!]")
 PICTURES = ("vqa", "caption", "grounded_caption", "refer", "identify", "detection")
+SCENES, LOOKING = ("grounded_caption",), ("refer", "identify", "detection", "vqa")
 SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "question", "sound_caption", "event", "locate")
 BOTH = ("spoken_question", "spoken_refer", "which_picture", "which_clip", "picture_conversation", "speech_conversation")
 TASKS = {**dict.fromkeys(PICTURES, 4.0), **dict.fromkeys(SOUNDS, 2.0), **dict.fromkeys(BOTH, 1.0)}
@@ -78,6 +84,30 @@ def answered(texts: list[str], tokenizer: Any, model: Any, end: int) -> Iterator
         said = tokenizer.decode(row)
         whole = said.split("<|im_end|>")[0] if "<|im_end|>" in said else SENTENCES.match(said)
         yield {"text": text, "answer": whole if isinstance(whole, str) else whole[0] if whole else ""}
+
+
+def said_by_flite(job: tuple[Conversation, str, Path]) -> Conversation:
+    """The transcript of a text as a voice of flite says it, at a speed and pitch by chance."""
+    sample, voice, path = job
+    (text,) = (part.text for part in sample.learned[0].parts if isinstance(part, Text))
+    rng = np.random.default_rng(int(path.stem))
+    manner = {"duration_stretch": rng.uniform(0.8, 1.25), "int_f0_target_mean": rng.uniform(85, 210)}
+    asked_for = [word for name, value in manner.items() for word in ("--setf", f"{name}={value:.2f}")]
+    subprocess.run(["flite", "-voice", voice, *asked_for, "-t", text, "-o", path], check=True)
+    user, answer = sample.messages
+    heard = tuple(Audio(str(path)) if isinstance(part, Audio) else part for part in user.parts)
+    return Conversation((Message("user", heard), answer), f"{voice}-{path.stem}")
+
+
+def other_voices(data: Path, split: str, share: float, workers: int) -> None:
+    samples = list(read_samples(data / "plain" / f"{split}.jsonl"))
+    folder, chance = data / "voices" / split, np.random.default_rng((5, world.SPLITS.index(split)))
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = chance.choice(len(samples), round(share * len(samples)), replace=False)
+    voices = [UNHEARD] if split == "test" else VOICES
+    jobs = [(samples[n], voices[i % len(voices)], folder / f"{n:06}.wav") for i, n in enumerate(drawn.tolist())]
+    with get_context("spawn").Pool(workers) as pool:
+        write_samples(data / "voices" / f"{split}.jsonl", list(pool.imap(said_by_flite, jobs, chunksize=16)))
 
 
 @cache
@@ -133,7 +163,14 @@ def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("data", type=Path)
-    for name, number in (("world", 6000), ("speech", 16000), ("scenes", 8000), ("prompts", 960), ("workers", 2)):
+    for name, number in (
+        ("world", 6000),
+        ("speech", 16000),
+        ("scenes", 8000),
+        ("pictures", 8000),
+        ("prompts", 960),
+        ("workers", 2),
+    ):
         options.add_argument(f"--{name}", type=int, default=number)
     given = options.parse_args()
     given.data.mkdir(parents=True, exist_ok=True)
@@ -151,9 +188,10 @@ def main() -> None:
             drawn = read_samples(given.data / "world" / f"{split}.jsonl")
             told = [c for c in drawn if any(isinstance(p, Box | Words) for m in c.learned for p in m.parts)]
             write_samples(given.data / "grounded" / f"{split}.jsonl", told)
-        if not (given.data / "scenes" / f"{split}.jsonl").exists():
-            told_of = {"grounded_caption": 1.0}
-            world.write(given.data / "scenes", split, round(share * given.scenes), tasks=told_of, workers=given.workers)
+        told_of = ("scenes", given.scenes, 0, SCENES), ("pictures", given.pictures, 1, LOOKING)
+        for name, number, seed, tasks in told_of:
+            if not (given.data / name / f"{split}.jsonl").exists():
+                world.write(given.data / name, split, round(share * number), seed, tasks, workers=given.workers)
         if (given.data / "speech" / f"{split}.jsonl").exists():
             continue
         (given.data / "speech" / split).mkdir(parents=True, exist_ok=True)
@@ -163,6 +201,9 @@ def main() -> None:
         for name in ("plain", "talk", "typed", "speech"):  # the file that says it is done comes last
             (given.data / name).mkdir(exist_ok=True)
             write_samples(given.data / name / f"{split}.jsonl", [each[name] for each in found if name in each])
+    for split in SPLITS:
+        if shutil.which("flite") and not (given.data / "voices" / f"{split}.jsonl").exists():
+            other_voices(given.data, split, 0.4, given.workers)
 
 
 if __name__ == "__main__":
