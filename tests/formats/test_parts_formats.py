@@ -201,10 +201,10 @@ def test_a_llama_of_gguf_is_what_transformers_reads(tmp_path):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(16)
     writer.add_vocab_size(40)
-    words = ["A", "B", "AB", *(chr(70 + i) for i in range(35))] + ["<|im_start|>", "<|im_end|>"]
+    words = ["A", "B", "AB", *(chr(70 + i) for i in range(34)), "FG", "<|im_start|>", "<|im_end|>"]
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(words)
-    writer.add_token_merges(["A B"])
+    writer.add_token_merges(["A B", "F G"])  # transformers 5.16 takes a list of one for its only entry
     writer.add_token_types([1] * 38 + [3, 3])
     writer.add_bos_token_id(38)
     writer.add_eos_token_id(39)

@@ -156,6 +156,9 @@ def language_from_gguf(file: Path, out: Path, dtype: torch.dtype) -> None:
     config = doors.load(AutoConfig, file.parent, "its configuration could not be read", gguf_file=file.name)
     _write(LlamaForCausalLM, config, read_gguf(file), _llama(config.head_dim), out, dtype)
     tokenizer = doors.load(AutoTokenizer, file.parent, "its tokenizer could not be read", gguf_file=file.name)
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(
+        config.eos_token_id
+    )  # up to transformers 5.17 it is bos_token
     tokenizer.save_pretrained(out)
     ends = {"eos_token_id": config.eos_token_id, "pad_token_id": config.pad_token_id}
     GenerationConfig(bos_token_id=config.bos_token_id, **ends).save_pretrained(out)
