@@ -18,6 +18,7 @@ from weft.data import packing  # noqa: E402
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("fast", max_examples=20)  # of 100: see examples.py
 
+WINDOW = packing.WINDOW
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -40,6 +41,14 @@ def short_plans() -> Iterator[None]:
     """Planning more samples than small runs come to would take a tenth of their time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "WINDOW", processes.WINDOW)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole_plans() -> Iterator[None]:
+    """Plans as runs have them where no test shortens them: for figures that were made with these."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "WINDOW", WINDOW)
         yield
 
 

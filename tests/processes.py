@@ -5,6 +5,7 @@ What a fresh interpreter imports is not tested with these; what processes do to 
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -50,6 +51,7 @@ class Python:
 
 
 def run(source: str, arguments: list[str], environment: dict[str, str], printed: str) -> None:
+    gc.freeze()  # else looking for garbage copies what is shared with the server
     os.environ |= environment
     packing.WINDOW = WINDOW
     to = os.open(printed, os.O_WRONLY | os.O_APPEND)

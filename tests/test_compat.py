@@ -10,7 +10,6 @@ import pytest
 
 import weft
 from weft.cli import run
-from weft.data import packing
 
 OLD = Path(__file__).parent / "old" / "0.1.0"
 
@@ -31,9 +30,9 @@ def test_a_model_of_0_1_0_answers_as_it_did() -> None:
     assert ask(OLD / "model") == pytest.approx(-34.7558, rel=1e-4)
 
 
-def test_a_run_of_0_1_0_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("whole_plans")
+def test_a_run_of_0_1_0_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """With lessons, augmentation and places, from an optimizer's state; moved since, as its owner would mend it."""
-    monkeypatch.setattr(packing, "WINDOW", 1024)  # which it was planned with
     shutil.copytree(OLD / "run", tmp_path / "run")
     shutil.copytree(OLD / "data", tmp_path / "data")
     for name in ("recipe.json", "run.json"):

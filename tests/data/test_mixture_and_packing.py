@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 
 from weft.data import mixture as mixture_module
 from weft.data.mixture import Mixture
-from weft.data.packing import (  # the window of real runs: see conftest
-    WINDOW,
-    PackingPlan,
-    micro_step_rows,
-    pack,
-    pack_evenly,
-)
+from weft.data.packing import PackingPlan, micro_step_rows, pack, pack_evenly
 
 
 def test_a_source_comes_once_an_epoch_in_another_order_each():
@@ -108,8 +102,9 @@ def test_an_anchor_gives_the_same_rows_without_planning_the_ones_before():
     assert min(asked) >= 50
 
 
+@pytest.mark.usefixtures("whole_plans")
 def test_rows_are_nearly_full():
-    whole = PackingPlan(lambda p: int(LENGTHS[p % 300]), 128, window=WINDOW)
+    whole = PackingPlan(lambda p: int(LENGTHS[p % 300]), 128)
     used = sum(int(LENGTHS[p % 300]) for row in range(200) for p in whole[row])
     assert used / (200 * 128) > 0.97
 
@@ -133,6 +128,7 @@ def test_even_rows_hold_each_sample_once_and_none_is_too_full(samples):
     assert all(0 < sum(lengths[i] for i in row) <= 64 for row in rows)
 
 
+@pytest.mark.usefixtures("whole_plans")
 def test_even_rows_have_like_shares_of_pictures_and_sound_in_any_process():
     """A third each of text, pictures of one to thirteen views, and clips; rows of 4,096 tokens, 32 ranks."""
     rng = np.random.default_rng(0)
@@ -141,7 +137,7 @@ def test_even_rows_have_like_shares_of_pictures_and_sound_in_any_process():
     tokens = views + sound + rng.integers(20, 400, 4096)
 
     def plan(media):
-        return PackingPlan(lambda p: int(tokens[p]), 4096, seed=1, media=media, window=WINDOW)
+        return PackingPlan(lambda p: int(tokens[p]), 4096, seed=1, media=media)
 
     even, plain = plan(lambda p: (int(views[p]), int(sound[p]))), plan(None)
     for row in (7, 0, 300):

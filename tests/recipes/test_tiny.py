@@ -14,7 +14,7 @@ from weft.training.export import save_model
 from weft.training.recipe import PART_NAMES
 from weft.training.run import train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_plans")]
 PREFIXES = {name: f"{name}." for name in PART_NAMES} | {"language": "language_model."}
 STEPS, SAMPLES = 20, 24
 CASES = [(name, stage.name) for name in RECIPES if "tiny" in sizes(name) for stage in load_recipe(name, "tiny").stages]

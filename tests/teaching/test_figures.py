@@ -7,11 +7,11 @@ import pytest
 from rich.console import Console
 
 from training_world import ALL, asked_twice, picture, speech, text, tiny_spec, write
-from weft.data import packing
 from weft.teaching import teach
 from weft.training.recipe import Recipe
 from weft.training.run import train
 
+pytestmark = pytest.mark.usefixtures("whole_plans")
 MIXED = {"gain_db": 3, "join": 0.5, "cut": 0.3, "speed": 0.1, "ease": 8, "untimed": 0.2}
 # (answers, sounds, pictures, attention, norm of the gradient, tokens, labels) of each update
 EVERYTHING = [
@@ -25,11 +25,6 @@ EASED = [
     (7.072342, None, None, None, 1.51695, 245, 67),
     (7.070881, None, None, None, 2.00291, 256, 45),
 ]
-
-
-@pytest.fixture(autouse=True)
-def window(monkeypatch):
-    monkeypatch.setattr(packing, "WINDOW", 1024)  # as it was, and is where conftest does not shorten it
 
 
 def updates(folder, model, figures, **stage):
