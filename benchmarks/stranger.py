@@ -69,10 +69,7 @@ SUBTITLES = "1\n00:00:00,200 --> 00:00:01,000\nnine zero two\n"
 TESTS = [
     "tests/conversation",
     "tests/dialects/test_chatml.py",
-    "tests/media/test_images.py",
-    "tests/media/test_sound.py",
-    "tests/media/test_containers.py",
-    "tests/media/test_extra_pictures.py",
+    "tests/media",
     "tests/data/test_loader.py",
     "tests/data/test_mixture_and_packing.py",
     "tests/data/test_converters_rows.py",
