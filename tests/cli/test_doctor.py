@@ -75,6 +75,7 @@ def test_others_of_the_name_are_told_apart(name, command, holds, said, tmp_path:
         assert finding.fix.startswith(f"pip uninstall -y {name} && pip install --force-reinstall --no-deps weftlm")
 
 
+@pytest.mark.slow
 def test_it_runs_without_the_command() -> None:
     said = subprocess.run([sys.executable, "-m", "weft.cli.doctor", "--help"], capture_output=True, text=True)
     assert said.returncode == 0 and "what is broken, and how to repair it" in " ".join(said.stdout.split())

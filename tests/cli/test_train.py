@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from marks import slow
 from training_world import text, tiny_recipe, tiny_spec, write
 from weft.cli import run
 from weft.conversation import WeftError
@@ -50,7 +49,8 @@ def test_a_recipe_file_trains_with_its_values_changed(recipe, tmp_path, capsys):
     assert run(["train", "--resume", str(out)]) == 0
 
 
-@pytest.mark.parametrize("by", ["option", slow("recipe")])
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["option", "recipe"])
 def test_a_built_in_is_a_model_to_start_from(recipe, data, tmp_path, by):
     if by == "recipe":
         recipe.write_text(

@@ -108,7 +108,7 @@ def wordy(folder, number, rng):
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
 
 
-@pytest.fixture(scope="module", params=["chatml", "qwen_audio"])
+@pytest.fixture(scope="module", params=["chatml", slow("qwen_audio")])
 def wordy_files(request, processor, tmp_path_factory):
     """A processor of the dialect, and clips of such words."""
     file = write(tmp_path_factory.mktemp("wordy"), 60, (wordy,))

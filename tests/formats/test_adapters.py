@@ -164,6 +164,7 @@ def test_an_adapter_is_merged_before_a_run_starts_from_it(base: Path, tmp_path: 
         build_model(ModelSpec(base=str(adapter)))
 
 
+@pytest.mark.slow
 def test_the_adapter_alone_loads_with_peft(base: Path, tmp_path: Path) -> None:
     adapter = adapted(base, tmp_path / "adapter", "all")
     assert run(["export", str(adapter), "--format", "peft", "-o", str(tmp_path / "peft")]) == 0

@@ -78,6 +78,7 @@ def test_minigpt_v2_has_39_blocks_and_128_adapter_tensors() -> None:
     assert {o.name: o.shape for o in with_lora(outputs, lora, "it", "language_model.")} == wanted_by(whole)
 
 
+@pytest.mark.slow
 def test_qwen_audio_has_8_4_billion_values() -> None:
     raw = {
         "hidden_size": 4096,

@@ -47,7 +47,8 @@ def asked(model, question, **options):
     return Row(encoded, Options(**options), options.get("max_new_tokens", 12))
 
 
-LIKE_OTHERS = ("gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "lfm2")  # in what the running batch does with them
+# In what the running batch does with them.
+LIKE_OTHERS = ("gemma", "gemma2", "gemma3_text", "mistral", "qwen2", "qwen3", "lfm2")
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def ending_at(model, stops, monkeypatch):
     return Model(model.model, model.processor)
 
 
+@pytest.mark.slow
 def test_batched_equals_single_when_rows_end_at_different_steps(model, monkeypatch):
     """Rows leave the batch as they end; those that stay must not notice."""
     alone = [model.chat(q, max_new_tokens=20) for q in questions()]

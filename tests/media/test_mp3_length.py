@@ -24,7 +24,7 @@ def _without_tag(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000, *(slow(rate) for rate in (16000, 44100))])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [slow(1), 2])
 @pytest.mark.parametrize("mode", ["CONSTANT", "AVERAGE", "VARIABLE"])
 def test_a_stream_without_a_claim_is_heard_whole(rate, channels, mode):
     data = _mp3(rate, rate, channels, mode)

@@ -52,7 +52,7 @@ def composed(folder: Path, **options):
     return compose(asked, None, LANGUAGE)
 
 
-@pytest.mark.parametrize("name", [slow(n) if n in ("convnext", "dinov2", "swin") else n for n in BACKBONES])
+@pytest.mark.parametrize("name", [slow(n) if n != "efficientnet_lite" else n for n in BACKBONES])
 def test_stages_equal_the_librarys_own_forward(name, tmp_path):
     published(tmp_path, name)
     model, _ = composed(tmp_path, stages=(1, -1))
@@ -114,6 +114,7 @@ def test_norms_keep_their_statistics_and_pictures_do_not_meet(train, tmp_path):
     assert not any(m.training for m in model.vision.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
+@pytest.mark.slow
 def test_a_saved_folder_answers_as_the_model_did(tmp_path):
     published(tmp_path / "source", "efficientnet_lite")
     model, processor = composed(tmp_path / "source", stages=(3, 5))

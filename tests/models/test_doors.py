@@ -154,6 +154,7 @@ def test_a_file_of_a_model_that_holds_no_object_is_named(folder, name, text):
         weft.load(folder)
 
 
+@pytest.mark.slow
 def test_a_way_to_generate_of_its_own_is_not_taken(folder):
     (folder / "custom_generate").mkdir()
     shutil.copy(folder / "evil.py", folder / "custom_generate" / "generate.py")

@@ -6,6 +6,7 @@ import tiny
 import torch
 from PIL import Image
 
+from marks import slow
 from weft.conversation import WeftError
 from weft.media import load_image
 from weft.models.config import AudioSection, Connector, VisionSection
@@ -27,7 +28,11 @@ CONNECTORS = [
 
 
 @pytest.mark.parametrize("kind", list(tiny.VISION))
-@pytest.mark.parametrize("connector", CONNECTORS, ids=lambda c: f"{c['kind']}{c.get('merge', '')}{c.get('grid', '')}")
+@pytest.mark.parametrize(
+    "connector",
+    [slow(c) if "grid" in c or c["kind"] == "pool" else c for c in CONNECTORS],
+    ids=lambda c: f"{c['kind']}{c.get('merge', '')}{c.get('grid', '')}",
+)
 def test_images_give_the_tokens_that_their_kind_says(kind, connector):
     section = tiny.vision(kind, connector)
     model = tiny.model(vision=section)
@@ -99,7 +104,9 @@ def test_a_picture_that_is_read_smaller_has_the_tiles_of_its_own_size():
 
 @pytest.mark.parametrize("kind", ["whisper", "qwen_audio", "qwen2_audio", "whisper_decoder", "wav2vec2"])
 @pytest.mark.parametrize(
-    "connector", [c for c in CONNECTORS if "grid" not in c], ids=lambda c: f"{c['kind']}{c.get('merge', '')}"
+    "connector",
+    [slow(c) if c["kind"] == "pool" else c for c in CONNECTORS if "grid" not in c],
+    ids=lambda c: f"{c['kind']}{c.get('merge', '')}",
 )
 def test_clips_give_the_tokens_that_their_kind_says(kind, connector):
     section = tiny.audio(kind, connector)

@@ -35,6 +35,7 @@ def test_numbers_are_said_as_they_are_read():
     assert sentences.in_words(9005) == "nine thousand and five" and sentences.in_words(80) == "eighty"
 
 
+@pytest.mark.slow
 def test_more_than_five_hundred_words_are_said():
     words = {w for text, _ in said(4000) for w in re.findall(r"[a-z'-]+", text.lower())}
     assert len(words) > 500

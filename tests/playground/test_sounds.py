@@ -46,6 +46,7 @@ def test_sounds_have_the_pitches_that_their_names_say():
             assert (pitch(wave[:2000]) > 1.5 * pitch(wave[-2000:])) is not rises
 
 
+@pytest.mark.slow
 def test_clips_are_short_and_their_sounds_overlap_a_little_at_most():
     overlaps = 0
     for seed in range(30):

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from marks import slow
 from weft.conversation import Audio, Box, Image, Text, WeftError, Words, read_samples
 from weft.dialects import get_dialect
 from weft.media import image_size, load_audio, load_image
@@ -50,7 +51,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     assert digests[0] == digests[1]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [task if task in QUIET else slow(task) for task in TASKS])
 def test_a_task_gives_valid_samples_that_can_be_rendered(task, tmp_path):
     if task not in ANY:
         pytest.skip("needs espeak-ng: pip install espeakng-loader")

@@ -122,6 +122,7 @@ def test_a_run_that_goes_on_keeps_its_time_and_its_end(world, tmp_path):
     assert again == pytest.approx(whole * (1 - kept / len(steps)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_minutes_that_change_are_planned_anew(world, tmp_path):
     world.run(tmp_path / "run", minutes=1.0)
     for minutes, steps in ((2.0, 60), (None, 70)):

@@ -524,6 +524,7 @@ def test_a_stage_without_data_is_refused(data, tmp_path):
     assert isinstance(Stage().mixture, tuple)
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_after_the_ranks_agreed_waits_for_the_next_update(data, tmp_path, monkeypatch):
     """Else one rank would stop alone; and one that comes while they agree must not be lost."""
     asked = []
