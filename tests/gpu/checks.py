@@ -151,8 +151,10 @@ def test_training(stage, gpu, tmp_path, monkeypatch):
     assert alike(steps(there), wanted)
 
 
-# A kind of picture beside each kind of sound; lessons with the first, whose embeddings have places.
-PAIRS = [("whisper", "conv"), *zip(sorted({*SOUNDS} - {"whisper"}), cycle(sorted({*IMAGES} - {"conv"})), strict=False)]
+# A kind of picture beside each kind of sound; lessons with the first, whose embeddings have places. An ear that writes
+# waits by its nature: what it writes next hangs on what it has written, and it stops when all clips have ended.
+WITHOUT = sorted({*SOUNDS} - {"whisper", "transcript"})
+PAIRS = [("whisper", "conv"), *zip(WITHOUT, cycle(sorted({*IMAGES} - {"conv"})), strict=False)]
 
 
 @pytest.mark.parametrize(("kind", "image"), PAIRS)

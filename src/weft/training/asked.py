@@ -13,7 +13,7 @@ ASKED = Named[Any](
         "shard_files": "weft.training.shard_files",  # and its files
         "bits": "weft.training.bits",  # a language model in 4 or 8 bits
         "trace": "weft.training.meters",  # a profile of some updates
-        "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it
+        "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it, and media with places
         "adapter": "weft.training.export_adapter",  # an adapter in place of the model
     }
 )

@@ -56,16 +56,14 @@ def apply_parts(
         if key in never:
             p.requires_grad_(False)
     set_modes(model, stage)
+    if model.places:  # which are looked up as often as the media's kinds have scales
+        ASKED["rows"](model)
     names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
     parts = []
     for name in PART_NAMES:
         training = stage.parts.get(name, PartTraining())
-        found: dict[str, nn.Parameter] = {}
-        for module in model.part(name):
-            for p in module.parameters():
-                if p.requires_grad and id(p) in names:
-                    found[names.pop(id(p))] = p
-        parts.append(TrainedPart(name, training, found))
+        own = {id(p): p for module in model.part(name) for p in module.parameters() if id(p) in names}
+        parts.append(TrainedPart(name, training, {names.pop(i): p for i, p in own.items()}))
     return parts
 
 
@@ -132,7 +130,6 @@ def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None
         trainable_token_indices=dict.fromkeys(tables(module), list(tokens)) if tokens else None,
     )
     inject_adapter_in_model(config, module)
-    ASKED["rows"](module)
     for name, p in module.named_parameters():
         p.requires_grad_("lora_" in name or "trainable_tokens_delta" in name)
 
