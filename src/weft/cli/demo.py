@@ -64,16 +64,17 @@ def made(folder: Path, seed: int) -> Iterator[Conversation]:
 
 
 def asked_of(files: list[Path]) -> Iterator[Conversation]:
-    """Pictures are described, recordings written down with their times. Raises `WeftError` where a file is neither."""
+    """Pictures are described, recordings written down, then with their times. Raises `WeftError` where a file is
+    neither."""
     from weft.conversation import Audio, Conversation, Image, Message, Task
 
     for file in files:
         if _is_picture(file):
-            message = Message("user", (Image(str(file)), Task("caption", {})))
-        else:
-            heard = Task("transcribe", {"language": "en", "timestamps": True})
-            message = Message("user", (Audio(str(file)), heard))
-        yield Conversation((message,), file.name)
+            yield Conversation((Message("user", (Image(str(file)), Task("caption", {}))),), file.name)
+            continue
+        for more in ({}, {"timestamps": True}):
+            heard = Task("transcribe", {"language": "en", **more})
+            yield Conversation((Message("user", (Audio(str(file)), heard)),), file.name)
 
 
 def _is_picture(file: Path) -> bool:
