@@ -12,7 +12,7 @@ from weft.models.connectors import Grid, Lengths
 from weft.models.encoders.transcript import TOLD
 from weft.models.more_connectors import Transformer
 
-PIECES = 4  # tokens of the language model that spell one of the encoder's; of Whisper's, one in 160 takes more than one
+PIECES = 4  # tokens of the language model that spell one of the encoder's; of 100 that are written, 99 take one
 
 
 class Transcript(Transformer):

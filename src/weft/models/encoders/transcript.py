@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch.nn import functional as F
-from transformers import AutoTokenizer, WhisperConfig, WhisperModel
+from transformers import AutoTokenizer
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.models.whisper.modeling_whisper import WhisperDecoder
 
@@ -22,7 +22,7 @@ from weft.media.mel import HOP
 from weft.models import doors
 from weft.models.connectors import connector_tokens
 from weft.models.encoders.base import Length, halved
-from weft.models.encoders.whisper import Whisper, WhisperTower
+from weft.models.encoders.whisper import Whisper, WholeTower
 from weft.models.splice import inside
 
 TOLD = 3  # numbers behind each state: whether a token was written here, and its id as two bytes, which bfloat16 holds
@@ -46,7 +46,7 @@ def sounding(tokens: Length) -> Length:
     return (2 * tokens - 8) // 3
 
 
-class TranscriptTower(WhisperTower):
+class TranscriptTower(WholeTower):
     """log-mel [N, T, M] and lengths [N] -> features [N, R, D + 3] and their lengths.
 
     A clip is heard with silence behind it: up to the whole window where the section says ``pad_to_window``, as Whisper
@@ -60,13 +60,6 @@ class TranscriptTower(WhisperTower):
         self.width += TOLD
         self.merge, self.frames = kind.section.connector.group, 2 * kind.config.max_source_positions
         self.whole = kind.section.pad_to_window
-
-    def build(self, config: WhisperConfig) -> Any:
-        return WhisperModel(config)
-
-    @property
-    def encoder(self) -> Any:
-        return self.tower.encoder
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         own_N = halved(lengths_N)

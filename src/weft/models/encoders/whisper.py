@@ -176,7 +176,18 @@ class QwenAudio(Whisper):
         return super().windows(samples)
 
 
-class WhisperDecoderTower(WhisperTower):
+class WholeTower(WhisperTower):
+    """What has Whisper's decoder too: the tower is a whole `WhisperModel`."""
+
+    def build(self, config: WhisperConfig) -> Any:
+        return WhisperModel(config)
+
+    @property
+    def encoder(self) -> Any:
+        return self.tower.encoder
+
+
+class WhisperDecoderTower(WholeTower):
     """LLaSM's tower (llasm.py): a whole Whisper; its *decoder*, fed N start tokens, gives N states whatever the clip.
 
     Clips come padded to the whole window, as published; features are the decoder's last hidden states [N, tokens, D].
@@ -190,13 +201,6 @@ class WhisperDecoderTower(WhisperTower):
                 f"audio.decoder_tokens {self.tokens} is more than the decoder's "
                 f"{self.tower.config.max_target_positions} positions; take fewer"
             )
-
-    def build(self, config: WhisperConfig) -> Any:
-        return WhisperModel(config)
-
-    @property
-    def encoder(self) -> Any:
-        return self.tower.encoder
 
     def forward(self, mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         heard_NTD, _ = super().forward(mel_NTM, lengths_N)
