@@ -73,8 +73,7 @@ class Adapter:
 
         if name not in self.whole:
             return replace(output, make=make) if name in self.rows else output
-        kind = held.dtypes[self.whole[name]]
-        return replace(output, make=make, dtype=None if kind.is_floating_point else kind)
+        return replace(output, make=make, dtype=held.kept_dtype(self.whole[name]))
 
 
 def open_adapter(name: str) -> Adapter:

@@ -66,6 +66,10 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self.shapes
 
+    def kept_dtype(self, name: str) -> torch.dtype | None:
+        """The type that a tensor keeps in every folder; None: it is a floating one, and takes that of the folder."""
+        return None if self.dtypes[name].is_floating_point else self.dtypes[name]
+
     def dtype(self) -> torch.dtype:
         """The floating type that most of the values have."""
         sizes: dict[torch.dtype, int] = {}
@@ -272,8 +276,7 @@ class Output:
 
 def copy(tensors: Tensors, name: str, to: str) -> Output:
     """An output that is an input under another name."""
-    kind = tensors.dtypes[name]
-    return Output(to, tensors.shapes[name], lambda: tensors[name], None if kind.is_floating_point else kind)
+    return Output(to, tensors.shapes[name], lambda: tensors[name], tensors.kept_dtype(name))
 
 
 def write_weights(
