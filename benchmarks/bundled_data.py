@@ -1,16 +1,17 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
-    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--pictures 8000]
+    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--pictures 2000]
+        [--questions 12000]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
 it is typed is what the spoken prompt is to be answered with (as Ultravox distils): its sentences within 48 tokens.
 
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
-pictures/ (asked where and what things are), speech/ (with word times), plain/ (without), talk/ and typed/ (prompts,
-spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package; its voices
-are made of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What is there
-already is kept.
+pictures/ (asked where and what things are), questions/ (each thing of a picture asked about in turn), speech/ (with
+word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and
+test.jsonl. Where flite is installed (Debian's package; its voices are made of people's recordings), voices/ has texts
+of plain/ said by it, one voice in test.jsonl alone. What is there already is kept.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def main() -> None:
         ("world", 6000),
         ("speech", 16000),
         ("scenes", 8000),
-        ("pictures", 8000),
+        ("pictures", 2000),
+        ("questions", 12000),
         ("prompts", 960),
         ("workers", 2),
     ):
@@ -188,7 +190,10 @@ def main() -> None:
             drawn = read_samples(given.data / "world" / f"{split}.jsonl")
             told = [c for c in drawn if any(isinstance(p, Box | Words) for m in c.learned for p in m.parts)]
             write_samples(given.data / "grounded" / f"{split}.jsonl", told)
-        told_of = ("scenes", given.scenes, 0, SCENES), ("pictures", given.pictures, 1, LOOKING)
+        told_of = (
+            *(("scenes", given.scenes, 0, SCENES), ("pictures", given.pictures, 1, LOOKING)),
+            ("questions", given.questions, 2, ("picture_questions",)),
+        )
         for name, number, seed, tasks in told_of:
             if not (given.data / name / f"{split}.jsonl").exists():
                 world.write(given.data / name, split, round(share * number), seed, tasks, workers=given.workers)

@@ -277,6 +277,34 @@ def _joined(parts: list[Part]) -> list[Part]:
     return joined
 
 
+def picture_questions(chance: Chance) -> Turns:
+    """Every thing of one picture asked about in its own turn, in one of the ways above; then a question about all."""
+    scene = draw_scene(chance)
+    turns = [_one_asked(chance, scene, thing) for thing in chance.shuffled(scene.things)]
+    found = ask(chance, scene, chance.one(("count", "exists")))
+    turns += [([Task("vqa"), Text(found[0])], [Text(found[1])])] if found else []
+    mark(chance, *scene.things)
+    return [([Image(scene.render()), *turns[0][0]], turns[0][1]), *turns[1:]]
+
+
+def _one_asked(chance: Chance, scene: Scene, thing: Thing) -> tuple[list[Part], list[Part]]:
+    """A turn about a thing: where it is, what is in its box, or another question, where a phrase tells it apart."""
+    phrase, way = refer_to(chance, scene, thing), chance.rng.random()
+    if way < 0.4 and phrase:
+        words = say(phrase, chance.language)
+        return [Task("refer"), Text(words)], [Box((thing.box,), words, 0)]
+    if way > 0.65:
+        for kind in chance.shuffled(("color", "shape", "beside", "larger", "where", "direction")):
+            found = KINDS[kind](chance, scene, thing)
+            if found:
+                wording = chance.one(WORDINGS[chance.language][kind])
+                return [Task("vqa"), Text(run_together(wording.format(**found), chance.language))], [
+                    Text(found["answer"])
+                ]
+    answer = say(described(thing), chance.language, "a")
+    return [Task("identify"), Box((thing.box,), image=0)], [Text(answer)]
+
+
 PICTURE_TASKS: dict[str, Callable[[Chance], Turns]] = {
-    f.__name__: f for f in (vqa, caption, grounded_caption, refer, identify, detection)
+    f.__name__: f for f in (vqa, caption, grounded_caption, refer, identify, detection, picture_questions)
 }

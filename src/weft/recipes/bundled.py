@@ -33,7 +33,10 @@ CONNECTORS: tuple[PartName, ...] = ("audio_connector", "vision_connector")
 BENT = PartTraining(
     train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "k_proj", "v_proj", "o_proj")), tokens_lr_scale=10
 )
-ASKED = {"plain": 0.08, "voices": 0.06, "speech": 0.15, "pictures": 0.3, "world": 0.18, "talk": 0.15, "typed": 0.08}
+ASKED = {
+    **{"plain": 0.06, "voices": 0.05, "speech": 0.14, "talk": 0.12, "typed": 0.1, "world": 0.13},
+    **{"questions": 0.3, "scenes": 0.06, "pictures": 0.04},
+}
 LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
 
 
