@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 
 from weft.data.clip_lengths import ClipLengths
 from weft.data.lengths import Lengths
+from weft.data.quick_lengths import sooner
 from weft.data.source import Source
 from weft.files import whole_file
 from weft.media.source import decoded_bytes
@@ -36,12 +37,18 @@ class KeptLengths:
     """Where the lengths of one source are kept for one processor."""
 
     def __init__(self, source: Source, processor: Any) -> None:
+        self.source, self.processor = source, processor
         home = source.home
         beside = hashlib.sha256(str(home or source.path).encode()).hexdigest()[:16]
         self.folders = [user_cache_path("weft") / "lengths" / beside]
         self.folders[:0] = [home / ".weft" / "lengths"] if home else []
         self.stem = Path(source.path).name
         self.name = f"{self.stem}.{_key(source, processor)}"
+
+    @property
+    def sooner(self) -> tuple[Source, Any]:
+        """Source and processor of which a first measuring takes less time and finds the same."""
+        return sooner(self.source, self.processor)
 
     def read(self, edited: bool, again: Callable[[Sequence[int]], Lengths]) -> Lengths | None:
         """What is there and still true, with `clips` where ``edited``; ``again`` measures samples anew."""

@@ -24,7 +24,7 @@ from weft.named import Named
 ADVICE = "correct it, or leave such samples out with --on-bad-sample skip"
 MANY = 500_000  # samples of a source, from which on they are not all measured before
 LARGE = Named[Any]({"along": "weft.data.lengths_along:LengthsAlong"})
-Keep = Callable[[Source, WeftProcessor], Any]  # to what keeps the lengths of a source, as `kept_lengths` does
+Keep = Callable[[Source, WeftProcessor], Any]  # to what keeps the lengths of a source, as `kept_lengths.KeptLengths`
 EDITED = Named[Any]({"clips": "weft.data.clip_lengths:Measured"})
 
 
@@ -67,23 +67,21 @@ def measure(
     again = partial(measure_some, source, processor, "skip", edited)
     lengths = kept.read(edited, lambda which: again(which=which)[0]) if kept else None
     if lengths is None:
-        lengths, media = measure_some(source, processor, on_bad_sample, edited, progress)
+        samples, counting = kept.sooner if kept else (source, processor)
+        lengths, media = measure_some(samples, counting, on_bad_sample, edited, progress)
         if kept:
             kept.write(lengths, media)
     if on_bad_sample == "fail" and lengths.problems:
         raise WeftError(f"{lengths.problems[0]}; {ADVICE}")
     long = np.flatnonzero(lengths.tokens > row_tokens)
     if len(long):
-        worst = int(long[np.argmax(lengths.tokens[long])])
+        told = [f"{source.where(int(i))}: {lengths.tokens[i]} tokens do not fit a row of {row_tokens}" for i in long]
         if on_bad_sample == "fail":
+            worst = int(np.argmax(lengths.tokens[long]))
             raise WeftError(
-                f"{source.where(worst)}: {lengths.tokens[worst]} tokens do not fit a row of {row_tokens}"
-                f" ({len(long)} such samples in this file); raise row_tokens to {lengths.tokens[worst]} or more,"
-                " or leave them out with --on-bad-sample skip"
+                f"{told[worst]} ({len(long)} such samples in this file); raise row_tokens to "
+                f"{lengths.tokens[long[worst]]} or more, or leave them out with --on-bad-sample skip"
             )
-        told = tuple(
-            f"{source.where(int(i))}: {lengths.tokens[i]} tokens do not fit a row of {row_tokens}" for i in long
-        )
         tokens = np.where(lengths.tokens > row_tokens, 0, lengths.tokens)
         lengths = replace(lengths, tokens=tokens, problems=(*lengths.problems, *told))
     if not lengths.tokens.any():

@@ -134,6 +134,11 @@ class Dialect(ABC):
         side, or seconds in a window of sound."""
         return []
 
+    def marks_between(self, words: Words, conversation: Conversation) -> int | None:
+        """Special tokens among the timed words that are all of a conversation's answer, where each word is tokenised by
+        itself between them; None where they must be written to be counted."""
+        return None
+
     @abstractmethod
     def write(self, conversation: Conversation, generate: bool) -> Iterator[list[Piece]]:
         """The pieces of each message in turn, what stands before it included; last, where the model is to go on, those

@@ -28,7 +28,7 @@ from pydantic import Field
 
 from weft.conversation import Box, Conversation, Message, Part, Text, Word, Words
 from weft.dialects.base import Modality, Piece, Plain, Special, Spot, asked, asked_label, cannot
-from weft.dialects.turns import LANGUAGES, Turns, TurnSwitches
+from weft.dialects.turns import LANGUAGES, Turns, TurnSwitches, without_times
 
 ITEMS = 16  # images or clips that an answer can tell apart
 WINDOWS = 64
@@ -164,6 +164,14 @@ class ChatML(Turns):
                 return [Plain(_words_text(part, total["audio"]))]
             return self._item(part.audio, total["audio"]) + list(self._words(part))
         return super().mark(part, label, total)
+
+    def marks_between(self, words: Words, conversation: Conversation) -> int | None:
+        """Four times a word, within the first window."""
+        window, question = round(self.switches.window_seconds * 100), asked(conversation)
+        late = any(round(max(word.start, word.end) * 100) >= window for word in words.words)
+        if late or self.switches.coordinates == "text" or without_times(question.task if question else None):
+            return None
+        return 2 * len(self._moment(0)) * len(words.words)
 
     def _item(self, index: int | None, total: int) -> list[Piece]:
         if index is None or total <= 1:

@@ -121,7 +121,7 @@ class Turns(Dialect):
 
     def _answer(self, message: Message, question: Message | None, seen: Mapping[Modality, int]) -> list[Piece]:
         task, label = question.task if question is not None else None, asked_label(question)
-        untimed = task is not None and task.name == "transcribe" and not task.get("timestamps")
+        untimed = without_times(task)
         content: list[Piece] = []
         for part in message.parts:
             if untimed and isinstance(part, Words):
@@ -129,6 +129,11 @@ class Turns(Dialect):
             content += [Plain(part.text)] if isinstance(part, Text) else self.mark(part, label, seen)
         learn = message.role == "assistant"
         return [replace(piece, loss=learn) for piece in content if not isinstance(piece, Slot)]
+
+
+def without_times(task: Task | None) -> bool:
+    """Whether a transcript was asked for without its times, so that timed words are written as text."""
+    return task is not None and task.name == "transcribe" and not task.get("timestamps")
 
 
 def turn(role: str, content: list[Piece]) -> list[Piece]:

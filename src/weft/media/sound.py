@@ -24,7 +24,6 @@ from weft.media.source import (
     UNREAD,
     EncodedFile,
     MediaError,
-    Stored,
     decoded_array,
     decoded_bytes,
     encoded_source,
@@ -106,13 +105,13 @@ def audio_samples(source: Any, rate: int = 16000, max_bytes: int | None = None) 
 
 def audio_frames(source: Any, rate: int = 16000, max_bytes: int | None = None) -> tuple[int, int]:
     """``(frames, their rate)`` of an encoded file, as `audio_samples` finds them."""
-    if isinstance(source, Stored) and source.facts:
-        return source.facts
+    if facts := getattr(source, "facts", None):  # of what is `Stored`, or a path whose header was read
+        return facts  # type: ignore[no-any-return]
     encoded, limit = encoded_source(source, "audio"), decoded_bytes(max_bytes)
     if encoded.path is None:
         return _count_frames(encoded, rate, limit)
-    facts = os.path.abspath(encoded.path), os.stat(encoded.path).st_mtime_ns, encoded.size
-    return _remembered_frames(*facts, rate, limit)
+    status = os.stat(encoded.path)
+    return _remembered_frames(os.path.abspath(encoded.path), status.st_mtime_ns, status.st_size, rate, limit)
 
 
 def audio_seconds(source: Any) -> float | None:
@@ -260,6 +259,8 @@ def _blocks(file: Any, name: str, rate: int, limit: int) -> Iterator[npt.NDArray
             f"{name}: is damaged or cut short, its header promises {file.least:,} samples a channel and {done:,} are "
             "there; save or download it again"
         )
+    if done == 0:
+        raise MediaError(f"{name}: holds no sound (0 samples)")
 
 
 def mixed(block: npt.NDArray[np.float32], name: str, start: int) -> npt.NDArray[np.float32]:
@@ -287,8 +288,6 @@ def _resample_blocks(
             value = float(np.mean(block))
         frames += len(block)
         out += np.ascontiguousarray(stream.resample_chunk(np.ascontiguousarray(block)) if stream else block).data
-    if frames == 0:
-        raise MediaError(f"{name}: holds no sound (0 samples)")
     if stream:
         out += stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True).data
     wave, expected = np.frombuffer(out, dtype=np.float32), resampled_length(frames, from_rate, to_rate)
@@ -319,10 +318,7 @@ def _count_frames(encoded: EncodedFile, rate: int, limit: int) -> tuple[int, int
         if file.counted is not None and file.counted == file.least:
             _check_length(file.counted, file, rate, encoded.name, limit)
             return file.counted, file.samplerate
-        frames = sum(len(block) for block in _blocks(file, encoded.name, rate, limit))
-        if frames == 0:
-            raise MediaError(f"{encoded.name}: holds no sound (0 samples)")
-        return frames, file.samplerate
+        return sum(len(block) for block in _blocks(file, encoded.name, rate, limit)), file.samplerate
 
 
 @lru_cache(maxsize=1 << 16)
