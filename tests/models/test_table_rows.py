@@ -52,3 +52,38 @@ def test_values_and_gradients_are_those_of_the_merged_table(padding):
 def test_a_plain_table_gives_its_rows():
     table = nn.Embedding(12, 6)
     assert table_rows(table, IDS).equal(table(IDS))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.proj, self.head = nn.Embedding(12, 6), nn.Linear(6, 6), nn.Linear(6, 12, bias=False)
+        self.head.weight = self.table.weight
+        self._tied_weights_keys = {"head.weight": "table.weight"}
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.proj(self.table(ids)))
+
+
+def test_a_tied_head_has_the_logits_and_gradients_of_the_merged_table():
+    torch.manual_seed(0)
+    model = Tied()
+    tied = LoraConfig(r=2, target_modules=["proj"], trainable_token_indices={"table": [7, 3], "head": [7, 3]})
+    inject_adapter_in_model(tied, model)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("delta" in name or "lora" in name)
+        weight.data += torch.randn_like(weight) if "delta" in name else 0
+    quick = copy.deepcopy(model)
+    look_up(quick)
+    for each in (model, quick):
+        each(IDS).softmax(-1)[..., 7].sum().backward()
+    torch.testing.assert_close(quick(IDS), model(IDS))
+    for (name, one), (_, other) in zip(model.named_parameters(), quick.named_parameters(), strict=True):
+        if one.requires_grad:
+            torch.testing.assert_close(one.grad, other.grad, msg=name)

@@ -35,13 +35,18 @@ def table_rows(part: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def look_up(module: nn.Module) -> None:
-    """Lets the embedding tables within a module look rows up so. Such as scale what they give stay as they are."""
+    """Lets embedding tables within a module look rows up so, and the head that is tied to one add theirs to the logits.
+    Such as scale what they give stay as they are."""
     for layer in module.modules():
-        if isinstance(layer, TrainableTokensLayer) and type(layer.base_layer) is nn.Embedding:
+        if isinstance(layer, TrainableTokensLayer) and type(layer.base_layer) in (nn.Embedding, nn.Linear):
             layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
-def _forward(layer: Any, ids: torch.Tensor) -> torch.Tensor:
+def _forward(layer: Any, given: torch.Tensor) -> torch.Tensor:
     if layer.merged or layer.disable_adapters or len(layer.active_adapters) != 1:
-        return TrainableTokensLayer.forward(layer, ids)  # type: ignore[no-any-return]
-    return rows(layer, ids, layer.base_layer.padding_idx)
+        return TrainableTokensLayer.forward(layer, given)  # type: ignore[no-any-return]
+    if type(layer.base_layer) is nn.Embedding:
+        return rows(layer, given, layer.base_layer.padding_idx)
+    logits_V, (adapter,) = layer.base_layer(given), layer.active_adapters
+    own_R = F.linear(given, layer.trainable_tokens_delta[adapter])
+    return logits_V.index_copy_(-1, torch.tensor(layer.token_indices[adapter], device=given.device), own_R)

@@ -14,6 +14,7 @@ ASKED = Named[Any](
         "bits": "weft.training.bits",  # a language model in 4 or 8 bits
         "trace": "weft.training.meters",  # a profile of some updates
         "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it, and media with places
+        "kept": "weft.training.kept:Kept",  # bfloat16, in which frozen weights are cast once
         "adapter": "weft.training.export_adapter",  # an adapter in place of the model
     }
 )

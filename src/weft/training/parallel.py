@@ -15,6 +15,7 @@ from torch import nn
 from weft.data.loader import TrainingData
 from weft.models.adapters import merge_lora
 from weft.training import checkpoint as ckpt
+from weft.training.asked import ASKED
 from weft.training.build import build_model
 from weft.training.export import round_as_saved, save_model
 from weft.training.parts import TrainedPart
@@ -42,6 +43,8 @@ class Whole:
 
     def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
         """Before a stage: the parts that train in it, as they are held."""
+        kept = ASKED["kept"](model) if half else nullcontext()
+        self.together = lambda: kept
         return parts
 
     def add(self, parameters: Mapping[str, nn.Parameter]) -> None:
