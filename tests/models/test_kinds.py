@@ -1,5 +1,7 @@
 """What a kind says of an item is what its encoder and the connector give."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
@@ -12,7 +14,7 @@ from weft.media import load_image
 from weft.models.config import AudioSection, Connector, VisionSection
 from weft.models.encoders import image_kind, sound_kind
 from weft.models.encoders.tiles import largest
-from weft.models.places import token_grid
+from weft.models.places import ImagePlaces, token_grid
 from weft.models.usual import of_images, of_sound
 
 CONNECTORS = [
@@ -194,8 +196,8 @@ def test_settings_that_cannot_be_are_refused():
         tiny.image_ids(tiny.vision("clip", {"merge": 3, "grid": True}))
     with pytest.raises(WeftError, match="multiple of the encoder's patch size 8"):
         tiny.image_ids(tiny.vision("clip", size=(25, 24)))
-    with pytest.raises(ValueError, match="fit 'stretch' with 6 tiles shifts them"):
-        tiny.vision("clip", {"places": True}, tiles=6)
+    with pytest.raises(WeftError, match="fit 'stretch' with 6 tiles shifts them"):
+        ImagePlaces().ids(SimpleNamespace(vision=tiny.vision("clip", {"places": True}, tiles=6)))
     with pytest.raises(WeftError, match="tiles 1"):
         _ = token_grid(image_kind(tiny.vision("clip", tiles=6)))
     with pytest.raises(WeftError, match="at most 1 seconds"):

@@ -89,6 +89,9 @@ def test_it_writes_what_whisper_writes(woven, whole):
     assert lengths.tolist() == [len(rows[0])] and len(written) == writing(3)
     assert written[:, 0].tolist() == [1.0] * writing(3)
     assert (256 * written[:, 1] + written[:, 2]).tolist() == ids[1:]
+    starts, ends = (256 * written[:, at] + written[:, at + 1] for at in (3, 5))
+    told = ids[1:].index(end) + 1 if end in ids[1:] else len(written)
+    assert (starts[1:told] >= starts[: told - 1]).all() and (ends >= starts).all() and ends.max() <= 15
     assert not rows[0, :15, -TOLD:].any()
     torch.testing.assert_close(rows[0, :15, :-TOLD], heard[0, :15], rtol=1e-3, atol=1e-3)
 
@@ -98,10 +101,13 @@ def test_a_new_model_reads_the_transcription_as_if_it_had_been_typed(woven):
     mel = features(model.sound_kind, 0.3)[None]
     with torch.inference_mode():
         rows, embedded, _ = model.audio_features(mel)
-    ids = (256 * rows[0, 15::5, -2] + rows[0, 15::5, -1]).long()
-    texts = [OURS.decode([i]) if i < SOUND["eos_token_id"] else "\n" for i in ids.tolist()]
+        ids, *when = (256 * rows[0, 15::5, at] + rows[0, 15::5, at + 1] for at in (1 - TOLD, 3 - TOLD, 5 - TOLD))
+        started, ended = (model.places["audio"].at(model, 0.02 * each) for each in when)
+    texts = [OURS.decode([i]) if i < SOUND["eos_token_id"] else "\n" for i in ids.long().tolist()]
     table, own = model.get_input_embeddings().weight, processor.renderer.encode_text
-    for text, found in zip(texts, embedded[0, 3:], strict=True):
+    placed = started + ended.roll(16, 1)  # half of the width
+    assert placed.any()
+    for text, found in zip(texts, embedded[0, 3:] - placed, strict=True):
         if "\ufffd" not in text:
             torch.testing.assert_close(found, table[own(text)].mean(0))
 

@@ -31,10 +31,10 @@ class Connector(Frozen):
     "transformer" has ``attention_layers`` of ``heads`` heads in which an item's tokens attend to each other. Of kind
     "queries", ``queries`` learned ones attend to the features instead, giving exactly that many tokens, in
     cross-attention layers. A "transcript" is a transformer behind an encoder that also writes, ``vocab_size``
-    tokens in all. "none" hands the features on as they are.
+    tokens in all; a "detector" one that writes itself. "none" hands the features on as they are.
     """
 
-    kind: Literal["linear", "mlp", "pool", "queries", "transformer", "transcript", "none"] = "linear"
+    kind: Literal["linear", "mlp", "pool", "queries", "transformer", "transcript", "detector", "none"] = "linear"
     merge: int | None = Field(None, ge=1)  # None: `compose` takes the encoder's `usual`; else 1
     grid: bool = False  # merge blocks of side sqrt(merge) of an image's patches, not `merge` patches of one row
     # linear, mlp, transformer: a layer norm over what is concatenated, before it is projected (InternVL)
@@ -51,6 +51,7 @@ class Connector(Frozen):
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
     vocab_size: int = Field(0, ge=0)  # transcript: of the encoder's own tokenizer
+    written: int = Field(0, ge=0)  # detector: tokens that may be written of a picture
 
     @property
     def group(self) -> int:
@@ -59,7 +60,9 @@ class Connector(Frozen):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
-        if self.norm and self.kind not in ("linear", "mlp", "transformer", "transcript"):
+        if self.written and self.kind != "detector":
+            raise ValueError(f"connector.written: kind {self.kind} writes nothing, a detector does; leave it out")
+        if self.norm and self.kind in ("pool", "queries", "none"):
             raise ValueError(f"connector.norm: kind {self.kind} has none, as linear, mlp, transformer do; leave it out")
         return self
 
@@ -88,15 +91,6 @@ class VisionSection(Frozen):
     extra_norm: float | None = None  # eps of one more LayerNorm on the features (MiniGPT-v2's ln_vision: 1e-5)
     drop_cls: bool = True
     connector: Connector = Connector()
-
-    @model_validator(mode="after")
-    def _places_fit(self) -> VisionSection:
-        if self.connector.places and (self.fit != "stretch" or self.tiles > 1):
-            raise ValueError(
-                f"connector.places names places in the whole picture, and fit {self.fit!r} with {self.tiles} tiles "
-                "shifts them; take 'stretch' and 1"
-            )
-        return self
 
 
 class AudioSection(Frozen):

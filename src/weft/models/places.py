@@ -25,6 +25,11 @@ def token_grid(kind: ImageKind) -> tuple[int, int]:
     return merged_grid(kind.section.connector, kind.patches)
 
 
+def placed(kind: ImageKind) -> int:
+    """How many embeddings of a view are of its places; what is written of it stands behind them."""
+    return kind.view_tokens - kind.section.connector.written
+
+
 def token_seconds(kind: SoundKind) -> float:
     """Seconds of sound in one embedding; an error where embeddings do not follow the sound."""
     connector = kind.section.connector
@@ -58,6 +63,15 @@ class Places(ABC):
 class ImagePlaces(Places):
     modality = "image"
 
+    def ids(self, encoding: Any) -> list[tuple[int, int]]:
+        section = encoding.vision
+        if section.fit != "stretch" or section.tiles > 1:
+            raise WeftError(
+                f"vision.connector.places names places in the whole picture, and fit {section.fit!r} with "
+                f"{section.tiles} tiles shifts them; take 'stretch' and 1"
+            )
+        return super().ids(encoding)
+
     def embeddings(self, model: Any, tokens: int, tokens_N: torch.Tensor | None = None) -> torch.Tensor:
         """For each embedding of an image, those of the tokens of its column and its row.
 
@@ -89,13 +103,16 @@ class SoundPlaces(Places):
 
     def embeddings(self, model: Any, tokens: int, tokens_N: torch.Tensor | None = None) -> torch.Tensor:
         """For each embedding of a window that follows the sound, those of the tokens of its moment."""
-        scales, kind = model.config.audio_place_ids, model.sound_kind
-        moments_t = (torch.arange(tokens, device=model.device) + 0.5) * token_seconds(kind)
-        places_tW = _named(model, moments_t / kind.section.window_seconds * (scales[0][1] - 1), scales)
-        places_tW = kind.section.connector.places * places_tW
+        kind = model.sound_kind
+        places_tW = self.at(model, (torch.arange(tokens, device=model.device) + 0.5) * token_seconds(kind))
         if tokens_N is None or kind.timed(tokens) == tokens:
             return places_tW
         return places_tW * inside(kind.timed(tokens_N), tokens, model.device)[..., None]
+
+    def at(self, model: Any, moments_t: torch.Tensor) -> torch.Tensor:
+        """[..., W] for moments [...] of a window, in seconds."""
+        scales, section = model.config.audio_place_ids, model.sound_kind.section
+        return section.connector.places * _named(model, moments_t / section.window_seconds * (scales[0][1] - 1), scales)
 
 
 def _named(model: Any, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -87,7 +87,10 @@ class Senses:
 
     def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         """Embeddings [X, W] of the views of images, one after the other."""
-        return self.image_features(pixels_NCHW)[1].flatten(0, 1)
+        features_NTD, embedded_NtW = self.image_features(pixels_NCHW)
+        if hasattr(self.vision_connector, "read"):
+            embedded_NtW = torch.cat([embedded_NtW, self.vision_connector.read(features_NTD, self)], 1)
+        return embedded_NtW.flatten(0, 1)
 
     def audio_features(
         self, features: torch.Tensor, lengths_N: torch.Tensor | None = None
@@ -103,7 +106,7 @@ class Senses:
         if "audio" in self.places:
             embedded_NtW = embedded_NtW + self.places["audio"].embeddings(self, embedded_NtW.shape[1], tokens_N)
         if hasattr(self.audio_connector, "read"):
-            embedded_NtW = embedded_NtW + self.audio_connector.read(features_NTD, self.get_input_embeddings())
+            embedded_NtW = embedded_NtW + self.audio_connector.read(features_NTD, self)
         return features_NTD, embedded_NtW, tokens_N
 
     def embed_audio(

@@ -33,13 +33,21 @@ class Transcript(Transformer):
         written_Nt1 = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0, :1]
         return torch.where(written_Nt1 > 0.5, self.corrected * embedded_NtW, embedded_NtW), tokens_N
 
-    def read(self, features_NTD: torch.Tensor, table: Any) -> torch.Tensor:
-        """[N, t, W]: the language model's embeddings (``table`` gives them by ids) of what is written, 0 elsewhere."""
+    def read(self, features_NTD: torch.Tensor, model: Any) -> torch.Tensor:
+        """[N, t, W]: the language model's embeddings of what is written, 0 elsewhere; where its media carry places,
+        with the one where a token begins and, rolled by half of the width, the one where it ends."""
         told_NtC = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0].float()
-        pieces_NtP = self.spelling[(256 * told_NtC[..., 1] + told_NtC[..., 2]).round().long()]
-        used_NtP1 = ((pieces_NtP >= 0) & (told_NtC[..., :1] > 0.5))[..., None]
+        (written_Nt, *told), table = told_NtC.unbind(-1), model.get_input_embeddings()
+        ids_Nt, *when = ((256 * high + low).round().long() for high, low in zip(told[::2], told[1::2], strict=True))
+        pieces_NtP = self.spelling[ids_Nt]
+        used_NtP1 = ((pieces_NtP >= 0) & (written_Nt[..., None] > 0.5))[..., None]
         embedded_NtPW = table(pieces_NtP.clamp(min=0)) * used_NtP1
-        return embedded_NtPW.sum(2) / used_NtP1.sum(2).clamp(min=1)
+        embedded_NtW = embedded_NtPW.sum(2) / used_NtP1.sum(2).clamp(min=1)
+        if "audio" not in model.places:
+            return embedded_NtW
+        started_NtW, ended_NtW = (model.places["audio"].at(model, model.sound_kind.seconds * at_Nt) for at_Nt in when)
+        placed_NtW = started_NtW + ended_NtW.roll(ended_NtW.shape[2] // 2, 2)
+        return embedded_NtW + placed_NtW * (written_Nt[..., None] > 0.5)
 
     @torch.no_grad()
     def learn_spelling(self, theirs: Any, encode_text: Any) -> None:

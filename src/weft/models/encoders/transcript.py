@@ -21,11 +21,14 @@ from weft.conversation import WeftError
 from weft.media.mel import HOP
 from weft.models import doors
 from weft.models.connectors import connector_tokens
+from weft.models.encoders.alignment import attention_watched, extents, loudness
 from weft.models.encoders.base import Length, halved
 from weft.models.encoders.whisper import Whisper, WholeTower
 from weft.models.splice import inside
 
-TOLD = 3  # numbers behind each state: whether a token was written here, and its id as two bytes, which bfloat16 holds
+# Numbers behind each state: whether a token was written here, its id, the state that it begins at and the one that it
+# ends before, each as two bytes, which bfloat16 holds.
+TOLD = 7
 DARK = 2.0  # log-mel of silence beneath the loudest frame: Whisper's floor of 8 powers of ten, in its units of four
 ENGLISH = 51864  # tokens of the models for English alone; those for all languages have a few more
 TIMES = 1502  # from the token that says that no times follow, those of times are the last of the vocabulary
@@ -52,7 +55,7 @@ class TranscriptTower(WholeTower):
     A clip is heard with silence behind it: up to the whole window where the section says ``pad_to_window``, as Whisper
     was taught, else up to the next two seconds, for an ear that was taught so. Features are the encoder's states of
     the clip itself, filled up with zeros to whole groups of ``merge``, then a group for each token that may be written:
-    the decoder's state, 1, the token's id as two bytes. Behind the end of the transcription stands its end token.
+    the decoder's state, 1, the token's id and when it begins. Behind the end of the transcription stands its end token.
     """
 
     def __init__(self, kind: Transcript) -> None:
@@ -66,12 +69,14 @@ class TranscriptTower(WholeTower):
         sounds_N = (own_N + self.merge - 1) // self.merge
         written_N = writing(sounds_N)
         lengths, rows = self.merge * (sounds_N + written_N), {}
+        loud_NT = loudness(mel_NTM)
         windows_N = torch.tensor([self.window(int(length)) for length in lengths_N])
         for frames in windows_N.unique().tolist():
             at = (windows_N == frames).nonzero()[:, 0]
             heard_GTD = self.hear(mel_NTM[at.to(mel_NTM.device)], lengths_N[at], frames)
-            states_GSD, ids_GS = self.write(heard_GTD, int(written_N[at].max()))
-            told_GSC = torch.stack([torch.ones_like(ids_GS), ids_GS // 256, ids_GS % 256], -1).to(states_GSD.dtype)
+            states_GSD, *numbers = self.write(heard_GTD, own_N[at], loud_NT[at], int(written_N[at].max()))
+            told = [each for numbers_GS in numbers for each in (numbers_GS // 256, numbers_GS % 256)]
+            told_GSC = torch.stack([torch.ones_like(told[0]), *told], -1).to(states_GSD.dtype)
             written_GSRC = F.pad(torch.cat([states_GSD, told_GSC], -1)[:, :, None], (0, 0, 0, self.merge - 1))
             for row, n in enumerate(at.tolist()):
                 own_TC = F.pad(heard_GTD[row, : own_N[n]], (0, TOLD, 0, self.merge * sounds_N[n] - own_N[n]))
@@ -105,25 +110,33 @@ class TranscriptTower(WholeTower):
         return weight.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype)
 
     @torch.no_grad()
-    def write(self, heard_NTD: torch.Tensor, most: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The greedy transcription: states [N, most, D] that wrote, and ids [N, most]."""
+    def write(
+        self, heard_NTD: torch.Tensor, own_N: torch.Tensor, loud_NT: torch.Tensor, most: int
+    ) -> tuple[torch.Tensor, ...]:
+        """The greedy transcription: states [N, most, D] that wrote; ids [N, most]; and of each token [N, most] at which
+        of the ``own_N`` states of its clip it begins, and before which it ends."""
         config, cache = self.tower.config, EncoderDecoderCache(DynamicCache(), DynamicCache())
         table_VD, end, states, ids = self.table(heard_NTD), config.eos_token_id, [], []
         ids_NL = self.prompt(heard_NTD)
         done_N = torch.zeros(len(heard_NTD), dtype=torch.bool, device=heard_NTD.device)
-        for number in range(min(most, config.max_target_positions - ids_NL.shape[1])):
-            state_ND = self.states(ids_NL, heard_NTD, cache)[:, -1]
-            logits_NV = F.linear(state_ND, table_VD[: end + 1])
-            if number == 0 and config.begin_suppress_tokens:
-                logits_NV[:, [i for i in config.begin_suppress_tokens if i <= end]] = -torch.inf
-            ids_NL = logits_NV.argmax(-1).masked_fill(done_N, end)[:, None]
-            done_N = done_N | (ids_NL[:, 0] == end)
-            states.append(state_ND)
-            ids.append(ids_NL)
-            if not torch.compiler.is_compiling() and bool(done_N.all()):
-                break
+        with attention_watched(self.tower.decoder) as watched:
+            for number in range(min(most, config.max_target_positions - ids_NL.shape[1])):
+                state_ND = self.states(ids_NL, heard_NTD, cache)[:, -1]
+                logits_NV = F.linear(state_ND, table_VD[: end + 1])
+                if number == 0 and config.begin_suppress_tokens:
+                    logits_NV[:, [i for i in config.begin_suppress_tokens if i <= end]] = -torch.inf
+                ids_NL = logits_NV.argmax(-1).masked_fill(done_N, end)[:, None]
+                done_N = done_N | (ids_NL[:, 0] == end)
+                states.append(state_ND)
+                ids.append(ids_NL)
+                if not torch.compiler.is_compiling() and bool(done_N.all()):
+                    break
+        written_NS = torch.cat(ids, 1)
+        written_N = ((written_NS != end).sum(1) + 1).clamp(max=len(ids))
+        when = extents(watched, heard_NTD, own_N, written_N, loud_NT)
         rest = most - len(ids)
-        return F.pad(torch.stack(states, 1), (0, 0, 0, rest)), F.pad(torch.cat(ids, 1), (0, rest), value=end)
+        ids_NS = F.pad(written_NS, (0, rest), value=end)
+        return F.pad(torch.stack(states, 1), (0, 0, 0, rest)), ids_NS, *(F.pad(w, (0, rest)) for w in when)
 
     def prompt(self, heard_NTD: torch.Tensor) -> torch.Tensor:
         """Ids [N, L] before the transcription: the start, the language where there are several (the likeliest) and the

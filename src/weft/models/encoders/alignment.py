@@ -1,0 +1,116 @@
+"""When each token of a transcription was heard: read off Whisper's own attention to the sound.
+
+Heads of the upper half of its decoder attend, while a token is written, to where it sounds (Whisper's authors take word
+times from them, https://arxiv.org/abs/2212.04356). Dynamic time warping finds the way through that attention on which
+neither sound nor text goes back. A pause belongs to the word before or after it then, so what is quiet is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+SMOOTH = 7  # states of 20 ms, of which the median is taken
+QUIET = 0.3  # of the way from the 5th to the 95th of a hundred states by loudness; from 0.2 to 0.5 it hardly matters
+
+
+@dataclass
+class Watched:
+    """Of one layer that attends to sound: itself, and its queries [N, 1, D] of each token."""
+
+    attention: Any
+    queries: list[torch.Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def attention_watched(decoder: Any) -> Iterator[list[Watched]]:
+    """Collects the queries with which the upper half of a decoder's layers attend to sound meanwhile."""
+    layers = decoder.layers[len(decoder.layers) // 2 :]
+    watched = [Watched(layer.encoder_attn) for layer in layers]
+
+    def keep(each: Watched) -> Any:
+        return lambda _, __, query_NLD: each.queries.append(query_NLD[:, -1:])
+
+    hooks = [each.attention.q_proj.register_forward_hook(keep(each)) for each in watched]
+    try:
+        yield watched
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def extents(
+    watched: Sequence[Watched],
+    heard_NTD: torch.Tensor,
+    own_N: torch.Tensor,
+    written_N: torch.Tensor,
+    loud_NT: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """[N, S] at which of the ``own_N`` states of its clip each of the ``written_N`` tokens begins, the token that ends
+    the transcription among them, and before which it ends; 0 behind that. Silence at either end is left out."""
+    attention_NHST = torch.cat([_attention(each, heard_NTD) for each in watched], 1).float().cpu()
+    starts_NS, ends_NS = np.zeros((2, len(attention_NHST), attention_NHST.shape[2]), np.int64)
+    for n, (own, written) in enumerate(zip(own_N.tolist(), written_N.tolist(), strict=True)):
+        starts_S = first_states(-sharpened(attention_NHST[n, :, :written, :own]).numpy())
+        ends_S = np.append(starts_S[1:], own)
+        starts_NS[n, :written], ends_NS[n, :written] = within_sound(starts_S, ends_S, loud_NT[n, :own].cpu().numpy())
+    return torch.from_numpy(starts_NS).to(heard_NTD.device), torch.from_numpy(ends_NS).to(heard_NTD.device)
+
+
+def loudness(mel_NTM: torch.Tensor) -> torch.Tensor:
+    """[N, ceil(T / 2)]: how loud it is while each state lasts, the mean of its bands."""
+    return F.avg_pool1d(mel_NTM.float().mean(2), 2, ceil_mode=True)
+
+
+def within_sound(starts_S: np.ndarray, ends_S: np.ndarray, loud_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Extents without what is quiet at either end, where it is not quiet all through."""
+    low, high = np.percentile(loud_T, (5, 95))
+    heard = np.flatnonzero(loud_T > low + QUIET * (high - low))
+    first_S, last_S = np.searchsorted(heard, starts_S), np.searchsorted(heard, ends_S) - 1
+    there_S = first_S <= last_S
+    return (
+        np.where(there_S, heard[np.minimum(first_S, len(heard) - 1)], starts_S) if len(heard) else starts_S,
+        np.where(there_S, heard[last_S] + 1, ends_S) if len(heard) else ends_S,
+    )
+
+
+def _attention(watched: Watched, heard_NTD: torch.Tensor) -> torch.Tensor:
+    """[N, H, S, T]"""
+    layer = watched.attention
+    query_NHSK, key_NHTK = (
+        x.unflatten(-1, (layer.num_heads, -1)).transpose(1, 2)
+        for x in (torch.cat(watched.queries, 1), layer.k_proj(heard_NTD))
+    )
+    return (query_NHSK @ key_NHTK.transpose(2, 3) * layer.scaling).softmax(-1)
+
+
+def sharpened(attention_HST: torch.Tensor) -> torch.Tensor:
+    """[S, T]: how much more than others each token attends to a state; medians over time, the mean of the heads."""
+    mean_H1T = attention_HST.mean(1, keepdim=True)
+    spread_H1T = attention_HST.std(1, correction=0, keepdim=True).clamp(min=1e-6)
+    around = F.pad((attention_HST - mean_H1T) / spread_H1T, (SMOOTH // 2, SMOOTH // 2), mode="replicate")
+    return around.unfold(-1, SMOOTH, 1).median(-1).values.mean(0)
+
+
+def first_states(cost_ST: np.ndarray) -> np.ndarray:
+    """[S]: the first state of each token on the way of least cost from the first state and token to the last ones."""
+    tokens, states = cost_ST.shape
+    before_ST = np.concatenate([np.zeros((tokens, 1)), cost_ST.cumsum(1)], 1)
+    least_ST = np.empty((tokens, states))
+    least_ST[0] = before_ST[0, 1:]
+    for s in range(1, tokens):
+        came_T = np.minimum(least_ST[s - 1], np.concatenate([[np.inf], least_ST[s - 1, :-1]]))
+        least_ST[s] = before_ST[s, 1:] + np.minimum.accumulate(came_T - before_ST[s, :-1])
+    starts_S, t = np.zeros(tokens, np.int64), states - 1
+    for s in range(tokens - 1, 0, -1):
+        while t and least_ST[s, t - 1] < min(least_ST[s - 1, t], least_ST[s - 1, t - 1]):
+            t -= 1
+        starts_S[s] = t
+        t -= t > 0 and least_ST[s - 1, t - 1] <= least_ST[s - 1, t]
+    return starts_S
