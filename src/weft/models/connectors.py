@@ -28,6 +28,7 @@ CONNECTORS = Named[Callable[[config.Connector, int, int, Grid], nn.Module]](
         "queries": "weft.models.more_connectors:Queries",
         "transformer": "weft.models.more_connectors:Transformer",
         "transcript": "weft.models.transcript:Transcript",
+        "detector": "weft.models.detector:Detector",
         "none": "weft.models.more_connectors:Pass",
     }
 )
@@ -46,7 +47,7 @@ def connector_tokens(section: config.Connector, features: int, grid: Grid = None
     """Embeddings that so many features give; ``grid`` is that of an image's patches, where there is nothing else."""
     if section.kind == "queries":
         return section.queries
-    return features if section.kind == "none" else neighbours(section, grid).tokens(features)
+    return features if section.kind == "none" else neighbours(section, grid).tokens(features) + section.written
 
 
 class InOrder:

@@ -148,6 +148,11 @@ class Transformer(Merging):
         self.last_norm, self.down = nn.LayerNorm(inner), nn.Linear(inner, language_width, bias=section.bias)
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
+        x_NtC, lengths_N = self.inner(features_NTD, lengths_N)
+        return self.scale * self.down(x_NtC), lengths_N
+
+    def inner(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
+        """What the layers say [N, t, C]."""
         joined_NtC, lengths_N = self.joined(features_NTD, lengths_N)
         x_NtC, tokens, keys = self.up(joined_NtC), joined_NtC.shape[1], None
         if lengths_N is not None and not full(lengths_N, tokens):
@@ -155,7 +160,7 @@ class Transformer(Merging):
         turns_tK = turns(self.places or (tokens,), x_NtC.shape[-1] // self.heads, x_NtC.device)
         for layer in self.layers:
             x_NtC = layer(x_NtC, turns_tK, keys)
-        return self.scale * self.down(self.last_norm(x_NtC)), lengths_N
+        return self.last_norm(x_NtC), lengths_N
 
 
 def turns(grid: tuple[int, ...], size: int, device: torch.device) -> torch.Tensor:

@@ -42,7 +42,7 @@ LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
 
 def bundled() -> Recipe:
     """10 tokens a second of sound, and 5 for its transcription; 100 of a picture, from two depths of the eye: 1/16
-    (places) and 1/32 (names). The ear is the taught one where there is one."""
+    (places) and 1/32 (names), and 64 for what is written of it. The ear is the taught one where there is one."""
     taught = Path(EAR).is_dir()
     parts = {role: str(folder) for role, folder in sources().items()}
     # As long as text, by scale and sharpness; places are weaker, for they hide which word is nearest.
@@ -51,7 +51,9 @@ def bundled() -> Recipe:
     model = ModelSpec(
         vision=TowerSource(
             source=parts["vision"],
-            connector=Connector(merge=4, grid=True, places=0.3, hidden=320, heads=5, **joined),
+            connector=Connector(
+                merge=4, grid=True, places=0.3, hidden=320, heads=5, written=64, **{**joined, "kind": "detector"}
+            ),
             options={"stages": [5, 7], "size": [320, 320]},
         ),
         audio=TowerSource(
@@ -70,12 +72,12 @@ def bundled() -> Recipe:
             optim=Optim(lr=1e-3, min_lr=5e-5, warmup_steps=50, weight_decay=0.01),
             parts={part: FULL},
             mixture=_mixture({told: 1.0}),
-            lessons={"listen": {**LISTEN_WELL, "first": steps}, "near": 2.0},
+            lessons={"listen": {**LISTEN_WELL, "first": steps, **more}, "near": 2.0},
             row_tokens=2048,
         )
-        for name, steps, part, told in (
-            ("look", LOOK, CONNECTORS[1], "scenes"),
-            ("listen", LISTEN, CONNECTORS[0], "speech"),
+        for name, steps, part, told, more in (
+            ("look", LOOK, CONNECTORS[1], "scenes", {"detect": 1.0}),
+            ("listen", LISTEN, CONNECTORS[0], "speech", {}),
         )
     }
     answer = Stage(

@@ -15,7 +15,7 @@ import numpy as np
 from weft.conversation import Conversation
 from weft.dialects import Slot, Spot
 from weft.models.encoding import Encoded
-from weft.models.places import token_grid
+from weft.models.places import placed, token_grid
 from weft.models.processing import WeftProcessor
 from weft.teaching.media import moments_of, places_in
 
@@ -61,7 +61,7 @@ def _shown(spot: Spot, conversation: Conversation, encoded: Encoded, processor: 
         if (span.modality, span.item) != (spot.modality, spot.index):
             continue
         if spot.modality == "image":
-            here[:] = places_in(spot.extent, token_grid(processor.images))
+            here[: placed(processor.images)] = places_in(spot.extent, token_grid(processor.images))
         else:
             moments = moments_of(conversation, span, processor)
             start, end = spot.extent

@@ -15,7 +15,7 @@ from weft.data.loader import SourceSpec
 from weft.frozen import Frozen
 from weft.models.processing import WeftProcessor
 from weft.teaching.labels import Labels
-from weft.teaching.losses import Answers, Gazing, Heard, Seen
+from weft.teaching.losses import Answers, Detected, Gazing, Heard, Seen
 from weft.teaching.samples import Conversing, Easing
 
 L = TypeVar("L", bound="SourceLessons")
@@ -31,6 +31,7 @@ class Listen(Frozen):
     # reads embeddings as short as its own; without this the loss makes them long (SmolLM2: 5 times, so take 5).
     sharpness: float = Field(1.0, gt=0)
     sides: float = Field(0.5, ge=0)  # what naming the sides of what is heard or seen counts, beside naming it
+    detect: float = Field(0.0, ge=0)  # weight of what a connector of kind detector writes of a picture; 0: off
     first: int = Field(0, ge=0)  # so many updates at the beginning learn this alone, and cost no language model
     # Weight of guided attention: while it writes a box or a timed word, half of the heads of two layers of the language
     # model are to attend, of all media, to what is in that box or sounds in that word (`gaze`); 0: off.
@@ -77,7 +78,11 @@ class Taught:
     def annotate(self, processor: WeftProcessor) -> Labels | None:
         """What the loader is to ask of each sample; None where nothing is learned from the media themselves."""
         listen = self.lessons.listen
-        return Labels(processor, listen.weight > 0, listen.guide > 0) if listen.weight or listen.guide else None
+        return (
+            Labels(processor, asked, listen.guide > 0)
+            if (asked := bool(listen.weight or listen.detect)) or listen.guide
+            else None
+        )
 
     def objectives(self, done: int) -> list[Any]:
         """What update number ``done`` is to learn."""
@@ -89,6 +94,8 @@ class Taught:
         if listen.weight:
             how = listen.weight, near, listen.sharpness, listen.sides
             found += [Heard(*how), Seen(*how)]
+        if listen.detect:
+            found.append(Detected(listen.detect, near))
         return found
 
     def notes(self, planned: int) -> list[str]:

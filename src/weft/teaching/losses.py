@@ -19,6 +19,7 @@ from weft.models.loss import Head, Loss, loss_at, next_tokens, sent
 from weft.models.splice import end_to_end
 from weft.models.table_rows import table_rows
 from weft.teaching.gaze import Gaze
+from weft.teaching.media import IGNORED
 
 MOST_NAMES = 8192  # of a larger vocabulary, only some tokens that do not sound compete with those that do
 
@@ -168,7 +169,7 @@ class Seen:
 
     def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
         if not watched:
-            step.model.embed_images(step.inputs["pixel_values"])
+            step.model.image_features(step.inputs["pixel_values"])
         views_XW, seen = self.sharpness * torch.cat(watched), step.batch.extra.seen
         at_N, seen_N = _known(seen.seen, views_XW.device)
         names_CK, among_XC = (sent(torch.from_numpy(a), views_XW.device) for a in (seen.names, seen.among))
@@ -187,16 +188,18 @@ def naming_loss(model: Any, sounds_XW: torch.Tensor, heard_X: np.ndarray) -> tor
     Of a large vocabulary the tokens of the batch and an even share of the others take part, other ones each time: the
     whole of it costs a small connector five times what all the rest does.
     """
-    at_N, heard_N = _known(heard_X, sounds_XW.device)
+    at_N, _ = _known(heard_X, sounds_XW.device)
+    return words_loss(model, sounds_XW[at_N], heard_X[heard_X >= 0])
+
+
+def words_loss(model: Any, told_NW: torch.Tensor, words_N: np.ndarray) -> torch.Tensor:
+    """Summed cross-entropies of tokens, as in `naming_loss`."""
     vocabulary = model.config.text_config.vocab_size
     stride = -(-vocabulary // MOST_NAMES)
-    if stride == 1:
-        return F.cross_entropy(model.logits(sounds_XW[at_N]).float(), heard_N, reduction="sum")
-    known = heard_X[heard_X >= 0]
-    names = np.union1d(known, np.arange(known.sum() % stride, vocabulary, stride))
-    names_C, which_N = (sent(torch.from_numpy(a), sounds_XW.device) for a in (names, np.searchsorted(names, known)))
-    names_CW = table_rows(model.get_output_embeddings(), names_C)
-    return F.cross_entropy(F.linear(sounds_XW[at_N], names_CW).float(), which_N, reduction="sum")
+    rivals = np.union1d(words_N, np.arange(int(words_N.sum()) % stride, vocabulary, stride))
+    rivals_C, which_N = (sent(torch.from_numpy(a), told_NW.device) for a in (rivals, np.searchsorted(rivals, words_N)))
+    rivals_CW = table_rows(model.get_output_embeddings(), rivals_C)
+    return F.cross_entropy(F.linear(told_NW, rivals_CW).float(), which_N, reduction="sum")
 
 
 def sides_loss(
@@ -231,6 +234,61 @@ def _known(ids_X: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch
     """Where there is an id, and which; on the device."""
     at_N = np.flatnonzero(ids_X >= 0)
     return sent(torch.from_numpy(at_N), device), sent(torch.from_numpy(ids_X[at_N]), device)
+
+
+@dataclass(frozen=True)
+class Detected:
+    """Cross-entropies of what a detector's places write: the words of the thing that they lie in, or that they lie in
+    none of those that the sample speaks of, and the sides of its box.
+
+    Of a large vocabulary as many words compete as in `naming_loss`.
+    """
+
+    weight: float
+    near: float = 0.0
+    name: ClassVar = "detect"
+
+    def counts(self, batch: Batch) -> tuple[float, ...]:
+        return batch.extra.seen.known
+
+    def watching(self, model: Any) -> AbstractContextManager[list[torch.Tensor]]:
+        return places_given(model)
+
+    def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
+        if not watched:
+            step.model.image_features(step.inputs["pixel_values"])
+        model, seen, nothing = step.model, step.batch.extra.seen, step.model.config.image_token_id
+        (connector,), head = model.part("vision_connector"), model.get_output_embeddings()
+        told_XSW = connector.tell(torch.cat(watched).flatten(0, 1))
+        words_XP = np.where(seen.seen[:, None] > 0, seen.words[np.maximum(seen.seen, 0)], IGNORED)
+        words_XP = np.where(words_XP == -1, nothing, words_XP)
+        at_N, slot_N = np.nonzero(words_XP >= 0)
+        loss = words_loss(model, told_XSW[at_N, slot_N], words_XP[at_N, slot_N])
+        firsts_C, outside_M = np.where(seen.words[:, 0] >= 0, seen.words[:, 0], nothing), np.flatnonzero(seen.seen == 0)
+        rivals_MC = seen.among[outside_M] & ((firsts_C != nothing) | (np.arange(len(firsts_C)) == 0))
+        firsts_C, rivals_MC = (sent(torch.from_numpy(a), told_XSW.device) for a in (firsts_C, rivals_MC))
+        logits_MC = F.linear(told_XSW[outside_M, 0], table_rows(head, firsts_C)).float()
+        loss = loss - logits_MC.masked_fill(~rivals_MC, -torch.inf).log_softmax(1)[:, 0].sum()
+        ((first, steps),) = model.config.image_place_ids
+        inside_N = np.flatnonzero(seen.sides[:, 0, 0] >= 0)
+        ends_S = torch.arange(first, first + steps, device=told_XSW.device)
+        logits_NKS = F.linear(told_XSW[inside_N, words_XP.shape[1] :], table_rows(head, ends_S)).float()
+        steps_NK = sent(torch.from_numpy(seen.sides[inside_N, :, 0] - first), told_XSW.device)
+        return loss / among[0] + bell_loss(logits_NKS.flatten(0, 1), steps_NK.flatten(), self.near or 1.0) / among[1]
+
+
+@contextmanager
+def places_given(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Collects what a detector's places know [N, t, C] meanwhile."""
+    found: list[torch.Tensor] = []
+    (connector,) = model.part("vision_connector")
+    if not hasattr(connector, "watched"):
+        raise WeftError("the lesson listen.detect needs a vision connector of kind detector; leave it out")
+    hook = connector.watched.register_forward_hook(lambda _, __, x_NtC: found.append(x_NtC))
+    try:
+        yield found
+    finally:
+        hook.remove()
 
 
 @contextmanager

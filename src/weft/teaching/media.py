@@ -16,12 +16,14 @@ import numpy as np
 
 from weft.conversation import Box, Conversation, Word, Words
 from weft.dialects.base import Modality, asked_label
+from weft.models.detector import WORDS
 from weft.models.encoding import Encoded
-from weft.models.places import token_grid, token_seconds
+from weft.models.places import placed, token_grid, token_seconds
 from weft.models.processing import WeftProcessor
 from weft.models.rendering import Span
 
 IGNORED = -100
+ARTICLES = ("a", "an", "the")
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Looking:
     seen: np.ndarray  # int64 [X] which name; -100 where boxes are not known
     among: np.ndarray  # bool [X, C] the names that its sample speaks of: only between these is there an answer
     names: np.ndarray  # int64 [C, K] the tokens of each name, filled up with -1
+    words: (
+        np.ndarray
+    )  # int64 [C, WORDS] its tokens within a text, without an article, filled up with -1; -100: too long
     sides: np.ndarray  # int64 [X, 4, F] tokens of left, top, right and bottom of the box there; -100 outside boxes
 
     @property
@@ -72,7 +77,10 @@ class Looking:
         for part, own in zip(parts, maps, strict=True):
             among[row : row + len(part.seen), own] = part.among
             row += len(part.seen)
-        return Looking(_joined(seen), among, names, _joined([p.sides for p in parts]))
+        words = np.full((len(index), WORDS), IGNORED, np.int64)
+        for part, own in zip(parts, maps, strict=True):
+            words[own] = part.words
+        return Looking(_joined(seen), among, names, words, _joined([p.sides for p in parts]))
 
 
 def _known(named_X: np.ndarray, sides_XSF: np.ndarray) -> tuple[int, int]:
@@ -142,11 +150,12 @@ def looking_labels(conversation: Conversation, encoded: Encoded, processor: Weft
     tokens = [[processor.token_ids["image_token_id"]]] if spans else []
     tokens += [processor.renderer.encode_text(label) for label in labels]
     scales = len(processor.dialect.place_tokens("image"))
-    seen = [np.full(span.length, IGNORED, np.int64) for span in spans]
-    among = [np.zeros((span.length, len(tokens)), bool) for span in spans]
-    sides = [np.full((span.length, 4, scales), IGNORED, np.int64) for span in spans]
+    places = [span.length if processor.images.by_size else placed(processor.images) for span in spans]
+    seen = [np.full(length, IGNORED, np.int64) for length in places]
+    among = [np.zeros((length, len(tokens)), bool) for length in places]
+    sides = [np.full((length, 4, scales), IGNORED, np.int64) for length in places]
     for here, asked, around, span in zip(seen, among, sides, spans, strict=True):
-        if span.item not in boxes or span.length != np.prod(grid := token_grid(processor.images)):
+        if span.item not in boxes or len(here) != np.prod(grid := token_grid(processor.images)):
             continue
         here[:] = 0
         asked[:, [0, *(1 + labels.index(label) for label, _ in boxes[span.item])]] = True
@@ -158,7 +167,18 @@ def looking_labels(conversation: Conversation, encoded: Encoded, processor: Weft
     names = np.full((len(tokens), max(map(len, tokens), default=0)), -1, np.int64)
     for row, ids in zip(names, tokens, strict=True):
         row[: len(ids)] = ids
-    return Looking(_joined(seen), np.concatenate(among) if among else np.zeros((0, 0), bool), names, _joined(sides))
+    words = np.full((len(tokens), WORDS), -1, np.int64)
+    for row, label in zip(words[1:], labels, strict=True):
+        row[:] = _words(label, processor)
+    all_among = np.concatenate(among) if among else np.zeros((0, 0), bool)
+    return Looking(_joined(seen), all_among, names, words, _joined(sides))
+
+
+def _words(label: str, processor: WeftProcessor) -> list[int]:
+    """The tokens of a label within a text, without an article, filled up; where there are too many, none is known."""
+    first, _, rest = label.partition(" ")
+    tokens = within_text(rest if rest and first.lower() in ARTICLES else label, processor)
+    return [IGNORED] * WORDS if len(tokens) > WORDS else tokens + [-1] * (WORDS - len(tokens))
 
 
 def window_extent(conversation: Conversation, span: Span, processor: WeftProcessor) -> tuple[float, float]:

@@ -1,0 +1,103 @@
+"""The connector of a picture whose things are also written down, as text with boxes.
+
+What Whisper writes of a clip a language model reads at once, and what its encoder's states say hardly ever
+(`encoders.transcript`). So it is with pictures: each place of the grid names the thing that it lies in, in the language
+model's own words, and its box, in the dialect's own tokens; behind the places the surest things are written, from left
+to right. A detector without anchors (every place of a box tells of it, as in FCOS, https://arxiv.org/abs/1904.01355)
+whose classes are the language model's words. The lesson `detect` teaches it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from weft.models import config
+from weft.models.connectors import Grid, Lengths
+from weft.models.more_connectors import Transformer
+
+WORDS, SIDES = 4, 4  # tokens of a name, and of a box: left, top, right, bottom
+NARROW = 96  # numbers that each of them is made of
+SAME = 0.5  # two boxes that overlap so far (IoU) are of one thing
+
+
+class Detector(Transformer):
+    """As kind "transformer", and what `read` writes."""
+
+    def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
+        super().__init__(section, width, language_width, grid)
+        inner = self.last_norm.normalized_shape[0]
+        self.written = section.written
+        self.slots = nn.Linear(inner, (WORDS + SIDES) * NARROW)
+        self.told = nn.Linear(NARROW, language_width)
+        self.watched = nn.Identity()  # what lessons look at: what places know
+
+    def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
+        x_NtC, lengths_N = self.inner(features_NTD, lengths_N)
+        return self.scale * self.down(self.watched(x_NtC)), lengths_N
+
+    def tell(self, x_NtC: torch.Tensor) -> torch.Tensor:
+        """[N, t, WORDS + SIDES, W]: what is multiplied by rows of the language model's table for logits."""
+        slots_NtSC = self.slots(x_NtC).unflatten(-1, (WORDS + SIDES, NARROW))
+        return self.told(F.gelu(slots_NtSC))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def read(self, features_NTD: torch.Tensor, model: Any) -> torch.Tensor:
+        """[N, written, W]: the language model's embeddings of what is written of each picture."""
+        ids_NT = torch.stack([self.text(told_tSW, model) for told_tSW in self.tell(self.inner(features_NTD)[0])])
+        return model.get_input_embeddings()(ids_NT)  # type: ignore[no-any-return]
+
+    def text(self, told_tSW: torch.Tensor, model: Any) -> torch.Tensor:
+        """Ids [written]: of each thing its name, box and name again (either may be what is asked by), then nothing."""
+        nothing, words_VW = model.config.image_token_id, word_table(model).to(told_tSW.dtype)
+        ((first, steps),) = model.config.image_place_ids
+        logits_tV = F.linear(told_tSW[:, 0], words_VW).float()
+        sure_t = logits_tV.max(1).values - logits_tV[:, nothing]
+        at_M = (sure_t > 0).nonzero()[:, 0]
+        logits_MPV = F.linear(told_tSW[at_M, :WORDS], words_VW)
+        best_MP = logits_MPV.max(-1)  # a placeholder's row may be that of another token, which then means nothing too
+        names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing).cpu().numpy()
+        ends_SW = model.get_input_embeddings()(torch.arange(first, first + steps, device=told_tSW.device))
+        sides_M4 = F.linear(told_tSW[at_M, WORDS:], ends_SW.to(told_tSW.dtype)).argmax(-1).cpu().numpy()
+        ids: list[int] = []
+        for m in written_things(sure_t[at_M].cpu().numpy(), names_MP, sides_M4, nothing, self.written):
+            name = [word for word in names_MP[m].tolist() if word != nothing]
+            ids += [*name, *(first + sides_M4[m]).tolist(), *name]
+        return torch.tensor(ids + [nothing] * (self.written - len(ids)), device=told_tSW.device)
+
+
+def word_table(model: Any) -> torch.Tensor:
+    """[V, W]: the language model's embeddings of all tokens, without rows that train beside LoRA."""
+    table: Any = model.get_input_embeddings()
+    if hasattr(table, "token_adapter"):
+        table = table.token_adapter.base_layer
+    if hasattr(table, "weight"):
+        return table.weight  # type: ignore[no-any-return]
+    ids_V = torch.arange(model.config.text_config.vocab_size, device=model.device)
+    return table(ids_V)  # type: ignore[no-any-return]  # vLLM's, of which each rank may hold a share
+
+
+def written_things(
+    sure_M: np.ndarray, names_MP: np.ndarray, sides_M4: np.ndarray, nothing: int, most: int
+) -> list[int]:
+    """Which of M candidates are written, from left to right: the surest first, until ``most`` tokens are used up; of
+    those that overlap, the surer one."""
+    kept: list[int] = []
+    for m in np.argsort(-sure_M, kind="stable").tolist():
+        length = 2 * int((names_MP[m] != nothing).sum()) + SIDES
+        if length <= most and all(overlap(sides_M4[m], sides_M4[k]) < SAME for k in kept):
+            kept.append(m)
+            most -= length
+    return sorted(kept, key=lambda m: tuple(sides_M4[m]))
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two boxes in steps, each of which counts as a whole one."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    inter = float(np.prod(np.maximum(high - low + 1, 0)))
+    areas = [float(np.prod(np.maximum(box[2:] - box[:2] + 1, 1))) for box in (a, b)]
+    return inter / (sum(areas) - inter)

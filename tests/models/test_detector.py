@@ -1,0 +1,147 @@
+"""What a detector writes of a picture: names and boxes as text, the surest things first, none twice."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image as PIL
+
+from weft.conversation import Box, Conversation, Image, Message, Task, WeftError
+from weft.models.compose import compose
+from weft.models.config import Connector
+from weft.models.detector import WORDS, overlap, written_things
+from weft.models.places import placed
+from weft.teaching.labels import Labels
+from weft.teaching.losses import Detected
+from weft.teaching.media import looking_labels
+from weft.training.update import MicroStep
+
+NOTHING = 7
+
+
+def names(*found: tuple[int, ...]) -> np.ndarray:
+    return np.array([[*name, *[NOTHING] * (WORDS - len(name))] for name in found])
+
+
+def test_the_surest_things_are_written_from_left_to_right():
+    boxes = np.array([[50, 0, 60, 9], [10, 0, 20, 9], [11, 0, 21, 9], [80, 0, 90, 9]])
+    sure, called = np.array([1.0, 2.0, 3.0, 0.5]), names((1, 2), (1, 3), (1, 2), (4,))
+    assert written_things(sure, called, boxes, NOTHING, 64) == [2, 0, 3]  # 1 is 2 again
+    assert written_things(sure, called, boxes, NOTHING, 16) == [2, 0]  # 8 tokens each
+    assert written_things(sure, called, boxes, NOTHING, 14) == [2, 3]  # what still fits is written
+    assert written_things(sure[:0], called[:0], boxes[:0], NOTHING, 64) == []
+
+
+def test_boxes_overlap_by_whole_steps():
+    assert overlap(np.array([0, 0, 9, 9]), np.array([0, 0, 9, 9])) == 1
+    assert overlap(np.array([0, 0, 9, 9]), np.array([0, 5, 9, 14])) == pytest.approx(1 / 3)
+    assert overlap(np.array([0, 0, 9, 9]), np.array([10, 0, 19, 9])) == 0
+    assert overlap(np.array([5, 5, 2, 2]), np.array([0, 0, 9, 9])) >= 0  # sides the wrong way round
+
+
+COLORS = {"r": (220, 30, 30), "g": (20, 200, 40), "b": (30, 60, 230)}
+
+
+def drawn(seed: int) -> Conversation:
+    """A picture of two squares of different colours, and where they are."""
+    rng, pixels = np.random.default_rng(seed), np.full((64, 64, 3), 235, np.uint8)
+    parts = []
+    for half, name in enumerate(rng.permutation(list(COLORS))[:2]):
+        left, top = int(rng.integers(1, 8)) + 32 * half, int(rng.integers(1, 38))
+        pixels[top : top + 22, left : left + 22] = COLORS[name]
+        parts.append(Box(((left / 64, top / 64, (left + 22) / 64, (top + 22) / 64),), f"a {name}", 0))
+    asked = Message("user", (Image(PIL.fromarray(pixels)), Task("grounded_caption")))
+    return Conversation((asked, Message("assistant", tuple(parts))))
+
+
+@pytest.fixture(scope="module")
+def woven():
+    connector = {"kind": "detector", "merge": 1, "grid": True, "hidden": 64, "heads": 4, "written": 16, "places": 0.1}
+    vision = {"config": tiny.VISION["conv"], "kind": "conv", "connector": connector, "options": {"size": [64, 64]}}
+    language = {
+        "config": {k: v for k, v in tiny.text("llama").items() if k != "vocab_size"} | {"tie_word_embeddings": True}
+    }
+    dialect = {"name": "chatml", "switches": {"box_bins": 20}}
+    return compose(vision=vision, language=language, dialect=dialect)
+
+
+def test_what_is_written_stands_behind_the_places_and_is_counted(woven):
+    model, processor = woven
+    sample = drawn(0)
+    encoded = processor.encode(sample)
+    (span,) = encoded.spans
+    kind = processor.images
+    assert span.length == kind.view_tokens == placed(kind) + 16
+    pixels = processor.media([encoded])["pixel_values"]
+    with torch.no_grad():
+        embedded = model.embed_images(pixels)
+        features, of_places = model.image_features(pixels)
+        written = model.vision_connector.read(features, model)[0]
+    assert embedded.shape[0] == span.length and of_places.shape[1] == placed(kind)
+    assert torch.equal(embedded[: placed(kind)], of_places[0]) and torch.equal(embedded[placed(kind) :], written)
+    labels = looking_labels(sample, encoded, processor)
+    assert len(labels.seen) == placed(kind) and labels.words.shape[1] == WORDS
+
+
+def test_words_are_a_names_tokens_without_an_article(woven):
+    _, processor = woven
+    picture = Image(PIL.new("RGB", (64, 64)))
+    boxes = tuple(Box(((0.1, 0.1, 0.4, 0.5),), label, 0) for label in ("The ab", "a", "zqxjkvwq"))
+    sample = Conversation((Message("user", (picture, Task("grounded_caption"))), Message("assistant", boxes)))
+    words = looking_labels(sample, processor.encode(sample), processor).words
+    for row, text in zip(words[1:3], ("ab", "a"), strict=True):
+        tokens = processor.renderer.encode_text(text)
+        assert row.tolist() == tokens + [-1] * (WORDS - len(tokens))
+    assert words[3].tolist() == [-100] * WORDS  # more tokens than are written
+    assert words[0].tolist() == [-1] * WORDS
+
+
+@pytest.mark.slow
+def test_it_learns_to_write_what_is_in_a_picture(woven):
+    """Trained on some pictures, it names the things of others and their boxes."""
+    model, processor = woven
+    ask, lesson = Labels(processor, True, False), Detected(1.0, near=1.0)
+    parameters = [p for name in ("vision", "vision_connector") for p in model.part(name)[0].parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=3e-3)
+    kept = [(s, processor.encode(s)) for s in map(drawn, range(40))]
+    told = [ask(*each) for each in kept]
+    for update in range(150):
+        some = [(10 * update + n) % 40 for n in range(10)]
+        batch = SimpleNamespace(
+            inputs={"input_ids": torch.zeros(1, 1, dtype=torch.long), **processor.media([kept[n][1] for n in some])},
+            extra=ask.join([told[n] for n in some], [(0, 0)] * 10),
+        )
+        optimizer.zero_grad()
+        with lesson.watching(model) as watched:
+            loss = lesson.loss(MicroStep(model, batch), watched, lesson.counts(batch))
+        loss.backward()
+        optimizer.step()
+    right = total = 0
+    ids, box = processor.token_ids, processor.dialect.place
+    for seed in range(100, 112):
+        sample = drawn(seed)
+        pixels = processor.media([processor.encode(sample)])["pixel_values"]
+        with torch.no_grad():
+            features, _ = model.image_features(pixels)
+            (told_tSW,) = model.vision_connector.tell(model.vision_connector.inner(features)[0])
+            found = [i for i in model.vision_connector.text(told_tSW, model).tolist() if i != ids["image_token_id"]]
+        for thing, part in enumerate(sample.answer.parts):
+            sides = [processor.renderer.token_id(token) for side in part.boxes[0] for token in box("image", side)]
+            (name,) = processor.renderer.encode_text(part.label[2:])
+            mine = found[6 * thing : 6 * thing + 6]
+            total += 1
+            right += len(mine) == 6 and mine[0] == mine[5] == name and np.abs(np.subtract(mine[1:5], sides)).max() <= 2
+    assert right >= 0.8 * total
+
+
+def test_the_lesson_needs_a_connector_that_writes():
+    model = tiny.model(vision=tiny.vision())
+    with pytest.raises(WeftError, match=r"listen\.detect needs a vision connector of kind detector"):
+        Detected(1.0).watching(model).__enter__()
+
+
+def test_kinds_that_write_nothing_refuse_a_number_of_tokens():
+    with pytest.raises(ValueError, match=r"connector\.written: kind linear writes nothing"):
+        Connector(kind="linear", written=8)
