@@ -144,8 +144,8 @@ class Batch:
         for row, prompt in zip(rows, prompts, strict=True):
             if row.options.repetition_penalty != 1:
                 row.seen = seen_ids(prompt.input_ids, config.vocab_size, embeds_BLW.device)
-        cache = cached.empty(config)
-        out = self._forward(mask_BL, cache, inputs_embeds=embeds_BLW)
+        cache, known = self._embedder.begin(rows, embeds_BLW)
+        out = self._forward(mask_BL, cache, inputs_embeds=embeds_BLW[:, known:])
         made = self._chosen(rows, out)
         for row in rows:
             row.prompt = None  # pictures and features are not needed any more

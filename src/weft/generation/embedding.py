@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from weft.dialects import Modality
+from weft.generation.rows import empty
 from weft.models.encoding import Encoded
 
 CACHE_BYTES = 256 << 20
@@ -44,6 +45,10 @@ class Embedder:
         for modality in MODALITIES:
             self._encode(modality, [item for items in shown for item in items[modality]])
         return [self._woven(prompt, items) for prompt, items in zip(prompts, shown, strict=True)]
+
+    def begin(self, rows: list[Any], embeds_BLW: torch.Tensor) -> tuple[Any, int]:
+        """The cache that prompts are read into, and how many of their columns it holds already."""
+        return empty(self._model.config.get_text_config()), 0
 
     def _items(self, prompt: Encoded, modality: Modality) -> list[_Item]:
         prepared = prompt.images if modality == "image" else prompt.features

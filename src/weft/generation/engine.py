@@ -21,6 +21,7 @@ from weft.generation.batch import Batch, Row
 from weft.generation.embedding import Embedder
 from weft.generation.prompts import Prompts
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
+from weft.generation.turns import Turns
 from weft.generation.windows import WindowPrompt, merge
 from weft.media import image_size
 from weft.models.processing import WeftProcessor
@@ -137,13 +138,19 @@ class Model(Prompts):
                 if (result := requests[index].result()) is not None:
                     yield index, result
 
-    def stream(self, messages: Asked, options: Options | None = None, **changes: Any) -> Stream:
+    def stream(
+        self, messages: Asked, options: Options | None = None, *, turns: Turns | None = None, **changes: Any
+    ) -> Stream:
         """Iterates over the answer's text as it is generated; ``.reply`` holds the whole once it is through.
 
         Special tokens are not shown and a character is held back until all its bytes are there. With beams, the text
-        comes at once at the end.
+        comes at once at the end. ``turns``: what the turns before left (`turns`), so that only what is new is read.
         """
-        return Stream(self, messages, Options.of(options, changes))
+        return Stream(self, messages, Options.of(options, changes), turns)
+
+    def turns(self) -> Turns:
+        """What `stream` is given with each turn of one conversation."""
+        return Turns(self.model, self.processor)
 
     def score(self, messages: Asked) -> float:
         """The log-probability (natural, summed) of all that the assistant says, given what comes before it.
@@ -224,8 +231,8 @@ class Model(Prompts):
 class Stream:
     """The text of one answer as it is generated. Iterate once; then ``reply`` is the whole answer."""
 
-    def __init__(self, model: Model, messages: Asked, options: Options) -> None:
-        self._request = model._request(0, messages)
+    def __init__(self, model: Model, messages: Asked, options: Options, turns: Turns | None = None) -> None:
+        self._turns, self._request = turns, model._request(0, messages)
         if self._request.error is not None:
             raise self._request.error
         self._texts = self._run(model, options)
@@ -266,7 +273,7 @@ class Stream:
             assert job.reply is not None
             yield job.reply.text
             return
-        answer, batch = model.answer(job.conversation, job.encoded), model.batch(1)
+        answer, batch = model.answer(job.conversation, job.encoded), model.batch(1, embedder=self._turns)
         batch.add(Row(job.encoded, options, model.room(job.encoded, options.max_new_tokens)))
         for _, token in _tokens(batch):
             yield answer.push(token)
