@@ -16,6 +16,7 @@ from weft.conversation import WeftError
 from weft.data.loader import Batch
 from weft.models import attention
 from weft.models.loss import Head, Loss, loss_at, next_tokens, sent
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.splice import end_to_end
 from weft.models.table_rows import table_rows
 from weft.teaching.gaze import Gaze
@@ -50,7 +51,7 @@ class Answers:
         """What the mean loss of a batch counts for: n labels of an answer as n to the power of 1 - balance."""
         return sum(n ** (1 - self.balance) for n in torch.bincount(_answers(places_N)).tolist() if n)
 
-    def watching(self, model: Any) -> AbstractContextManager[None]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[None]:
         return nullcontext()
 
     def loss(self, step: Any, watched: None, among: Sequence[float]) -> torch.Tensor:
@@ -139,7 +140,7 @@ class Heard:
     def counts(self, batch: Batch) -> tuple[float, ...]:
         return batch.extra.heard.known
 
-    def watching(self, model: Any) -> AbstractContextManager[list[torch.Tensor]]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[list[torch.Tensor]]:
         return embeddings_given(model, "audio_connector")
 
     def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
@@ -164,7 +165,7 @@ class Seen:
     def counts(self, batch: Batch) -> tuple[float, ...]:
         return batch.extra.seen.known
 
-    def watching(self, model: Any) -> AbstractContextManager[list[torch.Tensor]]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[list[torch.Tensor]]:
         return embeddings_given(model, "vision_connector")
 
     def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
@@ -182,7 +183,7 @@ class Seen:
         return loss + self.sides * sides_loss(step.model, views_XW, seen.sides, scales, self.near, among[1])
 
 
-def naming_loss(model: Any, sounds_XW: torch.Tensor, heard_X: np.ndarray) -> torch.Tensor:
+def naming_loss(model: WeftForConditionalGeneration, sounds_XW: torch.Tensor, heard_X: np.ndarray) -> torch.Tensor:
     """Summed cross-entropies of the tokens that sound, where that is known.
 
     Of a large vocabulary the tokens of the batch and an even share of the others take part, other ones each time: the
@@ -292,7 +293,7 @@ def places_given(model: Any) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
-def embeddings_given(model: Any, connector: str) -> Iterator[list[torch.Tensor]]:
+def embeddings_given(model: WeftForConditionalGeneration, connector: str) -> Iterator[list[torch.Tensor]]:
     """Collects the embeddings [X, W] that a connector gives meanwhile."""
     found: list[torch.Tensor] = []
 
@@ -331,7 +332,7 @@ class Gazing:
     def counts(self, batch: Batch) -> tuple[float, ...]:
         return (0 if self.alone and _told(batch) else sum(len(gaze.tokens) for gaze in batch.extra.gazes),)
 
-    def watching(self, model: Any) -> AbstractContextManager[list[Watched]]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[list[Watched]]:
         return attention_watched(model)
 
     def loss(self, step: Any, watched: list[Watched], among: Sequence[float]) -> torch.Tensor:
@@ -340,7 +341,7 @@ class Gazing:
         return guiding_loss(watched, extra.gazes, extra.starts) * (self.counts(step.batch)[0] / among[0])
 
 
-def guided_layers(model: Any) -> list[nn.Module]:
+def guided_layers(model: WeftForConditionalGeneration) -> list[nn.Module]:
     """What attends in the layers of the language model that `guiding_loss` teaches: the middle one and the last.
 
     Only there: a tower that has layers with numbers too (Whisper's decoder) is not meant.
@@ -351,7 +352,7 @@ def guided_layers(model: Any) -> list[nn.Module]:
 
 
 @contextmanager
-def attention_watched(model: Any) -> Iterator[list[Watched]]:
+def attention_watched(model: WeftForConditionalGeneration) -> Iterator[list[Watched]]:
     """Collects what the `guided_layers` attend with meanwhile, in order."""
     if model.language_model.config._attn_implementation != attention.NAME:
         raise WeftError("the lesson listen.guide needs weft's attention; load the model without attn_implementation")

@@ -17,6 +17,7 @@ from weft.conversation import WeftError
 from weft.files import whole_folder
 from weft.models.adapter_folder import write_adapter
 from weft.models.adapters import PREFIX
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.export import kept_dtype, save_pretrained
@@ -72,7 +73,7 @@ def adapter_saver(
 
 
 def _write_adapter(
-    model: Any,
+    model: WeftForConditionalGeneration,
     processor: WeftProcessor,
     path: Path,
     start: ModelSpec,

@@ -14,6 +14,7 @@ from torch import nn
 
 from weft.data.loader import TrainingData
 from weft.models.adapters import merge_lora
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.training import checkpoint as ckpt
 from weft.training.asked import ASKED
 from weft.training.build import build_model
@@ -41,7 +42,7 @@ class Whole:
         """``(model, processor)`` that a stage starts from."""
         return build_model(spec, self.ranks.device)
 
-    def begin(self, model: Any, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
+    def begin(self, model: WeftForConditionalGeneration, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
         """Before a stage: the parts that train in it, as they are held."""
         kept = ASKED["kept"](model) if half else nullcontext()
         self.together = lambda: kept
@@ -55,11 +56,11 @@ class Whole:
         """What an evaluation needs, made by those who take part in it."""
         return self.ranks.lead(work)
 
-    def judged(self, model: Any, work: Callable[[], T]) -> T | None:
+    def judged(self, model: WeftForConditionalGeneration, work: Callable[[], T]) -> T | None:
         """An evaluation, by those who take part in it."""
         return self.ranks.lead(work)
 
-    def loss(self, model: Any, data: TrainingData, precision: Precision) -> float:
+    def loss(self, model: WeftForConditionalGeneration, data: TrainingData, precision: Precision) -> float:
         """The mean over the labels of all batches."""
         total, labels = 0.0, 0
         for batch in data.batches():
@@ -86,7 +87,7 @@ class Whole:
     def wait(self) -> None:
         """Until all that was begun has ended."""
 
-    def leave(self, model: Any, processor: Any, path: Path, last: bool) -> None:
+    def leave(self, model: WeftForConditionalGeneration, processor: Any, path: Path, last: bool) -> None:
         """Writes the model that a stage leaves, LoRA merged; a later one (not ``last``) goes on with it as written."""
         merge_lora(model)
         self.ranks.lead(partial(save_model, model, processor, path))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from weft.conversation import WeftError
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training import checkpoint as ckpt
 from weft.training.asked import ASKED
@@ -148,7 +149,7 @@ class Run:
         if self.stage is not None:
             self.holding.wait()
 
-    def _pass_on(self, model: Any, processor: WeftProcessor, number: int) -> None:
+    def _pass_on(self, model: WeftForConditionalGeneration, processor: WeftProcessor, number: int) -> None:
         """Writes what stage ``number`` leaves: what the next begins with, or the final model."""
         folder, last = self.folder, number == len(self.folder.recipe.stages) - 1
         if last and folder.leaves_adapter:

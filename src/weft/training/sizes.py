@@ -182,7 +182,7 @@ def stage_size(
     )
 
 
-def _copies(model: Any, stage: Stage, recipe: Recipe, added: int) -> tuple[int, int]:
+def _copies(model: WeftForConditionalGeneration, stage: Stage, recipe: Recipe, added: int) -> tuple[int, int]:
     """Bytes of the language model's weights in bfloat16: on a device that holds all of it, and on one that shares."""
     language = model.language_model
     tables = {

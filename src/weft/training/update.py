@@ -18,6 +18,7 @@ import torch
 from weft.data.loader import Batch
 from weft.models.encoders import INPUTS
 from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
+from weft.models.modeling import WeftForConditionalGeneration
 from weft.training.ranks import ALONE, Ranks
 
 Precision = Literal["float32", "bfloat16"]
@@ -33,7 +34,7 @@ def mixed_seed(*numbers: int) -> int:
 class MicroStep:
     """A batch on its way through the model; what objectives ask for is computed once."""
 
-    def __init__(self, model: Any, batch: Batch) -> None:
+    def __init__(self, model: WeftForConditionalGeneration, batch: Batch) -> None:
         self.model, self.batch = model, batch
         device = next(model.parameters()).device
         here = (*COUNTED, *(INPUTS[part] for part in model.recall))
@@ -59,7 +60,7 @@ class Objective(Protocol):
     def counts(self, batch: Batch) -> Sequence[float]:
         """How much there is to learn in a batch; where all are 0 it is not asked for its loss."""
 
-    def watching(self, model: Any) -> AbstractContextManager[Any]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[Any]:
         """Open while the model works on a batch; gives what `loss` is to have of that."""
 
     def loss(self, step: MicroStep, watched: Any, among: Sequence[float]) -> torch.Tensor:
@@ -77,7 +78,7 @@ class NextTokens:
     def counts(self, batch: Batch) -> tuple[float, ...]:
         return (batch.labels,)
 
-    def watching(self, model: Any) -> AbstractContextManager[None]:
+    def watching(self, model: WeftForConditionalGeneration) -> AbstractContextManager[None]:
         return nullcontext()
 
     def loss(self, step: MicroStep, watched: None, among: Sequence[float]) -> torch.Tensor:
@@ -88,14 +89,14 @@ class NextTokens:
         return total / len(places_N) * (batch.labels / among[0])
 
 
-def batch_loss(model: Any, batch: Batch, precision: Precision) -> torch.Tensor:
+def batch_loss(model: WeftForConditionalGeneration, batch: Batch, precision: Precision) -> torch.Tensor:
     """Mean loss over the labels of a batch that has some."""
     with _autocast(model, precision):
         return NextTokens().loss(MicroStep(model, batch), None, (batch.labels,))
 
 
 def backward(
-    model: Any,
+    model: WeftForConditionalGeneration,
     micro: Sequence[Batch],
     objectives: Sequence[Objective] = (NextTokens(),),
     *,
@@ -152,7 +153,7 @@ def counted(
     return counts, [[next(whole) for _ in each] for each in own]
 
 
-def _autocast(model: Any, precision: Precision) -> AbstractContextManager[Any]:
+def _autocast(model: WeftForConditionalGeneration, precision: Precision) -> AbstractContextManager[Any]:
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16) if precision == "bfloat16" else nullcontext()
 
