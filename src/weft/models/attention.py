@@ -9,7 +9,8 @@ On a CPU, and for float32, packed rows run SDPA once per sample: forward and bac
 tokens in 16 samples took 57 ms on one core, and 521 ms with a block-diagonal mask, which does the work of the whole
 square (from 1 to 64 samples it was never slower). On a GPU in half precision `torch.nn.attention.varlen` runs.
 
-SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`), so training there takes other ways.
+SDPA's backward pass in bfloat16 is slow on a CPU where rows are short (`SHORT`), so training there takes other ways;
+with AMX, packed samples of all but the longest do (`models/segments.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from transformers.masking_utils import sdpa_mask
 
 from weft.conversation import WeftError
 from weft.models.loss import sent
+from weft.models.segments import LONGEST, SegmentAttention, has_fast_products
 
 NAME = "weft"
 TESTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "weft_qwen")
@@ -146,14 +148,25 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
-def _short_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether training is faster without SDPA's half-precision kernel.
+def _half_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a CPU trains in half precision here.
 
     The values say the precision: under autocast, rotary embeddings leave queries and keys in float32.
     """
     half = value.dtype in (torch.bfloat16, torch.float16)
-    trained = query.requires_grad or key.requires_grad or value.requires_grad
-    return half and trained and query.shape[2] <= SHORT and query.device.type == "cpu"
+    return half and query.device.type == "cpu" and (query.requires_grad or key.requires_grad or value.requires_grad)
+
+
+def _short_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether training is faster without SDPA's half-precision kernel."""
+    return query.shape[2] <= SHORT and _half_on_cpu(query, key, value)
+
+
+def _takes_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, longest: int, rule: Rule) -> bool:
+    """Whether `SegmentAttention` does what is asked for, and is the fastest here."""
+    plain = rule.causal and not rule.dropout and rule.softcap is None and (rule.window or longest) >= longest
+    fits = value.dtype == torch.bfloat16 and longest <= LONGEST and _half_on_cpu(query, key, value)
+    return plain and fits and has_fast_products()
 
 
 def _causal_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor:
@@ -165,6 +178,11 @@ def _causal_mask(length: int, window: int | None, device: torch.device) -> torch
 def _per_segment(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], rule: Rule
 ) -> torch.Tensor:
+    if _takes_products(query, key, value, max(lengths), rule):
+        scaling = query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
+        with torch.autocast(query.device.type, enabled=False):
+            out: torch.Tensor = SegmentAttention.apply(query, key, value, lengths, scaling)
+            return out
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     # `split` and `cat`, not slices: the backward pass of a slice fills a whole row with zeros for each sample.
