@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from playground_reading import PHRASE, PLACES, found, is_at, is_beside, middle
 
-from weft.conversation import Box, Text
+from weft.conversation import Box, Image, Task, Text
 from weft.playground import picture_tasks
 from weft.playground.chance import Chance
 from weft.playground.phrases import LANGUAGES
@@ -34,6 +34,8 @@ def area(thing):
 
 def answered(kind, question, scene):
     """The answer to an English question, found by reading it."""
+    if question.endswith(" point to?"):
+        question = question.replace(" point to?", " point")
     if kind == "count":
         return str(len(found(re.match(r"How many (.+?) (?:are|do) ", question)[1], scene)))
     if kind == "color":
@@ -72,8 +74,6 @@ def test_an_answer_is_what_is_seen(kind):
     answers = Counter()
     for i in range(30):
         scene, (question, answer) = asked(chance(i), kind)
-        if re.match(r"Where does (.+) point to\?", question):
-            question = question.replace(" point to?", " point")
         assert answered(kind, question, scene) == answer, (question, scene.things)
         answers[answer] += 1
     assert len(answers) > 1 and max(answers.values()) < 24, answers
@@ -93,17 +93,23 @@ def test_every_language_has_every_kind(language):
         assert not re.search(r"\b(de le|de la le|de el|a [aeiou]|von dem|de [aeiou]|le [aeiou])\b", question), question
 
 
-def parts(task, seed):
-    """A task's question and answer, and the scene that was drawn for it."""
+def turns_of(task, seed, **options):
+    """A task's questions and answers, and the scene that was drawn for them."""
     drawn = []
     original = picture_tasks.draw_scene
     picture_tasks.draw_scene = lambda *given: drawn.append(original(*given)) or drawn[-1]
     try:
-        ((question, answer),) = PICTURE_TASKS[task](chance(seed))
+        turns = PICTURE_TASKS[task](chance(seed, **options))
     finally:
         picture_tasks.draw_scene = original
-    assert np.array_equal(np.asarray(question[0].source), np.asarray(drawn[-1].render()))
-    return question, answer, drawn[-1]
+    assert np.array_equal(np.asarray(turns[0][0][0].source), np.asarray(drawn[-1].render()))
+    return turns, drawn[-1]
+
+
+def parts(task, seed):
+    """The question and answer of a task that asks once, and the scene."""
+    ((question, answer),), scene = turns_of(task, seed)
+    return question, answer, scene
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -139,3 +145,67 @@ def test_a_grounded_caption_is_the_caption_with_a_box_at_each_name(seed):
         assert box.label.lower() == called(thing)
     text = "".join(p.text if isinstance(p, Text) else p.label for p in answer)
     assert re.fullmatch(r"An? .+ (on|at|in) the [a-z ]+\.", text)
+
+
+def kind_of(question):
+    """The kind of an English question, by its wording."""
+    wordings = {
+        re.compile(re.sub(r"\\{\w+\\}", "(.+)", re.escape(text))): kind
+        for kind, texts in WORDINGS["en"].items()
+        for text in texts
+    }
+    (kind,) = {kind for wording, kind in wordings.items() if wording.fullmatch(question)}
+    return kind
+
+
+def told(turn):
+    """Task, text and boxes of a question, and its one answer."""
+    question, (answer,) = turn
+    (task,) = [part.name for part in question if isinstance(part, Task)]
+    text = "".join(part.text for part in question if isinstance(part, Text))
+    return task, text, [box for part in question if isinstance(part, Box) for box in part.boxes], answer
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_turn_about_a_picture_is_answered_by_it(split):
+    asked_for = Counter()
+    for seed in range(40):
+        turns, scene = turns_of("picture_questions", seed, split=split)
+        about = []
+        for turn in turns:
+            task, text, boxes, answer = told(turn)
+            if task == "refer":
+                assert answer == Box((one(text, scene).box,), text, 0)
+                about.append(answer.boxes[0])
+            elif task == "identify":
+                (thing,) = [t for t in scene.things if [t.box] == boxes]
+                assert answer == Text(called(thing))
+                about += boxes
+            else:
+                assert answer == Text(answered(kind_of(text), text, scene)), (text, scene.things)
+                task = kind_of(text)
+            asked_for[task] += 1
+        assert len(about) == len(set(about))
+        assert len(scene.things) <= len(turns) <= len(scene.things) + 1
+    assert {"refer", "identify", "color", "shape", "beside", "larger", "where", "count", "exists"} <= set(asked_for)
+    assert asked_for["refer"] > 40 and asked_for["identify"] > 40
+
+
+def test_nothing_is_asked_twice_about_a_picture():
+    for seed in range(60):
+        asked_for = []
+        for turn in turns_of("picture_questions", seed, split="train")[0]:
+            task, text, boxes, _ = told(turn)
+            two = re.fullmatch(r"Which is \w+, (.+) or (.+)\?", text)
+            asked_for.append((task, frozenset(two.groups()) if two else text, *boxes))
+        assert len(asked_for) == len(set(asked_for))
+
+
+def test_a_picture_is_shown_once_and_asked_about_alike_each_time():
+    for seed in range(10):
+        turns, scene = turns_of("picture_questions", seed)
+        pictures = [part for question, _ in turns for part in question if isinstance(part, Image)]
+        assert len(pictures) == 1 and turns[0][0][0] is pictures[0]
+        again, same = turns_of("picture_questions", seed)
+        assert same.things == scene.things and list(map(told, again)) == list(map(told, turns))
+    assert len({str(list(map(told, turns_of("picture_questions", seed)[0]))) for seed in range(10)}) == 10

@@ -121,27 +121,19 @@ def _beside(chance: Chance, scene: Scene, thing: Thing) -> dict[str, str] | None
 
 
 def _larger(chance: Chance, scene: Scene, thing: Thing) -> dict[str, str] | None:
-    """Clearly so: by its longer side and by its area."""
+    """Than another, clearly so: by its longer side and by its area. A pair is asked about where its larger one is."""
 
     def area(t: Thing) -> float:
         return (t.box[2] - t.box[0]) * (t.box[3] - t.box[1])
 
-    others = [
-        t
-        for t in scene.things
-        if max(t.extent, thing.extent) > 1.25 * min(t.extent, thing.extent)
-        and (area(t) > 1.5 * area(thing)) == (t.extent > thing.extent)
-        and (area(thing) > 1.5 * area(t)) == (t.extent < thing.extent)
-    ]
+    others = [t for t in scene.things if thing.extent > 1.25 * t.extent and area(thing) > 1.5 * area(t)]
     if not others:
         return None
-    two = [thing, chance.one(others)]
-    names = [refer_to(chance, scene, t, ("size", "place", "relation")) for t in two]
-    if None in names:
-        return None
+    names = [refer_to(chance, scene, t, ("size", "place", "relation")) for t in (thing, chance.one(others))]
     said = [say(name, chance.language) for name in names if name]
-    answer = said[two[0].extent < two[1].extent]
-    return dict(zip(("the", "other"), chance.shuffled(said), strict=True)) | {"answer": answer}
+    if len(said) < 2:
+        return None
+    return dict(zip(("the", "other"), chance.shuffled(said), strict=True)) | {"answer": said[0]}
 
 
 def _where(chance: Chance, scene: Scene, thing: Thing) -> dict[str, str] | None:
