@@ -11,27 +11,25 @@ from PIL import Image as PIL
 from weft.conversation import Box, Conversation, Image, Message, Task, WeftError
 from weft.models.compose import compose
 from weft.models.config import Connector
-from weft.models.detector import WORDS, overlap, written_things
+from weft.models.detector import WORDS, apart, fitting, overlap
 from weft.models.places import placed
 from weft.teaching.labels import Labels
 from weft.teaching.losses import Detected
 from weft.teaching.media import looking_labels
 from weft.training.update import MicroStep
 
-NOTHING = 7
+
+def test_of_places_that_tell_of_one_thing_the_surest_is_kept():
+    boxes = np.array([[50, 0, 60, 9], [10, 0, 20, 9], [11, 0, 21, 9], [80, 0, 90, 9], [30, 30, 40, 40]])
+    assert apart(np.array([1.0, 2.0, 3.0, 0.5, -0.1]), boxes) == [2, 0, 3]  # the last tells of nothing
+    assert apart(np.zeros(0), boxes[:0]) == []
 
 
-def names(*found: tuple[int, ...]) -> np.ndarray:
-    return np.array([[*name, *[NOTHING] * (WORDS - len(name))] for name in found])
-
-
-def test_the_surest_things_are_written_from_left_to_right():
-    boxes = np.array([[50, 0, 60, 9], [10, 0, 20, 9], [11, 0, 21, 9], [80, 0, 90, 9]])
-    sure, called = np.array([1.0, 2.0, 3.0, 0.5]), names((1, 2), (1, 3), (1, 2), (4,))
-    assert written_things(sure, called, boxes, NOTHING, 64) == [2, 0, 3]  # 1 is 2 again
-    assert written_things(sure, called, boxes, NOTHING, 16) == [2, 0]  # 8 tokens each
-    assert written_things(sure, called, boxes, NOTHING, 14) == [2, 3]  # what still fits is written
-    assert written_things(sure[:0], called[:0], boxes[:0], NOTHING, 64) == []
+def test_what_fits_is_written_the_surest_first():
+    things = [([9], [1] * 8), ([3], [2] * 8), ([5], [3] * 5)]
+    assert fitting(things, 64) == things
+    assert fitting(things, 15) == [things[0], things[2]]  # the second does not fit, what comes after it does
+    assert fitting(things, 4) == []
 
 
 def test_boxes_overlap_by_whole_steps():

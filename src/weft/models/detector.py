@@ -57,17 +57,29 @@ class Detector(Transformer):
         ((first, steps),) = model.config.image_place_ids
         logits_tV = F.linear(told_tSW[:, 0], words_VW).float()
         sure_t = logits_tV.max(1).values - logits_tV[:, nothing]
-        at_M = (sure_t > 0).nonzero()[:, 0]
-        logits_MPV = F.linear(told_tSW[at_M, :WORDS], words_VW)
-        best_MP = logits_MPV.max(-1)  # a placeholder's row may be that of another token, which then means nothing too
-        names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing).cpu().numpy()
         ends_SW = model.get_input_embeddings()(torch.arange(first, first + steps, device=told_tSW.device))
-        sides_M4 = F.linear(told_tSW[at_M, WORDS:], ends_SW.to(told_tSW.dtype)).argmax(-1).cpu().numpy()
-        ids: list[int] = []
-        for m in written_things(sure_t[at_M].cpu().numpy(), names_MP, sides_M4, nothing, self.written):
-            name = [word for word in names_MP[m].tolist() if word != nothing]
-            ids += [*name, *(first + sides_M4[m]).tolist(), *name]
+        sides_t4 = F.linear(told_tSW[:, WORDS:], ends_SW.to(told_tSW.dtype)).argmax(-1).cpu().numpy()
+        found_M = apart(sure_t.cpu().numpy(), sides_t4)
+        # A placeholder's row may be that of another token, which then means nothing too.
+        logits_MPV = F.linear(told_tSW[found_M, :WORDS], words_VW)
+        best_MP = logits_MPV.max(-1)
+        names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing)
+        things: list[tuple[list[int], list[int]]] = []
+        for name_P, sides_4 in zip(names_MP.tolist(), (first + sides_t4[found_M]).tolist(), strict=True):
+            name = [word for word in name_P if word != nothing]
+            things.append((sides_4, [*name, *sides_4, *name]))
+        ids = [token for _, text in sorted(fitting(things, self.written)) for token in text]
         return torch.tensor(ids + [nothing] * (self.written - len(ids)), device=told_tSW.device)
+
+
+def fitting(things: list[tuple[list[int], list[int]]], room: int) -> list[tuple[list[int], list[int]]]:
+    """Those of (place, text) that fit, the first ones first, into so many tokens."""
+    kept = []
+    for place, text in things:
+        if len(text) <= room:
+            kept.append((place, text))
+            room -= len(text)
+    return kept
 
 
 def word_table(model: Any) -> torch.Tensor:
@@ -81,18 +93,13 @@ def word_table(model: Any) -> torch.Tensor:
     return table(ids_V)  # type: ignore[no-any-return]  # vLLM's, of which each rank may hold a share
 
 
-def written_things(
-    sure_M: np.ndarray, names_MP: np.ndarray, sides_M4: np.ndarray, nothing: int, most: int
-) -> list[int]:
-    """Which of M candidates are written, from left to right: the surest first, until ``most`` tokens are used up; of
-    those that overlap, the surer one."""
+def apart(sure_M: np.ndarray, sides_M4: np.ndarray) -> list[int]:
+    """Which of M places tell of things, the surest first; of those whose boxes overlap, the surer one."""
     kept: list[int] = []
     for m in np.argsort(-sure_M, kind="stable").tolist():
-        length = 2 * int((names_MP[m] != nothing).sum()) + SIDES
-        if length <= most and all(overlap(sides_M4[m], sides_M4[k]) < SAME for k in kept):
+        if sure_M[m] > 0 and all(overlap(sides_M4[m], sides_M4[k]) < SAME for k in kept):
             kept.append(m)
-            most -= length
-    return sorted(kept, key=lambda m: tuple(sides_M4[m]))
+    return kept
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
