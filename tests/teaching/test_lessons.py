@@ -70,7 +70,10 @@ def test_a_stage_with_lessons_that_nobody_teaches_is_an_error_and_leaves_nothing
 @pytest.mark.parametrize(
     ("lessons", "said"),
     [
-        ({"lisen": {}}, "stages.0.lessons.lisen: no such lesson; there are ease, converse, listen, balance, near"),
+        (
+            {"lisen": {}},
+            "stages.0.lessons.lisen: no such lesson; there are ease, converse, listen, keep, balance, near",
+        ),
         ({"listen": {"frist": 3}}, "stages.0.lessons.listen.frist: no such lesson"),
         ({"listen": {"first": -1}}, "stages.0.lessons.listen.first: input should be greater than or equal to 0"),
         ({"balance": 2}, "stages.0.lessons.balance: input should be less than or equal to 1"),
