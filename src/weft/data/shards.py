@@ -19,8 +19,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol, TypeVar
 
-import fsspec
-
 from weft.conversation import Audio, Conversation, Image, Part, SampleError, WeftError
 from weft.conversation.samples import parse_line
 from weft.data.parquet_shard import ParquetShard
@@ -64,6 +62,8 @@ class Shards:
         self.name = name or Path(self.path.rstrip("/")).stem
         self._open: OrderedDict[int, Shard] = OrderedDict()
         self._lock = Lock()
+        import fsspec  # a tenth of a second, which a file of samples need not wait for
+
         try:
             self._files, root = fsspec.core.url_to_fs(self.path)
         except ImportError as error:  # s3fs, gcsfs, ...: fsspec says which

@@ -184,7 +184,7 @@ def _add(
             if kind == "Text":
                 words += count_words(part.text)
             elif kind == "Words":
-                words += sum([count_words(word.text) for word in part.words])
+                words += count_words(" ".join([word.text for word in part.words]))
             elif kind == "Box":
                 words += count_words(part.label or "")
             elif kind != "Task":

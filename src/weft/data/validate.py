@@ -126,7 +126,7 @@ class _Check:
         self.pending: dict[Future[_Found], tuple[str, str, str, int, str]] = {}  # -> kind, source, file, line, field
         self.seen: set[tuple[str, str]] = set()
         self.clips: dict[str, _Found] = {}  # those that were looked at
-        self.ends: list[tuple[str, float, str, int, str]] = []  # clip, end of its last word, and where that stands
+        self.ends: list[tuple[str, float, str, int, tuple[int, int]]] = []  # clip, end of its last word, where it is
 
     def _say(self, problem: str, file: str, line: int | None = None, field: str | None = None) -> None:
         self._report(SampleError(problem, file=file, line=line, field=field))
@@ -185,7 +185,8 @@ class _Check:
             self.summary.repeated_ids += name in self.ids
             self.ids.add(name)
         media: list[tuple[str, str, int, int, int]] = []  # kind, source, number among its kind, message, part
-        last: list[tuple[int, float, str]] = []  # the clip, the end of its last word, the field of the words
+        last: list[tuple[int, float, int, int]] = []  # the clip, the end of its last word, message, part
+        quick = type(conversation) is Sample  # of which no box is without area
         clips: list[str] = []
         message: Any
         for m, message in enumerate(conversation.messages):
@@ -200,24 +201,26 @@ class _Check:
                     clips.append(self._named("audio", part.source, file, line))
                 elif kind == "Words" and part.words:
                     end = max([word.end for word in part.words])
-                    last.append((part.audio or 0, end, f"messages[{m}].content[{i}]"))
-                elif kind == "Box":
+                    last.append((part.audio or 0, end, m, i))
+                elif kind == "Box" and not quick:
                     for thin in without_area(part.boxes):
                         field = f"messages[{m}].content[{i}].boxes[{thin}]"
                         self._warn(["has no area: no answer can overlap with it"], file, line, field)
         timed = {number for number, *_ in last}
-        for kind, source, number, m, i in media:
+        for kind, source, number, m, i in media if self.deep or last else ():
             key = clips[number] if kind == "audio" else _key(source)
             if (self.deep or number in timed) and (kind, key) not in self.seen:
                 self.seen.add((kind, key))
                 task = self.pool.submit(_look, kind, source, self.deep)
                 self.pending[task] = kind, key, file, line, f"messages[{m}].content[{i}].{kind}"
-        self.ends += [(clips[number], end, file, line, field) for number, end, field in last]
+        self.ends += [(clips[number], end, file, line, (m, i)) for number, end, m, i in last]
         while len(self.pending) > PENDING:
             self._collect(next(iter(self.pending)))
 
     def _named(self, kind: str, source: str, file: str, line: int) -> str:
         """What is remembered of a medium."""
+        if (kind, source) in self.media:
+            return source
         if not isinstance(source, str):
             self.stored.add((kind, source))
         elif source.startswith("data:"):
@@ -256,12 +259,15 @@ class _Check:
                 self._say(f"is empty (0 bytes): {path!r}", file, line, kind)
         while self.pending:
             self._collect(next(iter(self.pending)))
-        for clip, end, file, line, where in self.ends:
+        for clip, end, file, line, (m, i) in self.ends:
             seconds, notes = self.clips.get(clip, (None, ()))
-            if seconds is not None and (problem := end_problem(end, seconds)):
-                self._say(problem, file, line, where)
-            self._warn(notes, file, line, where)
-            self.clips[clip] = seconds, ()  # said once
+            problem = None if seconds is None else end_problem(end, seconds)
+            if problem or notes:
+                where = f"messages[{m}].content[{i}]"
+                if problem:
+                    self._say(problem, file, line, where)
+                self._warn(notes, file, line, where)
+                self.clips[clip] = seconds, ()  # said once
         kinds = Counter(kind for found in (self.media, self.stored) for kind, _ in found)
         s.image_files, s.clip_files, s.media_bytes = kinds["image"], kinds["audio"], s.media_bytes + sum(sizes.values())
         return s
