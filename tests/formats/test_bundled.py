@@ -30,6 +30,7 @@ SOUND |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_sourc
 SOUND |= {"vocab_size": len(bytes_tokenizer()) + 1, "eos_token_id": len(bytes_tokenizer())}
 SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "decoder_start_token_id": 3, "begin_suppress_tokens": None}
 WRITTEN = {"kind": "transcript", "merge": 5, "vocab_size": SOUND["vocab_size"], "heads": 4}
+SEEN = {"kind": "detector", "merge": 4, "grid": True, "hidden": 32, "heads": 4, "written": 16, "places": 0.1}
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16, "num_labels": 3}
 
 
@@ -54,7 +55,7 @@ def parts(tmp_path_factory) -> dict[str, Path]:
 def trained(parts, tmp_path_factory) -> Path:
     """A finished model: connectors, rows of tokens, LoRA of two stages, merged one after the other, and an ear that
     was taught through a smaller one."""
-    sees = {"source": str(parts["vision"]), "options": {"stages": (3, 5), "size": (64, 64)}}
+    sees = {"source": str(parts["vision"]), "options": {"stages": (3, 5), "size": (64, 64)}, "connector": SEEN}
     hears = {"source": str(parts["audio"]), "kind": "transcript", "connector": WRITTEN}
     model, processor = compose(sees, hears, str(parts["language"]))
     torch.manual_seed(1)
@@ -125,6 +126,10 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
     samples.write_text(json.dumps({"messages": turns}))
     recipe = finetune_recipe("bundled", [Source(path=str(samples))])
     assert recipe.model.base == "bundled" and recipe.stages[0].lessons
+    with monkeypatch.context() as patched:  # of a size to learn through LoRA
+        patched.setattr("weft.recipes.finetune.SMALL", 1000)
+        recipe = finetune_recipe("bundled", [Source(path=str(samples))])
+    assert recipe.stages[0].lessons["listen"]["detect"] == 1.0
     assert load_config("bundled").vision["stages"] == [3, 5]
     out = tmp_path / "tuned"
     given = ["--steps", "2", "--lora", "--adapter-only", "--set", "precision=float32"]

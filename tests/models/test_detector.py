@@ -140,6 +140,9 @@ def test_the_lesson_needs_a_connector_that_writes():
         Detected(1.0).watching(model).__enter__()
 
 
-def test_kinds_that_write_nothing_refuse_a_number_of_tokens():
-    with pytest.raises(ValueError, match=r"connector\.written: kind linear writes nothing"):
-        Connector(kind="linear", written=8)
+@pytest.mark.parametrize(
+    "given", [{"written": 8}, {"kind": "detector", "places": 0.1}, {"kind": "detector", "written": 8}]
+)
+def test_only_a_detector_with_places_writes(given):
+    with pytest.raises(ValueError, match=r"connector\.written goes with kind detector, and that with places above 0"):
+        Connector(**given)

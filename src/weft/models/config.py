@@ -60,8 +60,8 @@ class Connector(Frozen):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
-        if self.written and self.kind != "detector":
-            raise ValueError(f"connector.written: kind {self.kind} writes nothing, a detector does; leave it out")
+        if bool(self.written) != (self.kind == "detector") or (self.written and not self.places):
+            raise ValueError("connector.written goes with kind detector, and that with places above 0; give all three")
         if self.norm and self.kind in ("pool", "queries", "none"):
             raise ValueError(f"connector.norm: kind {self.kind} has none, as linear, mlp, transformer do; leave it out")
         return self

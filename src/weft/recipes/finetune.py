@@ -60,6 +60,11 @@ def named_places(config: WeftConfig) -> bool:
     return config.image_place_ids is not None or config.audio_place_ids is not None
 
 
+def writes_pictures(config: WeftConfig) -> bool:
+    """Whether what is seen is written down too (a vision connector of kind detector), and learned so."""
+    return config.vision_section is not None and config.vision_section.connector.written > 0
+
+
 def _readable(source: Samples) -> list[Conversation]:
     """The first samples; what cannot be read is named, or left out, when the samples are measured."""
     found = []
@@ -115,7 +120,9 @@ def finetune_recipe(
     if spec.base is None:
         augment, lessons = MIRRORED, from_nothing(min(ALONE, steps // 10))
     elif woven:  # what frozen encoders give is kept where nothing changes what they are given
-        augment, lessons = Augment(), {**LESSONS, "listen": {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}}
+        listen = {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}
+        listen |= {"detect": 1.0} if writes_pictures(base_config(str(spec.base))) else {}
+        augment, lessons = Augment(), {**LESSONS, "listen": listen}
     stage = Stage(
         name="finetune",
         steps=steps,
