@@ -1,6 +1,6 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
-    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 8000] [--pictures 2000]
+    python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 16000] [--pictures 2000]
         [--questions 12000]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
@@ -167,7 +167,7 @@ def main() -> None:
     for name, number in (
         ("world", 6000),
         ("speech", 16000),
-        ("scenes", 8000),
+        ("scenes", 16000),
         ("pictures", 2000),
         ("questions", 12000),
         ("prompts", 960),
