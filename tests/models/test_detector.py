@@ -75,8 +75,10 @@ def test_what_is_written_stands_behind_the_places_and_is_counted(woven):
     pixels = processor.media([encoded])["pixel_values"]
     with torch.no_grad():
         embedded = model.embed_images(pixels)
-        features, of_places = model.image_features(pixels)
+        features, of_places = model.image_features(pixels, written=False)
+        (pooled,) = model.get_image_features(pixels).pooler_output
         written = model.vision_connector.read(features, model)[0]
+    assert torch.equal(pooled, embedded)
     assert embedded.shape[0] == span.length and of_places.shape[1] == placed(kind)
     assert torch.equal(embedded[: placed(kind)], of_places[0]) and torch.equal(embedded[placed(kind) :], written)
     labels = looking_labels(sample, encoded, processor)

@@ -71,8 +71,8 @@ class Senses:
                     self.audio.boundaries = nn.Embedding(2, width)  # stand at the start and end tokens of a clip
                 self.audio_connector = build_connector(audio.connector, self.audio.width, width)
 
-    def image_features(self, pixels_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features [N, T, D] of the views of images, and their embeddings [N, t, W]."""
+    def image_features(self, pixels_NCHW: torch.Tensor, written: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [N, T, D] of the views of images, and their embeddings [N, t, W], those ``written`` of them too."""
         if self.image_kind is None:
             raise WeftError("this model has no image encoder; give text or audio only")
         height, width = self.image_kind.section.size
@@ -83,14 +83,13 @@ class Senses:
         embedded_NtW = self.vision_connector(features_NTD)[0]
         if "image" in self.places:
             embedded_NtW = embedded_NtW + self.places["image"].embeddings(self, embedded_NtW.shape[1])
+        if written and hasattr(self.vision_connector, "read"):
+            embedded_NtW = torch.cat([embedded_NtW, self.vision_connector.read(features_NTD, self)], 1)
         return features_NTD, embedded_NtW
 
     def embed_images(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         """Embeddings [X, W] of the views of images, one after the other."""
-        features_NTD, embedded_NtW = self.image_features(pixels_NCHW)
-        if hasattr(self.vision_connector, "read"):
-            embedded_NtW = torch.cat([embedded_NtW, self.vision_connector.read(features_NTD, self)], 1)
-        return embedded_NtW.flatten(0, 1)
+        return self.image_features(pixels_NCHW)[1].flatten(0, 1)
 
     def audio_features(
         self, features: torch.Tensor, lengths_N: torch.Tensor | None = None

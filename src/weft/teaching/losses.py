@@ -170,7 +170,7 @@ class Seen:
 
     def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
         if not watched:
-            step.model.image_features(step.inputs["pixel_values"])
+            step.model.image_features(step.inputs["pixel_values"], written=False)
         views_XW, seen = self.sharpness * torch.cat(watched), step.batch.extra.seen
         at_N, seen_N = _known(seen.seen, views_XW.device)
         names_CK, among_XC = (sent(torch.from_numpy(a), views_XW.device) for a in (seen.names, seen.among))
@@ -257,7 +257,7 @@ class Detected:
 
     def loss(self, step: Any, watched: list[torch.Tensor], among: Sequence[float]) -> torch.Tensor:
         if not watched:
-            step.model.image_features(step.inputs["pixel_values"])
+            step.model.image_features(step.inputs["pixel_values"], written=False)
         model, seen, nothing = step.model, step.batch.extra.seen, step.model.config.image_token_id
         (connector,), head = model.part("vision_connector"), model.get_output_embeddings()
         told_XSW = connector.tell(torch.cat(watched).flatten(0, 1))
