@@ -67,7 +67,7 @@ def test_a_cpu_with_fast_products_trains_as_another(monkeypatch, window):
     ({"softcap": 2.0}, torch.bfloat16, 14),
     ({"is_causal": False}, torch.bfloat16, 14),
     ({}, torch.float32, 14),
-    ({}, torch.bfloat16, segments.LONGEST + 1),
+    ({}, torch.bfloat16, attention.LONGEST + 1),
 ])  # fmt: skip
 def test_what_the_products_cannot_do_or_only_slowly_takes_the_usual_way(monkeypatch, rule, dtype, longest):
     lengths = (9, longest)

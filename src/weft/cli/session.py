@@ -16,7 +16,7 @@ from weft.cli.terminal import err, out, plural
 from weft.conversation import TASKS, Conversation, Message, Text, WeftError, parse_messages
 from weft.conversation.samples import read_task
 from weft.generation import Model, Options, Reply
-from weft.generation.turns import Turns
+from weft.generation.embedding import Embedder
 from weft.media import audio_samples, image_size, load_audio, load_image
 from weft.media.draw import draw_boxes
 from weft.media.timeline import timeline_image
@@ -40,7 +40,7 @@ class Session:
     def __init__(self, model: Model | None = None, options: Options | None = None, system: str = "") -> None:
         self.model, self.options = model, options or Options()
         self.system = system
-        self._turns: Turns | None = None
+        self._turns: Embedder | None = None
         self.task: dict[str, Any] | None = None
         self.reset()
 

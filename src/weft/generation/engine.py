@@ -21,7 +21,6 @@ from weft.generation.batch import Batch, Row
 from weft.generation.embedding import Embedder
 from weft.generation.prompts import Prompts
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
-from weft.generation.turns import Turns
 from weft.generation.windows import WindowPrompt, merge
 from weft.media import image_size
 from weft.models.processing import WeftProcessor
@@ -30,6 +29,7 @@ from weft.named import Named
 Asked = Conversation | Sequence[Any] | str
 
 SEARCH = Named[Any]({"beams": "weft.generation.beams:searched"})  # what a running batch does not do
+TURNS = Named[Any]({"kept": "weft.generation.turns:Turns"})  # what turns leave for later ones of the conversation
 CHUNK_BATCHES = 8  # conversations are sorted by length within this many batches, so that answers come as they are made
 
 
@@ -139,7 +139,7 @@ class Model(Prompts):
                     yield index, result
 
     def stream(
-        self, messages: Asked, options: Options | None = None, *, turns: Turns | None = None, **changes: Any
+        self, messages: Asked, options: Options | None = None, *, turns: Embedder | None = None, **changes: Any
     ) -> Stream:
         """Iterates over the answer's text as it is generated; ``.reply`` holds the whole once it is through.
 
@@ -148,9 +148,9 @@ class Model(Prompts):
         """
         return Stream(self, messages, Options.of(options, changes), turns)
 
-    def turns(self) -> Turns:
+    def turns(self) -> Embedder:
         """What `stream` is given with each turn of one conversation."""
-        return Turns(self.model, self.processor)
+        return TURNS["kept"](self.model, self.processor)  # type: ignore[no-any-return]
 
     def score(self, messages: Asked) -> float:
         """The log-probability (natural, summed) of all that the assistant says, given what comes before it.
@@ -231,7 +231,7 @@ class Model(Prompts):
 class Stream:
     """The text of one answer as it is generated. Iterate once; then ``reply`` is the whole answer."""
 
-    def __init__(self, model: Model, messages: Asked, options: Options, turns: Turns | None = None) -> None:
+    def __init__(self, model: Model, messages: Asked, options: Options, turns: Embedder | None = None) -> None:
         self._turns, self._request = turns, model._request(0, messages)
         if self._request.error is not None:
             raise self._request.error

@@ -30,7 +30,7 @@ from transformers.masking_utils import sdpa_mask
 
 from weft.conversation import WeftError
 from weft.models.loss import sent
-from weft.models.segments import LONGEST, SegmentAttention, has_fast_products
+from weft.named import Named
 
 NAME = "weft"
 TESTED_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "weft_qwen")
@@ -39,6 +39,10 @@ LAYER_TYPES = {"full_attention", "sliding_attention"}
 # forward and backward: 14 rows x 3 heads x 170 tokens 30 ms with it, 20 ms in float32, 10 ms as plain products; at 400
 # tokens all take the same, above it is the fastest. Packed: 16 samples of 128 tokens 38 ms with it, 22 ms in float32.
 SHORT = 384
+PRODUCTS = Named[Any]({"amx": "weft.models.segments:SegmentAttention"})  # of packed samples, on a CPU that has AMX
+# Their weights are kept for the backward pass: for samples of so many tokens as many bytes as queries, keys and values
+# that are repeated in float32. Made again, they would cost what SDPA does.
+LONGEST = 1024
 # Names in modules whose layers carry a state along the row, and so from one packed sample into the next.
 STATEFUL = ("mamba", "ssm", "rwkv", "recurrent", "deltanet", "shortconv", "linearattention", "conv1d", "lightning")
 
@@ -162,8 +166,14 @@ def _short_on_cpu(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -
     return query.shape[2] <= SHORT and _half_on_cpu(query, key, value)
 
 
+def has_fast_products() -> bool:
+    """Whether this CPU has AMX; an older torch does not say so."""
+    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("amx_bf16"))
+
+
 def _takes_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, longest: int, rule: Rule) -> bool:
-    """Whether `SegmentAttention` does what is asked for, and is the fastest here."""
+    """Whether `segments.SegmentAttention` does what is asked for, and is the fastest here."""
     plain = rule.causal and not rule.dropout and rule.softcap is None and (rule.window or longest) >= longest
     fits = value.dtype == torch.bfloat16 and longest <= LONGEST and _half_on_cpu(query, key, value)
     return plain and fits and has_fast_products()
@@ -181,7 +191,7 @@ def _per_segment(
     if _takes_products(query, key, value, max(lengths), rule):
         scaling = query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
         with torch.autocast(query.device.type, enabled=False):
-            out: torch.Tensor = SegmentAttention.apply(query, key, value, lengths, scaling)
+            out: torch.Tensor = PRODUCTS["amx"].apply(query, key, value, lengths, scaling)
             return out
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)

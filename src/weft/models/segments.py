@@ -15,15 +15,6 @@ from torch.amp import custom_bwd, custom_fwd
 
 # Queries at a time, the fastest of 64, 128, 192 and 256 for samples of 60 to 350 tokens.
 BLOCK = 128
-# Weights are kept for the backward pass: for samples of so many tokens as many bytes as queries, keys and values that
-# are repeated in float32. Made again, they would cost what SDPA does.
-LONGEST = 1024
-
-
-def has_fast_products() -> bool:
-    """Whether this CPU has AMX; an older torch does not say so."""
-    known: Any = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("amx_bf16"))
 
 
 class SegmentAttention(torch.autograd.Function):
