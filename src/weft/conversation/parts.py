@@ -66,12 +66,10 @@ def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: 
     spelt = isinstance(kind, str) and kind in SPELLINGS.places
     if lenient and spelt and (kind not in KEYS or isinstance(raw.get(kind, {}), dict)):
         kind, raw = SPELLINGS[kind](raw)
-    if kind == "image":
-        check_keys(raw, "image", ("image",))
-        return Image(_media(raw["image"], "image", folder, exists, lenient))
-    if kind == "audio":
-        check_keys(raw, "audio", ("audio",))
-        return Audio(_media(raw["audio"], "audio", folder, exists, lenient))
+    if kind in ("image", "audio"):
+        check_keys(raw, kind, (kind,))
+        medium = _media(raw[kind], kind, folder, exists, lenient)
+        return Image(medium) if kind == "image" else Audio(medium)
     kinds = ("text", "image", "audio", "task", "box", "words")
     if kind is None:
         raise Mistake(f'a part has a "type", this one has not: types are {listed(kinds)}')

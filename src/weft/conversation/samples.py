@@ -159,13 +159,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 
 
 def _sample(sample: Any, origin: Origin) -> Conversation:
-    if not (isinstance(sample, dict) and sample.keys() <= {"id", "messages"}) and (
-        told := FOREIGN["no_sample"](sample)
-    ):
-        raise Mistake(told)
-    if not isinstance(sample, dict):
-        raise Mistake(f'a sample is an object {{"id": ..., "messages": [...]}}, this is {kind_of(sample)}')
-    if not sample.keys() <= {"id", "messages"}:
+    if not isinstance(sample, dict) or not sample.keys() <= {"id", "messages"}:
+        if told := FOREIGN["no_sample"](sample):
+            raise Mistake(told)
+        if not isinstance(sample, dict):
+            raise Mistake(f'a sample is an object {{"id": ..., "messages": [...]}}, this is {kind_of(sample)}')
         unknown_key(sample, ("id", "messages"), "a sample")
     if "messages" not in sample:
         raise Mistake('a sample has "messages", this one has not')

@@ -26,7 +26,8 @@ class TaskSpec:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-_ABOUT_SOUND = TaskSpec(("audio",), fields={"language": LANGUAGE})
+# Tasks that are about a sound, and say no more than in what language the answer is to be.
+_ABOUT_SOUND = ("emotion", "vocal_sound", "scene", "event", "note", "music", "speaker", "entities", "locate")
 
 TASKS: dict[str, TaskSpec] = {
     "vqa": TaskSpec(("image",), text=True),
@@ -38,15 +39,7 @@ TASKS: dict[str, TaskSpec] = {
     "transcribe": TaskSpec(("audio",), fields={"language": LANGUAGE, "timestamps": FLAG, "itn": FLAG}),
     "translate": TaskSpec(("audio",), fields={"language": LANGUAGE, "to": STRING}),
     "question": TaskSpec(("audio",), text=True, fields={"language": LANGUAGE}),
-    "emotion": _ABOUT_SOUND,
-    "vocal_sound": _ABOUT_SOUND,
-    "scene": _ABOUT_SOUND,
-    "event": _ABOUT_SOUND,
-    "note": _ABOUT_SOUND,
-    "music": _ABOUT_SOUND,
-    "speaker": _ABOUT_SOUND,
-    "entities": _ABOUT_SOUND,
-    "locate": _ABOUT_SOUND,
+    **dict.fromkeys(_ABOUT_SOUND, TaskSpec(("audio",), fields={"language": LANGUAGE})),
 }
 
 

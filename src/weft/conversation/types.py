@@ -119,9 +119,7 @@ class Conversation:
 
     def prompt(self) -> Conversation:
         """The conversation without a final assistant message: what is asked."""
-        if self.messages and self.messages[-1].role == "assistant":
-            return Conversation(self.messages[:-1], self.id)
-        return self
+        return self if self.answer is None else Conversation(self.messages[:-1], self.id)
 
     @property
     def learned(self) -> tuple[Message, ...]:

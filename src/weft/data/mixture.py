@@ -17,9 +17,8 @@ logging.set_verbosity(logging.ERROR)  # importing grain warns that jax, which is
 import grain  # noqa: E402
 
 FAR = 1 << 40  # more draws, or micro-steps, than any run makes
-LARGE = (
-    1 << 21
-)  # samples of a source whose order is computed place by place, for the whole of it takes 8 bytes a sample
+# Samples of a source whose order is computed place by place, for the whole of it takes 8 bytes a sample.
+LARGE = 1 << 21
 
 
 class Mixture:

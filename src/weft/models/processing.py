@@ -82,16 +82,10 @@ class WeftProcessor(ProcessorMixin, Encoding):
         tokenizer.eos_token = tokenizer.eos_token or form.stop_tokens()[0]  # for programs that ask for one
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        data = {
-            "vision": vision.model_dump(mode="json") if vision else None,
-            "audio": audio.model_dump(mode="json") if audio else None,
-            "dialect": section.model_dump(mode="json"),
-        }
-        return cls(tokenizer, data)
+        return cls(tokenizer, _as_data(vision=vision, audio=audio, dialect=section))
 
     def to_dict(self) -> dict[str, Any]:
-        sections = {"vision": self.vision, "audio": self.audio, "dialect": self.section}
-        config = {name: s.model_dump(mode="json") for name, s in sections.items() if s is not None}
+        config = _as_data(vision=self.vision, audio=self.audio, dialect=self.section)
         return {"config": config, "processor_class": type(self).__name__}
 
     def with_switches(self, **switches: Any) -> WeftProcessor:
@@ -162,6 +156,11 @@ class WeftProcessor(ProcessorMixin, Encoding):
         conversations) gives a list.
         """
         return CLIENTS["parse"](self, generated, messages)
+
+
+def _as_data(**sections: Any) -> dict[str, Any]:
+    """Sections as JSON holds them, without those that are None."""
+    return {name: section.model_dump(mode="json") for name, section in sections.items() if section is not None}
 
 
 def _begins_with_bos(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -36,10 +36,7 @@ from weft.models.config import WeftQwenConfig
 
 def ntk_alpha(tokens: int, seq_length: int) -> int:
     """alpha of a row of ``tokens`` tokens: 1 up to ``seq_length``, 3 up to twice, 7 up to four times that, ..."""
-    doublings = 0
-    while seq_length << doublings < tokens:
-        doublings += 1
-    return (2 << doublings) - 1
+    return (2 << (max(tokens - 1, 0) // seq_length).bit_length()) - 1
 
 
 class WeftQwenAttention(Qwen2Attention):
