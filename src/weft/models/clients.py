@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # Where callers put options that are meant for one part of a processor: here all of it is one part.
 NESTED = ("text_kwargs", "images_kwargs", "audio_kwargs", "videos_kwargs", "common_kwargs", "processor_kwargs")
+MEDIA = ("pixel_values", "input_features", "feature_lengths")
 HARMLESS = {"add_special_tokens", "return_attention_mask", "return_token_type_ids", "return_mm_token_type_ids"}
 
 
@@ -340,6 +341,50 @@ def audio_features(
     features_NTD, embedded_NtW, tokens_N = model.audio_features(input_features, feature_lengths)
     pooled = tuple(row_tW[:n] for row_tW, n in zip(embedded_NtW, tokens_N.tolist(), strict=True))
     return BaseModelOutputWithPooling(last_hidden_state=features_NTD, pooler_output=pooled)
+
+
+def encoded_once(
+    model: Senses, expand_size: int, input_ids: torch.Tensor | None, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """What `generate` repeats for each row ``expand_size`` times; media of rows that are repeated as embeddings."""
+    given = any(inputs.get(name) is not None for name in MEDIA[:2])
+    if given and input_ids is not None and inputs.get("inputs_embeds") is None:
+        inputs = inputs | {MEDIA[1]: filled_behind(*(inputs.get(name) for name in MEDIA[1:]))}
+        if expand_size > 1:
+            inputs["inputs_embeds"] = model.embed(input_ids, **{name: inputs.pop(name, None) for name in MEDIA})
+        inputs.setdefault("prompt_length", input_ids.shape[1])
+    return inputs
+
+
+def embedded(
+    model: Senses,
+    input_ids: torch.Tensor,
+    past: Any,
+    prompt_length: int | None,
+    *,
+    attention_mask: torch.Tensor | None,
+    inputs_embeds: torch.Tensor | None,
+    is_first_iteration: bool | None,
+    **inputs: Any,
+) -> dict[str, Any]:
+    """What a step of `generate` is prepared from: embeddings in the place of ids and media, where it has media."""
+    media = {name: inputs.pop(name, None) for name in MEDIA}
+    begins = is_first_iteration or past is None or past.get_seq_length() == 0
+    given = begins and any(media[name] is not None for name in MEDIA[:2])
+    embed_more = model.get_input_embeddings()
+    if given and inputs_embeds is not None:
+        inputs |= media  # which `woven` refuses
+    elif given:
+        prompt_embeds = model.embed(input_ids[:, :prompt_length], **media)
+        more_embeds = embed_more(input_ids[:, prompt_embeds.shape[1] :])  # what a draft or earlier steps added
+        inputs_embeds, is_first_iteration = torch.cat([prompt_embeds, more_embeds], 1), True
+    elif inputs_embeds is not None and not is_first_iteration and past is None:
+        # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
+        length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
+        more_embeds = embed_more(input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :])
+        inputs_embeds, is_first_iteration = torch.cat([inputs_embeds, more_embeds], 1), True
+    known = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+    return {**inputs, **known, "is_first_iteration": is_first_iteration}
 
 
 def filled_behind(windows: torch.Tensor | None, lengths_N: torch.Tensor | None) -> torch.Tensor | None:

@@ -44,8 +44,6 @@ from weft.models.loss import cross_entropy, loss_at, next_tokens, sent
 from weft.models.processing import CLIENTS
 from weft.models.senses import Senses
 
-MEDIA = ("pixel_values", "input_features", "feature_lengths")
-
 
 @dataclass
 class WeftOutput(CausalLMOutputWithPast):
@@ -278,12 +276,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         **kwargs: Any,
     ) -> Any:
         """Rows are repeated for beams and several answers: their media are encoded once, before."""
-        given = any(kwargs.get(name) is not None for name in MEDIA[:2])
-        if given and input_ids is not None and kwargs.get("inputs_embeds") is None:
-            kwargs |= {MEDIA[1]: CLIENTS["filled_behind"](*(kwargs.get(name) for name in MEDIA[1:]))}
-            if expand_size > 1:
-                kwargs["inputs_embeds"] = self.embed(input_ids, **{name: kwargs.pop(name, None) for name in MEDIA})
-            kwargs.setdefault("prompt_length", input_ids.shape[1])
+        kwargs = CLIENTS["encoded_once"](self, expand_size, input_ids, kwargs)
         return super()._expand_inputs_for_generation(expand_size, is_encoder_decoder, input_ids, **kwargs)
 
     def prepare_inputs_for_generation(
@@ -300,30 +293,13 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """As in transformers. Media belong to the first ``prompt_length`` ids; a placeholder behind is a mere token."""
         past = cache if cache is not None else past_key_values
-        media = {name: kwargs.pop(name, None) for name in MEDIA}
-        begins = is_first_iteration or past is None or past.get_seq_length() == 0
-        given = begins and any(media[name] is not None for name in MEDIA[:2])
-        embed_more = self.get_input_embeddings()
-        if given and inputs_embeds is not None:
-            kwargs |= media  # which `woven` refuses
-        elif given:
-            prompt_embeds = self.embed(input_ids[:, :prompt_length], **media)
-            more_embeds = embed_more(input_ids[:, prompt_embeds.shape[1] :])  # what a draft or earlier steps added
-            inputs_embeds, is_first_iteration = torch.cat([prompt_embeds, more_embeds], 1), True
-        elif inputs_embeds is not None and not is_first_iteration and past is None:
-            # Without a cache every step runs the whole row; transformers would embed the prompt anew, without media.
-            length = input_ids.shape[1] if attention_mask is None else attention_mask.shape[1]
-            more_embeds = embed_more(input_ids[:, input_ids.shape[1] - (length - inputs_embeds.shape[1]) :])
-            inputs_embeds, is_first_iteration = torch.cat([inputs_embeds, more_embeds], 1), True
-        return super().prepare_inputs_for_generation(  # type: ignore[misc]
-            input_ids,
-            next_sequence_length=next_sequence_length,
-            **named(past),
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            is_first_iteration=is_first_iteration,
-            **kwargs,
-        )
+        known = {
+            "attention_mask": attention_mask,
+            "inputs_embeds": inputs_embeds,
+            "is_first_iteration": is_first_iteration,
+        }
+        inputs = CLIENTS["embedded"](self, input_ids, past, prompt_length, **known, **kwargs)
+        return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **named(past), **inputs)  # type: ignore[misc]
 
 
 class Headless:

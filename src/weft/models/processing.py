@@ -21,7 +21,8 @@ CLIENTS = Named[Callable[..., Any]](
         "parse": "weft.models.clients:parse",
         "image_features": "weft.models.clients:image_features",
         "audio_features": "weft.models.clients:audio_features",
-        "filled_behind": "weft.models.clients:filled_behind",
+        "encoded_once": "weft.models.clients:encoded_once",
+        "embedded": "weft.models.clients:embedded",
     }
 )
 
