@@ -1,8 +1,12 @@
-"""What training in bfloat16 does once for all updates: frozen weights are cast for autocast and kept so."""
+"""What training in bfloat16 does once for all updates, or in one step where others take three: frozen weights are cast
+for autocast and kept so, and what LoRA adds is scaled while it is narrow.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +15,12 @@ from torch.nn import functional as F
 
 class Kept:
     """While it is open, frozen weights of linear layers are cast for autocast once, not in every forward pass, and LoRA
-    takes what it is given as it comes, where peft makes float32 of it and autocast its own type again.
+    takes what it is given as it comes, where peft makes float32 of it and autocast its own type again. The same bits.
 
-    The same bits. No more memory at its height than with a cast each time, for the backward pass needs those too; with
+    LoRA's product is scaled at its rank's width, not at the layer's, and added to the layer's output as it is made: two
+    passes less over each output, forward and backward, and one rounding in place of three.
+
+    No more memory at its height than with a cast each time, for the backward pass needs those too; with
     activation checkpointing half of those weights more.
     """
 
@@ -23,6 +30,10 @@ class Kept:
         for layer in model.modules():
             if type(layer) is nn.Linear and not layer.weight.requires_grad and layer.weight.device.type == "cpu":
                 layer.forward = partial(self.linear, layer)  # type: ignore[method-assign]
+        for layer in self.adapted:
+            base = getattr(layer, "base_layer", None)
+            if type(base) is nn.Linear and base.weight.device.type == "cpu":
+                layer.forward = partial(self.adapted_linear, layer, layer.forward)
 
     def __enter__(self) -> None:
         self.set(True)
@@ -41,3 +52,19 @@ class Kept:
         if layer not in self.cast_L:
             self.cast_L[layer] = layer.weight.to(torch.get_autocast_dtype("cpu"))
         return F.linear(x, self.cast_L[layer], layer.bias)
+
+    def adapted_linear(
+        self, layer: Any, usual: Callable[..., torch.Tensor], x: torch.Tensor, **more: Any
+    ) -> torch.Tensor:
+        """``usual``: the layer's own way, for all but one plain adapter."""
+        name, *others = layer.active_adapters or [""]
+        plain = name in layer.lora_A and not (others or more or layer.merged or layer.disable_adapters)
+        if not self.open or not torch.is_autocast_enabled("cpu") or not plain or layer.lora_variant.get(name):
+            return usual(x, **more)
+        up = layer.lora_B[name]
+        if up.bias is not None:
+            return usual(x, **more)
+        out = layer.base_layer(x)
+        narrow = layer.lora_A[name](layer.lora_dropout[name](x)) * layer.scaling[name]
+        mixed = torch.addmm(out.flatten(0, -2), narrow.flatten(0, -2), up.weight.t())
+        return mixed.view(out.shape)
