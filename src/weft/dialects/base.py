@@ -178,6 +178,19 @@ class Dialect(ABC):
         return None
 
 
+class LlamaDialect(Dialect):
+    """What is tokenised by Llama's SentencePiece model, which has two special tokens, and begins each text that is
+    tokenised by itself with a dummy prefix."""
+
+    apart_text = " "  # that prefix reads as a space
+
+    def special_tokens(self) -> list[str]:
+        return ["<s>", "</s>"]
+
+    def stop_tokens(self) -> list[str]:
+        return ["</s>"]
+
+
 def _learned(messages: Sequence[Message], answer: bool) -> list[bool]:
     """Of each message whether it is learned. What a question has to learn, its tags, is learned with its answer.
 

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from weft.conversation import Audio, Conversation, Message, Task, Text, Words
-from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches, cannot, join_words
+from weft.dialects.base import LlamaDialect, Piece, Plain, Slot, Special, Switches, cannot, join_words
 
 SYSTEM = (
     "You are a helpful language and speech assistant. You are able to understand the speech content that the user "
@@ -44,20 +44,13 @@ class LLaSMSwitches(Switches):
     instruction: int = Field(0, ge=0, lt=len(INSTRUCTIONS))
 
 
-class LLaSM(Dialect):
+class LLaSM(LlamaDialect):
     name = "llasm"
     Switches = LLaSMSwitches
     tasks: ClassVar = frozenset(("transcribe", "question"))
     slots: ClassVar = {"audio": ("<au_patch>", "<au_start>", "<au_end>")}
     untimed = True
-    apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
     switches: LLaSMSwitches
-
-    def special_tokens(self) -> list[str]:
-        return ["<s>", "</s>"]
-
-    def stop_tokens(self) -> list[str]:
-        return ["</s>"]
 
     # Writing.
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Literal
 
 from weft.conversation import Conversation, Image, Message, Text
-from weft.dialects.base import Dialect, Piece, Plain, Slot, Special, Switches
+from weft.dialects.base import LlamaDialect, Piece, Plain, Slot, Special, Switches
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -32,19 +32,12 @@ class LLaVASwitches(Switches):
     template: Literal["vicuna_v1", "hf"] = "vicuna_v1"
 
 
-class LLaVA(Dialect):
+class LLaVA(LlamaDialect):
     name = "llava"
     Switches = LLaVASwitches
     tasks: ClassVar = frozenset(("vqa", "caption"))
     slots: ClassVar = {"image": ("<image>", None, None)}
-    apart_text = " "  # a piece begins with SentencePiece's dummy prefix, which reads as a space
     switches: LLaVASwitches
-
-    def special_tokens(self) -> list[str]:
-        return ["<s>", "</s>"]
-
-    def stop_tokens(self) -> list[str]:
-        return ["</s>"]
 
     # Writing.
 

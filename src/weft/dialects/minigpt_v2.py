@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text
 from weft.dialects.base import (
-    Dialect,
     DialectError,
+    LlamaDialect,
     Piece,
     Plain,
     Slot,
@@ -56,20 +56,13 @@ class MiniGPTv2Switches(Switches):
     instructions: bool = False
 
 
-class MiniGPTv2(Dialect):
+class MiniGPTv2(LlamaDialect):
     name = "minigpt_v2"
     Switches = MiniGPTv2Switches
     tasks: ClassVar = frozenset(IDENTIFIERS)
     slots: ClassVar = {"image": ("<ImageHere>", None, None)}
     marks: ClassVar = frozenset((Box,))
-    apart_text = " "  # a segment begins with SentencePiece's dummy prefix, which reads as a space
     switches: MiniGPTv2Switches
-
-    def special_tokens(self) -> list[str]:
-        return ["<s>", "</s>"]
-
-    def stop_tokens(self) -> list[str]:
-        return ["</s>"]
 
     # Writing.
 
