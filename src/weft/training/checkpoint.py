@@ -112,13 +112,8 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, m
     when it ended.
     """
     paths = sorted(folder.glob("step-*"))
-    scored = []
-    for path in paths:
-        state = _state(path)
-        score = state.get("score")
-        if score is not None and state.get("measured") == measured:
-            scored.append((score if lower_is_better else -score, path))
-    keep = set(paths[-max(keep_last, 1) :]) | {p for _, p in sorted(scored)[:keep_best]}
+    ranked = _ranked([Checkpoint(path, _state(path)) for path in paths], lower_is_better, measured)
+    keep = {*paths[-max(keep_last, 1) :], *(checkpoint.path for checkpoint in ranked[:keep_best])}
     for path in paths:
         if path not in keep:
             remove_folder(path)
@@ -129,8 +124,13 @@ def prune(folder: Path, keep_last: int, keep_best: int, lower_is_better: bool, m
 def best(folder: Path, lower_is_better: bool, measured: list[Any]) -> Checkpoint | None:
     """The whole checkpoint with the best score of those ``measured`` so."""
     found = [c for path in sorted(folder.glob("step-*")) if (c := read(path)) is not None]
+    return next(iter(_ranked(found, lower_is_better, measured)), None)
+
+
+def _ranked(found: list[Checkpoint], lower_is_better: bool, measured: list[Any]) -> list[Checkpoint]:
+    """Those with a score that were ``measured`` so, the best first."""
     scored = [c for c in found if c.state.get("score") is not None and c.state.get("measured") == measured]
-    return min(scored, key=lambda c: c.state["score"] * (1 if lower_is_better else -1), default=None)
+    return sorted(scored, key=lambda c: c.state["score"] * (1 if lower_is_better else -1))
 
 
 def check_room(folder: Path, need: int, what: str) -> None:
