@@ -38,9 +38,8 @@ QUESTION = "What is this?"
 SIDE = 320  # pixels of a picture of one, and of a quarter of a picture of four
 MARGIN = 20  # around what is shown
 QUARTERS = [(x, y, x + 0.5, y + 0.5) for y in (0.0, 0.5) for x in (0.0, 0.5)]
-DRAWN = (
-    0.68  # share of a picture's six commonest colours, of 32 shades each of red, green and blue: a drawing from there
-)
+# Share of a picture's six commonest colours, of 32 shades each of red, green and blue: a drawing from there.
+DRAWN = 0.68
 OTHERS = ("mouse", "bow", "roundabout")  # the animal, the ribbon, the sign: of ImageNet a computer's, a weapon, a ride
 
 
