@@ -33,7 +33,7 @@ from weft.files import whole_file
 from weft.generation import Model, Options
 from weft.media import load_audio
 from weft.parts import sources
-from weft.playground import world
+from weft.playground import sentences, world
 from weft.playground.chance import Chance
 from weft.playground.speech import say_aloud
 from weft.playground.together import to_say
@@ -212,7 +212,8 @@ def typed(model: Model, data: Path, limit: int, merged: bool) -> Report:
         for name, value in language.state_dict().items():
             own = other.state_dict()[name]
             value[: len(own)] = own
-    texts = [json.loads(line)["text"] for line in (data / "prompts.jsonl").read_text().splitlines()[:limit]]
+    texts = [json.loads(line)["text"] for line in (data / "prompts.jsonl").read_text().splitlines()]
+    texts = [text for text in texts if sentences.split_of(text) != "train"][:limit]
     equal, gaps = [], []
     for text in texts:
         asked = Conversation((Message("user", (Text(text),)),))
