@@ -11,7 +11,7 @@ from PIL import Image as PIL
 from weft.conversation import Box, Conversation, Image, Message, Task, WeftError
 from weft.models.compose import compose
 from weft.models.config import Connector
-from weft.models.detector import WORDS, apart, fitting, overlap
+from weft.models.detector import WORDS, apart, fitting, overlap, word_table
 from weft.models.places import placed
 from weft.teaching.labels import Labels
 from weft.teaching.losses import Detected
@@ -126,7 +126,11 @@ def test_it_learns_to_write_what_is_in_a_picture(woven):
         with torch.no_grad():
             features, _ = model.image_features(pixels)
             (told_tSW,) = model.vision_connector.tell(model.vision_connector.inner(features)[0])
-            found = [i for i in model.vision_connector.text(told_tSW, model).tolist() if i != ids["image_token_id"]]
+            found = [
+                i
+                for i in model.vision_connector.text(told_tSW, word_table(model), model).tolist()
+                if i != ids["image_token_id"]
+            ]
         for thing, part in enumerate(sample.answer.parts):
             sides = [processor.renderer.token_id(token) for side in part.boxes[0] for token in box("image", side)]
             (name,) = processor.renderer.encode_text(part.label[2:])
@@ -148,3 +152,15 @@ def test_the_lesson_needs_a_connector_that_writes():
 def test_only_a_detector_with_places_writes(given):
     with pytest.raises(ValueError, match=r"connector\.written goes with kind detector, and that with places above 0"):
         Connector(**given)
+
+
+def test_pictures_that_lack_what_they_are_asked_for_teach_that(woven):
+    model, processor = woven
+    asked = Message("user", (Image(PIL.new("RGB", (64, 64))), Task("detection")))
+    sample = Conversation((asked, Message("assistant", (Box((), "a r", 0),))))
+    encoded, ask, lesson = processor.encode(sample), Labels(processor, True, False), Detected(1.0)
+    inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long), **processor.media([encoded])}
+    batch = SimpleNamespace(inputs=inputs, extra=ask.join([ask(sample, encoded)], [(0, 0)]))
+    assert lesson.counts(batch)[0] and not lesson.counts(batch)[1]
+    with lesson.watching(model) as watched:
+        assert lesson.loss(MicroStep(model, batch), watched, lesson.counts(batch)).isfinite()

@@ -48,12 +48,14 @@ class Detector(Transformer):
     @torch.no_grad()
     def read(self, features_NTD: torch.Tensor, model: Any) -> torch.Tensor:
         """[N, written, W]: the language model's embeddings of what is written of each picture."""
-        ids_NT = torch.stack([self.text(told_tSW, model) for told_tSW in self.tell(self.inner(features_NTD)[0])])
+        told_NtSW = self.tell(self.inner(features_NTD)[0])
+        words_VW = word_table(model).to(told_NtSW.dtype)  # once for all pictures: it is large
+        ids_NT = torch.stack([self.text(told_tSW, words_VW, model) for told_tSW in told_NtSW])
         return model.get_input_embeddings()(ids_NT)  # type: ignore[no-any-return]
 
-    def text(self, told_tSW: torch.Tensor, model: Any) -> torch.Tensor:
+    def text(self, told_tSW: torch.Tensor, words_VW: torch.Tensor, model: Any) -> torch.Tensor:
         """Ids [written]: of each thing its name, box and name again (either may be what is asked by), then nothing."""
-        nothing, words_VW = model.config.image_token_id, word_table(model).to(told_tSW.dtype)
+        nothing = model.config.image_token_id
         ((first, steps),) = model.config.image_place_ids
         logits_tV = F.linear(told_tSW[:, 0], words_VW).float()
         sure_t = logits_tV.max(1).values - logits_tV[:, nothing]

@@ -275,7 +275,8 @@ class Detected:
         ends_S = torch.arange(first, first + steps, device=told_XSW.device)
         logits_NKS = F.linear(told_XSW[inside_N, words_XP.shape[1] :], table_rows(head, ends_S)).float()
         steps_NK = sent(torch.from_numpy(seen.sides[inside_N, :, 0] - first), told_XSW.device)
-        return loss / among[0] + bell_loss(logits_NKS.flatten(0, 1), steps_NK.flatten(), self.near or 1.0) / among[1]
+        sides = bell_loss(logits_NKS.flatten(0, 1), steps_NK.flatten(), self.near or 1.0)
+        return loss / among[0] + sides / max(among[1], 1)  # pictures may all lack what they are asked for
 
 
 @contextmanager

@@ -50,9 +50,8 @@ class Looking:
     seen: np.ndarray  # int64 [X] which name; -100 where boxes are not known
     among: np.ndarray  # bool [X, C] the names that its sample speaks of: only between these is there an answer
     names: np.ndarray  # int64 [C, K] the tokens of each name, filled up with -1
-    words: (
-        np.ndarray
-    )  # int64 [C, WORDS] its tokens within a text, without an article, filled up with -1; -100: too long
+    # int64 [C, WORDS] of each name its tokens within a text, without an article, filled up with -1; -100: too long
+    words: np.ndarray
     sides: np.ndarray  # int64 [X, 4, F] tokens of left, top, right and bottom of the box there; -100 outside boxes
 
     @property
