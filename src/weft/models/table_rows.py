@@ -38,7 +38,9 @@ def look_up(module: nn.Module) -> None:
     """Lets embedding tables within a module look rows up so, and the head that is tied to one add theirs to the logits.
     Such as scale what they give stay as they are."""
     for layer in module.modules():
-        if isinstance(layer, TrainableTokensLayer) and type(layer.base_layer) in (nn.Embedding, nn.Linear):
+        if not isinstance(layer, TrainableTokensLayer) or type(layer.base_layer) not in (nn.Embedding, nn.Linear):
+            continue
+        if getattr(layer.base_layer, "bias", None) is None:
             layer.forward = partial(_forward, layer)  # type: ignore[method-assign]
 
 
@@ -48,5 +50,5 @@ def _forward(layer: Any, given: torch.Tensor) -> torch.Tensor:
     if type(layer.base_layer) is nn.Embedding:
         return rows(layer, given, layer.base_layer.padding_idx)
     logits_V, (adapter,) = layer.base_layer(given), layer.active_adapters
-    own_R = F.linear(given, layer.trainable_tokens_delta[adapter])
+    own_R = F.linear(given, layer.trainable_tokens_delta[adapter].to(layer.base_layer.weight.dtype))
     return logits_V.index_copy_(-1, torch.tensor(layer.token_indices[adapter], device=given.device), own_R)
