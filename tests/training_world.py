@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+import torch
 from PIL import Image
 
 from weft.models.config import Connector, DialectSection
@@ -153,3 +154,12 @@ def tiny_recipe(data: Path, spec: ModelSpec | None = None, **stage: Any) -> Reci
         stages=(Stage(**{**fields, **stage}),),
         **{"precision": "float32", "threads": 1, "checkpoint_every": 2, "features_gb": 0, **recipe},
     )
+
+
+def run_in_half(model, ids):
+    """The last hidden states under autocast to bfloat16, and the gradient of their mean square, in one piece."""
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model.last_hidden(input_ids=ids)
+    hidden.float().square().mean().backward()
+    return hidden.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

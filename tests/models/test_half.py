@@ -4,15 +4,8 @@ import pytest
 import tiny
 import torch
 
+from training_world import run_in_half as run
 from weft.models.half import cast_once
-
-
-def run(model, ids):
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.last_hidden(input_ids=ids)
-    hidden.float().square().mean().backward()
-    return hidden.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 @pytest.mark.parametrize("family", list(tiny.FAMILIES))

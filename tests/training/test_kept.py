@@ -5,17 +5,10 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 
+from training_world import run_in_half as run
 from training_world import tiny_spec
 from weft.training.build import build_model
 from weft.training.kept import Kept
-
-
-def run(model, ids):
-    model.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16):
-        hidden = model.last_hidden(input_ids=ids)
-    hidden.float().square().mean().backward()
-    return hidden.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
 def test_results_have_the_same_bits_and_nothing_is_kept_but_while_it_is_open():
