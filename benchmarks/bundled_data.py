@@ -22,6 +22,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -154,7 +155,7 @@ def clip(job: tuple[str, int, Path, Path]) -> dict[str, Conversation]:
     plain = Message("user", (heard, Task("transcribe", {"language": "en"}))), Message("assistant", (Text(said.text),))
     found = {"speech": Conversation(timed, f"{split}-{n}"), "plain": Conversation(plain, f"{split}-{n}")}
     if answer:
-        for name, asks in (("talk", heard), ("typed", Text(said.text))):
+        for name, asks in (("talk", replace(heard, transcript=said.text)), ("typed", Text(said.text))):
             found[name] = Conversation(
                 (Message("user", (asks,)), Message("assistant", (Text(answer),))), f"{split}-{n}"
             )

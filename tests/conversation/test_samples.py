@@ -189,6 +189,7 @@ MISTAKES = [
     (SPEECH, f"{WORDS}.words.0.end", 0.2, "messages[1].content[0].words[0]", "before it starts"),
     (SPEECH, f"{WORDS}.words.0.start", -0.1, "messages[1].content[0].words[0]", "before the clip"),
     (SPEECH, f"{WORDS}.words.0.start", None, "messages[1].content[0].words[0].start", "must be a number"),
+    (SPEECH, "messages.0.content.0.transcript", 3, "messages[0].content[0].transcript", "must be a string"),
     (SPEECH, f"{WORDS}.audio", 2, "messages[1].content[0].audio", "there is no clip 2"),
     (SPEECH, "messages.0.content.0", {"type": "text", "text": "x"}, "messages[0].content[1].task", "audio clip"),
 ]
@@ -590,7 +591,12 @@ def conversation(draw: st.DrawFn) -> Conversation:
         messages.append(Message("system", (Text(draw(TEXTS.filter(bool))),)))
     turns = draw(st.integers(1, 3))
     asked = [
-        draw(st.lists(st.one_of(st.builds(Image, PATHS), st.builds(Audio, PATHS), st.builds(Text, TEXTS)), max_size=4))
+        draw(
+            st.lists(
+                st.one_of(st.builds(Image, PATHS), st.builds(Audio, PATHS, st.none() | TEXTS), st.builds(Text, TEXTS)),
+                max_size=4,
+            )
+        )
         for _ in range(turns)
     ]
     totals = [sum(isinstance(p, kind) for parts in asked for p in parts) for kind in (Image, Audio)]

@@ -31,6 +31,7 @@ GOOD = [
                        [{"type": "box", "boxes": [[0, 0.1, 0.5, 1]], "label": "cup", "image": 0}])},
     {"messages": turns([AUDIO, AUDIO, {"type": "task", "task": "translate", "language": None, "to": "fr"}],
                        [{"type": "words", "words": [WORD, WORD], "audio": 1}])},
+    {"messages": turns([{**AUDIO, "transcript": "hi"}], "hello")},
     {"messages": turns([IMAGE, {"type": "box", "boxes": [[0, 0, 1, 1]]}, {"type": "task", "task": "identify"}], "x")},
 ]  # fmt: skip
 

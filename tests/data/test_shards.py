@@ -88,6 +88,15 @@ def test_samples_of_an_address_are_those_of_the_folder(folder):
     assert wave.read()[:4] == b"RIFF" and load_image(picture).size == (48, 40)
 
 
+def test_what_is_said_in_a_clip_is_kept(file, tmp_path):
+    first = json.loads(file.read_text().splitlines()[0])
+    first["messages"][0]["content"][0] |= {"audio": str(file.parent / "0.wav"), "transcript": "one two"}
+    (tmp_path / "one.jsonl").write_text(json.dumps(first) + "\n")
+    shard(tmp_path / "one.jsonl", tmp_path / "shards")
+    (clip,) = Shards(tmp_path / "shards")[0].audios
+    assert isinstance(clip.source, Stored) and clip.transcript == "one two"
+
+
 def test_a_source_of_shards_can_be_sent_to_another_process(folder):
     source = pickle.loads(pickle.dumps(Shards(folder)))
     assert source[3].id == "3"

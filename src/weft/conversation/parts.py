@@ -23,7 +23,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 KEYS: dict[str, tuple[str, ...]] = {
     "text": ("type", "text"),
     "image": ("type", "image"),
-    "audio": ("type", "audio"),
+    "audio": ("type", "audio", "transcript"),
     "box": ("type", "boxes", "label", "image", "unit"),
     "words": ("type", "words", "audio"),
 }
@@ -69,7 +69,8 @@ def read_part(raw: Any, index: int, units: dict[int, str], folder: str, exists: 
     if kind in ("image", "audio"):
         check_keys(raw, kind, (kind,))
         medium = _media(raw[kind], kind, folder, exists, lenient)
-        return Image(medium) if kind == "image" else Audio(medium)
+        said = raw.get("transcript")  # OpenAI's name of it
+        return Image(medium) if kind == "image" else Audio(medium, said if said is None else string(said, "transcript"))
     kinds = ("text", "image", "audio", "task", "box", "words")
     if kind is None:
         raise Mistake(f'a part has a "type", this one has not: types are {listed(kinds)}')

@@ -32,7 +32,10 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
+    """``transcript``: what is said in it, where that is known. Training may learn from it; no model is given it."""
+
     source: MediaSource
+    transcript: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,17 +48,19 @@ def write_samples(path: str | os.PathLike[str], conversations: Iterable[Conversa
 
 
 def _dump(part: Part, root: str | os.PathLike[str] | None) -> dict[str, Any]:
+    out: dict[str, Any]
     match part:
         case Text(text):
             return {"type": "text", "text": text}
         case Image(source):
             return {"type": "image", "image": _dump_source(source, "image", root)}
-        case Audio(source):
-            return {"type": "audio", "audio": _dump_source(source, "audio", root)}
+        case Audio(source, said):
+            out = {"type": "audio", "audio": _dump_source(source, "audio", root)}
+            return out | ({} if said is None else {"transcript": said})
         case Task(name, fields):
             return {"type": "task", "task": name, **fields}
         case Box(boxes, label, image):
-            out: dict[str, Any] = {"type": "box", "boxes": [list(b) for b in boxes]}
+            out = {"type": "box", "boxes": [list(b) for b in boxes]}
             return out | ({} if label is None else {"label": label}) | ({} if image is None else {"image": image})
         case Words(words, audio):
             out = {"type": "words", "words": [{"text": w.text, "start": w.start, "end": w.end} for w in words]}

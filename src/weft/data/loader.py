@@ -7,7 +7,7 @@ before. So the loader's whole state is the number of the next micro-step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import accumulate
 from pathlib import Path
@@ -257,7 +257,7 @@ class TrainingData:
         def change(part: Any) -> Any:
             if isinstance(part, Audio):
                 wave = part.source[0] if isinstance(part.source, tuple) else self._load_audio(part.source)
-                return Audio((color_sound(wave, augment, rng), self.rate))
+                return replace(part, source=(color_sound(wave, augment, rng), self.rate))
             return Image(self._load_image(part.source)) if isinstance(part, Image) else part
 
         conversation = conversation.changed(change)

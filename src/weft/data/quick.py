@@ -38,6 +38,7 @@ class Image(_Part, tag="image"):
 
 class Audio(_Part, tag="audio"):
     source: Name = field(name="audio")
+    transcript: str | UnsetType = UNSET
 
 
 class Task(_Part, tag="task"):
@@ -144,6 +145,7 @@ class QuickLines:
                     part.source = self.paths.get(part.source) or self._path("image", part.source)
                 elif kind == "Audio":
                     clips += 1
+                    keys += part.transcript is not UNSET
                     part.source = self.paths.get(part.source) or self._path("audio", part.source)
                 elif kind == "Task":
                     if task is not None:

@@ -105,7 +105,7 @@ class Shards:
 
         def stored(part: Part) -> Part:
             if isinstance(part, Image | Audio) and part.source in media:
-                return type(part)(media[part.source])
+                return replace(part, source=media[part.source])
             return part
 
         return conversation.changed(stored) if media else conversation

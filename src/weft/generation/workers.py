@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
@@ -119,7 +120,7 @@ def sendable(share: list[tuple[int, Asked | WeftError]]) -> list[tuple[int, Aske
 def _inside(asked: Conversation) -> Conversation | WeftError:
     def read(part: Part) -> Part:
         if isinstance(part, Image | Audio) and isinstance(part.source, Stored):
-            return type(part)(part.source.read())
+            return replace(part, source=part.source.read())
         return part
 
     try:

@@ -1,4 +1,5 @@
-"""What a language model says of text alone stays as it was before it learned through LoRA."""
+"""What a language model says of text alone stays as it was before it learned through LoRA; what is spoken is answered
+as if it were typed."""
 
 from __future__ import annotations
 
@@ -10,56 +11,81 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from weft.conversation import WeftError
+from weft.conversation import Audio, Conversation, Message, Part, Text, WeftError
 from weft.data.loader import Batch
-from weft.models.loss import next_tokens
+from weft.models.encoding import Encoded
+from weft.models.loss import sent
+from weft.models.processing import WeftProcessor
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A sample as it is where all of it is typed; and the places before the N tokens that are learned of it."""
+
+    ids_L: np.ndarray
+    places_N: np.ndarray  # among these ids
+    own_N: np.ndarray  # in the sample as it is
 
 
 @dataclass(frozen=True)
 class AsBefore:
-    """Kullback-Leibler divergence of the next token's probabilities from those without LoRA, in answers of samples that
-    have no media: the mean over their labels. Distillation of the model from itself (as in learning without forgetting,
-    https://arxiv.org/abs/1606.09282), which the label alone, one of several good tokens, does not do."""
+    """Kullback-Leibler divergence of the next token's probabilities from those that the model without LoRA gives where
+    the sample is typed: the mean over the labels of samples that can be. So the model is distilled from itself: of text
+    as in learning without forgetting (https://arxiv.org/abs/1606.09282), of speech as in Ultravox. The label alone, one
+    of several good tokens, does neither."""
 
     weight: float
-    of_media: frozenset[int]  # ids of placeholders
     name: ClassVar = "keep"
 
     def counts(self, batch: Batch) -> tuple[float, ...]:
-        return (len(self._text(batch)[1]),)
+        return (sum(len(typed.own_N) for typed in batch.extra.typed if typed is not None),)
 
     def watching(self, model: Any) -> AbstractContextManager[None]:
         return nullcontext()
 
     def loss(self, step: Any, watched: None, among: Sequence[float]) -> torch.Tensor:
-        model, hidden_BLD, device = step.model, step.hidden_BLD, step.hidden_BLD.device
-        (within_K, lengths_S), places_N, sub_N = self._text(step.batch)
-        ids = step.batch.inputs["input_ids"].flatten()[within_K][None]
+        model, hidden_BLD, told = step.model, step.hidden_BLD, step.batch.extra
+        starts = (row * hidden_BLD.shape[1] + first for row, first in told.starts)
+        pairs = zip(told.typed, starts, strict=True)
+        taken = [(typed, start) for typed, start in pairs if typed is not None and len(typed.own_N)]
+        lengths = [len(typed.ids_L) for typed, _ in taken]
+        firsts = np.cumsum([0, *lengths[:-1]])
+        ids_1K = torch.from_numpy(np.concatenate([typed.ids_L for typed, _ in taken]))[None]
+        places = (first + typed.places_N for first, (typed, _) in zip(firsts, taken, strict=True))
+        own = (start + typed.own_N for typed, start in taken)
+        before_N, now_N = (sent(torch.from_numpy(np.concatenate([*each])), hidden_BLD.device) for each in (places, own))
         with torch.no_grad(), without_lora(model):
-            before_LD = model.last_hidden(input_ids=ids, segment_lengths=lengths_S)[0]
-            before_NV = model.logits(before_LD[sub_N.to(device)]).float().log_softmax(-1)
-        now_NV = model.logits(hidden_BLD.flatten(0, 1)[places_N.to(device)]).float().log_softmax(-1)
+            before_LD = model.last_hidden(input_ids=ids_1K, segment_lengths=torch.tensor(lengths))[0]
+            before_NV = model.logits(before_LD[before_N]).float().log_softmax(-1)
+        now_NV = model.logits(hidden_BLD.flatten(0, 1)[now_N]).float().log_softmax(-1)
         return (before_NV.exp() * (before_NV - now_NV)).sum() / among[0]
 
-    def _text(self, batch: Batch) -> tuple[tuple[torch.Tensor, torch.Tensor], torch.Tensor, torch.Tensor]:
-        """Samples of text alone: places of their tokens in the batch laid end to end, and their lengths; and places
-        before their labels, in the batch and among those tokens."""
-        if "labels" not in batch.inputs:
-            none = torch.zeros(0, dtype=torch.long)
-            return (none, none), none, none
-        ids_L = batch.inputs["input_ids"].flatten().numpy()
-        segments, (rows, width) = batch.inputs.get("segment_lengths"), batch.inputs["input_ids"].shape
-        lengths_S = np.full(rows, width) if segments is None else segments.flatten().numpy()
-        sample_L = np.repeat(np.arange(len(lengths_S)), lengths_S)
-        with_media_S = np.bincount(sample_L, np.isin(ids_L, list(self.of_media)), len(lengths_S)) > 0
-        places_N, _ = next_tokens(batch.inputs["labels"], segments)
-        labelled_S = np.bincount(sample_L[places_N.cpu().numpy()], minlength=len(lengths_S)) > 0
-        taken_S = labelled_S & ~with_media_S
-        taken_L = taken_S[sample_L]
-        place_L = np.cumsum(taken_L) - 1
-        own_N = places_N[torch.from_numpy(taken_L[places_N.cpu().numpy()])]
-        within_K = torch.from_numpy(np.flatnonzero(taken_L))
-        return (within_K, torch.from_numpy(lengths_S[taken_S])), own_N, torch.from_numpy(place_L)[own_N]
+
+def as_typed(conversation: Conversation, encoded: Encoded, processor: WeftProcessor) -> Typed | None:
+    """A sample without media as it is; one of spoken prompts, with their words in the place of the clips; else None.
+
+    A spoken prompt is a message that is one clip and no more, whose words are known; beside such there is only text.
+    """
+    typed = encoded
+    if conversation.images or conversation.audios:
+        if not all(_can_be_typed(message) for message in conversation.messages):
+            return None
+        typed = processor.encode(conversation.changed(_words))
+        if not np.array_equal(typed.input_ids[typed.loss_mask], encoded.input_ids[encoded.loss_mask]):
+            raise WeftError(
+                "the lesson keep: the answer has other tokens behind a clip than behind its transcript; leave this out"
+            )
+    return Typed(typed.input_ids, *(np.flatnonzero(each.loss_mask[1:]) for each in (typed, encoded)))
+
+
+def _can_be_typed(message: Message) -> bool:
+    clip = message.parts[0]
+    spoken = len(message.parts) == 1 and isinstance(clip, Audio) and bool(clip.transcript)
+    return spoken or all(isinstance(part, Text) for part in message.parts)
+
+
+def _words(part: Part) -> Part:
+    return Text(part.transcript or "") if isinstance(part, Audio) else part
 
 
 @contextmanager

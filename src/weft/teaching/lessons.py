@@ -19,7 +19,6 @@ from weft.teaching.labels import Labels
 from weft.teaching.losses import Answers, Detected, Gazing, Heard, Seen
 from weft.teaching.samples import Conversing, Easing
 
-MEDIA = ("image_token_id", "audio_token_id")
 L = TypeVar("L", bound="SourceLessons")
 
 
@@ -49,7 +48,8 @@ class SourceLessons(Frozen):
 
 class StageLessons(SourceLessons):
     listen: Listen = Listen()
-    # Weight of saying of text alone, beside the label, what was said without LoRA (`keeping`); 0: off.
+    # Weight of saying of text alone, and of spoken prompts whose words are known (``transcript``), beside the label,
+    # what was said without LoRA of the same typed (`keeping`); 0: off.
     keep: float = Field(0.0, ge=0)
     balance: float = Field(0.0, ge=0, le=1)  # 0: labels count alike; 1: answers; 0.5: between (square averaging)
     # Coordinates and times: width, in steps of their finest scale, of the bell that stands for the right one; 0: none.
@@ -62,7 +62,6 @@ class Taught:
     def __init__(self, stage: Any, place: str = "stages.0") -> None:
         """``stage``: a recipe's; ``place``: its path in it. Raises `WeftError` where there is no such lesson."""
         self.stage, self.place = stage, place
-        self.placeholders: frozenset[int] = frozenset()  # of the model that is trained: `annotate` is asked first
         self.lessons = lessons = _read(StageLessons, stage.lessons, f"{place}.lessons")
         alike = SourceLessons(ease=lessons.ease, converse=lessons.converse)
         self.of_sources = [
@@ -81,15 +80,10 @@ class Taught:
         return found
 
     def annotate(self, processor: WeftProcessor) -> Labels | None:
-        """What the loader is to ask of each sample; None where nothing is learned from the media themselves."""
-        ids = processor.token_ids
-        self.placeholders = frozenset(i for name in MEDIA if (i := ids.get(name)) is not None)
+        """What the loader is to ask of each sample; None where nothing but its answers is learned."""
         listen = self.lessons.listen
-        return (
-            Labels(processor, asked, listen.guide > 0)
-            if (asked := bool(listen.weight or listen.detect)) or listen.guide
-            else None
-        )
+        asked = bool(listen.weight or listen.detect), listen.guide > 0, self.lessons.keep > 0
+        return Labels(processor, *asked) if any(asked) else None
 
     def objectives(self, done: int) -> list[Any]:
         """What update number ``done`` is to learn."""
@@ -102,7 +96,7 @@ class Taught:
             how = listen.weight, near, listen.sharpness, listen.sides
             found += [Heard(*how), Seen(*how)]
         if self.lessons.keep:
-            found.append(AsBefore(self.lessons.keep, self.placeholders))
+            found.append(AsBefore(self.lessons.keep))
         if listen.detect:
             found.append(Detected(listen.detect, near))
         return found
