@@ -13,7 +13,7 @@ from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.config import AudioSection
 from weft.models.encoders import sound_kind
-from weft.models.encoders.transcript import ENGLISH, TOLD, sounding, writing
+from weft.models.encoders.transcript import ENGLISH, TOLD, sounding, timed_tokens, writing
 from weft.teaching.labels import Labels
 from weft.teaching.media import listening_labels, moments_of
 
@@ -26,8 +26,8 @@ CONNECTOR = {"kind": "transcript", "merge": 5, "vocab_size": len(OURS) + 1, "hea
 
 
 @pytest.fixture(scope="module")
-def woven(tmp_path_factory):
-    """A model of a Whisper that writes bytes and a language model that reads them."""
+def parts(tmp_path_factory):
+    """A Whisper that writes bytes, and a language model that reads them."""
     folder = tmp_path_factory.mktemp("parts")
     torch.manual_seed(0)
     WhisperForConditionalGeneration(WhisperConfig(**SOUND)).save_pretrained(folder / "whisper")
@@ -37,9 +37,23 @@ def woven(tmp_path_factory):
     language = LlamaConfig(vocab_size=len(OURS), num_key_value_heads=2, tie_word_embeddings=True, **TEXT)
     AutoModelForCausalLM.from_config(language).save_pretrained(folder / "language")
     OURS.save_pretrained(folder / "language")
-    audio = {"source": str(folder / "whisper"), "kind": "transcript", "connector": CONNECTOR}
+    return folder
+
+
+def woven_of(folder, **connector):
+    audio = {"source": str(folder / "whisper"), "kind": "transcript", "connector": CONNECTOR | connector}
     dialect = {"name": "chatml", "switches": {"window_seconds": 1.0}}
     return compose(audio=audio, language=str(folder / "language"), dialect=dialect)
+
+
+@pytest.fixture(scope="module")
+def woven(parts):
+    return woven_of(parts)
+
+
+@pytest.fixture(scope="module")
+def timed(parts):
+    return woven_of(parts, timed=True)
 
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
@@ -55,14 +69,15 @@ def test_the_number_of_tokens_tells_how_many_follow_the_sound():
     assert [sounding(n + writing(n)) for n in range(400)] == list(range(400))
 
 
-def test_a_clip_in_a_batch_is_as_alone():
-    model = tiny.model(audio=SECTION)
-    clips = [tiny.clip(SECTION, samples, seed)[0] for seed, samples in enumerate((3200, 9000, 16000))]
+@pytest.mark.parametrize("with_times", [False, True])
+def test_a_clip_in_a_batch_is_as_alone(with_times, timed):
+    model = timed[0] if with_times else tiny.model(audio=SECTION)
+    kind = model.sound_kind
+    clips = [features(kind, samples / 16000, seed) for seed, samples in enumerate((3200, 9000, 16000))]
     lengths = torch.tensor([len(clip) for clip in clips])
     together = model.embed_audio(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
     alone = [model.embed_audio(clip[None]) for clip in clips]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-5, atol=1e-5)
-    kind = sound_kind(SECTION)
     assert [len(each) for each in alone] == [kind.windows(samples)[0].tokens for samples in (3200, 9000, 16000)]
 
 
@@ -110,6 +125,64 @@ def test_a_new_model_reads_the_transcription_as_if_it_had_been_typed(woven):
     for text, found in zip(texts, embedded[0, 3:] - placed, strict=True):
         if "\ufffd" not in text:
             torch.testing.assert_close(found, table[own(text)].mean(0))
+
+
+def said(text: str, states: list[tuple[int, int]], sounds: int) -> torch.Tensor:
+    """Features of a clip of which a text was written, byte by byte, and its end."""
+    rows = torch.zeros(sounds + writing(sounds), 5, 16 + TOLD)
+    ids = OURS(text).input_ids
+    for place, (number, (start, end)) in enumerate(zip(ids, states, strict=True)):
+        rows[sounds + place, 0, -TOLD:] = torch.tensor([1, 0, number, 0, start, 0, end])
+    rows[sounds + len(ids) :, 0, -TOLD:-4] = torch.tensor([1.0, *divmod(SOUND["eos_token_id"], 256)])
+    return rows.flatten(0, 1)[None]
+
+
+def test_words_stand_between_their_times_as_an_answer_writes_them(timed):
+    """A state is 20 ms. What is no letter says nothing of when, and the comma is part of its word."""
+    model, processor = timed
+    sounds = 20
+    states = [(0, 1), (2, 13), (13, 30), (30, 31), (31, 36), (36, 43), (43, 45)]
+    with torch.no_grad():
+        embedded = model.audio_connector.read(said(" ab, cd.", states, sounds), model)[0]
+    answer = Words((Word(" ab,", 0.0, 0.26), Word(" cd.", 0.6, 0.86)), 0)
+    asked = Message("user", (Audio((sound(0.6), 16000)),))
+    encoded = processor.encode(Conversation((asked, Message("assistant", (answer,)))))
+    ids = [i for i, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != -100]
+    table = model.get_input_embeddings().weight.detach()
+    assert len(embedded) == timed_tokens(sounds + writing(sounds)) and not embedded[:sounds].any()
+    written = (torch.cdist(embedded[sounds:], table).argmin(1)).tolist()
+    moments = [i for i in written if i >= len(OURS)]
+    assert moments == [i for i in ids if i >= len(OURS) and processor.tokenizer.decode([i])[:3] in ("<|t", "<|f")]
+    assert OURS.decode([i for i in written if i < len(OURS)]).rstrip("\n") == " ab, cd."
+    assert [i >= len(OURS) for i in written[:12]] == [True] * 2 + [False] * 3 + [True] * 4 + [False] * 3
+
+
+def test_where_the_room_does_not_do_the_last_words_have_no_times(timed):
+    model, processor = timed
+    text = " a" * 8  # a space and a letter
+    with torch.no_grad():
+        embedded = model.audio_connector.read(said(text, [(n, n + 1) for n in range(16)], 10 * 3), model)[0]
+        table = model.get_input_embeddings().weight
+        roomy = torch.cdist(embedded[30:], table).argmin(1).tolist()
+        embedded = model.audio_connector.read(said(text[:14], [(n, n + 1) for n in range(14)], 20), model)[0]
+        tight = torch.cdist(embedded[20:], table).argmin(1).tolist()
+    assert sum(i >= len(OURS) for i in roomy) == 8 * 4
+    assert sum(i >= len(OURS) for i in tight) == 4 * ((38 - 14) // 4) == 24
+    for written in (roomy, tight):
+        assert OURS.decode([i for i in written if i < len(OURS)]).rstrip("\n") in (text, text[:14])
+
+
+def test_times_follow_the_sound_alone(timed):
+    model, processor = timed
+    words = Words((Word("one", 0.05, 0.2), Word("two", 0.25, 0.5)), 0)
+    asked = Message("user", (Audio((sound(0.6), 16000)),))
+    sample = Conversation((asked, Message("assistant", (words,))))
+    encoded = processor.encode(sample)
+    (span,) = encoded.spans
+    assert span.length == timed_tokens(6 + writing(6)) and model.sound_kind.timed(span.length) == 6
+    for sounds in range(1, 200):
+        assert model.sound_kind.timed(timed_tokens(sounds + writing(sounds))) == sounds
+    assert np.isinf(moments_of(sample, span, processor)[6:]).all()
 
 
 def test_what_is_written_has_no_moment_and_is_not_taught_as_heard(woven):

@@ -51,6 +51,7 @@ class Connector(Frozen):
     attention_layers: int = Field(2, ge=1)
     heads: int = Field(8, ge=1)
     vocab_size: int = Field(0, ge=0)  # transcript: of the encoder's own tokenizer
+    timed: bool = False  # transcript: each word stands between the moments at which it begins and ends
     written: int = Field(0, ge=0)  # detector: tokens that may be written of a picture
 
     @property
@@ -62,6 +63,8 @@ class Connector(Frozen):
     def _norm_fits(self) -> Connector:
         if bool(self.written) != (self.kind == "detector") or (self.written and not self.places):
             raise ValueError("connector.written goes with kind detector, and that with places above 0; give all three")
+        if self.timed and not (self.kind == "transcript" and self.places):
+            raise ValueError("connector.timed goes with kind transcript and places above 0; give all three")
         if self.norm and self.kind in ("pool", "queries", "none"):
             raise ValueError(f"connector.norm: kind {self.kind} has none, as linear, mlp, transformer do; leave it out")
         return self

@@ -78,9 +78,9 @@ class ImagePlaces(Places):
         Columns and rows share their tokens, so the row's entries are rolled by half the width: else 20 across and 70
         down would be 70 across and 20 down.
         """
-        scales = model.config.image_place_ids
+        scales, table = model.config.image_place_ids, model.get_input_embeddings()
         rows, columns = (
-            _named(model, (torch.arange(n, device=model.device) + 0.5) / n * scales[0][1], scales)
+            table(_names((torch.arange(n, device=model.device) + 0.5) / n * scales[0][1], scales)).sum(-2)
             for n in token_grid(model.image_kind)
         )
         places_tW = (rows.roll(rows.shape[1] // 2, 1)[:, None] + columns[None]).flatten(0, 1)
@@ -111,16 +111,21 @@ class SoundPlaces(Places):
 
     def at(self, model: Any, moments_t: torch.Tensor) -> torch.Tensor:
         """[..., W] for moments [...] of a window, in seconds."""
-        scales, section = model.config.audio_place_ids, model.sound_kind.section
-        return section.connector.places * _named(model, moments_t / section.window_seconds * (scales[0][1] - 1), scales)
+        table = model.get_input_embeddings()
+        return model.sound_kind.section.connector.places * table(self.tokens(model, moments_t)).sum(-2)
+
+    def tokens(self, model: Any, moments_t: torch.Tensor) -> torch.Tensor:
+        """[..., levels]: ids of the tokens that name moments [...] of a window, in seconds."""
+        scales = model.config.audio_place_ids
+        return _names(moments_t / model.sound_kind.section.window_seconds * (scales[0][1] - 1), scales)
 
 
-def _named(model: Any, steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
-    """[t, W]: the sum of the embeddings that name places, given in steps of the first scale."""
-    named_tW: Any = 0.0
+def _names(steps_t: torch.Tensor, scales: Sequence[Sequence[int]]) -> torch.Tensor:
+    """[..., levels]: ids of the tokens that name places, given in steps of the first scale."""
+    names = []
     rest_t = steps_t + 1e-3  # a centre such as 0.36 s must not fall short of its own hundredth
     for level, (first, count) in enumerate(scales):
         if level:
             rest_t = (rest_t - rest_t.floor()) * count
-        named_tW = named_tW + model.get_input_embeddings()(first + rest_t.long().clamp(max=count - 1))
-    return named_tW
+        names.append(first + rest_t.long().clamp(max=count - 1))
+    return torch.stack(names, -1)

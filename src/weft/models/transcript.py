@@ -2,56 +2,112 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from weft.models import config
 from weft.models.connectors import Grid, Lengths
-from weft.models.encoders.transcript import TOLD
+from weft.models.encoders.transcript import TOLD, sounding, timed_tokens, with_times
 from weft.models.more_connectors import Transformer
+from weft.models.splice import inside
 
 PIECES = 4  # tokens of the language model that spell one of the encoder's; of 100 that are written, 99 take one
+# What a token of the encoder's is: the first of a word, a further one, a mark that says nothing of when, the end.
+BEGINS, GOES_ON, MARK, ENDS = range(4)
+NOTHING = -1
 
 
 class Transcript(Transformer):
     """Layers of attention over what is heard and written, as kind "transformer". A written token is the language
     model's own embedding of its text (the mean of its pieces), and as much of what the layers say as is learned: none
     at first, so a new model reads the transcription as if it had been typed.
+
+    With ``timed`` each word stands between the tokens of the moments at which it begins and ends, as the dialect writes
+    it in an answer, so that such an answer can be copied (and nothing of what the layers say is added to it). Where
+    the room does not do, the last words have no times.
     """
 
     spelling: torch.Tensor  # int64 [vocab_size, PIECES] ids of the language model's tokens; -1: none
+    roles: torch.Tensor  # int8 [vocab_size]: BEGINS, GOES_ON, MARK or ENDS; with ``timed``
 
     def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
         super().__init__(section, width - TOLD, language_width, grid)
-        self.corrected = nn.Parameter(torch.zeros(language_width))
+        self.timed = section.timed
         self.register_buffer("spelling", torch.full((section.vocab_size, PIECES), -1))
+        if self.timed:
+            self.register_buffer("roles", torch.full((section.vocab_size,), GOES_ON, dtype=torch.int8))
+        else:
+            self.corrected = nn.Parameter(torch.zeros(language_width))
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
         embedded_NtW, tokens_N = super().forward(features_NTD[..., :-TOLD], lengths_N)
-        written_Nt1 = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0, :1]
-        return torch.where(written_Nt1 > 0.5, self.corrected * embedded_NtW, embedded_NtW), tokens_N
+        if not self.timed:
+            written_Nt1 = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0, :1] > 0.5
+            return torch.where(written_Nt1, self.corrected * embedded_NtW, embedded_NtW), tokens_N
+        n, t, _ = embedded_NtW.shape
+        groups_N = torch.full((n,), t) if tokens_N is None else tokens_N
+        sounds_NtW = embedded_NtW * inside(sounding(groups_N), t, embedded_NtW.device)[..., None]
+        tokens_N = None if tokens_N is None else timed_tokens(tokens_N)
+        return F.pad(sounds_NtW, (0, 0, 0, timed_tokens(t) - t)), tokens_N
 
     def read(self, features_NTD: torch.Tensor, model: Any) -> torch.Tensor:
-        """[N, t, W]: the language model's embeddings of what is written, 0 elsewhere; where its media carry places,
-        with the one where a token begins and, rolled by half of the width, the one where it ends."""
-        told_NtC = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0].float()
-        (written_Nt, *told), table = told_NtC.unbind(-1), model.get_input_embeddings()
-        ids_Nt, *when = ((256 * high + low).round().long() for high, low in zip(told[::2], told[1::2], strict=True))
-        pieces_NtP = self.spelling[ids_Nt]
-        used_NtP1 = ((pieces_NtP >= 0) & (written_Nt[..., None] > 0.5))[..., None]
-        embedded_NtPW = table(pieces_NtP.clamp(min=0)) * used_NtP1
-        embedded_NtW = embedded_NtPW.sum(2) / used_NtP1.sum(2).clamp(min=1)
+        """[N, t, W]: the language model's embeddings of what is written, 0 elsewhere; where its media carry places and
+        words stand without their times, with the one where a token begins and, rolled by half of the width, the one
+        where it ends."""
+        told = self.told(features_NTD)
+        if self.timed:
+            return self.between_times(told, model)
+        embedded_NtW = self.spelled(told.ids_Nt, model) * told.there_Nt[..., None]
         if "audio" not in model.places:
             return embedded_NtW
-        started_NtW, ended_NtW = (model.places["audio"].at(model, model.sound_kind.seconds * at_Nt) for at_Nt in when)
+        started_NtW, ended_NtW = (
+            model.places["audio"].at(model, model.sound_kind.seconds * at_Nt)
+            for at_Nt in (told.starts_Nt, told.ends_Nt)
+        )
         placed_NtW = started_NtW + ended_NtW.roll(ended_NtW.shape[2] // 2, 2)
-        return embedded_NtW + placed_NtW * (written_Nt[..., None] > 0.5)
+        return embedded_NtW + placed_NtW * told.there_Nt[..., None]
+
+    def told(self, features_NTD: torch.Tensor) -> Told:
+        told_NtC = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0].float()
+        there_Nt, *halves = told_NtC.unbind(-1)
+        ids, *when = ((256 * high + low).round().long() for high, low in zip(halves[::2], halves[1::2], strict=True))
+        return Told(there_Nt > 0.5, ids, *when)
+
+    def spelled(self, ids_Nt: torch.Tensor, model: Any) -> torch.Tensor:
+        """[N, t, W] of tokens of the encoder's."""
+        pieces_NtP = self.spelling[ids_Nt]
+        used_NtP1 = (pieces_NtP >= 0)[..., None]
+        embedded_NtPW = model.get_input_embeddings()(pieces_NtP.clamp(min=0)) * used_NtP1
+        return embedded_NtPW.sum(2) / used_NtP1.sum(2).clamp(min=1)  # type: ignore[no-any-return]
+
+    def between_times(self, told: Told, model: Any) -> torch.Tensor:
+        """[N, t, W]: the embeddings of words, and of the moments around them."""
+        levels, device = len(model.config.audio_place_ids), told.ids_Nt.device
+        plan_NT3 = torch.full((*told.ids_Nt.shape, 3), NOTHING)
+        plan_NT3 = F.pad(plan_NT3, (0, 0, 0, timed_tokens(plan_NT3.shape[1]) - plan_NT3.shape[1]), value=NOTHING)
+        roles_Nt = self.roles[told.ids_Nt]
+        rows = (x.tolist() for x in (told.there_Nt, roles_Nt, told.starts_Nt, told.ends_Nt))
+        for row, (there_t, roles_t, starts_t, ends_t) in enumerate(zip(*rows, strict=True)):
+            if True in there_t:  # else it is nothing at all
+                first = there_t.index(True)  # as many follow the sound
+                written, room = range(first, first + sum(there_t)), with_times(first)
+                plan_NT3[row, first : first + room] = torch.tensor(
+                    laid_out(written, roles_t, starts_t, ends_t, room, levels)
+                )
+        token_NT, state_NT, level_NT = plan_NT3.to(device).unbind(-1)
+        words_NTW = self.spelled(told.ids_Nt.gather(1, token_NT.clamp(min=0)), model)
+        moments_NTL = model.places["audio"].tokens(model, model.sound_kind.seconds * state_NT.clamp(min=0))
+        moments_NT = moments_NTL.gather(2, level_NT.clamp(min=0)[..., None])[..., 0]
+        embedded_NTW = torch.where((token_NT >= 0)[..., None], words_NTW, model.get_input_embeddings()(moments_NT))
+        return embedded_NTW * ((token_NT >= 0) | (state_NT >= 0))[..., None]
 
     @torch.no_grad()
     def learn_spelling(self, theirs: Any, encode_text: Any) -> None:
-        """How the language model spells each token of the encoder's tokenizer ``theirs``.
+        """How the language model spells each token of the encoder's tokenizer ``theirs``, and which begin words.
 
         What both call the same is one piece. The end of the transcription is read as a new line.
         """
@@ -59,3 +115,41 @@ class Transcript(Transformer):
         for number, text in enumerate([*texts, "\n"]):
             pieces = [] if "\ufffd" in text else encode_text(text)[:PIECES]
             self.spelling[number, : len(pieces)] = torch.tensor(pieces, dtype=torch.long)
+            if self.timed:
+                mark = not any(char.isalnum() or char in " \ufffd" for char in text.removeprefix(" ") or " ")
+                self.roles[number] = MARK if mark else BEGINS if text.startswith(" ") else GOES_ON
+        if self.timed:
+            self.roles[theirs.eos_token_id] = ENDS
+
+
+@dataclass(frozen=True)
+class Told:
+    """Of each group of features [N, t]: whether it was written, which token, and between which states it sounds."""
+
+    there_Nt: torch.Tensor
+    ids_Nt: torch.Tensor
+    starts_Nt: torch.Tensor
+    ends_Nt: torch.Tensor
+
+
+def laid_out(
+    written: range, roles_t: list[int], starts_t: list[int], ends_t: list[int], room: int, levels: int
+) -> list[tuple[int, int, int]]:
+    """What is written in ``room`` tokens: of each, which of the ``written`` groups it is the token of, or the state
+    that it names and which of the ``levels`` tokens of a moment it is; NOTHING in the others' place. Behind the last
+    word stands what ends a transcription."""
+    end = next((t for t in written if roles_t[t] == ENDS), NOTHING)
+    content = range(written.start, written.stop if end == NOTHING else end)
+    words: list[list[int]] = []
+    for t in content:
+        words += [[]] if roles_t[t] == BEGINS or not words else []
+        words[-1].append(t)
+    timed, laid = (room - len(content)) // (2 * levels), []
+    for number, word in enumerate(words):
+        spoken = [t for t in word if roles_t[t] != MARK] or word
+        before, after = (
+            [(NOTHING, state, level) for level in range(levels)] if number < timed else []
+            for state in (starts_t[spoken[0]], ends_t[spoken[-1]])
+        )
+        laid += [*before, *((t, NOTHING, NOTHING) for t in word), *after]
+    return laid + [(end, NOTHING, NOTHING)] * (room - len(laid))

@@ -184,6 +184,10 @@ class SoundKind(Kind):
     def features(self, frames: int) -> int:
         """Features that so many frames give."""
 
+    def tokens(self, frames: int) -> int:
+        """Embeddings that so many frames give."""
+        return connector_tokens(self.section.connector, self.features(frames))
+
     def frames(self, samples: int) -> int:
         """Frames that are fed of a stretch of so many samples."""
         return (self.window_samples if self.section.pad_to_window else max(samples, self.shortest * HOP)) // HOP
@@ -203,7 +207,7 @@ class SoundKind(Kind):
         # A frame looks 200 samples to each side, so with 3 frames of silence behind it the last one equals that of the
         # clip padded to a whole window, as does the loudest frame, which the floor of the log-mel hangs on.
         padded = max(whole if frames * HOP >= whole else (frames + 3) * HOP, end - start)
-        return Window(start, end, frames, connector_tokens(self.section.connector, self.features(frames)), padded)
+        return Window(start, end, frames, self.tokens(frames), padded)
 
     def prepare(self, wave: np.ndarray, window: Window) -> np.ndarray:
         """One window of sound as the encoder takes it: log-mel float32 [T, M], or samples [S]."""

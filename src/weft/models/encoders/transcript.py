@@ -45,8 +45,19 @@ def writing(sounds: Length) -> Length:
 
 
 def sounding(tokens: Length) -> Length:
-    """How many of a window's embeddings follow the sound; what is written stands behind them."""
+    """How many of a window's groups of features follow the sound; what is written stands behind them."""
     return (2 * tokens - 8) // 3
+
+
+def with_times(sounds: Length) -> Length:
+    """How many tokens may be written where words stand between their times: 53 of 3 s, where timed speech has 30."""
+    return (3 * sounds + 1) // 2 + 8
+
+
+def timed_tokens(groups: Length) -> Length:
+    """Embeddings of a window of so many groups of features where words stand between their times."""
+    sounds = sounding(groups)
+    return sounds + with_times(sounds)
 
 
 class TranscriptTower(WholeTower):
@@ -74,7 +85,7 @@ class TranscriptTower(WholeTower):
         for frames in windows_N.unique().tolist():
             at = (windows_N == frames).nonzero()[:, 0]
             heard_GTD = self.hear(mel_NTM[at.to(mel_NTM.device)], lengths_N[at], frames)
-            states_GSD, *numbers = self.write(heard_GTD, own_N[at], loud_NT[at], int(written_N[at].max()))
+            states_GSD, *numbers = self.write(heard_GTD, own_N[at], loud_NT[at], written_N[at])
             told = [each for numbers_GS in numbers for each in (numbers_GS // 256, numbers_GS % 256)]
             told_GSC = torch.stack([torch.ones_like(told[0]), *told], -1).to(states_GSD.dtype)
             written_GSRC = F.pad(torch.cat([states_GSD, told_GSC], -1)[:, :, None], (0, 0, 0, self.merge - 1))
@@ -111,11 +122,11 @@ class TranscriptTower(WholeTower):
 
     @torch.no_grad()
     def write(
-        self, heard_NTD: torch.Tensor, own_N: torch.Tensor, loud_NT: torch.Tensor, most: int
+        self, heard_NTD: torch.Tensor, own_N: torch.Tensor, loud_NT: torch.Tensor, room_N: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """The greedy transcription: states [N, most, D] that wrote; ids [N, most]; and of each token [N, most] at which
-        of the ``own_N`` states of its clip it begins, and before which it ends."""
-        config, cache = self.tower.config, EncoderDecoderCache(DynamicCache(), DynamicCache())
+        """The greedy transcription in the room of each clip, S the largest: states [N, S, D] that wrote; ids [N, S];
+        and of each token [N, S] at which of the ``own_N`` states of its clip it begins, and before which it ends."""
+        most, config, cache = int(room_N.max()), self.tower.config, EncoderDecoderCache(DynamicCache(), DynamicCache())
         table_VD, end, states, ids = self.table(heard_NTD), config.eos_token_id, [], []
         ids_NL = self.prompt(heard_NTD)
         done_N = torch.zeros(len(heard_NTD), dtype=torch.bool, device=heard_NTD.device)
@@ -132,7 +143,7 @@ class TranscriptTower(WholeTower):
                 if not torch.compiler.is_compiling() and bool(done_N.all()):
                     break
         written_NS = torch.cat(ids, 1)
-        written_N = ((written_NS != end).sum(1) + 1).clamp(max=len(ids))
+        written_N = ((written_NS != end).sum(1).cpu() + 1).minimum(room_N).clamp(max=len(ids))
         when = extents(watched, heard_NTD, own_N, written_N, loud_NT)
         rest = most - len(ids)
         ids_NS = F.pad(written_NS, (0, rest), value=end)
@@ -174,9 +185,13 @@ class Transcript(Whisper):
         sounds = connector_tokens(self.section.connector, super().features(frames))
         return self.section.connector.group * (sounds + writing(sounds))
 
+    def tokens(self, frames: int) -> int:
+        groups = super().tokens(frames)
+        return timed_tokens(groups) if self.section.connector.timed else groups
+
     def introduce(self, model: Any, processor: Any, source: str) -> None:
         theirs = doors.load(AutoTokenizer, source, "the tokenizer by which it writes could not be loaded")
         model.audio_connector.learn_spelling(theirs, processor.renderer.encode_text)
 
     def timed(self, tokens: Length) -> Length:
-        return sounding(tokens)
+        return 2 * (tokens - 8) // 5 if self.section.connector.timed else sounding(tokens)

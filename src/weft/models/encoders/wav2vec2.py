@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from weft.models.connectors import connector_tokens
 from weft.models.encoders.base import Length, SoundKind, Window
 from weft.models.encoders.whisper import blank
 from weft.models.loss import sent
@@ -103,7 +102,7 @@ class Waveform(SoundKind):
 
     def window(self, start: int, end: int) -> Window:
         fed = self.frames(end - start)
-        return Window(start, end, fed, connector_tokens(self.section.connector, self.features(fed)), fed)
+        return Window(start, end, fed, self.tokens(fed), fed)
 
     def prepare(self, wave: np.ndarray, window: Window) -> np.ndarray:
         return np.pad(wave, (0, window.padded - len(wave)))
