@@ -14,7 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import count, islice
 from pathlib import Path
@@ -143,10 +143,10 @@ def heard(data: Path, limit: int) -> Report:
 
 
 def retold(data: Path, limit: int) -> Report:
-    """How often SmolLM2 answers what Whisper wrote as what was said."""
+    """How far SmolLM2 answers what Whisper wrote as what was said."""
     from transformers import AutoTokenizer
 
-    tokenizer, same = AutoTokenizer.from_pretrained(sources()["language"]), []
+    tokenizer, pairs = AutoTokenizer.from_pretrained(sources()["language"]), []
     for said in read_samples(data)[:limit]:
         answers = []
         for text in (transcript(said.audios[0]), said.answer.text if said.answer else ""):
@@ -155,22 +155,30 @@ def retold(data: Path, limit: int) -> Report:
                 asked, add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
             answers.append(greedy(smollm(), ids["input_ids"], PROMPT_TOKENS))
-        same.append(answers[0] == answers[1])
-    return one("prompt", same=sum(same) / len(same))
+        pairs.append(answers)
+    return one("prompt", **alike(pairs, PROMPT_TOKENS))
 
 
 # --------------------------------------------------------------------------------------------------- answers compared
 
 
+def alike(pairs: Sequence[Sequence[Any]], tokens: int) -> dict[str, float]:
+    """Of pairs of answers of at most so many tokens: the share that is the same, and how many of the first tokens are,
+    in the mean; all of them where the answers are the same."""
+    first = [next((n for n in range(tokens) if a != b and a[n : n + 1] != b[n : n + 1]), tokens) for a, b in pairs]
+    return {"same": sum(a == b for a, b in pairs) / len(pairs), "first_tokens_same": sum(first) / len(first)}
+
+
 def spoken(model: Model, data: Path, limit: int) -> Report:
-    """How often a spoken prompt is answered as the same prompt typed, greedily, in the first tokens."""
-    same, limits = [], Options(max_new_tokens=PROMPT_TOKENS)
+    """How far a spoken prompt is answered as the same prompt typed, greedily, in the first tokens."""
+    pairs, limits = [], Options(max_new_tokens=PROMPT_TOKENS)
     for said in read_samples(data)[:limit]:
         answers = []
         for part in (said.audios[0], Text(said.answer.text if said.answer else "")):
-            answers.append(model.chat(Conversation((Message("user", (part,)),)), limits).text)
-        same.append(answers[0] == answers[1])
-    return one("prompt", same=sum(same) / len(same))
+            text = model.chat(Conversation((Message("user", (part,)),)), limits).text
+            answers.append(model.processor.renderer.encode_text(text))
+        pairs.append(answers)
+    return one("prompt", **alike(pairs, PROMPT_TOKENS))
 
 
 def about_pictures(model: Model, limit: int, ear: Callable[[Audio], str] | None) -> Report:
@@ -214,19 +222,19 @@ def typed(model: Model, data: Path, limit: int, merged: bool) -> Report:
             value[: len(own)] = own
     texts = [json.loads(line)["text"] for line in (data / "prompts.jsonl").read_text().splitlines()]
     texts = [text for text in texts if sentences.split_of(text) != "train"][:limit]
-    equal, gaps = [], []
+    pairs, gaps = [], []
     for text in texts:
         asked = Conversation((Message("user", (Text(text),)),))
         ids = torch.tensor([model.processor.encode(asked, generate=True).input_ids])
         answer = greedy(other, ids, TEXT_TOKENS)
-        equal.append(answer == greedy(language, ids, TEXT_TOKENS))
+        pairs.append((answer, greedy(language, ids, TEXT_TOKENS)))
         whole = torch.cat([ids, torch.tensor([answer])], 1)
         sums = []
         for each in (language, other):
             logits = each(whole).logits[0, ids.shape[1] - 1 : -1].float().log_softmax(-1)
             sums.append(float(logits.gather(1, torch.tensor(answer)[:, None]).sum()))
         gaps.append(abs(sums[0] - sums[1]) / len(answer))
-    return one("text", ids_equal=sum(equal) / len(equal), nats_a_token_apart=sum(gaps) / len(gaps))
+    return one("text", **alike(pairs, TEXT_TOKENS), nats_a_token_apart=sum(gaps) / len(gaps))
 
 
 def one(task: str, **figures: float) -> Report:
