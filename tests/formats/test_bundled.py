@@ -30,7 +30,8 @@ SOUND |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_sourc
 SOUND |= {"vocab_size": len(bytes_tokenizer()) + 1, "eos_token_id": len(bytes_tokenizer())}
 SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "decoder_start_token_id": 3, "begin_suppress_tokens": None}
 WRITTEN = {"kind": "transcript", "merge": 5, "vocab_size": SOUND["vocab_size"], "heads": 4}
-SEEN = {"kind": "detector", "merge": 4, "grid": True, "hidden": 32, "heads": 4, "written": 16, "places": 0.1}
+SEEN = {"kind": "detector", "merge": 4, "grid": True, "hidden": 32, "heads": 4, "written": 24, "places": 0.1}
+SEEN |= {"tally": True}
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16, "num_labels": 3}
 
 

@@ -147,7 +147,14 @@ def test_the_lesson_needs_a_connector_that_writes():
 
 
 @pytest.mark.parametrize(
-    "given", [{"written": 8}, {"kind": "detector", "places": 0.1}, {"kind": "detector", "written": 8}]
+    "given",
+    [
+        {"written": 8},
+        {"kind": "detector", "places": 0.1},
+        {"kind": "detector", "written": 8},
+        {"tally": True},
+        {"kind": "linear", "tally": True},
+    ],
 )
 def test_only_a_detector_with_places_writes(given):
     with pytest.raises(ValueError, match=r"connector\.written goes with kind detector, and that with places above 0"):
@@ -164,3 +171,31 @@ def test_pictures_that_lack_what_they_are_asked_for_teach_that(woven):
     assert lesson.counts(batch)[0] and not lesson.counts(batch)[1]
     with lesson.watching(model) as watched:
         assert lesson.loss(MicroStep(model, batch), watched, lesson.counts(batch)).isfinite()
+
+
+def test_a_tally_stands_behind_the_list_and_things_fill_the_rest():
+    """Of three things the list then holds two, and all are counted."""
+    connector = {"kind": "detector", "merge": 1, "grid": True, "hidden": 64, "heads": 4, "places": 0.1}
+    vision = {"config": tiny.VISION["conv"], "kind": "conv", "options": {"size": [64, 64]}}
+    language = {"config": {k: v for k, v in tiny.text("llama").items() if k != "vocab_size"}}
+    dialect = {"name": "chatml", "switches": {"box_bins": 20}}
+    written = {}
+    for tally in (False, True):
+        vision["connector"] = {**connector, "written": 24, "tally": tally}
+        model, processor = compose(vision=vision, language=language, dialect=dialect)
+        assert any("tally" in name for name in model.state_dict()) is tally
+        (r, g), nothing = (processor.renderer.encode_text(name) for name in "rg"), model.config.image_token_id
+        ((first, _),) = model.config.image_place_ids
+        rows = torch.eye(model.config.vocab_size)
+        model.set_input_embeddings(torch.nn.Embedding.from_pretrained(rows))
+        slots = torch.full((5, WORDS + 4), nothing)
+        for place, (name, left) in enumerate(((r, 0), (g, 6), (r, 12))):
+            slots[place, 0] = name[0]
+            slots[place, WORDS:] = first + torch.tensor([left, 1, left + 4, 8])
+        written[tally] = model.vision_connector.text(rows[slots], rows, model).tolist()
+        assert len(written[tally]) == 24
+    counted = model.vision_connector.tally.write([r, g, r], 8)
+    assert processor.tokenizer.decode(counted) == "3 objects2r1g"
+    things = [[*name, *(first + side for side in (left, 1, left + 4, 8)), *name] for name, left in ((r, 0), (g, 6))]
+    assert [token for token in written[True] if token != nothing] == [*things[0], *things[1], *counted]
+    assert [token for token in written[False] if token != nothing][:12] == [*things[0], *things[1]]

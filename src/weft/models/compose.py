@@ -70,6 +70,8 @@ def compose(
         if source := _mapping(asked, "encoder").get("source"):
             _load_tower(encoder.tower, kind, source)
             kind.introduce(model, processor, source)
+    if hasattr(model.vision_connector, "introduce"):
+        model.vision_connector.introduce(processor)
     model.generation_config = GenerationConfig(eos_token_id=processor.stop_ids, pad_token_id=processor.pad_id)
     return model.eval(), processor
 

@@ -53,6 +53,7 @@ class Connector(Frozen):
     vocab_size: int = Field(0, ge=0)  # transcript: of the encoder's own tokenizer
     timed: bool = False  # transcript: each word stands between the moments at which it begins and ends
     written: int = Field(0, ge=0)  # detector: tokens that may be written of a picture
+    tally: bool = False  # detector: among them how many things there are, and how many of each word (`tally`)
 
     @property
     def group(self) -> int:
@@ -61,7 +62,8 @@ class Connector(Frozen):
 
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
-        if bool(self.written) != (self.kind == "detector") or (self.written and not self.places):
+        written = bool(self.written)
+        if written != (self.kind == "detector") or (written and not self.places) or (self.tally and not written):
             raise ValueError("connector.written goes with kind detector, and that with places above 0; give all three")
         if self.timed and not (self.kind == "transcript" and self.places):
             raise ValueError("connector.timed goes with kind transcript and places above 0; give all three")

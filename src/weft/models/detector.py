@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from weft.models import config
 from weft.models.connectors import Grid, Lengths
 from weft.models.more_connectors import Transformer
+from weft.models.tally import Tally
 
 WORDS, SIDES = 4, 4  # tokens of a name, and of a box: left, top, right, bottom
 NARROW = 96  # numbers that each of them is made of
@@ -35,6 +36,12 @@ class Detector(Transformer):
         self.slots = nn.Linear(inner, (WORDS + SIDES) * NARROW)
         self.told = nn.Linear(NARROW, language_width)
         self.watched = nn.Identity()  # what lessons look at: what places know
+        self.tally = Tally() if section.tally else None
+
+    def introduce(self, processor: Any) -> None:
+        """Tells a new connector what it has to know of the language model."""
+        if self.tally is not None:
+            self.tally.learn(processor.tokenizer, processor.renderer.encode_text)
 
     def forward(self, features_NTD: torch.Tensor, lengths_N: Lengths = None) -> tuple[torch.Tensor, Lengths]:
         x_NtC, lengths_N = self.inner(features_NTD, lengths_N)
@@ -54,7 +61,8 @@ class Detector(Transformer):
         return model.get_input_embeddings()(ids_NT)  # type: ignore[no-any-return]
 
     def text(self, told_tSW: torch.Tensor, words_VW: torch.Tensor, model: Any) -> torch.Tensor:
-        """Ids [written]: of each thing its name, box and name again (either may be what is asked by), then nothing."""
+        """Ids [written]: of each thing its name, box and name again (either may be what is asked by), how many there
+        are where they are counted, then nothing."""
         nothing = model.config.image_token_id
         ((first, steps),) = model.config.image_place_ids
         logits_tV = F.linear(told_tSW[:, 0], words_VW).float()
@@ -66,11 +74,11 @@ class Detector(Transformer):
         logits_MPV = F.linear(told_tSW[found_M, :WORDS], words_VW)
         best_MP = logits_MPV.max(-1)
         names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing)
-        things: list[tuple[list[int], list[int]]] = []
-        for name_P, sides_4 in zip(names_MP.tolist(), (first + sides_t4[found_M]).tolist(), strict=True):
-            name = [word for word in name_P if word != nothing]
-            things.append((sides_4, [*name, *sides_4, *name]))
-        ids = [token for _, text in sorted(fitting(things, self.written)) for token in text]
+        names = [[word for word in name_P if word != nothing] for name_P in names_MP.tolist()]
+        boxes_M4 = (first + sides_t4[found_M]).tolist()
+        things = [(box_4, [*name, *box_4, *name]) for name, box_4 in zip(names, boxes_M4, strict=True)]
+        counted = self.tally.write(names, self.written // 3) if self.tally is not None else []
+        ids = [token for _, text in sorted(fitting(things, self.written - len(counted))) for token in text] + counted
         return torch.tensor(ids + [nothing] * (self.written - len(ids)), device=told_tSW.device)
 
 
