@@ -173,6 +173,20 @@ def test_pictures_that_lack_what_they_are_asked_for_teach_that(woven):
         assert lesson.loss(MicroStep(model, batch), watched, lesson.counts(batch)).isfinite()
 
 
+def test_a_side_is_the_mean_of_the_steps_that_it_may_be(woven):
+    model, processor = woven
+    ((first, _),), nothing = model.config.image_place_ids, model.config.image_token_id
+    name = processor.renderer.encode_text("r")
+    rows = torch.eye(model.config.vocab_size)
+    told = torch.full((1, WORDS + 4), nothing)
+    told[0, 0], told[0, WORDS:] = name[0], first + torch.tensor([3, 1, 9, 8])
+    told = 50 * rows[told]
+    told[0, WORDS, first + 5] = 50  # as likely as 3
+    read = SimpleNamespace(config=model.config, get_input_embeddings=lambda: rows.__getitem__)
+    found = model.vision_connector.text(told, rows, read).tolist()
+    assert found[:6] == [*name, *(first + torch.tensor([4, 1, 9, 8])).tolist(), *name]
+
+
 def test_a_tally_stands_behind_the_list_and_things_fill_the_rest():
     """Of three things the list then holds two, and all are counted."""
     connector = {"kind": "detector", "merge": 1, "grid": True, "hidden": 64, "heads": 4, "places": 0.1}
@@ -192,7 +206,7 @@ def test_a_tally_stands_behind_the_list_and_things_fill_the_rest():
         for place, (name, left) in enumerate(((r, 0), (g, 6), (r, 12))):
             slots[place, 0] = name[0]
             slots[place, WORDS:] = first + torch.tensor([left, 1, left + 4, 8])
-        written[tally] = model.vision_connector.text(rows[slots], rows, model).tolist()
+        written[tally] = model.vision_connector.text(50 * rows[slots], rows, model).tolist()
         assert len(written[tally]) == 24
     counted = model.vision_connector.tally.write([r, g, r], 8)
     assert processor.tokenizer.decode(counted) == "3 objects2r1g"
