@@ -78,8 +78,8 @@ def main() -> None:
         right = int(said[1] if said else 0) == len(alike(scene, kind))
         way = "colour" if kind.color else "shape" if kind.shape else "all"
         seen.update({"asked": 1, f"asked, {way}": 1, "right": right, f"right, {way}": right})
-        left = [(decode(name).strip(), box) for name, box in things]
-        seen.update({"there": len(scene.things), "listed": len(left)})
+        seen.update({"there": len(scene.things), "listed": len(things)})
+        left = [(decode(name).strip(), box) for name, box in things if box[0] < box[2] and box[1] < box[3]]
         for thing in scene.things:
             name = f"{thing.color} {thing.shape}" + (f" pointing {thing.direction}" if thing.direction else "")
             near = [t for t in left if t[0] == name and overlap(t[1], thing.box)[0] >= 0.5]
