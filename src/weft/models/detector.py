@@ -9,6 +9,7 @@ whose classes are the language model's words. The lesson `detect` teaches it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from weft.models import config
 from weft.models.connectors import Grid, Lengths
 from weft.models.more_connectors import Transformer
+from weft.models.photographs import Photographs
 from weft.models.tally import Tally
 
 WORDS, SIDES = 4, 4  # tokens of a name, and of a box: left, top, right, bottom
@@ -37,6 +39,7 @@ class Detector(Transformer):
         self.told = nn.Linear(NARROW, language_width)
         self.watched = nn.Identity()  # what lessons look at: what places know
         self.tally = Tally() if section.tally else None
+        self.photographs = Photographs(section, width) if section.classes else None
 
     def introduce(self, processor: Any) -> None:
         """Tells a new connector what it has to know of the language model."""
@@ -57,12 +60,19 @@ class Detector(Transformer):
         """[N, written, W]: the language model's embeddings of what is written of each picture."""
         told_NtSW = self.tell(self.inner(features_NTD)[0])
         words_VW = word_table(model).to(told_NtSW.dtype)  # once for all pictures: it is large
-        ids_NT = torch.stack([self.text(told_tSW, words_VW, model) for told_tSW in told_NtSW])
+        seen_N: list[Any] = [()] * len(told_NtSW)
+        if self.photographs is not None:
+            features_NtD = self.neighbours.groups(features_NTD).mean(2)
+            seen_N = self.photographs.find(features_NtD, self.places or (1, 1), model.vision.classes)
+        told_seen = zip(told_NtSW, seen_N, strict=True)
+        ids_NT = torch.stack([self.text(told_tSW, words_VW, model, seen) for told_tSW, seen in told_seen])
         return model.get_input_embeddings()(ids_NT)  # type: ignore[no-any-return]
 
-    def text(self, told_tSW: torch.Tensor, words_VW: torch.Tensor, model: Any) -> torch.Tensor:
+    def text(
+        self, told_tSW: torch.Tensor, words_VW: torch.Tensor, model: Any, seen: Sequence[Any] = ()
+    ) -> torch.Tensor:
         """Ids [written]: of each thing its name, box and name again (either may be what is asked by), how many there
-        are where they are counted, then nothing."""
+        are where they are counted, then nothing. What is ``seen`` of photographs comes before what is drawn there."""
         nothing = model.config.image_token_id
         ((first, steps),) = model.config.image_place_ids
         logits_tV = F.linear(told_tSW[:, 0], words_VW).float()
@@ -71,14 +81,18 @@ class Detector(Transformer):
         chances_t4S = F.linear(told_tSW[:, WORDS:], ends_SW.to(told_tSW.dtype)).float().softmax(-1)
         # The mean of a side, not its likeliest step: neighbours are nearly as likely.
         sides_t4 = (chances_t4S @ torch.arange(steps, device=told_tSW.device).float()).round().long().cpu().numpy()
+        photographs = [(np.rint(np.multiply(box, steps - 1)).astype(int), name) for box, name in seen]
         found_M = apart(sure_t.cpu().numpy(), sides_t4)
+        found_M = [m for m in found_M if all(inside(sides_t4[m], box_4) < SAME for box_4, _ in photographs)]
         # A placeholder's row may be that of another token, which then means nothing too.
         logits_MPV = F.linear(told_tSW[found_M, :WORDS], words_VW)
         best_MP = logits_MPV.max(-1)
         names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing)
         names = [[word for word in name_P if word != nothing] for name_P in names_MP.tolist()]
         boxes_M4 = (first + sides_t4[found_M]).tolist()
-        things = [(box_4, [*name, *box_4, *name]) for name, box_4 in zip(names, boxes_M4, strict=True)]
+        known = [((first + box_4).tolist(), name) for box_4, name in photographs]
+        known += list(zip(boxes_M4, names, strict=True))
+        things = [(box_4, [*name, *box_4, *name]) for box_4, name in known]
         counted = self.tally.write(names, self.written // 3) if self.tally is not None else []
         ids = [token for _, text in sorted(fitting(things, self.written - len(counted))) for token in text] + counted
         return torch.tensor(ids + [nothing] * (self.written - len(ids)), device=told_tSW.device)
@@ -112,6 +126,12 @@ def apart(sure_M: np.ndarray, sides_M4: np.ndarray) -> list[int]:
         if sure_M[m] > 0 and all(overlap(sides_M4[m], sides_M4[k]) < SAME for k in kept):
             kept.append(m)
     return kept
+
+
+def inside(a: np.ndarray, b: np.ndarray) -> float:
+    """How much of box ``a`` lies in ``b``, in steps, each of which counts as a whole one."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    return float(np.prod(np.maximum(high - low + 1, 0)) / np.prod(np.maximum(a[2:] - a[:2] + 1, 1)))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:

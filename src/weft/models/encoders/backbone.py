@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, M
 from weft.conversation import WeftError
 from weft.models.config import VisionSection
 from weft.models.encoders.base import ImageKind
+from weft.models.encoders.classes import Classes
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig
 
 
@@ -33,6 +34,8 @@ class BackboneTower(nn.Module):
         self.tower, self.grid, self.width = kind.source_class(kind.config), kind.grid, kind.channels
         eps = kind.section.extra_norm
         self.extra_norm = None if eps is None else nn.LayerNorm(self.width, eps=eps)
+        classes = kind.section.connector.classes
+        self.classes = Classes(kind.config, classes) if classes else None
 
     def forward(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         maps = self.tower(pixels_NCHW.to(next(self.parameters()).dtype)).feature_maps
@@ -97,6 +100,20 @@ class Backbone(ImageKind):
     @property
     def loading(self) -> dict[str, Any]:  # type: ignore[override]  # that of each model
         return {"config": self.config}
+
+    @cached_property
+    def named(self) -> bool:  # type: ignore[override]
+        config, own = self.config, isinstance(self.config, EfficientNetLiteConfig)
+        return (
+            own
+            and self.section.extra_norm is None
+            and config.out_indices[-1] % len(config.stage_names) == (len(config.stage_names) - 1)
+        )
+
+    def introduce(self, model: Any, processor: Any, source: str) -> None:
+        if model.vision.classes is not None:
+            names = model.vision.classes.learn(source)
+            model.vision_connector.photographs.learn(names, processor.renderer.encode_text)
 
     @cached_property
     def maps(self) -> list[tuple[int, ...]]:

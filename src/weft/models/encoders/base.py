@@ -71,6 +71,7 @@ class ImageKind(Kind):
 
     has_cls: ClassVar[bool] = False  # a class token stands before the patches; `drop_cls` leaves it out
     staged: ClassVar[bool] = False  # gives several maps, from fine to coarse, of which ``stages`` chooses
+    named: bool = False  # ends in a map whose classes have names
 
     def __init__(self, section: VisionSection) -> None:
         self.section = section
@@ -79,6 +80,8 @@ class ImageKind(Kind):
                 f"vision.stages and vision.stage_grid are a backbone's, and the kind is {section.kind}; take the kind "
                 "backbone, or choose with vision.layer"
             )
+        if section.connector.classes and not self.named:
+            raise WeftError("vision.connector.classes needs an EfficientNet-Lite to its last stage; leave it out")
 
     @classmethod
     def own_size(cls, config: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ from transformers.backbone_utils import BackboneConfigMixin, BackboneMixin
 from transformers.modeling_outputs import BackboneOutput, ImageClassifierOutput
 
 KERNELS, STRIDES, EXPANSIONS = (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1), (1, 6, 6, 6, 6, 6, 6)
+EPSILON = 1e-3  # of norms
 MEAN, STD = [127 / 255] * 3, [128 / 255] * 3  # of pixels in 0 to 1
 
 
@@ -50,7 +51,7 @@ class Conv(nn.Conv2d):
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(before, after, kernel, stride, groups=groups, bias=False)
-        self.norm = nn.BatchNorm2d(after, eps=1e-3)
+        self.norm = nn.BatchNorm2d(after, eps=EPSILON)
 
     def forward(self, x_NCHW: torch.Tensor) -> torch.Tensor:
         (kernel, _), (stride, _) = self.kernel_size, self.stride

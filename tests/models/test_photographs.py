@@ -1,0 +1,140 @@
+"""What is written of photographs: the eye's own classes where a layer finds one, and nothing elsewhere."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image as PIL
+from torch.nn import functional as F
+from transformers import AutoModelForImageClassification
+
+from weft.conversation import Conversation, Image, Message, Task, WeftError
+from weft.models.compose import compose
+from weft.models.detector import inside
+from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
+from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.photographs import around, regions
+
+SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16}
+NAMES = {0: "cow, ox", 1: "a very long-winded name of a horse", 2: "cat"}
+CONNECTOR = {"kind": "detector", "merge": 4, "grid": True, "hidden": 32, "heads": 4, "written": 24, "places": 0.1}
+
+
+def test_places_hang_together_by_their_sides():
+    there = np.array([[1, 1, 0, 0], [0, 1, 0, 1], [0, 0, 1, 1]], bool)
+    assert sorted(sorted(region) for region in regions(there)) == [
+        [(0, 0), (0, 1), (1, 1)],
+        [(1, 3), (2, 2), (2, 3)],
+    ]
+    assert regions(np.zeros((2, 2), bool)) == []
+
+
+def test_a_box_is_around_places_and_within_the_picture():
+    left, top, right, bottom = around(np.array([[4, 2], [5, 5]]), (10, 10))
+    assert 0.1 < left < 0.2 and 0.3 < top < 0.4 and 0.6 < right < 0.7 and 0.6 < bottom < 0.7
+    assert around(np.array([[0, 0], [9, 9]]), (10, 10)) == [0, 0, 1, 1]
+
+
+def test_what_is_drawn_within_a_photograph_is_left_to_it():
+    photograph = np.array([10, 10, 29, 29])
+    assert inside(np.array([15, 15, 19, 19]), photograph) == 1
+    assert inside(np.array([5, 15, 14, 19]), photograph) == 0.5
+    assert inside(np.array([40, 15, 49, 19]), photograph) == 0
+
+
+@pytest.fixture(scope="module")
+def eye(tmp_path_factory):
+    """A folder as `weft parts` makes it."""
+    folder = tmp_path_factory.mktemp("eye")
+    torch.manual_seed(0)
+    model = EfficientNetLiteForImageClassification(EfficientNetLiteConfig(**SIGHT, id2label=NAMES)).eval()
+    for name, value in model.state_dict().items():
+        if "running" in name:
+            value.uniform_(0.5, 1.5)
+    model.save_pretrained(folder)
+    return folder
+
+
+def made(eye, stages=(5, 7), **more):
+    options = {"stages": stages, "size": (64, 64)}
+    vision = {"source": str(eye), "options": options, "connector": {**CONNECTOR, "classes": 3, **more}}
+    text = {k: v for k, v in tiny.text("llama").items() if k != "vocab_size"} | {"tie_word_embeddings": True}
+    return compose(vision, None, {"config": text}, dialect={"name": "chatml", "switches": {"box_bins": 20}})
+
+
+@pytest.fixture(scope="module")
+def woven(eye):
+    return made(eye)
+
+
+def pixels_of(processor, picture):
+    asked = Conversation((Message("user", (Image(picture), Task("caption"))),))
+    return processor.media([processor.encode(asked)])["pixel_values"]
+
+
+@pytest.fixture(scope="module")
+def pixels(woven):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    return pixels_of(woven[1], PIL.fromarray(noise))
+
+
+def test_classes_at_places_are_those_of_the_published_model(woven, eye, pixels):
+    model = AutoModelForImageClassification.from_pretrained(eye).eval()
+    with torch.no_grad():
+        last_NChw = model.backbone(pixels).feature_maps[-1]
+        wanted = model.classifier(F.relu6(model.head(last_NChw)).flatten(2).transpose(1, 2))
+        found = woven[0].vision.classes(last_NChw.flatten(2).transpose(1, 2))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+        assert len(woven[0].vision(pixels)[0, 0]) == 12 + 16  # features are what they were
+
+
+def written(woven, pixels):
+    model, processor = woven
+    with torch.no_grad():
+        features, _ = model.image_features(pixels)
+        ids = []
+        table = model.get_input_embeddings().weight
+        for row in model.vision_connector.read(features, model)[0]:
+            ids.append(int((table - row).abs().sum(1).argmin()))
+    return [i for i in ids if i != processor.token_ids["image_token_id"]]
+
+
+def test_a_new_model_writes_no_classes(woven, pixels):
+    model, processor = woven
+    (found,) = model.vision_connector.photographs.find(model.vision(pixels), (4, 4), model.vision.classes)
+    assert found == []
+
+
+def test_where_a_photograph_is_found_its_class_is_written_by_its_first_name(eye, pixels):
+    woven = model, processor = made(eye)
+    photographs, classes = model.vision_connector.photographs, model.vision.classes
+    photographs.bias.fill_(5.0)  # everywhere
+    classes.classifier.weight.zero_()
+    encode, at = processor.renderer.encode_text, processor.dialect.place
+    whole = [processor.renderer.token_id(token) for side in (0, 0, 1, 1) for token in at("image", side)]
+    for number, name in ((0, "cow"), (2, "cat")):
+        classes.classifier.bias.copy_(F.one_hot(torch.tensor(number), 3) * 9.0)
+        text = [*encode(name), *whole, *encode(name)]
+        assert written(woven, pixels)[: len(text)] == text
+    classes.classifier.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
+    ids = photographs.spelling[1]
+    assert processor.tokenizer.decode(ids[ids >= 0]).strip() == "of a horse"  # the end of a long one
+
+
+def test_a_saved_model_keeps_names_and_none_of_it_trains(woven, tmp_path):
+    model, processor = woven
+    model.save_pretrained(tmp_path)
+    loaded = WeftForConditionalGeneration.from_pretrained(tmp_path)
+    kept = {n: v for n, v in model.state_dict().items() if ".classes." in n or ".photographs." in n}
+    assert len(kept) == 11 and all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
+    assert not kept.keys() & dict(model.named_parameters()).keys()
+
+
+def test_what_has_no_names_is_refused(eye, tmp_path):
+    EfficientNetLiteForImageClassification(EfficientNetLiteConfig(**SIGHT, num_labels=3)).save_pretrained(tmp_path)
+    with pytest.raises(WeftError, match=r"classes is 3, and it names 0 classes; run `weft parts` again"):
+        made(tmp_path)
+    with pytest.raises(WeftError, match=r"classes is 4, and it names 3 classes"):
+        made(eye, classes=4)
+    with pytest.raises(WeftError, match=r"vision\.connector\.classes needs an EfficientNet-Lite to its last stage"):
+        made(eye, stages=(3, 5))
