@@ -1,0 +1,146 @@
+"""Pictures of photographs, alone, together and among drawn shapes, for `bundled_data.py` and `bundled_names.py`.
+
+The photographs are Tux Paint's stamps (Debian's package tuxpaint-stamps-default, GPL-2), named by their captions. Those
+that `tuxpaint.py` asks about are left out, and so is whatever else has the name of a class of ImageNet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from benchmarks.tuxpaint import is_drawn, plain
+from PIL import Image as Pictures
+
+from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text
+from weft.playground.chance import Chance
+from weft.playground.phrases import described, refer_to, say
+from weft.playground.scenes import Scene, draw_scene, overlap
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # where the package puts them
+CAPTION = re.compile(r"((?:a|an|two) [a-z' -]+?)(?: \(.*\))?[.!]?")
+NOT = ("cartoon", "symbols", "roadsigns", "military", "people", "toys", "space", "naturalforces", "halloween", "easter")
+SIDES = 320, 480  # pixels of a picture
+SPLITS = {"dev": (0,), "test": (1,), "train": range(2, 14)}  # of the remainders by 14 that a name may leave
+WHAT = ("What is this?", "What is in the picture?", "What do you see?", "What does the picture show?", "What's this?")
+ALL = ("What is in the picture?", "What do you see?", "Which things are in the picture?", "What does the picture show?")
+IS_THERE = ("Is there {} in the picture?", "Do you see {}?", "Can you see {}?")
+Turn = tuple[list[Part], list[Part]]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    path: Path
+    name: str  # with its article
+
+
+@dataclass(frozen=True)
+class Sheet:
+    picture: Any
+    photographs: tuple[Photograph, ...]
+    boxes: tuple[tuple[float, float, float, float], ...]  # of each, in fractions
+    scene: Scene | None  # what was drawn beside them
+
+
+def photographs(root: Path, classes: Sequence[str]) -> list[Photograph]:
+    """Those with a caption that is a name; ``classes``: names of each of ImageNet's, with commas between."""
+    exam = {plain(name) for of in classes for name in of.split(",")}
+    found = []
+    for path in sorted(root.rglob("*.png")):
+        words = path.with_suffix(".txt")
+        if not words.exists() or plain(path.stem) in exam or set(NOT) & set(path.parts):
+            continue
+        caption = CAPTION.fullmatch(words.read_text("utf-8", "replace").splitlines()[0].strip().lower())
+        if caption and len(caption[1].split()) <= 4 and not is_drawn(path):
+            found.append(Photograph(path, caption[1]))
+    return found
+
+
+def of_split(found: Sequence[Photograph], split: str) -> list[Photograph]:
+    """A name is in one split alone."""
+    return [p for p in found if crc32(p.name.encode()) % 14 in SPLITS[split]]
+
+
+@cache
+def stamp(path: Path) -> Any:
+    """What is seen of a photograph, at most 480 pixels a side."""
+    whole = Pictures.open(path).convert("RGBA")
+    whole = whole.crop(whole.getchannel("A").getbbox())
+    whole.thumbnail((SIDES[1], SIDES[1]))
+    return whole
+
+
+def sheet(chance: Chance, found: Sequence[Photograph]) -> Sheet:
+    """One photograph, two to four, or one or two among drawn things."""
+    way, scene = chance.rng.random(), draw_scene(chance)
+    if among := way > 0.7:
+        wide, high = scene.width, scene.height
+        ground = scene.render()
+    else:
+        wide, high = (chance.whole(*SIDES) for _ in range(2))
+        size, white = (wide, high), chance.yes(0.5)
+        smooth = Pictures.fromarray(scene.ground).resize(size, Pictures.Resampling.BICUBIC)
+        ground = Pictures.new("RGB", size, "white") if white else smooth
+    count = chance.whole(1, 2) if among else 1 if way < 0.4 else chance.whole(2, 4)
+    chosen, boxes, pasted = [], [], []
+    for photograph in chance.shuffled(found)[: 3 * count]:
+        if len(chosen) == count or photograph.name in [p.name for p in chosen]:
+            continue
+        most = (0.4, 1.3) if count == 1 and not among else (0.3, 0.55)
+        for _ in range(20):
+            one = stamp(photograph.path)
+            one = one.transpose(Pictures.Transpose.FLIP_LEFT_RIGHT) if chance.yes() else one
+            scale = chance.between(*most) * min(wide / one.width, high / one.height)
+            one = one.resize([max(8, round(scale * side)) for side in one.size], Pictures.Resampling.BICUBIC)
+            left, top = (chance.whole(*sorted((0, a - b))) for a, b in ((wide, one.width), (high, one.height)))
+            sides = left / wide, top / high, (left + one.width) / wide, (top + one.height) / high
+            box = tuple(min(max(side, 0.0), 1.0) for side in sides)
+            if all(overlap(box, other)[1] < 0.05 for other in boxes):  # type: ignore[arg-type]
+                chosen.append(photograph)
+                boxes.append(box)
+                pasted.append((one, left, top))
+                break
+    kept = [t for t in scene.things if all(overlap(t.box, box)[1] < 0.1 for box in boxes)] if among else []  # type: ignore[arg-type]
+    scene = replace(scene, things=tuple(kept))
+    picture = (scene.render() if among else ground).convert("RGBA")
+    for one, left, top in pasted:
+        picture.alpha_composite(one, (max(left, 0), max(top, 0)), (max(-left, 0), max(-top, 0)))
+    return Sheet(picture.convert("RGB"), tuple(chosen), tuple(boxes), scene if kept else None)  # type: ignore[arg-type]
+
+
+def sample(n: int, split: str, found: Sequence[Photograph]) -> Conversation:
+    """Sample ``n``, its picture in memory: several turns about one picture."""
+    chance = Chance(np.random.default_rng((31, list(SPLITS).index(split), n)), split)
+    seen = sheet(chance, of_split(found, split))
+    names = [p.name for p in seen.photographs]
+    turns: list[Turn] = []
+    for name, box in zip(names, seen.boxes, strict=True):
+        the = re.sub("^(an?|two) ", "the ", name)
+        refer: Turn = [Task("refer"), Text(the)], [Box((box,), the, 0)]
+        identify: Turn = [Task("identify"), Box((box,), image=0)], [Text(name)]
+        turns += [refer, identify] if len(names) == 1 else [chance.one((refer, identify))]
+    for thing in chance.shuffled(seen.scene.things)[:3] if seen.scene else ():
+        phrase = refer_to(chance, seen.scene, thing) if seen.scene else None
+        if phrase and chance.yes():
+            turns.append(([Task("refer"), Text(say(phrase))], [Box((thing.box,), say(phrase), 0)]))
+        else:
+            turns.append(([Task("identify"), Box((thing.box,), image=0)], [Text(say(described(thing), article="a"))]))
+    there, others = chance.yes(), [p.name for p in found if p.name not in names]
+    asked = chance.one(names if there else others)
+    turns.append(([Task("vqa"), Text(chance.one(IS_THERE).format(asked))], [Text("yes" if there else "no")]))
+    turns = chance.shuffled(turns)
+    if seen.scene is None:
+        told = names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+        first: Turn = [Text(chance.one(WHAT if len(names) == 1 else ALL))], [Text(told)]
+        turns.insert(0, first)
+    messages = []
+    for number, (asks, answers) in enumerate(turns):
+        user = [Image(seen.picture), *asks] if number == 0 else asks
+        messages += [Message("user", tuple(user)), Message("assistant", tuple(answers))]
+    return Conversation(tuple(messages), f"{split}-photographs-{n}")
