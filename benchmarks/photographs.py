@@ -1,11 +1,16 @@
-"""Pictures of photographs, alone, together and among drawn shapes, for `bundled_data.py` and `bundled_names.py`.
+"""Pictures of photographs, alone, together and among drawn shapes, and questions about them.
+
+    python -m benchmarks.photographs DATA [--stamps /usr/share/tuxpaint/stamps] [--count 1500]
 
 The photographs are Tux Paint's stamps (Debian's package tuxpaint-stamps-default, GPL-2), named by their captions. Those
-that `tuxpaint.py` asks about are left out, and so is whatever else has the name of a class of ImageNet.
+that `tuxpaint.py` asks about are left out, and so is whatever else has the name of a class of ImageNet. What the eye
+itself would call so comes three times as often, for it can be read off. DATA/photos/ has train.jsonl, dev.jsonl and
+test.jsonl; a name is in one of them alone. Nothing is made where the package is not there.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +20,17 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
-from benchmarks.tuxpaint import is_drawn, plain
+import torch
+from benchmarks.tuxpaint import is_drawn, on_white, pixels, plain
 from PIL import Image as Pictures
+from transformers import AutoModelForImageClassification
 
-from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text
+from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text, write_samples
+from weft.parts import sources
 from weft.playground.chance import Chance
 from weft.playground.phrases import described, refer_to, say
 from weft.playground.scenes import Scene, draw_scene, overlap
+from weft.playground.world import filed
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")  # where the package puts them
 CAPTION = re.compile(r"((?:a|an|two) [a-z' -]+?)(?: \(.*\))?[.!]?")
@@ -144,3 +153,37 @@ def sample(n: int, split: str, found: Sequence[Photograph]) -> Conversation:
         user = [Image(seen.picture), *asks] if number == 0 else asks
         messages += [Message("user", tuple(user)), Message("assistant", tuple(answers))]
     return Conversation(tuple(messages), f"{split}-photographs-{n}")
+
+
+@torch.inference_mode()
+def is_called_so(photograph: Photograph, eye: Any) -> bool:
+    """Whether one of the eye's five likeliest classes has the noun of the caption."""
+    likely = eye(pixels(on_white(photograph.path))).logits[0].topk(5).indices.tolist()
+    said = " ".join(plain(eye.config.id2label[number]) for number in likely).split()
+    return plain(photograph.name).split()[-1].removesuffix("s") in said
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("data", type=Path)
+    options.add_argument("--stamps", type=Path, default=STAMPS)
+    options.add_argument("--part", type=Path, default=sources()["vision"])
+    options.add_argument("--count", type=int, default=1500)
+    given = options.parse_args()
+    if not given.stamps.is_dir():
+        print(f"no photographs in {given.stamps}: install tuxpaint-stamps-default, or say where it lies (--stamps)")
+        return
+    torch.set_num_threads(1)
+    eye = AutoModelForImageClassification.from_pretrained(given.part).eval()
+    found = photographs(given.stamps, list(eye.config.id2label.values()))
+    called = [photograph for photograph in found if is_called_so(photograph, eye)]
+    print(f"{len(found)} photographs, of which the eye calls {len(called)} as their captions do")
+    for split, share in (("train", 1.0), ("dev", 0.04), ("test", 0.04)):
+        folder = given.data / "photos" / split
+        folder.mkdir(parents=True, exist_ok=True)
+        made = (sample(n, split, [*found, *called, *called]) for n in range(round(share * given.count)))
+        write_samples(folder.with_suffix(".jsonl"), (filed(each, folder, n) for n, each in enumerate(made)))
+
+
+if __name__ == "__main__":
+    main()
