@@ -41,13 +41,14 @@ LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
 
 
 def bundled() -> Recipe:
-    """10 tokens a second of sound, and 5 for its transcription; 100 of a picture, from two depths of the eye: 1/16
-    (places) and 1/32 (names), and 96 for what is written of it. The ear is the taught one where there is one."""
+    """10 tokens a second of sound, and 15 for its transcription with times; 100 of a picture, from two depths of the
+    eye: 1/16 (places) and 1/32 (names), and 96 for what is written of it. The ear is the taught one where there is
+    one."""
     taught = Path(EAR).is_dir()
     parts = {role: str(folder) for role, folder in sources().items()}
     # As long as text, by scale and sharpness; places are weaker, for they hide which word is nearest.
     joined = {"kind": "transformer", "norm": True, "attention_layers": 2, "scale": 0.2}
-    heard = {**joined, "kind": "transcript", "vocab_size": 51864, "attention_layers": 1}
+    heard = {**joined, "kind": "transcript", "vocab_size": 51864, "attention_layers": 1, "timed": True}
     seen = {**joined, "kind": "detector", "written": 96, "tally": True}
     model = ModelSpec(
         vision=TowerSource(
