@@ -41,6 +41,7 @@ _SAFETENSORS_NAMES = {
     torch.float64: "F64",
     torch.int64: "I64",
     torch.int32: "I32",
+    torch.int8: "I8",
 }
 
 
