@@ -64,13 +64,13 @@ def made(folder: Path, seed: int) -> Iterator[Conversation]:
 
 
 def asked_of(files: list[Path]) -> Iterator[Conversation]:
-    """Pictures are described, recordings written down, then with their times. Raises `WeftError` where a file is
-    neither."""
-    from weft.conversation import Audio, Conversation, Image, Message, Task
+    """What a picture shows is asked, recordings are written down, then with their times. Raises `WeftError` where a
+    file is neither."""
+    from weft.conversation import Audio, Conversation, Image, Message, Task, Text
 
     for file in files:
-        if _is_picture(file):
-            yield Conversation((Message("user", (Image(str(file)), Task("caption", {}))),), file.name)
+        if _is_picture(file):  # a caption is of drawn shapes, most of all, in what `bundled` learned from
+            yield Conversation((Message("user", (Image(str(file)), Text("What is in the picture?"))),), file.name)
             continue
         for more in ({}, {"timestamps": True}):
             heard = Task("transcribe", {"language": "en", **more})
