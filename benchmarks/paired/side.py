@@ -53,6 +53,7 @@ class Meter:
 
 def weft_side(folder: Path, kind: str, precision: str) -> None:
     """weft's own training, observed."""
+    from weft.training import meters
     from weft.training.run import train
 
     meter, taken = Meter(), ("samples", "tokens", "labels", "encoder_tflop", "decoder_tflop")
@@ -62,7 +63,7 @@ def weft_side(folder: Path, kind: str, precision: str) -> None:
             places = record["tokens"] / (1 - record["padding"])
             meter.add(places=places, **{name: record[name] for name in taken})
 
-    train(world.recipe(folder, kind, precision), Path(tempfile.mkdtemp()) / "run", observe=observe)
+    train(world.recipe(folder, kind, precision), Path(tempfile.mkdtemp()) / "run", observe=observe, meter=meters.Meter)
 
 
 def main() -> None:
