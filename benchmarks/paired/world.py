@@ -143,10 +143,10 @@ def recipe(folder: Path, kind: str, precision: str) -> Any:
 
     vision = audio = None
     if kind in ("image", "mixed"):  # LLaVA's: the layer before the last, a projector of two layers
-        vision = TowerSource(kind="clip", config=SIGHT, connector=Connector(kind="mlp"), options={"layer": -2})
+        vision = TowerSource(kind="clip", config=SIGHT, connector=Connector(kind="mlp", merge=1), options={"layer": -2})
     if kind in ("speech", "mixed"):  # Qwen2-Audio's: 25 embeddings a second
         config = SOUND | {"max_source_positions": 1500}
-        audio = TowerSource(kind="qwen_audio", config=config, connector=Connector(kind="linear"))
+        audio = TowerSource(kind="qwen_audio", config=config, connector=Connector(kind="linear", merge=1))
     if kind == "whisper":
         config = WHISPER_TINY | {"max_source_positions": 1500}
         audio = TowerSource(kind="whisper", config=config, connector=Connector(kind="pool", merge=2))
