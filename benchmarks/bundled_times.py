@@ -22,7 +22,7 @@ import weft
 from weft.conversation import Conversation, Word, Words, read_samples, write_samples
 from weft.evaluation.text import normalized
 from weft.media import load_audio
-from weft.models.transcript import BEGINS, ENDS, MARK
+from weft.models.transcript import spoken, words_of
 from weft.parts import sources
 
 TOGETHER = 16
@@ -36,19 +36,17 @@ def heard(model: weft.Model, waves: list[np.ndarray], texts: list[str]) -> list[
     lengths = torch.tensor([len(clip) for clip in clips])
     features, _ = net.audio(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True), lengths)
     told = net.audio_connector.told(features)
-    found = []
-    for there, ids, starts, ends in zip(told.there_Nt, told.ids_Nt, told.starts_Nt, told.ends_Nt, strict=True):
-        words: list[Word] = []
-        for token, start, end in zip(*(x[there].tolist() for x in (ids, starts, ends)), strict=True):
-            role, text = int(net.audio_connector.roles[token]), texts[token] if token < len(texts) else ""
-            if role == ENDS:
-                break
-            start, end = kind.seconds * start, kind.seconds * end
-            if role == BEGINS or not words:
-                words.append(Word(text, start, end))
-            else:
-                words[-1] = replace(words[-1], text=words[-1].text + text, end=words[-1].end if role == MARK else end)
-        found.append(words)
+    found: list[list[Word]] = []
+    rows = (x.tolist() for x in (told.there_Nt, told.ids_Nt, told.starts_Nt, told.ends_Nt))
+    for there, ids, starts, ends in zip(*rows, strict=True):
+        roles = net.audio_connector.roles[torch.tensor(ids)].tolist()
+        first = there.index(True)
+        words, _ = words_of(range(first, first + sum(there)), roles)
+        found.append([])
+        for word in words:
+            when = spoken(word, roles)
+            text = "".join(texts[ids[t]] for t in word if ids[t] < len(texts))
+            found[-1].append(Word(text, kind.seconds * starts[when[0]], kind.seconds * ends[when[-1]]))
     return found
 
 

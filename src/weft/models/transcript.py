@@ -132,24 +132,35 @@ class Told:
     ends_Nt: torch.Tensor
 
 
+def words_of(written: range, roles_t: list[int]) -> tuple[list[list[int]], int]:
+    """The ``written`` groups of each word, and the one that ends the transcription, or NOTHING."""
+    words: list[list[int]] = []
+    for t in written:
+        if roles_t[t] == ENDS:
+            return words, t
+        words += [[]] if roles_t[t] == BEGINS or not words else []
+        words[-1].append(t)
+    return words, NOTHING
+
+
+def spoken(word: list[int], roles_t: list[int]) -> list[int]:
+    """Those groups of a word that tell when it sounds: all but marks, where it has others."""
+    return [t for t in word if roles_t[t] != MARK] or word
+
+
 def laid_out(
     written: range, roles_t: list[int], starts_t: list[int], ends_t: list[int], room: int, levels: int
 ) -> list[tuple[int, int, int]]:
     """What is written in ``room`` tokens: of each, which of the ``written`` groups it is the token of, or the state
     that it names and which of the ``levels`` tokens of a moment it is; NOTHING in the others' place. Behind the last
     word stands what ends a transcription."""
-    end = next((t for t in written if roles_t[t] == ENDS), NOTHING)
-    content = range(written.start, written.stop if end == NOTHING else end)
-    words: list[list[int]] = []
-    for t in content:
-        words += [[]] if roles_t[t] == BEGINS or not words else []
-        words[-1].append(t)
-    timed, laid = (room - len(content)) // (2 * levels), []
+    words, end = words_of(written, roles_t)
+    timed, laid = (room - sum(map(len, words))) // (2 * levels), []
     for number, word in enumerate(words):
-        spoken = [t for t in word if roles_t[t] != MARK] or word
+        told = spoken(word, roles_t)
         before, after = (
             [(NOTHING, state, level) for level in range(levels)] if number < timed else []
-            for state in (starts_t[spoken[0]], ends_t[spoken[-1]])
+            for state in (starts_t[told[0]], ends_t[told[-1]])
         )
         laid += [*before, *((t, NOTHING, NOTHING) for t in word), *after]
     return laid + [(end, NOTHING, NOTHING)] * (room - len(laid))
