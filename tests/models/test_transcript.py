@@ -16,6 +16,7 @@ from weft.models.encoders import sound_kind
 from weft.models.encoders.transcript import ENGLISH, TOLD, sounding, timed_tokens, writing
 from weft.teaching.labels import Labels
 from weft.teaching.media import listening_labels, moments_of
+from weft.training.features import fingerprint
 
 SECTION = tiny.audio("transcript", {"kind": "transcript", "merge": 5, "vocab_size": 20, "heads": 2})
 OURS = bytes_tokenizer()
@@ -58,6 +59,11 @@ def timed(parts):
 
 def sound(seconds: float, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(round(16000 * seconds)).astype("float32")
+
+
+def two_words() -> Conversation:
+    words = Words((Word("one", 0.05, 0.2), Word("two", 0.25, 0.5)), 0)
+    return Conversation((Message("user", (Audio((sound(0.6), 16000)),)), Message("assistant", (words,))))
 
 
 def features(kind, seconds: float, seed: int = 0) -> torch.Tensor:
@@ -174,9 +180,7 @@ def test_where_the_room_does_not_do_the_last_words_have_no_times(timed):
 
 def test_times_follow_the_sound_alone(timed):
     model, processor = timed
-    words = Words((Word("one", 0.05, 0.2), Word("two", 0.25, 0.5)), 0)
-    asked = Message("user", (Audio((sound(0.6), 16000)),))
-    sample = Conversation((asked, Message("assistant", (words,))))
+    sample = two_words()
     encoded = processor.encode(sample)
     (span,) = encoded.spans
     assert span.length == timed_tokens(6 + writing(6)) and model.sound_kind.timed(span.length) == 6
@@ -187,9 +191,7 @@ def test_times_follow_the_sound_alone(timed):
 
 def test_what_is_written_has_no_moment_and_is_not_taught_as_heard(woven):
     model, processor = woven
-    words = Words((Word("one", 0.05, 0.2), Word("two", 0.25, 0.5)), 0)
-    asked = Message("user", (Audio((sound(0.6), 16000)),))
-    sample = Conversation((asked, Message("assistant", (words,))))
+    sample = two_words()
     encoded = processor.encode(sample)
     (span,) = encoded.spans
     follow = model.sound_kind.timed(span.length)
@@ -235,3 +237,9 @@ def test_a_connector_that_cannot_read_is_refused():
     with pytest.raises(WeftError, match=f"vocab_size {ENGLISH}"):
         config = {"vocab_size": ENGLISH}
         sound_kind(AudioSection(kind="transcript", config=config, connector=SECTION.connector))
+
+
+def test_features_of_other_groups_are_other_features(parts):
+    towers = [woven_of(parts, merge=merge)[0] for merge in (5, 4)]
+    first, second = (fingerprint(model.audio, model.config.audio_section, False) for model in towers)
+    assert first != second
