@@ -1,22 +1,17 @@
 """Coloured shapes and plain sounds with exact answers: enough to see a model learn within minutes.
 
 Everything follows from a seed, on any machine. A picture holds one or two shapes of different colours that do not
-touch, and is asked about twice: where one is, and something else. A clip holds one or two sounds, one after the other.
+touch. A clip holds one or two sounds, one after the other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import soundfile
 from PIL import Image as Pillow
 from PIL import ImageDraw
-
-from weft.conversation import Audio, Box, Conversation, Image, Message, Part, Task, Text, Word, Words, write_samples
 
 COLORS = {"red": (214, 48, 49), "green": (46, 160, 67), "blue": (33, 96, 214), "yellow": (240, 196, 25)}
 SHAPES = ("circle", "square", "triangle")
@@ -119,61 +114,3 @@ def _tone(name: str, samples: int, rng: np.random.Generator) -> np.ndarray:
         made = np.sin(2 * np.pi * (250 * t + (1800 - 250) / 2 * t**2 / t[-1]))
     edge = np.minimum(1, np.minimum(t, t[::-1]) / 0.01)  # ten milliseconds in and out, so that nothing clicks
     return made * edge
-
-
-def ask_where(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
-    """Where one of the shapes is."""
-    one = shapes[int(rng.integers(len(shapes)))]
-    return [Task("refer"), Text(one.phrase)], [Box((one.box,), one.phrase, 0)]
-
-
-def ask_picture(rng: np.random.Generator, shapes: list[Shape]) -> tuple[list[Part], list[Part]]:
-    """Another question about a picture and its answer."""
-    kind = rng.choice(["color", "shape", "count"], p=[0.4, 0.3, 0.3])
-    one = shapes[int(rng.integers(len(shapes)))]
-    alone = [s for s in shapes if sum(s.shape == other.shape for other in shapes) == 1]
-    if kind == "color" and alone:
-        one = alone[int(rng.integers(len(alone)))]
-        return [Task("vqa"), Text(f"what color is the {one.shape}?")], [Text(one.color)]
-    if kind == "count":
-        return [Task("vqa"), Text("how many shapes are there?")], [Text(NUMBERS[len(shapes)])]
-    return [Task("vqa"), Text(f"what shape is {one.color}?")], [Text(one.shape)]
-
-
-def ask_clip(rng: np.random.Generator, sounds: list[Sound]) -> tuple[list[Part], list[Part]]:
-    """A question about a clip and its answer."""
-    kind = rng.choice(["locate", "event", "count"], p=[0.5, 0.3, 0.2])
-    if kind == "locate":
-        return [Task("locate")], [Words(tuple(Word(s.name, s.start, s.end) for s in sounds), 0)]
-    if kind == "event":
-        return [Task("event")], [Text(", ".join(s.name for s in sounds))]
-    return [Task("question"), Text("how many sounds are there?")], [Text(NUMBERS[len(sounds)])]
-
-
-def write(folder: Path, name: str, count: int, seed: int) -> Path:
-    """Writes ``count`` samples with their media, ``folder/NAME.jsonl`` and ``folder/NAME/``; gives the sample file."""
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.jsonl"
-    write_samples(path, _samples(folder / name, count, seed))
-    return path
-
-
-def _samples(folder: Path, count: int, seed: int) -> Iterator[Conversation]:
-    for i in range(count):
-        rng = np.random.default_rng((seed, i))
-        media: Part
-        if i % 4 == 0:
-            picture, shapes = draw_picture(rng)
-            file = folder / f"{i:05}.png"
-            picture.save(file, compress_level=1)
-            media, (question, answer) = Image(str(file)), ask_where(rng, shapes)
-        elif i % 4 == 1:
-            media, (question, answer) = Image(str(file)), ask_picture(rng, shapes)
-        else:
-            wave, sounds = make_clip(rng)
-            file = folder / f"{i:05}.wav"
-            soundfile.write(file, wave, RATE, subtype="PCM_16")
-            media, (question, answer) = Audio(str(file)), ask_clip(rng, sounds)
-        yield Conversation(
-            (Message("user", (media, *question)), Message("assistant", tuple(answer))), f"{folder.name}-{i}"
-        )
