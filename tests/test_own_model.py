@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 import weft
-from weft.formats.bundled import MOST_BYTES
 from weft.generation import Options
 from weft.models.own import SHIPPED, bundled_folder
 
 
 def test_what_is_shipped_is_small_and_says_what_it_is():
-    assert sum(file.stat().st_size for file in SHIPPED.glob("*.safetensors")) <= MOST_BYTES
+    assert sum(file.stat().st_size for file in SHIPPED.glob("*.safetensors")) <= 25_000_000
     assert {"LICENSE", "README.md", "adapter_model.safetensors"} <= {file.name for file in SHIPPED.iterdir()}
 
 

@@ -1,5 +1,6 @@
 """What weft's own model ships is all that it has beyond its parts, and both together are the model again."""
 
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -39,6 +40,14 @@ SIGHT = {
     "head": 16,
     "id2label": dict(enumerate(("cow, ox", "horse", "cat"))),
 }
+
+
+@pytest.fixture(scope="module")
+def shipping():
+    """The script that takes out of a model what is shipped."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(Path(__file__).parents[2]))
+        yield importlib.import_module("benchmarks.ship_bundled")
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +92,11 @@ def trained(parts, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shipped(parts, trained, tmp_path_factory) -> Path:
+def shipped(shipping, parts, trained, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "bundled"
     folder.mkdir()
     (folder / "LICENSE").write_text("as it was")
-    assert bundled.ship(trained, parts, "owner/language", folder, rank=5)["lora"] == 26
+    assert shipping.ship(trained, parts, "owner/language", folder, rank=5)["lora"] == 26
     return folder
 
 
@@ -150,12 +159,12 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
         weft.load(out)
 
 
-def test_what_cannot_be_shipped_is_refused(parts, trained, shipped, tmp_path, monkeypatch):
+def test_what_cannot_be_shipped_is_refused(shipping, parts, trained, shipped, tmp_path, monkeypatch):
     with pytest.raises(WeftError, match="rank 2 leaves .*take a higher --rank"):
-        bundled.ship(trained, parts, "owner/language", tmp_path / "out", rank=2)
-    monkeypatch.setattr(bundled, "MOST_BYTES", 10_000)
+        shipping.ship(trained, parts, "owner/language", tmp_path / "out", rank=2)
+    monkeypatch.setattr(shipping, "MOST_BYTES", 10_000)
     with pytest.raises(WeftError, match="MB beyond its parts, and 25 may be shipped"):
-        bundled.ship(trained, parts, "owner/language", tmp_path / "out", rank=5)
+        shipping.ship(trained, parts, "owner/language", tmp_path / "out", rank=5)
     other = tiny_model.tiny()
     other.model.save_pretrained(tmp_path / "other")
     shutil.copyfile(tmp_path / "other" / "config.json", tmp_path / "config.json")

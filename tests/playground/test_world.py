@@ -1,8 +1,10 @@
 """Samples of the world: the same from their number on any number of workers, valid, each split with its own."""
 
 import hashlib
+import importlib
 import importlib.util
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from marks import slow
 from weft.conversation import Audio, Box, Image, Text, WeftError, Words, read_samples
 from weft.dialects import get_dialect
 from weft.media import image_size, load_audio, load_image
-from weft.playground.pages import clips_page, contact_sheet
 from weft.playground.scenes import HELD_OUT
 from weft.playground.world import PICTURE_TASKS, SOUND_TASKS, TASKS, sample, write
 
@@ -132,11 +133,13 @@ def test_what_does_not_exist_is_answered_with_what_does(wrong, hint):
         sample(0, tasks=[])
 
 
-def test_a_sheet_and_a_page_show_their_samples(tmp_path):
+def test_a_sheet_and_a_page_show_their_samples(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    pages = importlib.import_module("benchmarks.playground_pages")
     pictures = [sample(n, tasks=["refer", "several_pictures"]) for n in range(3)]
-    contact_sheet(tmp_path / "sheet.png", pictures, columns=2)
+    pages.contact_sheet(tmp_path / "sheet.png", pictures, columns=2)
     assert load_image(str(tmp_path / "sheet.png")).size[0] == 800
     clips = [sample(n, tasks=["locate", "question"]) for n in range(3)]
-    clips_page(tmp_path / "clips.html", clips)
+    pages.clips_page(tmp_path / "clips.html", clips)
     page = (tmp_path / "clips.html").read_text()
     assert page.count("<audio ") == 3 and "http" not in page and clips[0].id in page

@@ -1,7 +1,13 @@
-"""A look at what the world draws: a sheet of pictures with their boxes, and a page of clips with their times."""
+"""A look at what the playground's world draws: a sheet of pictures with their boxes, a page of clips with their times.
+
+    python benchmarks/playground_pages.py FOLDER [--tasks refer,caption,word_times,locate] [--samples 20]
+
+Samples of tasks about pictures go to FOLDER/sheet.png, all others to FOLDER/clips.html.
+"""
 
 from __future__ import annotations
 
+import argparse
 import base64
 import html
 from collections.abc import Iterable
@@ -16,6 +22,7 @@ from PIL import ImageDraw
 from weft.conversation import Box, Conversation, Message, Task, Text, Word, Words
 from weft.media.draw import draw_boxes, get_font, text_width
 from weft.media.timeline import timeline_image
+from weft.playground import world
 
 TILE, ROOM, FONT = 380, 170, 15  # pixels: a picture's longer side, the words under it, their size
 
@@ -103,3 +110,18 @@ def _said(message: Message) -> str:
         elif isinstance(part, Words):
             said.append(", ".join(f"{w.text} {w.start:.2f}–{w.end:.2f} s" for w in part.words))
     return " ".join(filter(None, said)) or "(only media)"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", default="refer,caption,word_times,locate")
+    parser.add_argument("--samples", type=int, default=20)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    tasks = asked.tasks.split(",")
+    drawn, heard = ([task for task in tasks if (task in world.PICTURE_TASKS) is seen] for seen in (True, False))
+    if drawn:
+        contact_sheet(asked.folder / "sheet.png", (world.sample(n, tasks=drawn) for n in range(asked.samples)))
+    if heard:
+        clips_page(asked.folder / "clips.html", (world.sample(n, tasks=heard) for n in range(asked.samples)))
