@@ -109,7 +109,7 @@ def test_finetune_with_lora_writes_an_adapter_that_names_its_base(checkpoint, da
         (["--bits", "3"], "--bits is 4 or 8, not 3"),
         (["--bits", "4", "--full"], "a language model in 4 bits trains through LoRA alone"),
         (["--metric", "refer.box_accuracy_50"], "needs --eval-data"),
-        (["--on-bad-sample", "ignore"], "'fail' or 'skip'"),
+        (["--on-bad-sample", "ignore"], "'fail', 'skip'"),
         (["--set", "stages.0.optim.rate=1"], "there are lr"),
         (["--steps", "1" + "0" * 20], "100000000: see weft finetune --help"),
         (["--minutes", "1e400"], "527040: see weft finetune --help"),

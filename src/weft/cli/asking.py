@@ -44,7 +44,9 @@ Processes = Annotated[
     int, typer.Option("--nproc", min=1, max=1024, help="Processes that answer, each with a model and GPU of its own.")
 ]
 Ray = Annotated[bool, typer.Option("--ray", help="Have Ray Data start the processes, on a cluster or here.")]
-OnBadSample = Annotated[str, typer.Option(help="At a sample that cannot be asked: 'fail', or 'skip' and count it.")]
+OnBadSample = Annotated[
+    Literal["fail", "skip"], typer.Option(help="At a sample that cannot be asked: fail, or skip and count it.")
+]
 
 
 def open_model(
@@ -118,14 +120,6 @@ def decoding_options(
         seed=seed,
         **sampling,
     )
-
-
-def bad_samples(policy: str) -> Literal["fail", "skip"]:
-    if policy == "skip":
-        return "skip"
-    if policy == "fail":
-        return "fail"
-    raise WeftError(f"--on-bad-sample is {policy!r}; write 'fail' or 'skip'")
 
 
 def parse_task(text: str) -> dict[str, Any]:

@@ -8,9 +8,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -92,18 +91,13 @@ def validate(
     )
 
 
-class ShardFormat(StrEnum):
-    tar = "tar"
-    parquet = "parquet"
-
-
 @app.command()
 def shard(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A sample file (JSON Lines).")],
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The new folder of shards.")],
-    format: Annotated[ShardFormat, typer.Option(help="webdataset's tar with an index beside it, or Parquet.")] = (
-        ShardFormat.tar
-    ),
+    format: Annotated[
+        Literal["tar", "parquet"], typer.Option(help="webdataset's tar with an index beside it, or Parquet.")
+    ] = "tar",
     megabytes: Annotated[int, typer.Option("--size", min=1, metavar="MB", help="Of a shard, about.")] = 256,
     media_root: MediaRoot = None,
 ) -> None:
@@ -114,7 +108,7 @@ def shard(
         done = write(
             file,
             folder,
-            format=format.value,  # type: ignore[arg-type]
+            format=format,
             size=megabytes * 1_000_000,
             media_root=str(media_root) if media_root else None,
             progress=progress,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -15,12 +14,6 @@ from weft.cli.terminal import err, out, plural
 from weft.conversation import WeftError
 from weft.data.converters import CONVERTERS, Report
 from weft.data.converters import convert as run
-
-
-class OnBad(StrEnum):
-    fail = "fail"
-    skip = "skip"
-
 
 HELP = (
     "Turn other projects' data into weft samples.\n\nFORMAT is auto, which tells it from the files, or one of "
@@ -60,8 +53,9 @@ def convert(
     ] = False,
     max_area: Annotated[float | None, typer.Option(help="Only regions of less than this many square pixels.")] = None,
     on_bad_sample: Annotated[
-        OnBad, typer.Option(help="What does not fit: stop with a sentence, or leave it out and count it.")
-    ] = OnBad.fail,
+        Literal["fail", "skip"],
+        typer.Option(help="What does not fit: stop with a sentence, or leave it out and count it."),
+    ] = "fail",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
@@ -76,7 +70,7 @@ def convert(
         path,
         out_path,
         media=media,
-        on_bad=on_bad_sample.value,
+        on_bad=on_bad_sample,
         limit=limit,
         annotations=annotations,
         task=task,

@@ -90,7 +90,6 @@ def evaluate(
 
     names = [name.strip() for group in metrics or () for name in group.split(",") if name.strip()] or None
     chosen(names)
-    policy = asking.bad_samples(on_bad_sample)
     limits = {"max_new_tokens": max_new_tokens} if max_new_tokens is not None else {}
     decoding: dict[str, Any] = {}
     if benchmark:
@@ -106,14 +105,14 @@ def evaluate(
         asking.ranks(nproc) as ranks,
         asking.open_models(model, dtype, device or ranks.device, switch, nproc, ray) as loaded,
         asking.progress_bar("answering") as progress,
-        kept(loaded, out, policy, ranks, progress) as answerer,
+        kept(loaded, out, on_bad_sample, ranks, progress) as answerer,
     ):
         shared: dict[str, Any] = {
             "name": model,
             "limit": limit,
             "options": options,
             "batch_size": batch_size,
-            "on_bad_sample": policy,
+            "on_bad_sample": on_bad_sample,
             "media_root": media_root,
             "progress": progress if out is None else None,  # else who keeps the answers tells
         }

@@ -46,18 +46,17 @@ def generate(
     options = asking.decoding_options(
         max_new_tokens, sample, temperature, top_p, top_k, beams, repetition_penalty, seed
     )
-    policy = asking.bad_samples(on_bad_sample)
     with (
         asking.ranks(nproc) as ranks,
         asking.open_models(model, dtype, device or ranks.device, switch, nproc, ray) as answerer,
         asking.progress_bar("answering") as progress,
     ):
-        shared: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": policy, "restart": restart}
+        shared: dict[str, Any] = {"batch_size": batch_size, "on_bad_sample": on_bad_sample, "restart": restart}
         shared |= {"ranks": ranks, "progress": progress}
         if is_shards(requests):
             from weft.data.shard_reading import ShardRequests
 
-            summary = answer_all(answerer, ShardRequests(requests, policy), out, options, **shared)
+            summary = answer_all(answerer, ShardRequests(requests, on_bad_sample), out, options, **shared)
         else:
             summary = answer_file(answerer, requests, out, options, media_root=media_root, **shared)
     if ranks.rank:

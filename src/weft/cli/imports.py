@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,16 +16,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Turn a published checkpoint into a weft folder.")
 
 
-class Dtype(StrEnum):
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
 Checkpoint = Annotated[Path, typer.Option(help="The published folder.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
-Kind = Annotated[Dtype, typer.Option(help="Type of the written weights; auto: that of the language model's file.")]
+Kind = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(help="Type of the written weights; auto: that of the language model's file."),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace the model folder that is there.")]
 
 
@@ -36,7 +31,7 @@ def minigpt_v2(
     llm: Annotated[Path, typer.Option(help="The Llama-2-7b-chat folder (Hugging Face layout).")],
     checkpoint: Annotated[Path, typer.Option(help="minigptv2_checkpoint.pth")],
     out: Out,
-    dtype: Kind = Dtype.auto,
+    dtype: Kind = "auto",
     force: Force = False,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the image in pixels; default: twice that of the vision file (448).")
@@ -57,7 +52,7 @@ def minigpt_v2(
         llm,
         checkpoint,
         out,
-        dtype=dtype.value,
+        dtype=dtype,
         force=force,
         image_size=image_size,
         heads=vision_heads,
@@ -72,7 +67,7 @@ def minigpt_v2(
 def qwen_audio(
     checkpoint: Annotated[Path, typer.Option(help="The Qwen-Audio or Qwen-Audio-Chat folder.")],
     out: Out,
-    dtype: Kind = Dtype.auto,
+    dtype: Kind = "auto",
     force: Force = False,
     pad_id: Annotated[
         int | None, typer.Option(help="Id repeated over a clip, for a folder without qwen.tiktoken.")
@@ -81,7 +76,7 @@ def qwen_audio(
     """Qwen-Audio and Qwen-Audio-Chat."""
     from weft.formats.qwen_audio import import_qwen_audio
 
-    report(import_qwen_audio(checkpoint, out, dtype=dtype.value, force=force, pad_id=pad_id, progress=progress_line()))
+    report(import_qwen_audio(checkpoint, out, dtype=dtype, force=force, pad_id=pad_id, progress=progress_line()))
 
 
 @app.command("llasm")
@@ -89,7 +84,7 @@ def llasm(
     checkpoint: Annotated[Path, typer.Option(help="The LLaSM folder (Chinese-Llama-2 or Baichuan).")],
     whisper: Annotated[Path, typer.Option(help="The Whisper folder it was trained with (openai/whisper-large-v2).")],
     out: Out,
-    dtype: Kind = Dtype.auto,
+    dtype: Kind = "auto",
     force: Force = False,
     family: Annotated[
         Literal["chinese_llama2", "baichuan"] | None,
@@ -99,16 +94,14 @@ def llasm(
     """LLaSM, and the Whisper that its folder does not hold."""
     from weft.formats.llasm import import_llasm
 
-    report(
-        import_llasm(checkpoint, whisper, out, dtype=dtype.value, force=force, family=family, progress=progress_line())
-    )
+    report(import_llasm(checkpoint, whisper, out, dtype=dtype, force=force, family=family, progress=progress_line()))
 
 
 @app.command("llava")
 def llava(
     checkpoint: Annotated[Path, typer.Option(help="The LLaVA-1.5 folder, as released or converted (llava-hf).")],
     out: Out,
-    dtype: Kind = Dtype.auto,
+    dtype: Kind = "auto",
     force: Force = False,
     vision: Annotated[
         Path | None,
@@ -123,7 +116,7 @@ def llava(
     from weft.formats.llava import import_llava
 
     done = import_llava(
-        checkpoint, out, dtype=dtype.value, vision=vision, template=template, force=force, progress=progress_line()
+        checkpoint, out, dtype=dtype, vision=vision, template=template, force=force, progress=progress_line()
     )
     report(done)
 
@@ -137,10 +130,10 @@ PLAIN = {
 
 
 def _plain(name: str) -> Callable[..., None]:
-    def command(checkpoint: Checkpoint, out: Out, dtype: Kind = Dtype.auto, force: Force = False) -> None:
+    def command(checkpoint: Checkpoint, out: Out, dtype: Kind = "auto", force: Force = False) -> None:
         system = name.replace("-", "_")
         read = getattr(import_module(f"weft.formats.{system}"), f"import_{system}")
-        report(read(checkpoint, out, dtype.value, force=force, progress=progress_line()))
+        report(read(checkpoint, out, dtype, force=force, progress=progress_line()))
 
     return command
 

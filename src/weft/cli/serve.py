@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,9 @@ def serve(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A folder, a hub name, 'bundled' or 'scratch'.")
     ] = "bundled",
-    engine: Annotated[str, typer.Option(help="What generates: 'local', or 'vllm' where that is installed.")] = "local",
+    engine: Annotated[
+        Literal["local", "vllm"], typer.Option(help="What generates; vllm where that is installed.")
+    ] = "local",
     name: Annotated[str | None, typer.Option(help="What requests call the model; default: its last name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --api-key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
@@ -86,8 +88,6 @@ def serve(
     from weft.serving.limits import Limits
     from weft.serving.run import is_loopback, listen
 
-    if engine not in ("local", "vllm"):
-        raise WeftError(f"--engine is {engine!r}; there are 'local' and 'vllm'")
     if engine == "local" and vllm:
         raise WeftError("--vllm is for --engine vllm; leave it out")
     if engine == "vllm" and device:

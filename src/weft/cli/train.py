@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from weft.cli.asking import MediaRoot, bad_samples
+from weft.cli.asking import MediaRoot
 from weft.conversation import WeftError
 
 # Before numpy is imported: the threads of its own matrix library spin beside torch's and make decoding cost three times
@@ -25,9 +25,7 @@ Data = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="[NAME=]FILE", help="Training samples (JSON Lines, or shards). Repeatable."),
 ]
-OnBad = Annotated[
-    str | None, typer.Option("--on-bad-sample", metavar="fail|skip", help="Stop, or leave out and count.")
-]
+OnBad = Annotated[Literal["fail", "skip"] | None, typer.Option(help="Stop, or leave out and count.")]
 Workers = Annotated[int | None, typer.Option(min=0, max=1024, help="Processes that decode samples (0: a thread).")]
 Threads = Annotated[int | None, typer.Option(min=1, max=1024, help="Threads that compute; default: all cores.")]
 Nproc = Annotated[int | None, typer.Option(min=1, max=1024, metavar="N", help="Ranks on this machine, one a GPU.")]
@@ -71,8 +69,6 @@ def train(
     _in_ranks(ctx, nproc)
     if resume is not None and out is not None:
         raise WeftError("--resume goes on in the folder of the run; give no other")
-    if on_bad_sample is not None:
-        bad_samples(on_bad_sample)
     asked: dict[str, Any] = {"size": size, "model": model, "stages": stage or (), "data": data or ()}
     common: dict[str, Any] = {"on_bad_sample": on_bad_sample, "media_root": media_root}
     common |= {"workers": workers, "threads": threads, "changes": changes or ()}
@@ -128,8 +124,6 @@ def finetune(
         raise WeftError("give --lora or --full, not both")
     if bits not in (None, 4, 8):
         raise WeftError(f"--bits is 4 or 8, not {bits}; leave it out for the weights as they are")
-    if on_bad_sample is not None:
-        bad_samples(on_bad_sample)
     asked: dict[str, Any] = {"eval_data": eval_data, "steps": steps, "minutes": minutes, "lr": lr, "metric": metric}
     asked |= {"full": True if full else False if lora else None, "adapter_only": adapter_only, "bits": bits}
     common: dict[str, Any] = {"on_bad_sample": on_bad_sample, "media_root": media_root}
