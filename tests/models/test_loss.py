@@ -3,6 +3,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
+from weft.models import softmax_loss
 from weft.models.loss import cross_entropy, loss_at, next_tokens
 
 
@@ -22,6 +23,32 @@ def test_chunks_equal_the_full_cross_entropy(smoothing, chunk):
     torch.testing.assert_close(total, full)
     for a, b in zip(own, wanted, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("chunk", [50 * 7, 1 << 20])
+def test_half_precision_gives_the_gradient_of_its_logits(monkeypatch, smoothing, chunk):
+    """Made a few rows at a time, it is that of autograd but for the rounding of a row's last digit."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(softmax_loss, "AT_ONCE", 150)
+    logits = (9 * torch.randn(1, 31, 50)).bfloat16().requires_grad_()
+    targets = torch.randint(0, 50, (31,))
+    total = loss_at(torch.arange(31), logits, cross_entropy(lambda h: h, smoothing), 50, targets, chunk=chunk)
+    (own,) = torch.autograd.grad(3 * total, logits)
+    exact = F.cross_entropy(logits[0].float(), targets, reduction="sum", label_smoothing=smoothing)
+    (wanted,) = torch.autograd.grad(3 * exact, logits)
+    torch.testing.assert_close(total, exact)
+    torch.testing.assert_close(own.float(), wanted.float(), rtol=2**-6, atol=1e-6)
+    with torch.no_grad():
+        told = loss_at(torch.arange(31), logits, cross_entropy(lambda h: h, smoothing), 50, targets, chunk=chunk)
+    assert torch.equal(told, total.detach())
+
+
+def test_half_precision_takes_what_is_all_but_impossible():
+    logits = torch.tensor([[[0.0, 3e4, -3e4], [0.0, float("nan"), 0.0]]]).bfloat16()
+    loss = cross_entropy(lambda h: h)
+    assert loss_at(torch.arange(1), logits, loss, 3, torch.tensor([2])) == 2 * logits[0, 0, 1].float()
+    assert loss_at(torch.arange(2), logits, loss, 3, torch.tensor([2, 2])).isnan()
 
 
 def test_no_more_than_a_chunk_of_logits_exists_at_once():

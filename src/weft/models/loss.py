@@ -17,12 +17,15 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from weft.named import Named
+
 IGNORE = -100
 CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
 # Rows of a chunk at least: the gradient of the head is added up once a chunk, which costs as much as the products of
 # some 20 rows.
 ROWS = 192
 
+HALF = Named[Any]({"loss": "weft.models.softmax_loss:SoftmaxLoss"})  # of logits in bfloat16 on a CPU
 Head = Callable[[torch.Tensor], torch.Tensor]  # hidden states [n, D] to logits [n, V]
 Loss = Callable[..., torch.Tensor]  # hidden states [n, D] and tensors of n rows to the sum of their losses, float32
 
@@ -47,8 +50,10 @@ def cross_entropy(head: Head, label_smoothing: float = 0.0) -> Loss:
     """The loss of hidden states [n, D] and targets [n]."""
 
     def loss(hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-        logits_nV = head(hidden_nD).float()
-        return F.cross_entropy(logits_nV, targets_n, reduction="none", label_smoothing=label_smoothing).sum()
+        logits_nV = head(hidden_nD)
+        if logits_nV.dtype == torch.bfloat16 and logits_nV.device.type == "cpu":
+            return HALF["loss"].apply(logits_nV, targets_n, label_smoothing)  # type: ignore[no-any-return]
+        return F.cross_entropy(logits_nV.float(), targets_n, reduction="none", label_smoothing=label_smoothing).sum()
 
     return loss
 
@@ -65,12 +70,13 @@ def loss_at(
     if not len(places_N):
         return hidden_BLD.float().sum() * 0.0  # keeps the graph whole: gradients are zero, not missing
     places_N, *targets = (sent(each, hidden_BLD.device) for each in (places_N, *targets_N))
-    rows = chunk_rows(vocabulary) if chunk is None else max(1, chunk // vocabulary)
+    # On a CPU in half precision a logit with its gradient is 4 bytes, not 8 or 10: twice the rows.
+    rows = chunk_rows(vocabulary) << torch.is_autocast_enabled("cpu") if chunk is None else max(1, chunk // vocabulary)
     return in_chunks(loss, rows)(hidden_BLD.flatten(0, 1)[places_N], *targets)
 
 
 def chunk_rows(vocabulary: int) -> int:
-    """Rows whose logits are held at once."""
+    """Rows whose logits are held at once, in float32."""
     return max(ROWS, CHUNK // vocabulary)
 
 
