@@ -1,10 +1,12 @@
 """Gives a weft folder whose eye is EfficientNet-Lite0 the names of its classes, and teaches it where photographs are.
 
     python -m benchmarks.bundled_names MODEL OUT [--stamps /usr/share/tuxpaint/stamps] [--classes 1000]
+        [--whole FOLDER ...]
 
 MODEL has a connector of kind detector. Its weights stay what they are; beside them come the eye's classifier, how the
 language model spells the names, and a layer of as many numbers as the eye has channels, fitted to 900 pictures of
-photographs (`photographs.py`) and 500 drawn ones: does a place lie in the middle of a photograph?
+photographs (`photographs.py`) and 500 drawn ones: does a place lie in the middle of a photograph? Folders of photographs that fill
+the frame (``--whole``) give 400 more pictures, parts of them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.photographs import STAMPS, of_split, photographs, sheet
+from PIL import Image as Pictures
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
@@ -31,7 +34,8 @@ from weft.parts import sources
 from weft.playground.chance import Chance
 from weft.playground.scenes import draw_scene
 
-PICTURES, DRAWN = 900, 500
+PICTURES, DRAWN, WHOLE = 900, 500, 400
+SUFFIXES = (".jpg", ".jpeg", ".webp", ".png")
 MIDDLE = 0.8  # of a box: so much of each side
 DECAY = 1e-3
 
@@ -45,6 +49,16 @@ def within(boxes: Any, grid: tuple[int, int]) -> np.ndarray:
         found[np.ix_(down < MIDDLE * (bottom - top) / 2, across < MIDDLE * (right - left) / 2)] = 1
         found[int(down.argmin()), int(across.argmin())] = 1
     return found
+
+
+def part_of(chance: Chance, path: Path) -> Any:
+    """Of a photograph half of each side at least, at most 480 pixels."""
+    picture = Pictures.open(path).convert("RGB")
+    wide, high = (round(chance.between(0.5, 1) * side) for side in picture.size)
+    left, top = chance.whole(0, picture.width - wide), chance.whole(0, picture.height - high)
+    picture = picture.crop((left, top, left + wide, top + high))
+    picture.thumbnail((480, 480))
+    return picture
 
 
 def fitted(x_MD: torch.Tensor, there_M: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,6 +87,7 @@ def main() -> None:
     options.add_argument("--stamps", type=Path, default=STAMPS)
     options.add_argument("--part", type=Path, default=sources()["vision"])
     options.add_argument("--classes", type=int, default=1000)
+    options.add_argument("--whole", type=Path, nargs="*", default=[])
     given = options.parse_args()
     torch.set_num_threads(1)
     config = json.loads((given.model / "config.json").read_text())
@@ -91,14 +106,19 @@ def main() -> None:
     side = round(kind.section.connector.group**0.5)
     rows, columns = kind.grid[0] // side, kind.grid[1] // side
     seen, there = [], []
+    filling = sorted(file for folder in given.whole for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
     with torch.inference_mode():
-        for n in range(PICTURES + DRAWN):
+        for n in range(PICTURES + DRAWN + (WHOLE if filling else 0)):
             chance = Chance(np.random.default_rng((77, n)))
             made = sheet(chance, found) if n < PICTURES else None
-            picture = made.picture if made else draw_scene(chance).render()
+            boxes = made.boxes if made else ()
+            if n >= PICTURES + DRAWN:
+                picture, boxes = part_of(chance, chance.one(filling)), ((0.0, 0.0, 1.0, 1.0),)
+            else:
+                picture = made.picture if made else draw_scene(chance).render()
             features_TD = tower(torch.from_numpy(kind.pixels(picture)))[0]
             seen.append(features_TD.reshape(rows, side, columns, side, -1).mean((1, 3)).flatten(0, 1))
-            there.append(torch.from_numpy(within(made.boxes if made else (), (rows, columns))).flatten())
+            there.append(torch.from_numpy(within(boxes, (rows, columns))).flatten())
     told.looks, told.bias = fitted(torch.cat(seen).clone(), torch.cat(there))
     weights |= {f"vision.classes.{name}": value for name, value in tower.classes.state_dict().items()}
     weights |= {f"vision_connector.photographs.{name}": value for name, value in told.state_dict().items()}

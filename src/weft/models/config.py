@@ -52,6 +52,9 @@ class Connector(Frozen):
     heads: int = Field(8, ge=1)
     vocab_size: int = Field(0, ge=0)  # transcript: of the encoder's own tokenizer
     timed: bool = False  # transcript: each word stands between the moments at which it begins and ends
+    events: int = Field(
+        0, ge=0
+    )  # transcript: sounds that are written among the words, of so many kinds (`sound_events`)
     written: int = Field(0, ge=0)  # detector: tokens that may be written of a picture
     tally: bool = False  # detector: among them how many things there are, and how many of each word (`tally`)
     classes: int = Field(0, ge=0)  # detector: those that the eye has names for, which are written too (`photographs`)
@@ -70,8 +73,8 @@ class Connector(Frozen):
             or ((self.tally or self.classes) and not written)
         ):
             raise ValueError("connector.written goes with kind detector, and that with places above 0; give all three")
-        if self.timed and not (self.kind == "transcript" and self.places):
-            raise ValueError("connector.timed goes with kind transcript and places above 0; give all three")
+        if (self.timed and not (self.kind == "transcript" and self.places)) or (self.events and not self.timed):
+            raise ValueError("connector.timed goes with kind transcript and places above 0, and events with it")
         if self.norm and self.kind in ("pool", "queries", "none"):
             raise ValueError(f"connector.norm: kind {self.kind} has none, as linear, mlp, transformer do; leave it out")
         return self

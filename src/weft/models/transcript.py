@@ -13,6 +13,7 @@ from weft.models import config
 from weft.models.connectors import Grid, Lengths
 from weft.models.encoders.transcript import TOLD, sounding, timed_tokens, with_times
 from weft.models.more_connectors import Transformer
+from weft.models.sound_events import SoundEvents
 from weft.models.splice import inside
 
 PIECES = 4  # tokens of the language model that spell one of the encoder's; of 100 that are written, 99 take one
@@ -28,7 +29,7 @@ class Transcript(Transformer):
 
     With ``timed`` each word stands between the tokens of the moments at which it begins and ends, as the dialect writes
     it in an answer, so that such an answer can be copied (and nothing of what the layers say is added to it). Where
-    the room does not do, the last words have no times.
+    the room does not do, the last words have no times. With ``events`` so do sounds (`sound_events`), of so many kinds.
     """
 
     spelling: torch.Tensor  # int64 [vocab_size, PIECES] ids of the language model's tokens; -1: none
@@ -36,7 +37,8 @@ class Transcript(Transformer):
 
     def __init__(self, section: config.Connector, width: int, language_width: int, grid: Grid) -> None:
         super().__init__(section, width - TOLD, language_width, grid)
-        self.timed = section.timed
+        self.timed, self.merge = section.timed, section.group
+        self.events = SoundEvents(section.events, width - TOLD) if section.events else None
         self.register_buffer("spelling", torch.full((section.vocab_size, PIECES), -1))
         if self.timed:
             self.register_buffer("roles", torch.full((section.vocab_size,), GOES_ON, dtype=torch.int8))
@@ -60,7 +62,7 @@ class Transcript(Transformer):
         where it ends."""
         told = self.told(features_NTD)
         if self.timed:
-            return self.between_times(told, model)
+            return self.between_times(told, features_NTD[..., :-TOLD], model)
         embedded_NtW = self.spelled(told.ids_Nt, model) * told.there_Nt[..., None]
         if "audio" not in model.places:
             return embedded_NtW
@@ -84,26 +86,32 @@ class Transcript(Transformer):
         embedded_NtPW = model.get_input_embeddings()(pieces_NtP.clamp(min=0)) * used_NtP1
         return embedded_NtPW.sum(2) / used_NtP1.sum(2).clamp(min=1)  # type: ignore[no-any-return]
 
-    def between_times(self, told: Told, model: Any) -> torch.Tensor:
-        """[N, t, W]: the embeddings of words, and of the moments around them."""
+    def between_times(self, told: Told, features_NTD: torch.Tensor, model: Any) -> torch.Tensor:
+        """[N, t, W]: the embeddings of words and sounds, and of the moments around them."""
         levels, device = len(model.config.audio_place_ids), told.ids_Nt.device
-        plan_NT3 = torch.full((*told.ids_Nt.shape, 3), NOTHING)
-        plan_NT3 = F.pad(plan_NT3, (0, 0, 0, timed_tokens(plan_NT3.shape[1]) - plan_NT3.shape[1]), value=NOTHING)
+        plan_NT4 = torch.full((*told.ids_Nt.shape, 4), NOTHING)
+        plan_NT4 = F.pad(plan_NT4, (0, 0, 0, timed_tokens(plan_NT4.shape[1]) - plan_NT4.shape[1]), value=NOTHING)
         roles_Nt = self.roles[told.ids_Nt]
         rows = (x.tolist() for x in (told.there_Nt, roles_Nt, told.starts_Nt, told.ends_Nt))
         for row, (there_t, roles_t, starts_t, ends_t) in enumerate(zip(*rows, strict=True)):
             if True in there_t:  # else it is nothing at all
                 first = there_t.index(True)  # as many follow the sound
-                written, room = range(first, first + sum(there_t)), with_times(first)
-                plan_NT3[row, first : first + room] = torch.tensor(
-                    laid_out(written, roles_t, starts_t, ends_t, room, levels)
-                )
-        token_NT, state_NT, level_NT = plan_NT3.to(device).unbind(-1)
+                words, end = words_of(range(first, first + sum(there_t)), roles_t)
+                things = [timed_word(word, roles_t, starts_t, ends_t) for word in words]
+                if self.events is not None:
+                    sounds, speech_T = self.events.find(features_NTD[row, : first * self.merge])
+                    things = [thing for thing in things if speech_T[thing.start : thing.end + 1].any()]
+                    cells = [(a, z, [(NOTHING, NOTHING, NOTHING, token) for token in ids]) for a, z, ids in sounds]
+                    things = sorted([*things, *(Thing(*sound) for sound in cells)], key=lambda thing: thing.start)
+                room = with_times(first)
+                plan_NT4[row, first : first + room] = torch.tensor(laid_out(things, end, room, levels))
+        token_NT, state_NT, level_NT, own_NT = plan_NT4.to(device).unbind(-1)
         words_NTW = self.spelled(told.ids_Nt.gather(1, token_NT.clamp(min=0)), model)
         moments_NTL = model.places["audio"].tokens(model, model.sound_kind.seconds * state_NT.clamp(min=0))
         moments_NT = moments_NTL.gather(2, level_NT.clamp(min=0)[..., None])[..., 0]
-        embedded_NTW = torch.where((token_NT >= 0)[..., None], words_NTW, model.get_input_embeddings()(moments_NT))
-        return embedded_NTW * ((token_NT >= 0) | (state_NT >= 0))[..., None]
+        others_NTW = model.get_input_embeddings()(torch.where(own_NT >= 0, own_NT, moments_NT))
+        embedded_NTW = torch.where((token_NT >= 0)[..., None], words_NTW, others_NTW)
+        return embedded_NTW * ((token_NT >= 0) | (state_NT >= 0) | (own_NT >= 0))[..., None]
 
     @torch.no_grad()
     def learn_spelling(self, theirs: Any, encode_text: Any) -> None:
@@ -148,19 +156,31 @@ def spoken(word: list[int], roles_t: list[int]) -> list[int]:
     return [t for t in word if roles_t[t] != MARK] or word
 
 
-def laid_out(
-    written: range, roles_t: list[int], starts_t: list[int], ends_t: list[int], room: int, levels: int
-) -> list[tuple[int, int, int]]:
-    """What is written in ``room`` tokens: of each, which of the ``written`` groups it is the token of, or the state
-    that it names and which of the ``levels`` tokens of a moment it is; NOTHING in the others' place. Behind the last
-    word stands what ends a transcription."""
-    words, end = words_of(written, roles_t)
-    timed, laid = (room - sum(map(len, words))) // (2 * levels), []
-    for number, word in enumerate(words):
-        told = spoken(word, roles_t)
+Cell = tuple[int, int, int, int]  # a written group, or a state and which token of its moment, or a token; else NOTHING
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What stands between two moments."""
+
+    start: int  # states
+    end: int
+    cells: list[Cell]
+
+
+def timed_word(word: list[int], roles_t: list[int], starts_t: list[int], ends_t: list[int]) -> Thing:
+    told = spoken(word, roles_t)
+    return Thing(starts_t[told[0]], ends_t[told[-1]], [(t, NOTHING, NOTHING, NOTHING) for t in word])
+
+
+def laid_out(things: list[Thing], end: int, room: int, levels: int) -> list[Cell]:
+    """What is written in ``room`` tokens, ``levels`` of them a moment. Behind the last thing stands what ends a
+    transcription, the written group ``end``."""
+    timed, laid = (room - sum(len(thing.cells) for thing in things)) // (2 * levels), []
+    for number, thing in enumerate(things):
         before, after = (
-            [(NOTHING, state, level) for level in range(levels)] if number < timed else []
-            for state in (starts_t[told[0]], ends_t[told[-1]])
+            [(NOTHING, state, level, NOTHING) for level in range(levels)] if number < timed else []
+            for state in (thing.start, thing.end)
         )
-        laid += [*before, *((t, NOTHING, NOTHING) for t in word), *after]
-    return laid + [(end, NOTHING, NOTHING)] * (room - len(laid))
+        laid += [*before, *thing.cells, *after]
+    return (laid + [(end, NOTHING, NOTHING, NOTHING)] * room)[:room]
