@@ -9,9 +9,10 @@ it is typed is what the spoken prompt is to be answered with (as Ultravox distil
 
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
 pictures/ (asked where and what things are), questions/ (each thing of a picture asked about in turn), heard/ (clips
-asked about, and spoken questions), speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and not), each with train.jsonl, dev.jsonl and
-test.jsonl. Where flite is installed (Debian's package; its voices are made of people's recordings), voices/ has texts
-of plain/ said by it, one voice in test.jsonl alone. What is there already is kept.
+asked about, and spoken questions), speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and
+not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package; its voices are made
+of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What is there already is
+kept.
 `python -m benchmarks.photographs DATA` adds photos/, where Debian's package of them is there.
 """
 

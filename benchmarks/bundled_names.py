@@ -5,8 +5,8 @@
 
 MODEL has a connector of kind detector. Its weights stay what they are; beside them come the eye's classifier, how the
 language model spells the names, and a layer of as many numbers as the eye has channels, fitted to 900 pictures of
-photographs (`photographs.py`) and 500 drawn ones: does a place lie in the middle of a photograph? Folders of photographs that fill
-the frame (``--whole``) give 400 more pictures, parts of them.
+photographs (`photographs.py`) and 500 drawn ones: does a place lie in the middle of a photograph? Folders of
+photographs that fill the frame (``--whole``) give 400 more pictures, parts of them.
 """
 
 from __future__ import annotations

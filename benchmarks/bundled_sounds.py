@@ -2,8 +2,8 @@
 
     python -m benchmarks.bundled_sounds MODEL OUT DATA [--clips 3000] [--recordings FOLDER]
 
-MODEL has a connector of kind transcript with ``timed``. Its weights stay what they are; the layer is fitted to states of
-its ear: clips of the playground's sounds, speech of DATA (`bundled_data.py`: speech/ and voices/), recordings of people
+MODEL has a connector of kind transcript with ``timed``. Its weights stay what they are; the layer is fitted to states
+of its ear: clips of the playground's sounds, speech of DATA (`bundled_data.py`: speech/ and voices/), recordings of people
 (any folder of WAV files in which someone speaks), noise, and sums of two. Printed at last, on clips of the test split:
 of the sounds how many are found (name right, both ends within 0.2 s in the mean) and how many of those told are there,
 how far their ends are off, and of speech and of sounds how many moments are taken for speech.
@@ -140,7 +140,7 @@ def fitted(clips: list[tuple[torch.Tensor, Any, Any]], width: int) -> dict[str, 
         drawn = [clips[n] for n in rng.integers(0, len(clips), BATCH)]
         longest = max(len(states) for states, _, _ in drawn)
         x = torch.stack([F.pad(states.float(), (0, 0, 0, longest - len(states))) for states, _, _ in drawn])
-        y = torch.stack([F.pad(torch.from_numpy(l), (0, 0, 0, longest - len(l))) for _, l, _ in drawn])
+        y = torch.stack([F.pad(torch.from_numpy(own), (0, 0, 0, longest - len(own))) for _, own, _ in drawn])
         there = torch.stack([torch.arange(longest) < len(states) for states, _, _ in drawn])
         loss = F.binary_cross_entropy_with_logits(told_of(x, own)[there], y[there])
         loss.backward()
@@ -175,8 +175,8 @@ def examined(told: SoundEvents, clips: Iterator[tuple[torch.Tensor, Any, Any]]) 
                 spoken[name][1] += int(mask.sum())
     shares = ", ".join(f"{100 * a / max(b, 1):.1f} % of {name}" for name, (a, b) in spoken.items())
     return (
-        f"{there} sounds: {100 * right / there:.1f} % found, {100 * right / max(written, 1):.1f} % of {written} told are "
-        f"there, ends {1000 * np.mean(off):.0f} ms off; taken for speech: {shares} where nobody speaks"
+        f"{there} sounds: {100 * right / there:.1f} % found, {100 * right / max(written, 1):.1f} % of {written} told "
+        f"are there, ends {1000 * np.mean(off):.0f} ms off; taken for speech: {shares} where nobody speaks"
     )
 
 

@@ -46,6 +46,8 @@ def test_sounds_are_told_by_their_starts_and_how_long_they_last(events):
         (10, 85, " ( bell, 1.5 seconds)"), (120, 170, " ( rain, 1 second)"),
     ]  # fmt: skip
     assert not speech_T.any()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert events.find(states(200, rain=(120, 170), bell=(10, 85)).bfloat16())[0] == found
 
 
 def test_nothing_is_told_where_someone_speaks(events):

@@ -70,7 +70,8 @@ class SoundEvents(nn.Module):
 
     def scores(self, states_NTD: torch.Tensor) -> torch.Tensor:
         """[N, T, classes + 1]: above 0 where a sound is heard; in float32."""
-        return told_of(states_NTD.float(), {name: getattr(self, name).float() for name in self.shapes(1, 1)})
+        with torch.autocast(states_NTD.device.type, enabled=False):
+            return told_of(states_NTD.float(), {name: getattr(self, name).float() for name in self.shapes(1, 1)})
 
     @torch.no_grad()
     def find(self, states_TD: torch.Tensor) -> tuple[list[tuple[int, int, list[int]]], np.ndarray]:
