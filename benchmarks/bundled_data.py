@@ -1,7 +1,7 @@
 """What the recipe `bundled` learns from: the playground's world, speech of an open vocabulary, and spoken prompts.
 
     python benchmarks/bundled_data.py DATA [--world 6000] [--speech 16000] [--scenes 16000] [--pictures 2000]
-        [--questions 12000] [--heard 4000]
+        [--questions 12000] [--heard 5000] [--aloud 2000]
 
 The open vocabulary is the language model's own: prompts that it makes up when asked to write a user's turn (as Magpie
 does, https://arxiv.org/abs/2406.08464), its frequent words by chance, and digits. What it answers to such a prompt when
@@ -9,10 +9,10 @@ it is typed is what the spoken prompt is to be answered with (as Ultravox distil
 
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
 pictures/ (asked where and what things are), questions/ (each thing of a picture asked about in turn), heard/ (clips
-asked about, and spoken questions), speech/ (with word times), plain/ (without), talk/ and typed/ (prompts, spoken and
-not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package; its voices are made
-of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What is there already is
-kept.
+asked about), aloud/ (spoken questions about pictures), speech/ (with word times), plain/ (without), talk/ and typed/
+(prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package;
+its voices are made of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What
+is there already is kept.
 `python -m benchmarks.photographs DATA` adds photos/, where Debian's package of them is there.
 """
 
@@ -56,6 +56,7 @@ SOUNDS = ("transcribe", "word_times", "speech_question", "locate_word", "questio
 BOTH = ("spoken_question", "spoken_refer", "which_picture", "which_clip", "picture_conversation", "speech_conversation")
 HEARD = {"question": 3.0, "locate_word": 3.0, "locate": 2.0, "speech_question": 2.0, "spoken_question": 2.0}
 HEARD |= {"event": 1.0, "sound_caption": 1.0, "spoken_refer": 1.0}
+ALOUD = {"spoken_question": 3.0, "spoken_refer": 1.0}
 TASKS = {**dict.fromkeys(PICTURES, 4.0), **dict.fromkeys(SOUNDS, 2.0), **dict.fromkeys(BOTH, 1.0)}
 
 
@@ -175,7 +176,8 @@ def main() -> None:
         ("scenes", 16000),
         ("pictures", 2000),
         ("questions", 12000),
-        ("heard", 4000),
+        ("heard", 5000),
+        ("aloud", 2000),
         ("prompts", 960),
         ("workers", 2),
     ):
@@ -199,6 +201,7 @@ def main() -> None:
         told_of = (
             *(("scenes", given.scenes, 0, SCENES), ("pictures", given.pictures, 1, LOOKING)),
             *(("questions", given.questions, 2, ("picture_questions",)), ("heard", given.heard, 3, HEARD)),
+            ("aloud", given.aloud, 4, ALOUD),
         )
         for name, number, seed, tasks in told_of:
             if not (given.data / name / f"{split}.jsonl").exists():

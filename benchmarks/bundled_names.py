@@ -6,7 +6,8 @@
 MODEL has a connector of kind detector. Its weights stay what they are; beside them come the eye's classifier, how the
 language model spells the names, and a layer of as many numbers as the eye has channels, fitted to 900 pictures of
 photographs (`photographs.py`) and 500 drawn ones: does a place lie in the middle of a photograph? Folders of
-photographs that fill the frame (``--whole``) give 400 more pictures, parts of them.
+photographs that fill the frame (``--whole``) give 400 more pictures, parts of them, for a second layer that tells these
+from all others by the mean of their places.
 """
 
 from __future__ import annotations
@@ -111,15 +112,18 @@ def main() -> None:
         for n in range(PICTURES + DRAWN + (WHOLE if filling else 0)):
             chance = Chance(np.random.default_rng((77, n)))
             made = sheet(chance, found) if n < PICTURES else None
-            boxes = made.boxes if made else ()
             if n >= PICTURES + DRAWN:
-                picture, boxes = part_of(chance, chance.one(filling)), ((0.0, 0.0, 1.0, 1.0),)
+                picture = part_of(chance, chance.one(filling))
             else:
                 picture = made.picture if made else draw_scene(chance).render()
             features_TD = tower(torch.from_numpy(kind.pixels(picture)))[0]
             seen.append(features_TD.reshape(rows, side, columns, side, -1).mean((1, 3)).flatten(0, 1))
-            there.append(torch.from_numpy(within(boxes, (rows, columns))).flatten())
-    told.looks, told.bias = fitted(torch.cat(seen).clone(), torch.cat(there))
+            there.append(torch.from_numpy(within(made.boxes if made else (), (rows, columns))).flatten())
+    others = PICTURES + DRAWN
+    told.looks, told.bias = fitted(torch.cat(seen[:others]).clone(), torch.cat(there[:others]))
+    if filling:
+        fills_N = torch.arange(len(seen)) >= others
+        told.fills, told.fills_bias = fitted(torch.stack([each.mean(0) for each in seen]), fills_N.float())
     weights |= {f"vision.classes.{name}": value for name, value in tower.classes.state_dict().items()}
     weights |= {f"vision_connector.photographs.{name}": value for name, value in told.state_dict().items()}
     with whole_folder(given.out) as folder:

@@ -3,10 +3,10 @@
     python -m benchmarks.bundled_sounds MODEL OUT DATA [--clips 3000] [--recordings FOLDER]
 
 MODEL has a connector of kind transcript with ``timed``. Its weights stay what they are; the layer is fitted to states
-of its ear: clips of the playground's sounds, speech of DATA (`bundled_data.py`: speech/ and voices/), recordings of people
-(any folder of WAV files in which someone speaks), noise, and sums of two. Printed at last, on clips of the test split:
-of the sounds how many are found (name right, both ends within 0.2 s in the mean) and how many of those told are there,
-how far their ends are off, and of speech and of sounds how many moments are taken for speech.
+of its ear: clips of the playground's sounds, speech of DATA (`bundled_data.py`: speech/ and voices/), recordings of
+people (any folder of WAV files in which someone speaks), noise, and sums of two. Printed at last, on clips of the test
+split: of the sounds how many are found (name right, both ends within 0.2 s in the mean) and how many of those told are
+there, how far their ends are off, and of speech and of sounds how many moments are taken for speech.
 """
 
 from __future__ import annotations

@@ -1,20 +1,22 @@
 """Pictures of photographs, alone, together and among drawn shapes, and questions about them.
 
-    python -m benchmarks.photographs DATA [--stamps /usr/share/tuxpaint/stamps] [--count 1500]
+    python -m benchmarks.photographs DATA [--stamps /usr/share/tuxpaint/stamps] [--count 1500] [--whole FOLDER]
 
 The photographs are Tux Paint's stamps (Debian's package tuxpaint-stamps-default, GPL-2), named by their captions. Those
 that `tuxpaint.py` asks about are left out, and so is whatever else has the name of a class of ImageNet. What the eye
 itself would call so comes three times as often, for it can be read off. DATA/photos/ has train.jsonl, dev.jsonl and
-test.jsonl; a name is in one of them alone. Nothing is made where the package is not there.
+test.jsonl; a name is in one of them alone. Nothing is made where the package is not there. DATA/whole/ has photographs
+that fill the frame, those of FOLDER (`gcompris.py`) that the eye calls as their files are called.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -155,10 +157,48 @@ def sample(n: int, split: str, found: Sequence[Photograph]) -> Conversation:
     return Conversation(tuple(messages), f"{split}-photographs-{n}")
 
 
+def whole_photographs(folder: Path, classes: Sequence[str]) -> list[Photograph]:
+    """Of a folder whose files are called by what they show and a number, as `photographs` of stamps."""
+    exam = {plain(name) for of in classes for name in of.split(",")}
+    found = []
+    for path in sorted(folder.glob("*.webp")):
+        name = plain(path.stem)
+        if name not in exam:
+            plural = name.endswith("s") and not name.endswith("ss")
+            found.append(Photograph(path, name if plural else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"))
+    return found
+
+
+def whole_sample(n: int, split: str, found: Sequence[Photograph]) -> Conversation:
+    """Sample ``n``: what a photograph shows that fills the frame, most of it, mirrored half of the time."""
+    chance = Chance(np.random.default_rng((37, list(SPLITS).index(split), n)), split)
+    one = chance.one(found)
+    picture = Pictures.open(one.path).convert("RGB")
+    wide, high = (round(chance.between(0.75, 1) * side) for side in picture.size)
+    left, top = chance.whole(0, picture.width - wide), chance.whole(0, picture.height - high)
+    picture = picture.crop((left, top, left + wide, top + high))
+    picture.thumbnail((SIDES[1], SIDES[1]))
+    picture = picture.transpose(Pictures.Transpose.FLIP_LEFT_RIGHT) if chance.yes() else picture
+    others = [p.name for p in found if p.name != one.name]
+    asked, there = chance.one(IS_THERE), chance.yes()
+    turns: list[Turn] = [
+        ([Text(chance.one(WHAT))], [Text(one.name)]),
+        (
+            [Task("vqa"), Text(asked.format(one.name if there else chance.one(others)))],
+            [Text("yes" if there else "no")],
+        ),
+    ]
+    messages = []
+    for number, (asks, answers) in enumerate(chance.shuffled(turns)):
+        user = [Image(picture), *asks] if number == 0 else asks
+        messages += [Message("user", tuple(user)), Message("assistant", tuple(answers))]
+    return Conversation(tuple(messages), f"{split}-whole-{n}")
+
+
 @torch.inference_mode()
-def is_called_so(photograph: Photograph, eye: Any) -> bool:
+def is_called_so(photograph: Photograph, eye: Any, shown: Callable[[Path], Any] = on_white) -> bool:
     """Whether one of the eye's five likeliest classes has the noun of the caption."""
-    likely = eye(pixels(on_white(photograph.path))).logits[0].topk(5).indices.tolist()
+    likely = eye(pixels(shown(photograph.path))).logits[0].topk(5).indices.tolist()
     said = " ".join(plain(eye.config.id2label[number]) for number in likely).split()
     return plain(photograph.name).split()[-1].removesuffix("s") in said
 
@@ -169,6 +209,7 @@ def main() -> None:
     options.add_argument("--stamps", type=Path, default=STAMPS)
     options.add_argument("--part", type=Path, default=sources()["vision"])
     options.add_argument("--count", type=int, default=1500)
+    options.add_argument("--whole", type=Path)
     given = options.parse_args()
     if not given.stamps.is_dir():
         print(f"no photographs in {given.stamps}: install tuxpaint-stamps-default, or say where it lies (--stamps)")
@@ -178,10 +219,20 @@ def main() -> None:
     found = photographs(given.stamps, list(eye.config.id2label.values()))
     called = [photograph for photograph in found if is_called_so(photograph, eye)]
     print(f"{len(found)} photographs, of which the eye calls {len(called)} as their captions do")
-    for split, share in (("train", 1.0), ("dev", 0.04), ("test", 0.04)):
-        folder = given.data / "photos" / split
+    makers: dict[str, Callable[[int, str], Conversation]] = {
+        "photos": lambda n, split: sample(n, split, [*found, *called, *called])
+    }
+    if given.whole:
+        whole = whole_photographs(given.whole, list(eye.config.id2label.values()))
+        whole = [p for p in whole if is_called_so(p, eye, lambda path: Pictures.open(path).convert("RGB"))]
+        print(f"of those that fill the frame {len(whole)}: {', '.join(sorted({p.name for p in whole}))}")
+        makers["whole"] = lambda n, split: whole_sample(n, split, whole)
+    for (name, make), (split, share) in product(makers.items(), (("train", 1.0), ("dev", 0.04), ("test", 0.04))):
+        folder = given.data / name / split
+        if name == "whole" and split != "train":
+            continue  # too few to hold some back
         folder.mkdir(parents=True, exist_ok=True)
-        made = (sample(n, split, [*found, *called, *called]) for n in range(round(share * given.count)))
+        made = (make(n, split) for n in range(round(share * given.count)))
         write_samples(folder.with_suffix(".jsonl"), (filed(each, folder, n) for n, each in enumerate(made)))
 
 

@@ -10,10 +10,11 @@ from transformers import AutoModelForImageClassification
 
 from weft.conversation import Conversation, Image, Message, Task, WeftError
 from weft.models.compose import compose
+from weft.models.config import Connector
 from weft.models.detector import inside
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.models.photographs import around, regions
+from weft.models.photographs import Photographs, around, regions
 
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16}
 NAMES = {0: "cow, ox", 1: "a very long-winded name of a horse", 2: "cat"}
@@ -40,6 +41,20 @@ def test_what_is_drawn_within_a_photograph_is_left_to_it():
     assert inside(np.array([15, 15, 19, 19]), photograph) == 1
     assert inside(np.array([5, 15, 14, 19]), photograph) == 0.5
     assert inside(np.array([40, 15, 49, 19]), photograph) == 0
+
+
+def test_a_photograph_that_fills_the_frame_is_one_thing():
+    told = Photographs(Connector(**{**CONNECTOR, "classes": 3}), 4)
+    told.learn(["cow", "horse", "cat"], lambda text: [ord(c) for c in text])
+    told.looks[0], told.fills[1] = 2.0, 1.0
+    features_NTD = torch.zeros(2, 16, 4)
+    features_NTD[:, :2, 0] = 2.0  # two places that look like one
+    features_NTD[1, :, 1] = 1.5  # and the whole of the second picture
+    features_NTD[:, :2, 2], features_NTD[1, 2:, 3] = 1.0, 1.0
+    logits = torch.tensor([[0.0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]])
+    (parted,), (whole,) = told.find(features_NTD, (4, 4), lambda x_NTD: x_NTD @ logits.T)
+    assert parted[0] != [0.0, 0.0, 1.0, 1.0] and parted[1] == [ord(c) for c in "cow"]
+    assert whole == ([0.0, 0.0, 1.0, 1.0], [ord(c) for c in "horse"])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +141,7 @@ def test_a_saved_model_keeps_names_and_none_of_it_trains(woven, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = WeftForConditionalGeneration.from_pretrained(tmp_path)
     kept = {n: v for n, v in model.state_dict().items() if ".classes." in n or ".photographs." in n}
-    assert len(kept) == 11 and all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
+    assert len(kept) == 13 and all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
     assert not kept.keys() & dict(model.named_parameters()).keys()
 
 

@@ -1,7 +1,8 @@
 """Where a picture shows something that is no drawing, and what the eye's own classifier calls it (`encoders.classes`).
 
 The classifier is as sure of drawn shapes, which it takes for balloons and envelopes, as of what it was made for. So a
-layer that was taught to tell photographs from drawings (`benchmarks/bundled_names.py`) says where it is asked.
+layer that was taught to tell photographs from drawings (`benchmarks/bundled_names.py`) says where it is asked, and
+another whether a photograph fills the frame.
 """
 
 from __future__ import annotations
@@ -25,12 +26,16 @@ class Photographs(nn.Module):
     spelling: torch.Tensor  # int64 [classes, PIECES] ids of the language model's tokens; -1: none
     looks: torch.Tensor  # [width]
     bias: torch.Tensor  # []
+    fills: torch.Tensor  # [width], of the mean of all places
+    fills_bias: torch.Tensor  # []
 
     def __init__(self, section: config.Connector, width: int) -> None:
         super().__init__()
         self.register_buffer("spelling", torch.full((section.classes, PIECES), -1))
-        self.register_buffer("looks", torch.zeros(width))
-        self.register_buffer("bias", torch.tensor(-1.0))
+        for name in ("looks", "fills"):
+            self.register_buffer(name, torch.zeros(width))
+        for name in ("bias", "fills_bias"):
+            self.register_buffer(name, torch.tensor(-1.0))
 
     @torch.no_grad()
     def learn(self, names: list[str], encode_text: Any) -> None:
@@ -55,19 +60,25 @@ class Photographs(nn.Module):
     ) -> list[list[tuple[list[float], list[int]]]]:
         """Of each picture the photographs, the largest first: sides of a box in fractions, and tokens of a name."""
         scores_NT, logits_NTK = self.scores(features_NTD), classes(features_NTD)
+        filled_N = (features_NTD.float().mean(1) @ self.fills.float() + self.fills_bias.float() > 0).tolist()
         found = []
-        for score_T, logits_TK in zip(scores_NT, logits_NTK, strict=True):
+        for score_T, logits_TK, filled in zip(scores_NT, logits_NTK, filled_N, strict=True):
+            if filled:
+                found.append([([0.0, 0.0, 1.0, 1.0], self.name(logits_TK.mean(0)))])
+                continue
             seen = [np.asarray(r) for r in regions((score_T > 0).reshape(grid).cpu().numpy())]
             things = []
             for at_M2 in sorted(seen, key=len, reverse=True):
                 at_M = torch.from_numpy(at_M2[:, 0] * grid[1] + at_M2[:, 1]).to(score_T.device)
                 if float(score_T[at_M].max()) > SURE:
                     weight_M = score_T[at_M] / score_T[at_M].sum()
-                    best = int((weight_M @ logits_TK[at_M]).argmax())
-                    name = [token for token in self.spelling[best].tolist() if token >= 0]
-                    things.append((around(at_M2, grid), name))
+                    things.append((around(at_M2, grid), self.name(weight_M @ logits_TK[at_M])))
             found.append(things)
         return found
+
+    def name(self, logits_K: torch.Tensor) -> list[int]:
+        """Tokens of the likeliest class."""
+        return [token for token in self.spelling[int(logits_K.argmax())].tolist() if token >= 0]
 
 
 def regions(there_hw: np.ndarray) -> list[list[tuple[int, int]]]:
