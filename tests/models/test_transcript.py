@@ -178,6 +178,32 @@ def test_where_the_room_does_not_do_the_last_words_have_no_times(timed):
         assert OURS.decode([i for i in written if i < len(OURS)]).rstrip("\n") in (text, text[:14])
 
 
+def test_sounds_stand_among_the_words_and_words_where_nobody_speaks_are_left_out(parts, monkeypatch):
+    monkeypatch.setattr("weft.models.sound_events.PIECES", 8)
+    monkeypatch.setattr("weft.models.sound_events.BEHIND", 16)
+    model, processor = woven_of(parts, timed=True, events=1)
+    connector, sounds = model.audio_connector, 30
+    events = connector.events
+    given = said(" ab cd", [(0, 5), (5, 20), (90, 95), (95, 110), (110, 120)], sounds)
+    table = model.get_input_embeddings().weight.detach()
+
+    def written() -> str:
+        with torch.no_grad():
+            embedded = connector.read(given, model)[0, sounds:]
+        ids = torch.cdist(embedded, table).argmin(1).tolist()
+        return OURS.decode([i for i in ids if i < len(OURS)]).rstrip("\n")
+
+    assert written() == " ab cd"  # a new layer hears speech everywhere
+    events.learn(["bell"], processor.renderer.encode_text)
+    events.inward[0, 0] = events.told[0, 0] = events.told[1, 1] = 20.0
+    events.inward[1, 1] = 20.0
+    events.around[:, 0, len(events.around[0, 0]) // 2] = 1.0
+    events.across[:] = torch.eye(len(events.across))
+    events.bias[:] = -5.0
+    given[0, 30:60, 0], given[0, 90:120, 1] = 1.0, 1.0  # a bell, then speech
+    assert written() == " ( bell, 0.5 seconds) cd"
+
+
 def test_times_follow_the_sound_alone(timed):
     model, processor = timed
     sample = two_words()
