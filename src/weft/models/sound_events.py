@@ -44,8 +44,13 @@ class SoundEvents(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        for name, shape in (("spelling", (classes, PIECES)), ("before", (PIECES,)), ("behind", (HALVES + 1, BEHIND))):
-            self.register_buffer(name, torch.full(shape, -1))
+        texts: dict[str, tuple[int, ...]] = {
+            "spelling": (classes, PIECES),
+            "before": (PIECES,),
+            "behind": (HALVES + 1, BEHIND),
+        }
+        for name, ids in texts.items():
+            self.register_buffer(name, torch.full(ids, -1))
         for name, shape in self.shapes(classes, width).items():
             self.register_buffer(name, torch.zeros(shape))
         self.bias[:-1], self.bias[-1] = -1, 1
