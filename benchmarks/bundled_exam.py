@@ -85,8 +85,8 @@ def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row
         (f"spoken about a picture as typed{CASCADE}", transcript),
     ):
         yield name, lambda ear=ear: about_pictures(load(), options.limit, ear)  # type: ignore[misc]
-    for name, merged in (("text only, LoRA merged", True), ("text only, without LoRA", False)):
-        yield name, lambda merged=merged: typed(load(), options.data, options.limit, merged)  # type: ignore[misc]
+    for name, whole in (("text only", True), ("text only, without LoRA", False)):
+        yield name, lambda whole=whole: typed(load(), options.data, options.limit, whole)  # type: ignore[misc]
     yield "cost, CPU s", lambda: costs(options.model, plain)
 
 
@@ -206,16 +206,16 @@ def greedy(model: Any, ids: torch.Tensor, tokens: int) -> list[int]:
 
 
 @torch.inference_mode()
-def typed(model: Model, data: Path, limit: int, merged: bool) -> Report:
+def typed(model: Model, data: Path, limit: int, whole: bool) -> Report:
     """Prompts without media, answered as SmolLM2 itself does: ids, and the log-probability of its own answers.
 
-    Not ``merged``: with SmolLM2's weights in the place of those that LoRA was merged into, and weft's rows of tokens.
+    Not ``whole``: of a model whose LoRA is merged, with SmolLM2's weights in their place, and weft's rows of tokens.
     """
     import copy
 
     other = smollm()
-    language = model.model.language_model
-    if not merged:
+    language = model.model if model.model.gate is not None else model.model.language_model
+    if not whole and model.model.gate is None:
         language = copy.deepcopy(language)
         for name, value in language.state_dict().items():
             own = other.state_dict()[name]

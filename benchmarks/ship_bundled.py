@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from weft.files import whole_folder
-from weft.formats.adapters import LANGUAGE, ROWS
+from weft.formats.adapters import LANGUAGE, ROWS, open_adapter
 from weft.formats.bundled import Base
 from weft.formats.checkpoints import CheckpointError, check_weft, read_folder
-from weft.models.adapter_folder import write_adapter
+from weft.models.adapter_folder import is_gated, write_adapter
 from weft.models.adapters import PREFIX
 from weft.models.own import SHIPPED
 from weft.parts import PARTS, sources
@@ -39,16 +39,22 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
     the whole is larger than what a package may hold.
     """
     check_weft(model, str(model))
-    weights, base = read_folder(model, pickles=False), Base(parts)
+    own = open_adapter(str(model)) if is_gated(str(model)) else None  # LoRA for media alone, which lies apart
+    weights, base = read_folder(Path(own.base) if own else model, pickles=False), Base(parts)
     whole: dict[str, Tensor] = {}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     rows: dict[str, tuple[list[int], Tensor]] = {}
     for name, shape in weights.shapes.items():
+        if own is not None and name in own.rows:
+            rows[name.removesuffix(".weight")] = own.ids(name), own.tensors[own.rows[name]]
+            continue
         value, path = weights[name], name.removesuffix(".weight")
         found = base.find(name)
         before = base.output(name, shape).make()
         if found is not None and torch.equal(value.to(before.dtype), before):
             continue
+        if own is not None and name.startswith(LANGUAGE):
+            raise CheckpointError(f"{model}: {name} of its base is not the part's, and lora_for_media keeps it so")
         if found is None or value.ndim != 2 or not name.startswith((LANGUAGE, EAR)):
             whole[name] = value
         elif path.endswith(("embed_tokens", "lm_head")):
@@ -57,6 +63,9 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
             rows[path] = other.nonzero()[:, 0].tolist(), value[other]
         else:
             pairs[path] = _factors(value.float() - before, rank, name)
+    for name, update in own.lora.items() if own else ():
+        a, b = (each.float() for each in update.pair())
+        pairs[name.removesuffix(".weight")], rank = (b * update.scale, a), max(rank, len(a))
     tensors = {PREFIX + name: value for name, value in whole.items()}
     tensors |= {PREFIX + path + ROWS: value for path, (_, value) in rows.items()}
     for path, (b, a) in pairs.items():

@@ -273,6 +273,8 @@ def _print_model(name: str, model: ModelSize) -> None:
         window = f"tokens; {s['tokens_window']:,} for a window of {number(float(s['window_seconds']))} s"
         table.add_row(Text("a second of sound", "quiet"), f"{s['tokens_second']:,}", Text(window, "quiet"))
     out.print(table)
+    if model.lora_for_media:
+        out.print("LoRA from the first picture or sound of a conversation on (lora_for_media)", style="quiet")
 
 
 def _print_stages(recipe: Recipe, stages: list[StageSize]) -> None:

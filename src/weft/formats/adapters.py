@@ -35,6 +35,7 @@ from weft.formats.folder import Account, Imported
 from weft.formats.lora import Update, with_lora
 from weft.models.adapter_folder import write_adapter
 from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, adapter_base
+from weft.models.doors import place
 
 ROWS = ".token_adapter.trainable_tokens_delta"
 LANGUAGE = "language_model."
@@ -67,17 +68,21 @@ class Adapter:
             value = held[self.whole[name]] if name in self.whole else output.make()
             if name not in self.rows:
                 return value
-            table, indices = name.removesuffix(".weight"), self.config["trainable_token_indices"]
-            ids = indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
-            return value.float().index_copy(0, torch.tensor(ids), held[self.rows[name]].float())
+            return value.float().index_copy(0, torch.tensor(self.ids(name)), held[self.rows[name]].float())
 
         if name not in self.whole:
             return replace(output, make=make) if name in self.rows else output
         return replace(output, make=make, dtype=held.kept_dtype(self.whole[name]))
 
+    def ids(self, name: str) -> list[int]:
+        """Which rows of the table ``name`` are its own."""
+        table, indices = name.removesuffix(".weight"), self.config["trainable_token_indices"]
+        return indices if isinstance(indices, list) else next(i for n, i in indices.items() if table.endswith(n))
+
 
 def open_adapter(name: str) -> Adapter:
     """The adapter folder ``name``. Raises `AdapterError` where it is none, or of a kind that is not known here."""
+    name = place(name)
     if not Path(name).is_dir():
         raise AdapterError(f"there is no folder {name}; give the folder of an adapter")
     if not (Path(name) / CONFIG).is_file():
@@ -130,11 +135,12 @@ def merge(
     outputs, kind = with_lora(copies, adapter.lora, str(base)), stored_dtype(dtype, weights)
     with new_folder(out, force) as folder:
         written = write_weights(outputs, folder, kind, progress)
-        for place in (base, Path(name)):  # the adapter's processor is the one that was trained with
-            for file in place.iterdir():
+        for source in (base, Path(adapter.label)):  # the adapter's processor is the one that was trained with
+            for file in source.iterdir():
                 if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt") and not _of_weights(file):
                     shutil.copyfile(file, folder / file.name)
         config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
+        config.pop("lora_for_media", None)  # from here on it applies to all that is said
         (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     sources = Account(name, len(adapter.tensors.shapes)), Account(str(base), len(weights.shapes))
     return Imported(out, sources, outputs, written, kind)

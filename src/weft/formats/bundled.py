@@ -1,7 +1,8 @@
 """weft's own model: what it learned, shipped as an adapter, and the pretrained parts that it was learned on.
 
 The adapter is one of PEFT's (`adapters`): connectors whole, LoRA on matrices of parts, rows of tables. Beside it lie
-the model's configuration and processor. `put_together` makes an ordinary weft folder of it and the parts;
+the model's configuration and processor. `put_together` makes a weft folder of it and the parts, in which LoRA of the
+language model stays apart where it is for media alone (`lora_for_media`);
 `benchmarks/ship_bundled.py` takes the adapter out of a finished model again, whatever stages trained it.
 """
 
@@ -13,14 +14,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from weft.files import whole_folder
-from weft.formats.adapters import LANGUAGE, open_adapter, with_lora
+from weft.formats.adapters import LANGUAGE, Adapter, open_adapter, with_lora
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, read_folder, write_weights
 from weft.formats.mapping import wanted_by
 from weft.models import doors
-from weft.models.adapters import CONFIG
+from weft.models.adapter_folder import is_gated, write_adapter
+from weft.models.adapters import CONFIG, PREFIX
 from weft.models.config import WeftConfig
 
 # Where a part's folder has what weft has under each of these; the first that is there.
@@ -48,8 +51,9 @@ class Base:
                         return part, theirs
         return None
 
-    def output(self, name: str, shape: tuple[int, ...]) -> Output:
-        """The tensor as the parts have it, in float32; further rows of a table, and all that is not theirs, zeros."""
+    def output(self, name: str, shape: tuple[int, ...], mean: bool = False) -> Output:
+        """The tensor as the parts have it, in float32; further rows of a table, and all that is not theirs, zeros. Such
+        rows are the ``mean`` of the others, where it says so: of tokens that are never the likeliest."""
         found = self.find(name)
         if found is None:
             return Output(name, shape, lambda: torch.zeros(shape))
@@ -60,7 +64,13 @@ class Base:
         if not kind.is_floating_point:
             return Output(name, shape, lambda: part[theirs], kind)
         grown = [0, 0] * (len(shape) - 1) + [0, shape[0] - held[0]] if shape else []
-        return Output(name, shape, lambda: F.pad(part[theirs].float(), grown))
+        return Output(
+            name, shape, lambda: _grown(part[theirs].float(), shape) if mean else F.pad(part[theirs].float(), grown)
+        )
+
+
+def _grown(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return torch.cat([rows, rows.mean(0).expand(shape[0] - len(rows), -1)])
 
 
 def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
@@ -72,11 +82,30 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
     if strange or bare:
         what = f"changes {strange[0]}, which is not in it" if strange else f"lacks {bare[0]}, which no part has"
         raise CheckpointError(f"{source}: {what}; it belongs to another model, so install weft again")
-    outputs = [adapter.replaced(base.output(name, shape)) for name, shape in wanted.items()]
+    apart, lora, rows = is_gated(str(source)), adapter.lora, adapter.rows
+    if apart:  # the language model's stays beside it
+        lora = {name: update for name, update in lora.items() if not name.startswith(LANGUAGE)}
+        adapter.rows = {}
+    outputs = [adapter.replaced(base.output(name, shape, apart and name in rows)) for name, shape in wanted.items()]
     with whole_folder(out) as folder:
-        write_weights(with_lora(outputs, adapter.lora, "the model"), folder, torch.float32)
-        for file in source.iterdir():
-            if file.suffix in (".json", ".jinja") and file.name != CONFIG:
-                shutil.copyfile(file, folder / file.name)
+        whole = folder / "base" if apart else folder
+        whole.mkdir(exist_ok=True)
+        write_weights(with_lora(outputs, lora, "the model"), whole, torch.float32)
         config = json.loads((source / "config.json").read_text("utf-8")) | {"dtype": "float32"}
-        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        for place in {whole, folder}:
+            for file in source.iterdir():
+                if file.suffix in (".json", ".jinja") and file.name != CONFIG:
+                    shutil.copyfile(file, place / file.name)
+            (place / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if apart:
+            _write_language(adapter, folder)
+
+
+def _write_language(adapter: Adapter, folder: Path) -> None:
+    """The language model's own of an adapter, as one whose base lies inside."""
+    tensors, config = adapter.tensors, dict(adapter.config)
+    for key in ("rank_pattern", "alpha_pattern", "trainable_token_indices"):
+        config[key] = {name: value for name, value in (config[key] or {}).items() if name.startswith(LANGUAGE)}
+    config["target_modules"] = [name for name in config["target_modules"] if name.startswith(LANGUAGE)]
+    config |= {"modules_to_save": None, "base_model_name_or_path": "base"}
+    write_adapter(folder, {n: tensors[n] for n in tensors.shapes if n.startswith(PREFIX + LANGUAGE)}, config)

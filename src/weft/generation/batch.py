@@ -55,12 +55,13 @@ class Row:
     ended: bool = False
     error: Exception | None = None
     length: int = 0  # of its prompt
+    shown: bool = False  # media in it
     draws: Any = None
     seen: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.prompt is not None
-        self.length = len(self.prompt)
+        self.length, self.shown = len(self.prompt), bool(self.prompt.spans)
         self.draws = np.random.default_rng(self.options.seed)
 
 
@@ -112,7 +113,7 @@ class Batch:
         last_B1 = torch.tensor([[row.ids[-1]] for row in self.running], device=self._mask_BL.device)
         self._mask_BL = F.pad(self._mask_BL, (0, 1), value=1)
         try:
-            out = self._forward(self._mask_BL, self._cache, input_ids=last_B1)
+            out = self._forward(self.running, self._mask_BL, self._cache, input_ids=last_B1)
             return self._chosen(self.running, out)
         except Exception as error:  # memory, for instance: these rows are lost, those that wait are not
             return failed(self.running, error)
@@ -145,17 +146,18 @@ class Batch:
             if row.options.repetition_penalty != 1:
                 row.seen = seen_ids(prompt.input_ids, config.vocab_size, embeds_BLW.device)
         cache, known = self._embedder.begin(rows, embeds_BLW)
-        out = self._forward(mask_BL, cache, inputs_embeds=embeds_BLW[:, known:])
+        out = self._forward(rows, mask_BL, cache, inputs_embeds=embeds_BLW[:, known:])
         made = self._chosen(rows, out)
         for row in rows:
             row.prompt = None  # pictures and features are not needed any more
         return made, cache, mask_BL
 
-    def _forward(self, mask_BL: torch.Tensor, cache: Any, **inputs: torch.Tensor) -> torch.Tensor:
+    def _forward(self, rows: list[Row], mask_BL: torch.Tensor, cache: Any, **inputs: torch.Tensor) -> torch.Tensor:
         """Logits [B, V] of the last column."""
         length = next(iter(inputs.values())).shape[1]
         positions_BL = (mask_BL.cumsum(-1) - 1).clamp(min=0)[:, -length:]
         known = {"attention_mask": mask_BL, "position_ids": positions_BL, "cache": cache, "use_cache": True}
+        known |= {} if (gate := self._model.gate) is None else {"adapted": gate.told(rows, mask_BL.shape[1])}
         return self._model(**inputs, **known, logits_to_keep=1).logits[:, -1].float()
 
     def _chosen(self, rows: list[Row], logits_BV: torch.Tensor) -> list[Made]:

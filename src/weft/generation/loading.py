@@ -70,7 +70,7 @@ def load_parts(
         model = doors.load(WeftForConditionalGeneration, name, dtype=wanted or "auto", **options)
     if bits is not None:
         return model.eval(), processor
-    if adapter:
+    if adapter and model.gate is None:
         merge_lora(model)
     if wanted is None and place.type == "cpu" and next(model.parameters()).dtype == torch.float16:
         model = model.float()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from weft.conversation import WeftError
 from weft.models.adapters import CONFIG, PREFIX, WEIGHTS, AdapterError, is_adapter
-from weft.models.doors import check_safetensors, place, resolve
+from weft.models.doors import check_safetensors, json_object, place, resolve
 
 
 def base(name: str) -> str:
@@ -45,6 +45,8 @@ def base(name: str) -> str:
         resolve(found, Path(name).absolute().parent)
     except WeftError:
         raise AdapterError(lost(name, found, "which is not there")) from None
+    if is_gated(found):  # what it has learned, LoRA included, goes on that of the model that it names
+        found = base(found)
     if is_adapter(found):  # which transformers would put on as well
         raise AdapterError(lost(name, found, "which is an adapter itself"))
     return found
@@ -107,7 +109,28 @@ def put_on(name: str, loaded: Any) -> Any:
         )
     model.load_state_dict({places[key]: value for key, value in given.items()}, strict=False)
     model.eval().requires_grad_(False)
+    if is_gated(name):
+        from weft.models import gate  # which imports peft
+
+        model.config.lora_for_media = True
+        gate.merge_others(model)
+        gate.install(model)
     return loaded
+
+
+def is_gated(name: str) -> bool:
+    """Whether ``name`` is the folder of a model whose LoRA stays beside its weights, for media alone."""
+    file = Path(name) / "config.json"
+    said = json_object(file).get("lora_for_media", False) if is_adapter(name) and file.is_file() else False
+    if not isinstance(said, bool):
+        raise AdapterError(f"{file}: lora_for_media is true or false, and {said!r} is neither")
+    return said
+
+
+def check_trainable(name: str) -> None:
+    """Raises `AdapterError` where the adapter ``name`` cannot be trained on as it is."""
+    if not is_gated(name):
+        raise AdapterError(f"{name} is an adapter; fold it in first (weft merge {name} -o DIR) and train that")
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft's name for the model inside a PeftModel
 # What the folder of an adapter needs that is to be used.
 FOLDER = Named[Callable[..., Any]](
-    {name: f"weft.models.adapter_folder:{name}" for name in ("base", "lost", "putting_on")}
+    {name: f"weft.models.adapter_folder:{name}" for name in ("base", "lost", "putting_on", "check_trainable")}
 )
 
 

@@ -344,10 +344,12 @@ def audio_features(
 
 
 def encoded_once(
-    model: Senses, expand_size: int, input_ids: torch.Tensor | None, inputs: dict[str, Any]
+    model: Any, expand_size: int, input_ids: torch.Tensor | None, inputs: dict[str, Any]
 ) -> dict[str, Any]:
     """What `generate` repeats for each row ``expand_size`` times; media of rows that are repeated as embeddings."""
     given = any(inputs.get(name) is not None for name in MEDIA[:2])
+    if model.gate is not None and input_ids is not None:
+        inputs = inputs | {"adapted": model.gate.after_media(input_ids)}
     if given and input_ids is not None and inputs.get("inputs_embeds") is None:
         inputs = inputs | {MEDIA[1]: filled_behind(*(inputs.get(name) for name in MEDIA[1:]))}
         if expand_size > 1:

@@ -154,10 +154,13 @@ class WeftConfig(PretrainedConfig):
     ``audio_end_id`` are set where the span's boundary embeddings come from the encoder (``audio.boundaries``).
     ``image_place_ids`` and ``audio_place_ids`` are set where a connector has ``places``: (first id, count) of the
     tokens that divide a picture's side or a window's seconds evenly, then of those that divide each such step again.
+    ``lora_for_media``: LoRA of the language model, and rows that train beside it, apply to a conversation from its
+    first picture or sound on, and stay beside the weights (`models.gate`).
     """
 
     model_type = "weft"
     sub_configs = {"text_config": AutoConfig}
+    lora_for_media = False  # written where it is true
     auto_map: ClassVar[dict[str, str]] = {}  # no code comes with a folder; TRL asks, and takes an Auto class
 
     def __init__(

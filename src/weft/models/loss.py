@@ -26,7 +26,7 @@ CHUNK = 1 << 24  # logits held at once: 64 MiB in float32
 ROWS = 192
 
 HALF = Named[Any]({"loss": "weft.models.softmax_loss:SoftmaxLoss"})  # of logits in bfloat16 on a CPU
-Head = Callable[[torch.Tensor], torch.Tensor]  # hidden states [n, D] to logits [n, V]
+Head = Callable[..., torch.Tensor]  # hidden states [n, D], and what stands beside them, to logits [n, V]
 Loss = Callable[..., torch.Tensor]  # hidden states [n, D] and tensors of n rows to the sum of their losses, float32
 
 
@@ -47,10 +47,10 @@ def next_tokens(
 
 
 def cross_entropy(head: Head, label_smoothing: float = 0.0) -> Loss:
-    """The loss of hidden states [n, D] and targets [n]."""
+    """The loss of hidden states [n, D] and targets [n], and of what else the head takes of them."""
 
-    def loss(hidden_nD: torch.Tensor, targets_n: torch.Tensor) -> torch.Tensor:
-        logits_nV = head(hidden_nD)
+    def loss(hidden_nD: torch.Tensor, targets_n: torch.Tensor, *more: torch.Tensor) -> torch.Tensor:
+        logits_nV = head(hidden_nD, *more)
         if logits_nV.dtype == torch.bfloat16 and logits_nV.device.type == "cpu":
             return HALF["loss"].apply(logits_nV, targets_n, label_smoothing)  # type: ignore[no-any-return]
         return F.cross_entropy(logits_nV.float(), targets_n, reduction="none", label_smoothing=label_smoothing).sum()

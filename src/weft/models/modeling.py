@@ -66,6 +66,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     # None of its own; a mapping, for only then does peft look for those of the language model, and trains a tied head
     # along with the rows of its table.
     _tied_weights_keys: dict[str, str] = {}
+    gate: Any = None  # where LoRA of the language model applies, if not everywhere (`models.gate`)
 
     def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
         """``language_model``: one that is loaded already, with ``config.text_config``; None makes it anew."""
@@ -105,8 +106,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
 
     def part(self, name: str) -> list[nn.Module]:
         """The modules of a part by its name in `training.recipe.PART_NAMES`; none where the model has no such part."""
-        names = {"language": "language_model"}
-        module = getattr(self, names.get(name, name), None)
+        module = getattr(self, "language_model" if name == "language" else name, None)
         return [module] if isinstance(module, nn.Module) else []
 
     def get_input_embeddings(self) -> nn.Module:
@@ -187,16 +187,12 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         inputs = self.woven(input_ids, attention_mask, position_ids, inputs_embeds, *media, segment_lengths, **kwargs)
         if labels is None:
             out = self.language_model(**inputs, logits_to_keep=logits_to_keep)
-            return WeftOutput(
-                logits=out.logits,
-                **named(out.get(CACHE)),
-                hidden_states=out.get("hidden_states"),
-                attentions=out.get("attentions"),
-            )
+            seen = {name: out.get(name) for name in ("hidden_states", "attentions")}
+            return WeftOutput(logits=out.logits, **named(out.get(CACHE)), **seen)
         out = self.get_decoder()(**{**inputs, "use_cache": False})
         places_N, targets_N = next_tokens(labels, segment_lengths)
-        vocabulary = self.config.text_config.vocab_size
-        total = loss_at(places_N, out.last_hidden_state, cross_entropy(self.logits), vocabulary, targets_N)
+        vocabulary, beside = self.config.text_config.vocab_size, (targets_N, *self.along(places_N))
+        total = loss_at(places_N, out.last_hidden_state, cross_entropy(self.logits), vocabulary, *beside)
         count = torch.full((), float(len(places_N)), device=total.device)
         loss = total / (max(len(places_N), 1) if num_items_in_batch is None else num_items_in_batch)
         return WeftOutput(loss=loss, loss_sum=total, loss_count=count, hidden_states=out.get("hidden_states"))
@@ -247,13 +243,12 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
         elif position_ids is None and isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
             # Positions count real tokens, so a row padded on the left equals the row alone.
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
-        return dict(
-            inputs_embeds=inputs_embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            **named(past),
-            **kwargs,
-        )
+        known = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "position_ids": position_ids}
+        return known | named(past) | kwargs
+
+    def along(self, places_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What `logits` is to be given beside hidden states at places of the last pass, rows laid end to end."""
+        return () if self.gate is None else (self.gate.along(places_N),)
 
     def logits(self, hidden_nD: torch.Tensor) -> torch.Tensor:
         """The language model's output head, with what some families do to its result (Gemma 2, Granite, Cohere)."""
@@ -293,12 +288,9 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     ) -> dict[str, Any]:
         """As in transformers. Media belong to the first ``prompt_length`` ids; a placeholder behind is a mere token."""
         past = cache if cache is not None else past_key_values
-        known = {
-            "attention_mask": attention_mask,
-            "inputs_embeds": inputs_embeds,
-            "is_first_iteration": is_first_iteration,
-        }
-        inputs = CLIENTS["embedded"](self, input_ids, past, prompt_length, **known, **kwargs)
+        known = {"attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        kwargs |= known | {"is_first_iteration": is_first_iteration}
+        inputs = CLIENTS["embedded"](self, input_ids, past, prompt_length, **kwargs)
         return super().prepare_inputs_for_generation(input_ids, next_sequence_length, **named(past), **inputs)  # type: ignore[misc]
 
 

@@ -29,12 +29,13 @@ def check_part(name: str | os.PathLike[str]) -> None:
 def bundled_folder() -> Path | None:
     """Where `weft parts` puts weft's own model together for this user; None where this copy of weft ships no weights.
 
-    Other weights have another folder.
+    Other weights, or another configuration, have another folder.
     """
-    weights = SHIPPED / "adapter_model.safetensors"
+    weights, config = SHIPPED / "adapter_model.safetensors", SHIPPED / "config.json"
     if not weights.is_file():
         return None
-    return user_cache_path("weft") / f"{BUNDLED}-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    both = hashlib.sha256(weights.read_bytes() + config.read_bytes())
+    return user_cache_path("weft") / f"{BUNDLED}-{both.hexdigest()[:8]}"
 
 
 def place() -> str:

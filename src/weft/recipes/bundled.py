@@ -2,7 +2,8 @@
 
 Whisper's transcription reaches the language model as its own words (`encoders.transcript`), and so do the things of a
 picture (`detector`). Connectors first learn what is seen where and heard when, which costs no language model. Then LoRA
-learns to answer, and what the model says of text alone is kept (`teaching.keeping`).
+learns to answer where there are media (`models.gate`): of text alone the model says what SmolLM2 says. Spoken prompts
+are answered as typed ones (`teaching.keeping`).
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def bundled() -> Recipe:
         ),
         language=LanguageSource(source=parts["language"]),
         dialect=DialectSection(name="chatml", switches={"language": "en", "box_bins": 100, "sort_boxes": True}),
+        lora_for_media=True,
     )
     alone = {
         name: Stage(

@@ -14,7 +14,7 @@ from weft.data.clip_lengths import SPEECH
 from weft.data.source import Source as Samples
 from weft.data.source import open_source
 from weft.generation.configuration import load_config
-from weft.models.adapters import is_adapter
+from weft.models.adapters import FOLDER, is_adapter
 from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import BENT, LISTEN_WELL
@@ -50,7 +50,7 @@ def parameters(spec: ModelSpec) -> int:
 def base_config(base: str) -> WeftConfig:
     """The configuration of a weft checkpoint that is to be trained."""
     if is_adapter(base):
-        raise WeftError(f"{base} is an adapter; fold it in first (weft merge {base} -o DIR) and fine-tune that")
+        FOLDER["check_trainable"](base)
     return load_config(base)
 
 
@@ -101,6 +101,9 @@ def finetune_recipe(
         spec = spec.model_copy(update={"dialect": spec.dialect.model_copy(update={"switches": switches})})
     small = parameters(spec) < SMALL
     full = small and not bits if full is None else full
+    told = full or not any(sample.images or sample.audios for sample in looked_at)  # to say other things of text alone
+    if told and spec.base is not None and base_config(spec.base).lora_for_media:
+        spec = spec.model_copy(update={"lora_for_media": False})
     samples = sum(map(len, sources))
     woven = not full and not small and spec.base is not None and named_places(base_config(spec.base))
     how, usual_rate = PartTraining(train="lora", lora=Lora(r=16, alpha=32)), 2e-4

@@ -25,6 +25,7 @@ class Typed:
     ids_L: np.ndarray
     places_N: np.ndarray  # among these ids
     own_N: np.ndarray  # in the sample as it is
+    spoken: bool = True  # not text alone
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ class AsBefore:
         starts = (row * hidden_BLD.shape[1] + first for row, first in told.starts)
         pairs = zip(told.typed, starts, strict=True)
         taken = [(typed, start) for typed, start in pairs if typed is not None and len(typed.own_N)]
+        if model.gate is not None:  # of text alone nothing has changed
+            taken = [(typed, start) for typed, start in taken if typed.spoken]
+        if not taken:
+            return hidden_BLD.float().sum() * 0.0
         lengths = [len(typed.ids_L) for typed, _ in taken]
         firsts = np.cumsum([0, *lengths[:-1]])
         ids_1K = torch.from_numpy(np.concatenate([typed.ids_L for typed, _ in taken]))[None]
@@ -57,7 +62,7 @@ class AsBefore:
         with torch.no_grad(), without_lora(model):
             before_LD = model.last_hidden(input_ids=ids_1K, segment_lengths=torch.tensor(lengths))[0]
             before_NV = model.logits(before_LD[before_N]).float().log_softmax(-1)
-        now_NV = model.logits(hidden_BLD.flatten(0, 1)[now_N]).float().log_softmax(-1)
+        now_NV = model.logits(hidden_BLD.flatten(0, 1)[now_N], *model.along(now_N)).float().log_softmax(-1)
         return (before_NV.exp() * (before_NV - now_NV)).sum() / among[0]
 
 
@@ -75,7 +80,8 @@ def as_typed(conversation: Conversation, encoded: Encoded, processor: WeftProces
             raise WeftError(
                 "the lesson keep: the answer has other tokens behind a clip than behind its transcript; leave this out"
             )
-    return Typed(typed.input_ids, *(np.flatnonzero(each.loss_mask[1:]) for each in (typed, encoded)))
+    places = (np.flatnonzero(each.loss_mask[1:]) for each in (typed, encoded))
+    return Typed(typed.input_ids, next(places), next(places), typed is not encoded)
 
 
 def _can_be_typed(message: Message) -> bool:
@@ -99,7 +105,8 @@ def without_lora(model: Any) -> Iterator[None]:
     for layer in layers:
         layer.enable_adapters(False)
     try:
-        yield
+        with model.gate.aside() if model.gate is not None else nullcontext():
+            yield
     finally:
         for layer in layers:
             layer.enable_adapters(True)

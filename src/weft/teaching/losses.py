@@ -59,7 +59,8 @@ class Answers:
         weights_N, config = answer_weights(places_N, self.balance), step.model.config
         scales = [tuple(s[-1]) for s in (config.image_place_ids, config.audio_place_ids) if s is not None]
         loss = with_bells(step.model.logits, self.label_smoothing, scales, self.near)
-        total = loss_at(places_N, step.hidden_BLD, loss, config.text_config.vocab_size, targets_N, weights_N)
+        beside = targets_N, weights_N, *step.model.along(places_N)
+        total = loss_at(places_N, step.hidden_BLD, loss, config.text_config.vocab_size, *beside)
         return total / float(weights_N.sum()) * (self._weight(places_N) / among[0])
 
 
@@ -93,8 +94,10 @@ def with_bells(head: Head, label_smoothing: float, scales: Scales, near: float) 
     which one step of a hundred, seen a few times, does not tell.
     """
 
-    def loss(hidden_nD: torch.Tensor, targets_n: torch.Tensor, weights_n: torch.Tensor) -> torch.Tensor:
-        logits_nV = head(hidden_nD).float()
+    def loss(
+        hidden_nD: torch.Tensor, targets_n: torch.Tensor, weights_n: torch.Tensor, *more: torch.Tensor
+    ) -> torch.Tensor:
+        logits_nV = head(hidden_nD, *more).float()
         loss_n = F.cross_entropy(logits_nV, targets_n, reduction="none", label_smoothing=label_smoothing)
         for first, steps in scales if near else ():
             step_n = targets_n - first

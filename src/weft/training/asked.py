@@ -15,6 +15,7 @@ ASKED = Named[Any](
         "trace": "weft.training.meters",  # a profile of some updates
         "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it, and media with places
         "kept": "weft.training.kept:Kept",  # bfloat16, in which frozen weights are cast once
+        "gated": "weft.training.gated",  # LoRA for media alone, which no stage merges
         "adapter": "weft.training.export_adapter",  # an adapter in place of the model
     }
 )

@@ -25,6 +25,8 @@ def check(recipe: Recipe) -> None:
     bits = recipe.model.bits
     if len(recipe.stages) > 1:
         raise WeftError(f"a model in {bits} bits cannot be handed on to a next stage; train one stage (--stage NAME)")
+    if recipe.model.lora_for_media:
+        raise WeftError(f"a model in {bits} bits has LoRA for all that is said; leave out lora_for_media, or bits")
     how = recipe.stages[0].parts.get("language")
     if how is None or how.train != "lora":
         raise WeftError(f"a language model in {bits} bits trains through LoRA alone: parts.language.train is lora")

@@ -8,7 +8,7 @@ import torch
 
 from weft.conversation import WeftError
 from weft.generation.loading import load_parts
-from weft.models.adapters import is_adapter
+from weft.models.adapters import FOLDER, is_adapter
 from weft.models.compose import compose
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
@@ -23,9 +23,7 @@ def build_model(spec: ModelSpec, device: str = "cpu") -> tuple[WeftForConditiona
         if any(parts.values()):
             raise WeftError("model: give either base or parts (vision, audio, language), not both")
         if is_adapter(spec.base):
-            raise WeftError(
-                f"{spec.base} is an adapter; fold it in first (weft merge {spec.base} -o DIR) and train that"
-            )
+            FOLDER["check_trainable"](spec.base)
         if spec.bits:
             return ASKED["bits"].load(spec, device)  # type: ignore[no-any-return]
         model, processor = load_parts(spec.base, device="cpu")
@@ -38,4 +36,6 @@ def build_model(spec: ModelSpec, device: str = "cpu") -> tuple[WeftForConditiona
             raise WeftError("model: give a language model (model.language), or a weft checkpoint (model.base)")
         sources: dict[str, Any] = {k: v for k, v in parts.items() if v is not None}
         model, processor = compose(**sources, dialect=spec.dialect, seed=spec.seed)
+    if spec.lora_for_media is not None:
+        ASKED["gated"].switch(model, spec.lora_for_media)
     return model.to(device, torch.float32), processor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils import logging
@@ -26,20 +27,20 @@ def save_model(model: WeftForConditionalGeneration, processor: WeftProcessor, pa
     check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
     with whole_folder(path) as folder:
         if dtype != torch.float32:
-            _cast(model, dtype)
+            cast_saved(model, dtype)
         save_pretrained(model, folder)
         processor.save_pretrained(folder)
         if dtype != torch.float32:
-            _cast(model, torch.float32)  # what a later stage trains
+            cast_saved(model, torch.float32)  # what a later stage trains
 
 
 def round_as_saved(model: WeftForConditionalGeneration) -> None:
     """What `save_model` does to the weights that it leaves in memory, for a rank that does not write them."""
-    _cast(model, kept_dtype(model))
-    _cast(model, torch.float32)
+    cast_saved(model, kept_dtype(model))
+    cast_saved(model, torch.float32)
 
 
-def _cast(model: WeftForConditionalGeneration, dtype: torch.dtype) -> None:
+def cast_saved(model: WeftForConditionalGeneration, dtype: torch.dtype) -> None:
     """What is saved, in another type. Buffers that are computed (rotary frequencies) are not saved, and stay exact."""
     saved = model.state_dict(keep_vars=True)
     for value in saved.values():
@@ -47,12 +48,12 @@ def _cast(model: WeftForConditionalGeneration, dtype: torch.dtype) -> None:
             value.data = value.data.to(dtype)
 
 
-def save_pretrained(model: WeftForConditionalGeneration, folder: Path) -> None:
+def save_pretrained(model: WeftForConditionalGeneration, folder: Path, **options: Any) -> None:
     """As in transformers, without its bar."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # it would break into the live line
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, **options)
     finally:
         if shown:
             logging.enable_progress_bar()

@@ -36,13 +36,23 @@ def adapter_saver(
     from anywhere), and else, or where ``inside`` says so, written beside the adapter as ``base/``, so that the folder
     is whole in itself.
     """
+    whole = [n for n in stage.parts if _trains_whole(model.part(n))]
+    modules = ["language_model" if n == "language" else n for n in whole]
+    tensors, config = adapter_of(model, modules)
+    inside = inside or start.base is None or start.lora_for_media is False  # which may have merged what the base had
+    named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
+    config["base_model_name_or_path"] = "base" if inside else named
+    return partial(_write_adapter, model, processor, path, start, inside, tensors, config)
+
+
+def adapter_of(model: Any, modules: list[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of an adapter and its configuration, but for the name of its base: the model's LoRA, rows that train
+    beside it, and whole ``modules``. All ranks call this together."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, LoraLayer)}
     if not layers:
         raise WeftError("--adapter-only: no part of this run trains through LoRA; train with --lora, or save it whole")
     ranks = {name: m.r["default"] for name, m in layers.items()}
     alphas = {name: m.lora_alpha["default"] for name, m in layers.items()}
-    whole = [n for n in stage.parts if _trains_whole(model.part(n))]
-    modules = ["language_model" if n == "language" else n for n in whole]
     usual = max(set(ranks.values()), key=list(ranks.values()).count)
     alpha = max(set(alphas.values()), key=list(alphas.values()).count)
     rows = {
@@ -66,10 +76,7 @@ def adapter_saver(
         or ("trainable_tokens_delta" in name and name.split(".token_adapter.")[0] in rows)
         or any(name.startswith(f"{m}.") for m in modules)
     }
-    inside = inside or start.base is None
-    named = str(Path(start.base).absolute()) if start.base and Path(start.base).is_dir() else start.base
-    config["base_model_name_or_path"] = "base" if inside else named
-    return partial(_write_adapter, model, processor, path, start, inside, tensors, config)
+    return tensors, config
 
 
 def _write_adapter(

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from weft.models.gate import scaled
+
 
 class Kept:
     """While it is open, frozen weights of linear layers are cast for autocast once, not in every forward pass, and LoRA
@@ -65,6 +67,8 @@ class Kept:
         if up.bias is not None:
             return usual(x, **more)
         out = layer.base_layer(x)
-        narrow = layer.lora_A[name](layer.lora_dropout[name](x)) * layer.scaling[name]
+        if (gate := getattr(layer, "gate", None)) is not None and gate.where is False:
+            return out  # type: ignore[no-any-return]
+        narrow = scaled(layer, x, layer.lora_A[name](layer.lora_dropout[name](x)))
         mixed = torch.addmm(out.flatten(0, -2), narrow.flatten(0, -2), up.weight.t())
         return mixed.view(out.shape)

@@ -89,8 +89,9 @@ class Whole:
 
     def leave(self, model: WeftForConditionalGeneration, processor: Any, path: Path, last: bool) -> None:
         """Writes the model that a stage leaves, LoRA merged; a later one (not ``last``) goes on with it as written."""
-        merge_lora(model)
-        self.ranks.lead(partial(save_model, model, processor, path))
+        merge, save = ASKED["gated"].ENDS if model.gate else (merge_lora, save_model)
+        merge(model)
+        self.ranks.lead(partial(save, model, processor, path))
         if not last and not self.ranks.first:
             round_as_saved(model)
 

@@ -50,16 +50,18 @@ def apply_parts(
                 module.requires_grad_(True)
             elif training.train == "lora":
                 rows = tokens if training.dialect_tokens and name == "language" else ()
-                _add_lora(module, training.lora, rows)
+                add = ASKED["gated"].go_on if name == "language" and model.gate else _add_lora
+                add(module, training.lora, rows)
     never = constants(model)
     for key, p in model.named_parameters():
         if key in never:
             p.requires_grad_(False)
     set_modes(model, stage)
-    if model.places:  # which are looked up as often as the media's kinds have scales
+    if model.config.lora_for_media:
+        ASKED["gated"].begin(model, stage)
+    if model.places and not model.gate:  # which are looked up as often as the media's kinds have scales
         ASKED["rows"](model)
-    names = {id(p): n for n, p in model.named_parameters() if p.requires_grad}
-    parts = []
+    names, parts = {id(p): n for n, p in model.named_parameters() if p.requires_grad}, []
     for name in PART_NAMES:
         training = stage.parts.get(name, PartTraining())
         own = {id(p): p for module in model.part(name) for p in module.parameters() if id(p) in names}
@@ -93,10 +95,9 @@ def set_modes(model: WeftForConditionalGeneration, stage: Stage) -> None:
     if stage.checkpoint_activations:
         # A frozen language model hands gradients on, so its activations are most of the memory; transformers' layers
         # recompute them in train mode only. What is inside them stays in eval mode.
-        for module in model.part("language"):
-            for layer in module.modules():
-                if isinstance(layer, GradientCheckpointingLayer):
-                    layer.training = True
+        for layer in model.language_model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.training = True
 
 
 def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
@@ -110,10 +111,10 @@ def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
 
 def lora_targets(module: nn.Module, lora: Lora) -> list[str]:
     """The ends of the names of the layers that it adapts; none: the part has no such layer, and trains in full."""
+    there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
     if lora.targets == "all-linear":
-        return sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
+        return there
     if not any(name == t or name.endswith(f".{t}") for name, _ in module.named_modules() for t in lora.targets):
-        there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
         raise WeftError(f"lora.targets {', '.join(lora.targets)}: no such layer; there are {', '.join(there)}")
     return list(lora.targets)
 

@@ -51,6 +51,8 @@ class ModelSpec(Frozen):
     audio: TowerSource | None = None
     language: LanguageSource | None = None
     dialect: DialectSection = DialectSection()
+    # LoRA of the language model for media alone (`WeftConfig.lora_for_media`); None: as the base has it, else not so.
+    lora_for_media: bool | None = None
     seed: Seed = 0  # of random initial weights
 
 

@@ -131,6 +131,10 @@ def build_once(spec: ModelSpec, ranks: Ranks) -> tuple[WeftForConditionalGenerat
     given = [(built[0].config, built[1]) if built else None]
     with others():
         dist.broadcast_object_list(given, 0)
+    if given[0][0].lora_for_media:  # type: ignore[index]
+        raise WeftError(
+            "a model whose LoRA is for media alone (lora_for_media) is not shared out; leave out parallel.shard"
+        )
     if built:
         return built
     config, processor = given[0]  # type: ignore[misc]

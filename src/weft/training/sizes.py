@@ -86,6 +86,7 @@ class ModelSize:
     image: dict[str, Any] = field(default_factory=dict)  # size, tokens at most (start and end included)
     sound: dict[str, Any] = field(default_factory=dict)  # tokens of 1 s and of a window, window_seconds
     cache_per_token: int = 0  # bytes of the key-value cache in bf16
+    lora_for_media: bool = False
 
     @property
     def parameters(self) -> int:
@@ -102,7 +103,8 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
     counts tokens, but has a tokenizer of weft's in the place of the source's, so it is not for rendering samples.
     """
     if spec.base is not None:
-        return load_config(spec.base), load_processor(spec.base)
+        config = load_config(spec.base)
+        return _switched(config, spec), load_processor(spec.base)
     parts = {name: asked(getattr(spec, name)) for name in ("vision", "audio", "language")}
     if outline:
         form = get_dialect(spec.dialect.name, spec.dialect.switches)
@@ -110,7 +112,14 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
         wanted = form.all_tokens(*(modality for part, modality in senses.items() if parts[part]))
         parts = {name: published.outline(name, part, wanted) for name, part in parts.items()}
     vision, audio, language = (parts[name] or None for name in ("vision", "audio", "language"))
-    return plan(vision=vision, audio=audio, language=language, dialect=spec.dialect)
+    config, processor = plan(vision=vision, audio=audio, language=language, dialect=spec.dialect)
+    return _switched(config, spec), processor
+
+
+def _switched(config: WeftConfig, spec: ModelSpec) -> WeftConfig:
+    if spec.lora_for_media is not None:
+        config.lora_for_media = spec.lora_for_media
+    return config
 
 
 def asked(source: TowerSource | LanguageSource | None) -> dict[str, Any]:
@@ -155,7 +164,8 @@ def model_size(config: WeftConfig, processor: WeftProcessor | None, model: Any =
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     cache = 2 * text.num_hidden_layers * heads * head * 2
-    return ModelSize((config.dialect or {})["name"], parts, text.vocab_size, image, sound, cache)
+    apart = config.lora_for_media
+    return ModelSize((config.dialect or {})["name"], parts, text.vocab_size, image, sound, cache, apart)
 
 
 def stage_size(

@@ -85,7 +85,7 @@ class NextTokens:
         batch, model = step.batch, step.model
         places_N, targets_N = next_tokens(batch.inputs["labels"], batch.inputs.get("segment_lengths"))
         loss, vocabulary = cross_entropy(model.logits, self.label_smoothing), model.config.text_config.vocab_size
-        total = loss_at(places_N, step.hidden_BLD, loss, vocabulary, targets_N)
+        total = loss_at(places_N, step.hidden_BLD, loss, vocabulary, targets_N, *model.along(places_N))
         return total / len(places_N) * (batch.labels / among[0])
 
 
