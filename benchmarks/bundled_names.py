@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from weft.files import whole_folder
+from weft.models.adapters import adapter_base
 from weft.models.config import VisionSection
 from weft.models.encoders import image_kind
 from weft.models.photographs import Photographs
@@ -96,7 +97,8 @@ def main() -> None:
     kind = image_kind(VisionSection.model_validate(config["vision"]))
     processor = WeftProcessor.from_pretrained(given.model)
     tower: Any = kind.build().eval()
-    weights = load_file(given.model / "model.safetensors")
+    base = Path(adapter_base(str(given.model))[0])  # within it, where LoRA lies beside the weights
+    weights = load_file(base / "model.safetensors")
     own = {name.removeprefix("vision."): value for name, value in weights.items() if name.startswith("vision.")}
     tower.load_state_dict(own, strict=False)
     told = Photographs(kind.section.connector, tower.width)
@@ -127,14 +129,14 @@ def main() -> None:
     weights |= {f"vision.classes.{name}": value for name, value in tower.classes.state_dict().items()}
     weights |= {f"vision_connector.photographs.{name}": value for name, value in told.state_dict().items()}
     with whole_folder(given.out) as folder:
-        for file in given.model.iterdir():
-            if file.is_file() and file.name not in ("config.json", "model.safetensors"):
-                shutil.copyfile(file, folder / file.name)
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-        before = json.loads((folder / "processor_config.json").read_text())
-        before["config"]["vision"]["connector"]["classes"] = given.classes
-        (folder / "processor_config.json").write_text(json.dumps(before, indent=2) + "\n")
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        shutil.copytree(given.model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.safetensors"))
+        inner = folder / base.relative_to(given.model)
+        for place in {folder, inner}:
+            (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            before = json.loads((place / "processor_config.json").read_text())
+            before["config"]["vision"]["connector"]["classes"] = given.classes
+            (place / "processor_config.json").write_text(json.dumps(before, indent=2) + "\n")
+        save_file(weights, inner / "model.safetensors", {"format": "pt"})
 
 
 if __name__ == "__main__":

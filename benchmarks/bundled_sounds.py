@@ -28,6 +28,7 @@ import weft
 from weft.conversation import Words, read_samples
 from weft.files import whole_folder
 from weft.media import log_mel
+from weft.models.adapters import adapter_base
 from weft.models.encoders.transcript import TOLD
 from weft.models.sound_events import SoundEvents, told_of
 from weft.playground.chance import Chance
@@ -203,20 +204,21 @@ def main() -> None:
 def write(model: Path, out: Path, told: SoundEvents) -> None:
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(model / "model.safetensors")
+    base = Path(adapter_base(str(model))[0])  # within it, where LoRA lies beside the weights
+    weights = load_file(base / "model.safetensors")
     weights |= {f"audio_connector.events.{name}": value for name, value in told.state_dict().items()}
     with whole_folder(out) as folder:
-        for file in model.iterdir():
-            if file.is_file() and file.name != "model.safetensors":
-                shutil.copyfile(file, folder / file.name)
-        for name, key in (("config.json", ()), ("processor_config.json", ("config",))):
-            config = json.loads((folder / name).read_text())
-            section = config
-            for step in (*key, "audio", "connector"):
-                section = section[step]
-            section["events"] = len(told.spelling)
-            (folder / name).write_text(json.dumps(config, indent=2) + "\n")
-        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        shutil.copytree(model, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.safetensors"))
+        inner = folder / base.relative_to(model)
+        for place in {folder, inner}:
+            for name, key in (("config.json", ()), ("processor_config.json", ("config",))):
+                config = json.loads((place / name).read_text())
+                section = config
+                for step in (*key, "audio", "connector"):
+                    section = section[step]
+                section["events"] = len(told.spelling)
+                (place / name).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(weights, inner / "model.safetensors", {"format": "pt"})
 
 
 if __name__ == "__main__":

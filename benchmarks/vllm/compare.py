@@ -40,6 +40,7 @@ from weft.generation import Options
 from weft.generation.batch import Row
 from weft.models.adapter_folder import write_adapter
 from weft.models.adapters import is_adapter
+from weft.training.gated import switch
 
 SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
 SIGLIP = {"kind": "siglip", "config": {"hidden_size": 32, "image_size": 32, "patch_size": 8, **SMALL}}
@@ -174,6 +175,8 @@ def together(whole, asked):
 
 def own():
     whole = weft.load("bundled", dtype="float32")
+    if whole.model.gate is not None:
+        switch(whole.model, False)  # as vLLM has it
     return whole.model, whole.processor
 
 

@@ -71,7 +71,8 @@ def train(
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), size)
     chosen = only_stages(chosen, [stages] if isinstance(stages, str) else stages)
     if model is not None:
-        chosen = chosen.model_copy(update={"model": model_spec(str(model))})
+        same = {"lora_for_media": chosen.model.lora_for_media}  # what the recipe says of how it learns
+        chosen = chosen.model_copy(update={"model": model_spec(str(model)).model_copy(update=same)})
     chosen = override(with_files(chosen, _files(data)), extra)
     folder = Path(run) if run else Path("runs") / chosen.name
     return _run(chosen, folder, False, out, adapter_only, console, observe=observe, profile=profile)

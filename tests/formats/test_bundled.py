@@ -174,3 +174,36 @@ def test_what_cannot_be_shipped_is_refused(shipping, parts, trained, shipped, tm
     with pytest.raises(WeftError, match="it belongs to another model, so install weft again"):
         bundled.put_together(tmp_path, parts, tmp_path / "never")
     assert not (tmp_path / "never").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_lora_for_media_stays_apart_and_is_shipped_again(shipping, parts, shipped, tmp_path):
+    source = tmp_path / "shipped"
+    shutil.copytree(shipped, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"lora_for_media": True}))
+    out = tmp_path / "bundled"
+    bundled.put_together(source, parts, out)
+    base = AutoModelForCausalLM.from_pretrained(parts["language"]).float().eval()
+    held = load_file(out / "base" / "model.safetensors")
+    rows, own = held["language_model.model.embed_tokens.weight"], base.get_input_embeddings().weight
+    assert rows[: len(own)].equal(own) and rows[len(own) :].allclose(own.mean(0).expand(len(rows) - len(own), -1))
+    model, merged = weft.load(out), tmp_path / "merged"
+    ids = torch.tensor([[5, 9, 40, 41, 42]])
+    with torch.inference_mode():
+        assert model.model(input_ids=ids).logits[..., : len(own)].equal(base(ids).logits)
+    assert run(["merge", str(out), "-o", str(merged)]) == 0
+    bundled.put_together(shipped, parts, tmp_path / "whole")
+    wanted, found = (load_file(folder / "model.safetensors") for folder in (tmp_path / "whole", merged))
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4)
+    again = tmp_path / "again"
+    again.mkdir()
+    shipping.ship(out, parts, "owner/language", again, rank=5)
+    wanted, found = (load_file(folder / "adapter_model.safetensors") for folder in (source, again))
+    assert wanted.keys() == found.keys()
+    for name, value in wanted.items():
+        if ".token_adapter." in name or (name.startswith(f"{PREFIX}language_model") and "lora_" in name):
+            assert found[name].equal(value)
+        assert found[name].shape == value.shape and found[name].dtype == value.dtype
+    assert json.loads((again / "config.json").read_text())["lora_for_media"] is True
