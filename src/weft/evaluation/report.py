@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -22,7 +20,6 @@ from weft.evaluation.pairs import Pair, answer_boxes
 from weft.evaluation.right import is_right, rule
 from weft.evaluation.scorers import bleu_signature
 from weft.evaluation.text import NORMALISERS
-from weft.files import whole_file
 from weft.generation import Reply
 from weft.version import VERSION
 
@@ -132,12 +129,6 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes ``report.json`` whole or not at all."""
-    with whole_file(path) as file:
-        file.write(json.dumps(report, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
 def described(name: str) -> Metric:

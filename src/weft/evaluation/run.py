@@ -19,7 +19,8 @@ from weft.data.source import is_shards, open_source
 from weft.evaluation.metrics import chosen, measure
 from weft.evaluation.page import write_page
 from weft.evaluation.pairs import Pair
-from weft.evaluation.report import Sample, make_report, write_json
+from weft.evaluation.report import Sample, make_report
+from weft.files import write_json
 from weft.generation import Options, Reply
 from weft.media import image_size
 

@@ -7,11 +7,10 @@ tables that were trained (``trainable_tokens_delta``), and parts trained in full
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from weft.files import write_json
 from weft.formats.checkpoints import (
     Output,
     Tensors,
@@ -135,19 +135,23 @@ def merge(
     outputs, kind = with_lora(copies, adapter.lora, str(base)), stored_dtype(dtype, weights)
     with new_folder(out, force) as folder:
         written = write_weights(outputs, folder, kind, progress)
-        for source in (base, Path(adapter.label)):  # the adapter's processor is the one that was trained with
-            for file in source.iterdir():
-                if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt") and not _of_weights(file):
-                    shutil.copyfile(file, folder / file.name)
-        config = read_json(folder / "config.json") | {"dtype": str(kind).removeprefix("torch.")}
-        config.pop("lora_for_media", None)  # from here on it applies to all that is said
-        (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        # The adapter's processor is the one that was trained with; from here on it applies to all that is said.
+        copy_texts((base, Path(adapter.label)), folder, kind, ("lora_for_media",))
     sources = Account(name, len(adapter.tensors.shapes)), Account(str(base), len(weights.shapes))
     return Imported(out, sources, outputs, written, kind)
 
 
-def _of_weights(file: Path) -> bool:
-    return file.name == CONFIG or file.name.endswith(".index.json")
+def copy_texts(sources: Sequence[Path], folder: Path, dtype: torch.dtype, without: Sequence[str] = ()) -> None:
+    """The configuration (but for what is ``without``), processor and tokenizer of model folders, those of later ones
+    over those of earlier; the weights beside them are of this type."""
+    for source in sources:
+        for file in source.iterdir():
+            weights = file.name == CONFIG or file.name.endswith(".index.json")
+            if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt") and not weights:
+                shutil.copyfile(file, folder / file.name)
+    config = read_json(folder / "config.json") | {"dtype": str(dtype).removeprefix("torch.")}
+    config = {key: value for key, value in config.items() if key not in without}
+    write_json(folder / "config.json", config, 2)
 
 
 def export_peft(name: str, out: Path, *, on: str = "model", base: str | None = None, force: bool = False) -> Path:

@@ -8,8 +8,6 @@ language model stays apart where it is for media alone (`lora_for_media`);
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from weft.files import whole_folder
-from weft.formats.adapters import LANGUAGE, Adapter, open_adapter, with_lora
+from weft.formats.adapters import LANGUAGE, Adapter, copy_texts, open_adapter, with_lora
 from weft.formats.checkpoints import CheckpointError, Output, Tensors, read_folder, write_weights
 from weft.formats.mapping import wanted_by
 from weft.models import doors
 from weft.models.adapter_folder import is_gated, write_adapter
-from weft.models.adapters import CONFIG, PREFIX
+from weft.models.adapters import PREFIX
 from weft.models.config import WeftConfig
 
 # Where a part's folder has what weft has under each of these; the first that is there.
@@ -91,12 +89,8 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
         whole = folder / "base" if apart else folder
         whole.mkdir(exist_ok=True)
         write_weights(with_lora(outputs, lora, "the model"), whole, torch.float32)
-        config = json.loads((source / "config.json").read_text("utf-8")) | {"dtype": "float32"}
         for place in {whole, folder}:
-            for file in source.iterdir():
-                if file.suffix in (".json", ".jinja") and file.name != CONFIG:
-                    shutil.copyfile(file, place / file.name)
-            (place / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            copy_texts((source,), place, torch.float32)
         if apart:
             _write_language(adapter, folder)
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from weft.conversation import WeftError
-from weft.files import whole_folder
+from weft.files import whole_folder, write_json
 from weft.models.doors import PICKLES, check_index, check_safetensors, json_object
 
 Shape = tuple[int, ...]
@@ -309,7 +309,7 @@ def write_weights(
                 progress(done, total)
     if plan.is_sharded:
         index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+        write_json(folder / "model.safetensors.index.json", index, 2)
     return total
 
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from weft.conversation import WeftError
+from weft.files import write_json
 from weft.formats.checkpoints import (
     CheckpointError,
     Output,
@@ -250,4 +251,4 @@ def _tokenizer(model: Exporting, folder: Path) -> None:
     settings = {key: value for key, value in settings.items() if key not in drop and value is not None}
     # Every version of transformers knows this name; the newer ones write another for the same class.
     settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-    file.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, settings, 2)

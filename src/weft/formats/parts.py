@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+from weft.files import write_json
 from weft.formats.checkpoints import Shape, Tensors, read_file, write_weights
 from weft.formats.mapping import How, Input, Rule, Stacked, read
 from weft.formats.weight_files import read_ctranslate2, read_gguf
@@ -177,4 +177,4 @@ def efficientnet_from_pickle(file: Path, out: Path, config: EfficientNetLiteConf
     _write(EfficientNetLiteForImageClassification, config, read_file(file), rules, out, dtype)
     before = {"size": {"height": 224, "width": 224}, "image_mean": MEAN, "image_std": STD, "resample": 3}
     before["image_processor_type"] = "ViTImageProcessor"
-    (out / "preprocessor_config.json").write_text(json.dumps(before, indent=2) + "\n", "utf-8")
+    write_json(out / "preprocessor_config.json", before, 2)

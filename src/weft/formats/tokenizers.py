@@ -25,6 +25,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, proc
 from tokenizers.models import BPE
 
 from weft.conversation import WeftError
+from weft.files import write_json
 
 # QwenLM/Qwen-Audio tokenization_qwen.py, PAT_STR.
 QWEN_PATTERN = (
@@ -211,4 +212,4 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_length: int | None
     config |= {f"{key}_token": token for key, token in names.items()}
     if max_length is not None:
         config["model_max_length"] = max_length
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "tokenizer_config.json", config, 2)

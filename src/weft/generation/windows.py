@@ -29,6 +29,11 @@ class WindowPrompt:
     offset: float
     seconds: float
 
+    def words(self, reply: Reply) -> list[Word]:
+        """Those of its reply, at their times in the clip."""
+        words = (word for part in reply.words for word in part.words)
+        return [Word(w.text, round(w.start + self.offset, 3), round(w.end + self.offset, 3)) for w in words]
+
 
 def split_transcription(conversation: Conversation, rate: int, window_seconds: float) -> list[WindowPrompt] | None:
     """The prompts of a transcription or translation whose one clip is longer than the window; None for any other
@@ -86,12 +91,10 @@ def merge(replies: list[Reply], windows: list[WindowPrompt]) -> Reply:
     words: list[Word] = []
     audio: int | None = None
     for reply, window in zip(replies, windows, strict=True):
+        words += window.words(reply)
         for part in reply.parts:
             if isinstance(part, Words):
                 audio = part.audio
-                words += [
-                    Word(w.text, round(w.start + window.offset, 3), round(w.end + window.offset, 3)) for w in part.words
-                ]
             elif isinstance(part, Text) and part.text.strip():
                 texts.append(part.text.strip())
     parts: list[Part] = [Words(tuple(words), audio)] if words else []

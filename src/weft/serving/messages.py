@@ -19,21 +19,8 @@ from weft.serving.held import Held
 from weft.serving.limits import Limits
 
 FORMATS = (
-    "wav",
-    "mp3",
-    "flac",
-    "ogg",
-    "opus",
-    "oga",
-    "webm",
-    "m4a",
-    "mp4",
-    "aac",
-    "mpeg",
-    "mpga",
-    "aiff",
-    "amr",
-    "caf",
+    *("wav", "mp3", "flac", "ogg", "opus", "oga", "webm", "m4a"),
+    *("mp4", "aac", "mpeg", "mpga", "aiff", "amr", "caf"),
 )
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 OWN = ("text", "task", "box", "words")

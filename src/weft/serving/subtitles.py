@@ -28,12 +28,7 @@ def segments(replies: Sequence[Reply], windows: Sequence[WindowPrompt]) -> list[
     """Of the words with times, window by window; of what has none, one a window, as long as the window."""
     out: list[Segment] = []
     for reply, window in zip(replies, windows, strict=True):
-        words = [
-            Word(w.text, round(w.start + window.offset, 3), round(w.end + window.offset, 3))
-            for part in reply.words
-            for w in part.words
-        ]
-        if words:
+        if words := window.words(reply):
             out += _cues(words)
         elif reply.text.strip():
             end = round(window.offset + window.seconds, 3)

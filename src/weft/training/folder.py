@@ -20,7 +20,7 @@ import torch
 from pydantic import ValidationError
 
 from weft.conversation import WeftError
-from weft.files import lock, whole_file
+from weft.files import lock, write_json
 from weft.frozen import first_mistake
 from weft.training.asked import ASKED
 from weft.training.ranks import Ranks
@@ -108,10 +108,10 @@ class RunFolder:
 
     def _write_facts(self, facts: dict[str, Any]) -> None:
         named = {"folder": str(self.path.resolve()), "out": self.inside(str(self.out.absolute()))}
-        _write(self.path / "run.json", facts | named)
+        write_json(self.path / "run.json", facts | named)
 
     def _write_recipe(self) -> None:
-        _write(self.path / "recipe.json", _renamed(self.recipe.model_dump(mode="json"), self.inside))
+        write_json(self.path / "recipe.json", _renamed(self.recipe.model_dump(mode="json"), self.inside))
 
     def inside(self, name: str) -> str:
         """A path in the run folder as its files name it (``./final``); any other name as it is."""
@@ -213,7 +213,7 @@ def _folder_of(out: Path) -> Path:
 def _read(run: Path, name: str) -> Any:
     file = run / name
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise WeftError(f"{run}: is not the folder of a run (no {name}); start one without --resume") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -231,8 +231,3 @@ def revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return said.stdout.strip()
-
-
-def _write(file: Path, value: Any) -> None:
-    with whole_file(file) as handle:
-        handle.write(json.dumps(value, indent=1) + "\n")

@@ -30,7 +30,7 @@ class WeightsAndBiases:
             import wandb
         except ImportError:
             raise WeftError('the wandb logger needs: pip install "weftlm[wandb]"') from None
-        facts = json.loads((run / "run.json").read_text())
+        facts = json.loads((run / "run.json").read_bytes())
         # Another run of that name is another run, and so is a copy that goes on elsewhere.
         mark = f"{run.resolve().name}-{facts.get('moved', facts['started']):.0f}"
         self.run = wandb.init(project="weft", name=name, dir=str(run), resume="allow", id=mark)

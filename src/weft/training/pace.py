@@ -15,7 +15,7 @@ from statistics import fmean
 from time import monotonic
 from typing import Any
 
-from weft.files import whole_file
+from weft.files import write_json
 
 SHARE = 0.1  # of the time goes by until there is a plan, or
 ENOUGH = 100  # updates of the usual kind have been timed
@@ -64,8 +64,7 @@ def read_plans(run: Path, stage: int, minutes: float) -> list[tuple[int, int]]:
 
 def write_plans(run: Path, stage: int, minutes: float, plans: list[tuple[int, int]]) -> None:
     known = {"minutes": minutes, "steps": plans[-1][1], "plans": plans}
-    with whole_file(run / PLANS) as file:
-        file.write(json.dumps({**_known(run), str(stage): known}, indent=1) + "\n")
+    write_json(run / PLANS, {**_known(run), str(stage): known})
 
 
 def _known(run: Path) -> dict[str, Any]:
