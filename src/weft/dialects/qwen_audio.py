@@ -41,27 +41,10 @@ from weft.dialects.base import (
     asked,
     join_words,
 )
+from weft.named import beside
 
 LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it", "zh_tr", "unknown")
-STYLES = {
-    "clotho": "caption_clotho",
-    "audiocaps": "caption_audiocaps",
-    "plain": "caption_plain",
-    "audioset": "audioset_ontology",
-}
-
-# (what the answer is, its own tag, language of the sound where the task names none). None: as the task's language.
-ANALYSES: dict[str, tuple[str, str, str | None]] = {
-    "emotion": ("keyword", "emotion_recognition", None),
-    "vocal_sound": ("keyword", "vocal_classification", None),
-    "scene": ("keyword", "scene", "unknown"),
-    "event": ("keyword", "event", "unknown"),
-    "note": ("keyword", "note_analysis", "unknown"),
-    "music": ("caption", "music_description", "unknown"),
-    "speaker": ("keyword", "speaker_meta", None),
-    "entities": ("keyword", "named_entity_recognition", None),
-    "locate": ("keyword", "audio_grounding", "unknown"),
-}
+STYLES, ANALYSES = beside(__file__).values()
 # Tasks whose users' words have a place in the form: the question, or what is to be found.
 WITH_TEXT = ("question", "locate")
 WINDOW = 3000  # hundredths of a second that time tokens count up to
@@ -250,9 +233,9 @@ class QwenAudio(Dialect):
             return self._named(["startofanalysis", "unknown", "caption", written, "notimestamps", STYLES[style]])
         if task.name == "question":
             return [*self._named(["startofanalysis", written, "question"]), Plain(text), Special("<|answer|>")]
-        kind, own, sound = ANALYSES[task.name]
+        kind, own, *sound = ANALYSES[task.name]
         times = "timestamps" if _timed(task) else "notimestamps"
-        tags = self._named(["startofanalysis", sound or written, kind, written, times, own])
+        tags = self._named(["startofanalysis", *(sound or [written]), kind, written, times, own])
         return [*tags, Plain(text), Special("<|answer|>")] if text else tags
 
     def _named(self, names: list[str]) -> list[Plain | Special]:
@@ -341,7 +324,7 @@ def _stamp(hundredths: int) -> str:
 
 _TAGS = ["startoftranscript", "startofanalysis", "translate", "transcribe", "caption", "keyword", *LANGUAGES]
 _TAGS += ["notimestamps", "timestamps", "itn", "wo_itn", "question", "answer", *STYLES.values()]
-_TAGS += [tag for _, tag, _ in ANALYSES.values()]
+_TAGS += [tag for _, tag, *_ in ANALYSES.values()]
 _TAGS += ["pitch", "velocity", "instrument", "sonic"]
 _TAGS += [f"midi_{name}_{k}" for name in ("pitch", "velocity") for k in range(MIDI + 1)]
 _TAGS += [f"{edge}ofentity{part}" for edge in ("start", "end") for part in ("value", "type")]

@@ -8,16 +8,15 @@ question="...")`` is ready for ``weft.load(...).chat``, ``.options()`` are its d
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from pathlib import Path
 from string import Formatter
 from typing import Any, Literal
 
 from weft.conversation import WeftError
 from weft.evaluation.families import Family, get_family
+from weft.named import beside
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def get_benchmark(name: str) -> Benchmark:
     return found
 
 
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLE = beside(__file__)
 
 
 def _entry(name: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from weft.evaluation.pairs import Pair
 from weft.evaluation.published import boxes, captions, choices, hallucination, music, speech, translation, vqa
 from weft.evaluation.published.rows import Row, read_rows
 from weft.evaluation.report import scored_by
+from weft.named import beside
 
 READERS: dict[str, Callable[..., Pair]] = {
     "vqa": vqa.read_row,
@@ -84,7 +84,7 @@ def _by_language(metric: Metric, pairs: Sequence[Pair]) -> list[Metric]:
     return [only(code) for code in codes]
 
 
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLE = beside(__file__)
 FAMILIES = {name: Family(name, **row) for name, row in _TABLE.items()}
 
 

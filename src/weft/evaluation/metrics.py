@@ -7,10 +7,8 @@ are ``metrics.toml``; what the released scripts computed is in `published`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from weft.conversation import Box, WeftError
 from weft.evaluation import scorers
@@ -18,6 +16,7 @@ from weft.evaluation.pairs import CAPTIONS, Pair, answer_boxes, answer_text, ans
 from weft.evaluation.published import boxes, captions, choices, hallucination, music, speech, translation, vqa
 from weft.evaluation.scorers import Tally, mean, pooled
 from weft.evaluation.text import letters, normalized, units, whisper_normalized
+from weft.named import beside
 
 Values = list[float | None]
 HALLUCINATED = "hallucinated_words_per_minute"
@@ -248,7 +247,7 @@ COMPUTED: dict[str, Computed] = {
     ),
     "qwen_audio_velocity_accuracy": _note(lambda x, y: x.velocity == y.velocity),
 }  # fmt: skip
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLE = beside(__file__)
 METRICS: dict[str, Metric] = {name: Metric(name, COMPUTED[name], **row) for name, row in _TABLE.items()}
 # Those that any sample may have.
 EVERYDAY = ("wer", "wer_normalized", "cer_normalized", "wer_whisper", HALLUCINATED, "word_time_ms",

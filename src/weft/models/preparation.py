@@ -7,18 +7,16 @@ torchvision, which weft does without.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from weft.conversation import WeftError
 from weft.models import doors
-from weft.named import Named
+from weft.named import Named, beside
 
 RESAMPLE = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers, as in preprocessor_config.json
 # By a class's name, without what may follow it: what it does where the file is silent.
-CLASSES: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+CLASSES: dict[str, Any] = beside(__file__)
 BY_EDGE = CLASSES.pop("by_edge")  # in which a plain number is that of the shorter side
 CROPS = Named[Callable[..., Any]]({"middle": "weft.models.crops:middle"})  # of sources that take the middle out
 ENDINGS = ("Pil", "Fast", "ImageProcessor", "FeatureExtractor")

@@ -6,14 +6,13 @@ listed in `published.toml` reads that model's configuration from the hub.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from weft.models.encoders import SOUNDS
+from weft.named import beside
 
-_TABLE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLE = beside(__file__)
 
 
 def listed(part: str) -> dict[str, dict[str, Any]]:

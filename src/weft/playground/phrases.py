@@ -7,13 +7,12 @@ reading: what is meant is well on the left, and nothing else of its kind is in t
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
+from weft.named import beside
 from weft.playground.chance import Chance
 from weft.playground.scenes import DIRECTIONS, Scene, Thing
 
@@ -135,7 +134,7 @@ def refer_to(chance: Chance, scene: Scene, target: Thing, without: tuple[str, ..
 
 LANGUAGES = ("en", "fr", "de", "es")
 
-_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLES = beside(__file__)
 # Of each language; nouns as gender, one and several.
 NOUNS, ADJECTIVES, PLACE_WORDS, RELATION_WORDS, DIRECTION_WORDS = (
     {language: _TABLES[language][name] for language in LANGUAGES}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
 
 from weft.conversation import Box, Image, Part, Task, Text
+from weft.named import beside
 from weft.playground.chance import Chance
 from weft.playground.phrases import (
     AND,
@@ -33,7 +32,7 @@ Asked = tuple[str, str]  # a question and its answer
 
 # Language -> kind -> wordings. Of what is asked: {the} and {other} point at one thing, {a} and {some} name a kind, {at}
 # is a side of a thing.
-WORDINGS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+WORDINGS = beside(__file__)
 YES_NO = {"en": ("yes", "no"), "fr": ("oui", "non"), "de": ("ja", "nein"), "es": ("sí", "no")}
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-import tomllib
 import zlib
-from pathlib import Path
 
+from weft.named import beside
 from weft.playground.chance import Chance
 from weft.playground.phrases import LANGUAGES, NOUNS, PLACE_WORDS, Phrase, inflected, say
 from weft.playground.scenes import COLORS, HELD_OUT, NEW_PAIR, SHAPES
@@ -17,7 +16,7 @@ _NUMBERS = (
 )
 ONES, TENS = _NUMBERS.split()[:20], _NUMBERS.split()[20:]
 
-_TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+_TABLES = beside(__file__)
 SLOTS: dict[str, list[str]] = {**_TABLES["slots"], "color": list(COLORS)}
 TEMPLATES: list[str] = _TABLES["templates"]
 # What the four languages say alike, in the order of LANGUAGES.

@@ -10,22 +10,10 @@ import numpy as np
 import soxr
 
 from weft.conversation import Audio, WeftError, Word
+from weft.named import beside
 from weft.playground.chance import Chance
 
-# Name in espeak-ng, and whether a man or a woman is heard. In espeak-ng 1.52, which espeakng-loader brings, "en" is
-# British; a variant that does not exist is taken silently for none; and variants with breath (f2, f3, f5, Alicia,
-# whisper ...) differ in every process, so none of them is here.
-VOICES: dict[str, dict[str, str]] = {
-    "en": {
-        "en-us": "man", "en-us+m3": "man", "en-us+m7": "man", "en-us+anika": "woman", "en-us+f4": "woman",
-        "en-us+Andrea": "woman", "en-us-nyc": "man", "en": "man", "en+m2": "man", "en+Annie": "woman",
-        "en+belinda": "woman", "en-gb-x-rp": "man", "en-gb-x-rp+f1": "woman", "en-gb-scotland": "man",
-        "en-gb-scotland+steph": "woman", "en-029": "man", "en-gb-x-gbcwmd+m5": "man", "en-us+linda": "woman",
-    },
-    "fr": {"fr": "man", "fr+m3": "man", "fr+Annie": "woman", "fr-be+f4": "woman"},
-    "de": {"de": "man", "de+m3": "man", "de+belinda": "woman", "de+f4": "woman"},
-    "es": {"es": "man", "es+Andrea": "woman", "es-419+m3": "man", "es-419+f4": "woman"},
-}  # fmt: skip
+VOICES: dict[str, dict[str, str]] = beside(__file__)  # of each language: its name, and who is heard
 HELD_OUT_VOICES = ("en-gb-x-gbcwmd+m5", "en-us+linda")  # heard in tests only
 SPEEDS, HELD_OUT_SPEEDS = (120, 220), (185, 200)  # words a minute; the second only in tests
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 44100)  # samples a second

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from weft.named import beside
 from weft.parts import sources
 from weft.training.recipe import LanguageSource, Lora, ModelSpec, Optim, PartTraining, Recipe, Source
 
@@ -18,29 +19,7 @@ STEPS = 1000  # of each stage
 RATES = {"frozen": 1e-3, "lora": 3e-4, "full": 5e-5}  # by how the language model learns in a stage
 SCALE = 0.2
 ROWS = PartTraining(train="lora", lora=Lora(r=1, targets=("v_proj",)), tokens_lr_scale=10)
-NAMED = ("caption", "refer", "identify", "vqa")
-# Recipe -> the changes of each tower's options (None: taken out), whether patches merge in blocks, each stage's tasks,
-# and the stages in which of the language model rows alone are to learn
-REAL: dict[str, dict[str, Any]] = {
-    "minigpt_v2": {
-        # 448 px: 14 x 14 features of stage 7, 49 tokens
-        "vision": {"stages": [7], "size": [448, 448], "final_norm": None},
-        "blocks": True,
-        "stages": [("caption", *NAMED), NAMED, (*NAMED, "grounded_caption", "detection", "picture_conversation")],
-    },
-    "llasm": {
-        "audio": {},
-        "stages": [("transcribe",), ("speech_question", "transcribe", "speech_conversation")],
-    },
-    "qwen_audio": {
-        "audio": {},
-        "stages": [
-            ("transcribe", "word_times", "speaker", "sound_caption", "event", "question", "locate"),
-            ("speech_conversation",),
-        ],
-        "rows": ("multitask",),
-    },
-}
+REAL: dict[str, dict[str, Any]] = beside(__file__)
 
 
 def on_parts(name: str, recipe: Recipe) -> Recipe:
@@ -50,7 +29,8 @@ def on_parts(name: str, recipe: Recipe) -> Recipe:
     for sense in ("vision", "audio"):
         if sense in asked:
             tower = getattr(recipe.model, sense)
-            options = {k: v for k, v in {**tower.options, **asked[sense]}.items() if v is not None}
+            options = {**tower.options, **asked[sense]}
+            options = {k: v for k, v in options.items() if k not in asked.get("without", ())}
             joined = {"scale": SCALE, **({"grid": True} if asked.get("blocks") else {})}
             connector = tower.connector.model_copy(update=joined)
             changed[sense] = tower.model_copy(

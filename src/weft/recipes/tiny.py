@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
 from typing import Any
 
+from weft.named import beside
 from weft.training.recipe import LanguageSource, ModelSpec, Recipe, Source
 
 STEPS = 100  # of each stage
-TINY: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TINY: dict[str, dict[str, Any]] = beside(__file__)
 SHAPES = TINY.pop("shapes")
 
 
