@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,20 +47,8 @@ def minigpt_v2(
     """MiniGPT-v2: vision tower, Llama-2 and the trained checkpoint as one folder, its LoRA folded in."""
     from weft.formats.minigpt_v2 import import_minigpt_v2
 
-    done = import_minigpt_v2(
-        vision,
-        llm,
-        checkpoint,
-        out,
-        dtype=dtype,
-        force=force,
-        image_size=image_size,
-        heads=vision_heads,
-        lora_alpha=lora_alpha,
-        keep_adapter=keep_adapter,
-        progress=progress_line(),
-    )
-    report(done)
+    own = {"image_size": image_size, "heads": vision_heads, "lora_alpha": lora_alpha, "keep_adapter": keep_adapter}
+    _read(import_minigpt_v2, vision, llm, checkpoint, out, dtype, force=force, **own)
 
 
 @app.command("qwen-audio")
@@ -76,7 +64,7 @@ def qwen_audio(
     """Qwen-Audio and Qwen-Audio-Chat."""
     from weft.formats.qwen_audio import import_qwen_audio
 
-    report(import_qwen_audio(checkpoint, out, dtype=dtype, force=force, pad_id=pad_id, progress=progress_line()))
+    _read(import_qwen_audio, checkpoint, out, dtype, force=force, pad_id=pad_id)
 
 
 @app.command("llasm")
@@ -94,7 +82,7 @@ def llasm(
     """LLaSM, and the Whisper that its folder does not hold."""
     from weft.formats.llasm import import_llasm
 
-    report(import_llasm(checkpoint, whisper, out, dtype=dtype, force=force, family=family, progress=progress_line()))
+    _read(import_llasm, checkpoint, whisper, out, dtype, force=force, family=family)
 
 
 @app.command("llava")
@@ -115,10 +103,7 @@ def llava(
     """LLaVA-1.5, in the released layout or that of transformers."""
     from weft.formats.llava import import_llava
 
-    done = import_llava(
-        checkpoint, out, dtype=dtype, vision=vision, template=template, force=force, progress=progress_line()
-    )
-    report(done)
+    _read(import_llava, checkpoint, out, dtype, force=force, vision=vision, template=template)
 
 
 # Systems of which a folder is all there is to say: their modules in `formats`.
@@ -133,13 +118,18 @@ def _plain(name: str) -> Callable[..., None]:
     def command(checkpoint: Checkpoint, out: Out, dtype: Kind = "auto", force: Force = False) -> None:
         system = name.replace("-", "_")
         read = getattr(import_module(f"weft.formats.{system}"), f"import_{system}")
-        report(read(checkpoint, out, dtype, force=force, progress=progress_line()))
+        _read(read, checkpoint, out, dtype, force=force)
 
     return command
 
 
 for _name, _what in PLAIN.items():
     app.command(_name, help=_what)(_plain(_name))
+
+
+def _read(read: Callable[..., Imported], *given: Any, **asked: Any) -> None:
+    """Imports, with a line that counts what is written, and says what became of it."""
+    report(read(*given, **asked, progress=progress_line()))
 
 
 def progress_line() -> Callable[[int, int], None] | None:
