@@ -205,7 +205,7 @@ def _add(
 
 # ------------------------------------------------------------------------------------------------------- the picture
 
-INK, SOFT, RULE, FILL, ACCENT = "#1d2b35", "#6b7a86", "#e3e8ec", "#7fb5b5", "#14746f"
+SOFT, RULE, FILL, ACCENT = "#6b7a86", "#e3e8ec", "#7fb5b5", "#14746f"
 
 
 def draw(stats: Stats, path: str | os.PathLike[str]) -> Path:
@@ -221,17 +221,8 @@ def draw(stats: Stats, path: str | os.PathLike[str]) -> Path:
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     width, height = 3.75 * columns + 0.55, 2.45 * rows + 0.95  # inches
-    style: dict[Any, Any] = {
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": SOFT,
-        "xtick.color": SOFT,
-        "ytick.color": SOFT,
-        "axes.edgecolor": RULE,
-        "svg.fonttype": "none",
-    }
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, height), facecolor="white")
+    with matplotlib.rc_context(fname=Path(__file__).with_suffix(".mplstyle")):
+        figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
         figure.subplots_adjust(
             left=0.6 / width, right=1 - 0.3 / width, top=1 - 1.15 / height, bottom=0.5 / height, wspace=0.24, hspace=0.5
@@ -241,14 +232,10 @@ def draw(stats: Stats, path: str | os.PathLike[str]) -> Path:
         figure.text(left, 1 - 0.64 / height, _subtitle(stats), fontsize=9.5, color=SOFT, va="center")
         for place, (title, paint) in enumerate(panels):
             axes = figure.add_subplot(rows, columns, place + 1)
-            axes.set_title(title, loc="left", fontsize=10, fontweight="bold", pad=8)
-            for side in ("top", "right", "left"):
-                axes.spines[side].set_visible(False)
-            axes.tick_params(which="both", length=0)
-            axes.set_axisbelow(True)
+            axes.set_title(title)
             paint(axes)
         target.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(target, dpi=150)
+        figure.savefig(target)
     return target
 
 
@@ -328,7 +315,7 @@ def _histogram(axes: Any, values: Sequence[float], unit: str) -> None:
     axes.set_ylim(0, counts.max() * 1.18)
     axes.yaxis.set_major_locator(_few_ticks())
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.grid(axis="y")
 
 
 def _bars(axes: Any, counts: dict[str, int], most: int = 9) -> None:
@@ -364,9 +351,9 @@ def _sizes(axes: Any, sizes: Sequence[tuple[int, int]]) -> None:
         axis.set_major_formatter(lambda x, _: _figure(x))
     axes.set_xlim(-0.03 * limit, limit)
     axes.set_ylim(-0.03 * limit, limit)
-    axes.set_xlabel("width", fontsize=8.5)
-    axes.set_ylabel("height", fontsize=8.5)
-    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_xlabel("width")
+    axes.set_ylabel("height")
+    axes.grid()
 
 
 def _remark(axes: Any, text: str, x: float, right: bool) -> None:
