@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 from weft.named import beside
 from weft.playground.chance import Chance
@@ -141,23 +140,6 @@ NOUNS, ADJECTIVES, PLACE_WORDS, RELATION_WORDS, DIRECTION_WORDS = (
     for name in ("nouns", "adjectives", "places", "relations", "directions")
 )
 AND = {"en": "and", "fr": "et", "de": "und", "es": "y"}
-_ORDER = {"en": "size color noun", "de": "size color noun", "fr": "size noun color", "es": "noun color size"}
-# language and article -> by gender (m, f, n)
-_ARTICLES = {
-    ("en", "the"): "the the the", ("en", "a"): "a a a",
-    ("fr", "the"): "le la -", ("fr", "a"): "un une -", ("es", "the"): "el la -", ("es", "a"): "un una -",
-    ("de", "the"): "der die das", ("de", "a"): "ein eine ein", ("de", "dative"): "dem der dem",
-    ("de", "accusative"): "einen eine ein", ("de", "accusative the"): "den die das",
-}  # fmt: skip
-_ENDINGS = {"the": "e e e", "a": "er e es", "dative": "en en en", "accusative": "en e es", "some": "e e e"}  # German
-_ENDINGS["accusative the"] = "en e e"
-# What runs together, once the words stand side by side.
-_CONTRACTIONS: dict[str, list[tuple[str, Any]]] = {
-    "en": [(r"\ba (?=[aeiou])", "an ")],
-    "fr": [(r"\b([dD]e|[lL][ea]) (?=[aeiouéèêœ])", lambda m: m[1][0] + "'"), (r"\bde le ", "du ")],
-    "de": [(r"\bvon dem ", "vom ")],
-    "es": [(r"\bde el ", "del ")],
-}
 
 
 def say(phrase: Phrase, language: str = "en", article: str = "the") -> str:
@@ -167,8 +149,9 @@ def say(phrase: Phrase, language: str = "en", article: str = "the") -> str:
     words = {"noun": several if article == "some" else one}
     for name, value in (("size", phrase.size), ("color", phrase.color)):
         words[name] = inflected(value, language, gender, article) if value else ""
-    found = [words[name] for name in _ORDER[language].split()]
-    articles = _ARTICLES.get((language, article if language == "de" or article in ("a", "some", "none") else "the"))
+    found = [words[name] for name in _TABLES[language]["order"].split()]
+    named = article if language == "de" or article in ("a", "some", "none") else "the"
+    articles = _TABLES[language]["articles"].get(named)
     if articles:
         found.insert(0, articles.split()["mfn".index(gender)])
     if phrase.direction:
@@ -189,7 +172,7 @@ def inflected(adjective: str, language: str, gender: str = "m", article: str = "
     if article == "none" and language == "de" or word.endswith("="):
         return base
     if language == "de":
-        return base + _ENDINGS[article].split()["mfn".index(gender)]
+        return base + _TABLES["de"]["endings"][article].split()["mfn".index(gender)]
     form = feminine if feminine and gender == "f" else base
     if article != "some" or language == "fr" and form.endswith("s"):
         return form
@@ -197,6 +180,6 @@ def inflected(adjective: str, language: str, gender: str = "m", article: str = "
 
 
 def run_together(text: str, language: str) -> str:
-    for pattern, replacement in _CONTRACTIONS[language]:
+    for pattern, replacement in _TABLES[language]["contractions"]:
         text = re.sub(pattern, replacement, text)
     return text

@@ -8,36 +8,21 @@ from __future__ import annotations
 
 import colorsys
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from weft.named import beside
 from weft.playground.chance import Chance
 
-# Hue in degrees, saturation, value: from, to. No two ranges come near each other, so that a name is never a guess.
-COLORS = {
-    "red": ((-6, 6), (0.78, 0.95), (0.74, 0.95)),
-    "orange": ((24, 36), (0.85, 1.0), (0.93, 1.0)),
-    "yellow": ((50, 58), (0.7, 0.95), (0.93, 1.0)),
-    "green": ((105, 148), (0.6, 0.9), (0.48, 0.75)),
-    "blue": ((210, 236), (0.7, 0.95), (0.7, 0.95)),
-    "purple": ((272, 296), (0.55, 0.85), (0.5, 0.68)),
-    "pink": ((326, 346), (0.3, 0.5), (0.95, 1.0)),
-    "brown": ((18, 28), (0.6, 0.78), (0.36, 0.5)),
-    "black": ((0, 360), (0.0, 0.15), (0.04, 0.13)),
-    "white": ((0, 360), (0.0, 0.03), (0.95, 1.0)),
-    "grey": ((0, 360), (0.0, 0.05), (0.46, 0.62)),
-}
-SHAPES = (
-    *("circle", "square", "triangle", "star", "heart", "ring", "cross"),
-    *("arrow", "moon", "house", "tree", "fish", "cup", "key"),
-)
+_TABLES = beside(__file__)
+COLORS, SHAPES = _TABLES["colors"], tuple(_TABLES["shapes"])
 DIRECTIONS = ("up", "right", "down", "left")  # of arrows, each a quarter turn from the one before
-HELD_OUT = frozenset(  # never drawn and never spoken of in training
-    {("purple", "star"), ("green", "fish"), ("orange", "key"), ("blue", "heart"), ("yellow", "house")}
-)
+HELD_OUT: frozenset[tuple[str, str]] = frozenset(map(tuple, _TABLES["held_out"]))
 SIDES = (112, 256)  # pixels
 SMALL, LARGE = 0.22, 0.30  # the longer side of a thing's box over the shorter side of the picture
 SIZES = ((0.12, 0.212), (0.228, 0.292), (0.308, 0.45))  # nothing is drawn near where a word begins
@@ -208,44 +193,15 @@ def _moon() -> np.ndarray:
     return np.concatenate((outer, inner))
 
 
-SHAPE_PIECES: dict[str, list[Piece]] = {
-    "circle": [(True, _round(0, 0, 1))],
-    "square": [(True, _bar(-1, -1, 1, 1))],
-    "triangle": [(True, np.array([(0, -0.87), (1, 0.87), (-1, 0.87)]))],
-    "star": [(True, _star())],
-    "heart": [(True, _heart())],
-    "ring": [(True, _round(0, 0, 1)), (False, _round(0, 0, 0.58))],
-    "cross": [(True, _bar(-0.34, -1, 0.34, 1)), (True, _bar(-1, -0.34, 1, 0.34))],
-    "arrow": [(True, np.array([(0, -1), (0.7, -0.2), (-0.7, -0.2)])), (True, _bar(-0.26, -0.25, 0.26, 1))],
-    "moon": [(True, _moon())],
-    "house": [
-        (True, np.array([(0, -1), (1, -0.1), (0.78, -0.1), (0.78, 0.9), (-0.78, 0.9), (-0.78, -0.1), (-1, -0.1)])),
-        (False, _bar(-0.2, 0.3, 0.2, 0.9)),
-    ],
-    "tree": [
-        (True, _bar(-0.14, 0.4, 0.14, 1)),
-        (True, np.array([(0, -1), (0.45, -0.35), (-0.45, -0.35)])),
-        (True, np.array([(0, -0.7), (0.6, 0.1), (-0.6, 0.1)])),
-        (True, np.array([(0, -0.35), (0.75, 0.55), (-0.75, 0.55)])),
-    ],
-    "fish": [
-        (True, _round(-0.2, 0, 0.8, 0.48)),
-        (True, np.array([(0.4, 0), (1, -0.5), (0.85, 0), (1, 0.5)])),
-        (False, _round(-0.62, -0.12, 0.09)),
-    ],
-    "cup": [
-        (True, _round(0.55, -0.05, 0.45)),
-        (False, _round(0.55, -0.05, 0.25)),
-        (True, np.array([(-1, -0.75), (0.55, -0.75), (0.4, 0.75), (-0.85, 0.75)])),
-    ],
-    "key": [
-        (True, _round(-0.6, 0, 0.4)),
-        (False, _round(-0.6, 0, 0.19)),
-        (True, _bar(-0.25, -0.1, 1, 0.1)),
-        (True, _bar(0.5, 0.1, 0.66, 0.38)),
-        (True, _bar(0.82, 0.1, 1, 0.45)),
-    ],
-}  # fmt: skip
+_OUTLINES: dict[str, Callable[..., np.ndarray]] = {
+    **{"round": _round, "bar": _bar, "corners": lambda *corners: np.array(corners)},
+    **{"star": _star, "heart": _heart, "moon": _moon},
+}
+
+
+def _piece(cut: bool = False, **outline: list[Any]) -> Piece:
+    ((kind, numbers),) = outline.items()
+    return not cut, _OUTLINES[kind](*numbers)
 
 
 @lru_cache(maxsize=1024)
@@ -253,7 +209,8 @@ def _turned(shape: str, direction: str | None, angle: float) -> tuple[tuple[Piec
     """The pieces of a shape turned, from (0, 0) on, and how far they reach ``[2]``."""
     turn = math.radians(angle + (90 * DIRECTIONS.index(direction) if direction else 0))
     c, s = math.cos(turn), math.sin(turn)
-    pieces = [(filled, points @ np.array([[c, s], [-s, c]])) for filled, points in SHAPE_PIECES[shape]]
+    drawn = [_piece(**piece) for piece in _TABLES["shapes"][shape]]
+    pieces = [(filled, points @ np.array([[c, s], [-s, c]])) for filled, points in drawn]
     every = np.concatenate([points for filled, points in pieces if filled])
     low = every.min(0)
     return tuple((filled, points - low) for filled, points in pieces), every.max(0) - low

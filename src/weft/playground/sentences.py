@@ -10,20 +10,13 @@ from weft.playground.chance import Chance
 from weft.playground.phrases import LANGUAGES, NOUNS, PLACE_WORDS, Phrase, inflected, say
 from weft.playground.scenes import COLORS, HELD_OUT, NEW_PAIR, SHAPES
 
-_NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
-)
-ONES, TENS = _NUMBERS.split()[:20], _NUMBERS.split()[20:]
-
 _TABLES = beside(__file__)
+ONES, TENS = _TABLES["ones"].split(), _TABLES["tens"].split()
 SLOTS: dict[str, list[str]] = {**_TABLES["slots"], "color": list(COLORS)}
 TEMPLATES: list[str] = _TABLES["templates"]
 # What the four languages say alike, in the order of LANGUAGES.
 TABLE = [tuple(row) for row in _TABLES["alike"]]
-_IS = {"en": "is", "fr": "est", "de": "ist", "es": "está"}
-_SHOW = {"en": "I see {}.", "fr": "Je vois {}.", "de": "Ich sehe {}.", "es": "Veo {}."}
-_COLOR_IS = {"en": "is", "fr": "est", "de": "ist", "es": "es"}
+_SAID = _TABLES["said"]
 
 
 def in_words(number: int) -> str:
@@ -92,14 +85,14 @@ def _about_things(chance: Chance) -> tuple[str, ...]:
     row = []
     for language in LANGUAGES:
         if kind == 0:
-            said = _SHOW[language].format(say(thing, language, "accusative" if language == "de" else "a"))
+            said = _SAID["show"][language].format(say(thing, language, "accusative" if language == "de" else "a"))
         elif kind == 1:
-            said = f"{say(thing, language)} {_IS[language]} {PLACE_WORDS[language][place]}."
+            said = f"{say(thing, language)} {_SAID['is'][language]} {PLACE_WORDS[language][place]}."
         else:
             bare = Phrase(thing.shape, size=thing.size)
             gender = NOUNS[language][thing.shape or ""][0]
             article = "none" if language == "de" else "the"
             color = inflected(thing.color or "", language, gender, article)
-            said = f"{say(bare, language)} {_COLOR_IS[language]} {color}."
+            said = f"{say(bare, language)} {_SAID['color_is'][language]} {color}."
         row.append(said[0].upper() + said[1:])
     return tuple(row)

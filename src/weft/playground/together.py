@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from weft.conversation import Box, Image, Part, Task, Text, Word, Words
+from weft.named import beside
 from weft.playground.chance import Chance
 from weft.playground.phrases import PLACE_WORDS, PLACES, Phrase, described, place_of, say
 from weft.playground.picture_tasks import Turns, alike, asked, mark, pointed, target
@@ -14,20 +15,8 @@ from weft.playground.sound_tasks import ORDINALS, alone, named, speech, told
 from weft.playground.sounds import Clip, make_clip
 from weft.playground.speech import say_aloud
 
-SHOW = {
-    "en": ("Find {}.", "Show me {}.", "Point at {}.", "Mark {}.", "Can you find {}?", "Draw a box around {}."),
-    "fr": ("Montre-moi {}.", "Trouve {}."),
-    "de": ("Zeig mir {}.", "Finde {}."),
-    "es": ("Muéstrame {}.", "Busca {}."),
-}
-WHICH = (
-    "Which picture shows {}?", "Which picture has {}?", "In which picture is there {}?", "Where do you see {}?",
-    "Which of the two shows {}?", "Which of them has {}?", "Which one is the picture with {}?",
-)  # fmt: skip
-THERE = (
-    "There is {} here.", "I see {}.", "This shows {}.", "You can see {}.", "Look, there is {}.", "It has {} in it.",
-    "Here is {}.", "This is a picture of {}.", "Somebody drew {}.", "We found {} here.", "There you see {}.",
-)  # fmt: skip
+_TABLES = beside(__file__)
+SHOW, WHICH, THERE = _TABLES["show"], _TABLES["which"], _TABLES["there"]
 
 
 def _picture(scene: Scene) -> Image:

@@ -12,15 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from weft.conversation import Word
+from weft.named import beside
 from weft.playground.shapes import RATE
 
-# English, and what the same is called in German; numbers first, names last.
-WORDS = {
-    "one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs",
-    "plus": "plus", "red": "rot", "green": "grün", "blue": "blau", "yellow": "gelb", "circle": "kreis",
-    "square": "quadrat", "triangle": "dreieck", "color": "farbe", "shape": "form", "house": "haus", "tree": "baum",
-    "dog": "hund", "rain": "regen",
-}  # fmt: skip
+WORDS: dict[str, str] = beside(__file__)  # English, and what the same is called in German
 NUMBERS = tuple(WORDS)[:6]
 NAMES = ("anna", "ben", "clara", "oslo", "paris", "rome")
 SPOKEN = {"en": (*WORDS, *NAMES), "de": (*WORDS.values(), *NAMES)}

@@ -21,20 +21,16 @@ from typing import NamedTuple
 from weft.conversation import WeftError
 from weft.evaluation.pairs import Pair
 from weft.evaluation.published.rows import Row
+from weft.named import beside
 
-_ANIMALS = ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "animal", "cub"]
-# Pairs that stand for another word than either of theirs.
-PAIRS = {f"{age} {animal}": animal for age in ("baby", "adult") for animal in _ANIMALS}
-PAIRS |= {"passenger jet": "jet", "passenger train": "train", "bow tie": "tie", "toilet seat": "toilet"}
-PAIRS |= {"home plate": "home plate"}
-_PLURALS = {"men": "man", "women": "woman", "children": "child", "people": "people", "knives": "knife", "mice": "mouse"}
-_PLURALS |= {"geese": "goose", "sheep": "sheep", "skis": "skis", "scissors": "scissors", "bus": "bus", "buses": "bus"}
-_PLURALS |= {"calves": "calf", "oxen": "ox", "glass": "glass", "glasses": "glass", "tennis": "tennis"}
+_TABLES = beside(__file__)
+PAIRS = {f"{age} {animal}": animal for age in ("baby", "adult") for animal in _TABLES["animals"]} | _TABLES["pairs"]
+_SINGULAR: dict[str, str] = _TABLES["singular"]
 
 
 def singular(word: str) -> str:
-    if word in _PLURALS:
-        return _PLURALS[word]
+    if word in _SINGULAR:
+        return _SINGULAR[word]
     if len(word) > 3 and word.endswith("ies"):
         return word[:-3] + "y"
     if re.search(r"(?:ch|sh|x|ss)es$", word):

@@ -24,26 +24,14 @@ from collections.abc import Sequence
 from weft.evaluation.pairs import Pair, as_text
 from weft.evaluation.published.rows import Row
 from weft.evaluation.scorers import mean
+from weft.named import beside
 
-# Spellings without (or with one of two) apostrophes that are put right. Entries of the original that no lower-cased
-# answer can meet ("Im", "Ive") are left out; "somebody'd" loses its apostrophe there, and so it does here.
-_WHOLE = """ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't he'd he's how'd how'll how's
-isn't it'd it'll ma'am mightn't might've mustn't must've needn't not've o'clock oughtn't shan't should've shouldn't
-somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's they'd
-they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's where've who'd
-who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've"""
-_DOUBLE = """couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've
-something'd've there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've"""
-CONTRACTIONS = {word.replace("'", ""): word for word in _WHOLE.split()}
-for _word in _DOUBLE.split():  # one apostrophe missing, either of them
-    _first, _second = (i for i, c in enumerate(_word) if c == "'")
-    CONTRACTIONS |= {_word[:i] + _word[i + 1 :]: _word for i in (_first, _second)}
-CONTRACTIONS |= {"somebody'd": "somebodyd"}
-CONTRACTIONS |= dict.fromkeys(("yall'd've", "y'alld've", "y'all'dve"), "y'all'd've")
-CONTRACTIONS |= dict.fromkeys(("ow's'at", "'ows'at", "'ow'sat"), "'ow's'at")
-
-_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-NUMBERS = {"none": "0"} | {word: str(i) for i, word in enumerate(_NUMBERS)}
+_TABLES = beside(__file__)
+CONTRACTIONS = {word.replace("'", ""): word for word in _TABLES["whole"].split()}
+for _word in _TABLES["double"].split():  # one apostrophe missing, either of them
+    CONTRACTIONS |= {_word[:i] + _word[i + 1 :]: _word for i, c in enumerate(_word) if c == "'"}
+CONTRACTIONS |= _TABLES["others"]
+NUMBERS: dict[str, str] = _TABLES["numbers"]
 ARTICLES = frozenset({"a", "an", "the"})
 MARKS = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA = re.compile(r"\d,\d")
@@ -55,8 +43,8 @@ def without_marks(answer: str) -> str:
     text = answer
     comma = _COMMA.search(answer) is not None
     for mark in MARKS:
-        beside = f"{mark} " in answer or f" {mark}" in answer
-        text = text.replace(mark, "" if beside or comma else " ")
+        spaced = f"{mark} " in answer or f" {mark}" in answer
+        text = text.replace(mark, "" if spaced or comma else " ")
     return _PERIOD.sub("", text, count=32)
 
 
