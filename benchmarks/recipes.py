@@ -26,7 +26,7 @@ from rich.table import Table
 
 from weft.playground import tasks
 from weft.recipes import RECIPES, load_recipe, sizes
-from weft.recipes.tiny import play
+from weft.recipes.datasets import drawn
 from weft.training.build import build_model
 from weft.training.export import save_model
 from weft.training.recipe import Evaluation, ModelSpec, PartTraining, Recipe, Stage
@@ -70,7 +70,7 @@ def rehearse(name: str, out: Path, steps: int | None) -> list[list[str]]:
     first = recipe.stages[0]
     everything = {part: PartTraining(train="full") for part in trainable(recipe.model)}
     parts = first.model_copy(
-        update={"name": "parts", "parts": everything, "mixture": tuple(map(play, before_all(recipe.model)))}
+        update={"name": "parts", "parts": everything, "mixture": drawn("playground", before_all(recipe.model))}
     )
     console = Console(stderr=True, highlight=False)
     console.print(f"{name}: parts, then {', '.join(stage.name for stage in recipe.stages)}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from weft.files import whole_folder
 from weft.formats.adapters import LANGUAGE, ROWS, open_adapter
-from weft.formats.bundled import Base
+from weft.formats.bundled import PartTensors
 from weft.formats.checkpoints import CheckpointError, check_weft, read_folder
 from weft.models.adapter_folder import is_gated, write_adapter
 from weft.models.adapters import PREFIX
@@ -40,7 +40,7 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
     """
     check_weft(model, str(model))
     own = open_adapter(str(model)) if is_gated(str(model)) else None  # LoRA for media alone, which lies apart
-    weights, base = read_folder(Path(own.base) if own else model, pickles=False), Base(parts)
+    weights, base = read_folder(Path(own.base) if own else model, pickles=False), PartTensors(parts)
     whole: dict[str, Tensor] = {}
     pairs: dict[str, tuple[Tensor, Tensor]] = {}
     rows: dict[str, tuple[list[int], Tensor]] = {}

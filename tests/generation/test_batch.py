@@ -8,7 +8,7 @@ from marks import slow
 from tiny_model import picture, questions, sound, user
 from weft.conversation import parse_messages
 from weft.generation import Options
-from weft.generation.batch import Batch, Row
+from weft.generation.batch import Row, RunningBatch
 from weft.generation.embedding import Embedder
 from weft.models.encoding import Encoded
 
@@ -62,10 +62,10 @@ def test_rows_that_join_and_leave_at_any_step_are_as_alone(family):
     alone = []
     for i, (length, limit) in enumerate(zip(lengths, limits, strict=True)):
         row = Row(words(length, i), Options(), limit)
-        run(Batch(model, Embedder(model, None), frozenset()), [(0, row)])
+        run(RunningBatch(model, Embedder(model, None), frozenset()), [(0, row)])
         alone.append(row.ids)
     rows = [Row(words(n, i), Options(), limit) for i, (n, limit) in enumerate(zip(lengths, limits, strict=True))]
-    most = run(Batch(model, Embedder(model, None), frozenset(), tokens=1 << 20), zip(steps, rows, strict=True))
+    most = run(RunningBatch(model, Embedder(model, None), frozenset(), tokens=1 << 20), zip(steps, rows, strict=True))
     assert [row.ids for row in rows] == alone
     assert most >= 4 and [len(row.ids) for row in rows] == list(limits)
     assert len(set(map(tuple, alone))) == len(alone)

@@ -8,7 +8,7 @@ from test_batch import asked, run, words
 from marks import slow
 from tiny_model import picture, sound, user
 from weft.generation import Options
-from weft.generation.batch import Batch, Row
+from weft.generation.batch import Row, RunningBatch
 from weft.generation.turns import Turns
 
 
@@ -41,8 +41,8 @@ def answered(model, prompts, limit=6):
     for prompt in prompts:
         rows = [Row(prompt, Options(), limit) for _ in range(2)]
         with Reading(model) as reading:
-            run(Batch(model, turns, frozenset(), 1), [(0, rows[0])])
-        run(Batch(model, Turns(model, None), frozenset(), 1), [(0, rows[1])])
+            run(RunningBatch(model, turns, frozenset(), 1), [(0, rows[0])])
+        run(RunningBatch(model, Turns(model, None), frozenset(), 1), [(0, rows[1])])
         found.append((rows[0].ids, rows[1].ids, reading.tokens, len(prompt)))
     return found
 
@@ -61,7 +61,7 @@ def test_a_turn_reads_what_is_new_and_answers_as_alone(family, kept):
     model = small.model(family)
     first = words(40, 0)
     once = Row(first, Options(), 6)
-    run(Batch(model, Turns(model, None), frozenset(), 1), [(0, once)])
+    run(RunningBatch(model, Turns(model, None), frozenset(), 1), [(0, once)])
     second = longer(first, [*once.ids, *small.words(5, 1)])  # the answer, and a question
     again = answered(model, [first, second, second, words(12, 3), first])
     for ids, alone, read, length in again:

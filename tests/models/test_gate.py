@@ -14,8 +14,7 @@ from weft.conversation import WeftError
 from weft.conversation.samples import parse_messages
 from weft.data.loader import Batch
 from weft.generation import Options
-from weft.generation.batch import Batch as Running
-from weft.generation.batch import Row
+from weft.generation.batch import Row, RunningBatch
 from weft.generation.embedding import Embedder
 from weft.generation.turns import Turns
 from weft.models import gate
@@ -102,7 +101,7 @@ def test_batches_of_both_kinds_answer_as_each_alone(both):
     alone = [model.chat(talk, options).raw for talk in talks()]
     assert [reply.raw for reply in model.chat_batch(talks(), options)] == alone
     # One after the other joins a batch that runs.
-    running = Running(model.model, Embedder(model.model, model.processor), frozenset(), 4)
+    running = RunningBatch(model.model, Embedder(model.model, model.processor), frozenset(), 4)
     prompts = [model.processor.encode(parse_messages(talk), generate=True) for talk in talks()]
     rows = [Row(prompt, Options(), 8) for prompt in prompts]
     for row in rows:
@@ -112,7 +111,7 @@ def test_batches_of_both_kinds_answer_as_each_alone(both):
         running.step()
     for row, prompt in zip(rows, prompts, strict=True):
         single = Row(prompt, Options(), 8)
-        one = Running(model.model, Embedder(model.model, model.processor), frozenset(), 1)
+        one = RunningBatch(model.model, Embedder(model.model, model.processor), frozenset(), 1)
         one.add(single)
         while len(one):
             one.step()
@@ -129,7 +128,7 @@ def test_generate_of_transformers_agrees(both, how):
         found = model.model.generate(**given, **made)
         if not how:
             row = Row(model.processor.encode(parse_messages(talk), generate=True), Options(), 8)
-            one = Running(model.model, Embedder(model.model, model.processor), frozenset(model.stop), 1)
+            one = RunningBatch(model.model, Embedder(model.model, model.processor), frozenset(model.stop), 1)
             one.add(row)
             while len(one):
                 one.step()
@@ -163,7 +162,7 @@ def test_a_picture_in_a_later_turn_is_answered_as_in_one_piece(both):
         found = []
         for embedder in (turns, Turns(model.model, model.processor)):
             row = Row(model.processor.encode(parse_messages(talk), generate=True), Options(), 8)
-            one = Running(model.model, embedder, frozenset(model.processor.stop_ids), 1)
+            one = RunningBatch(model.model, embedder, frozenset(model.processor.stop_ids), 1)
             one.add(row)
             while len(one):
                 one.step()

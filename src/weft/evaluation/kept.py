@@ -15,7 +15,7 @@ from weft.generation import Options, Reply
 from weft.generation.answers import ALONE, Ranks, answer_all, replies, whose
 
 
-class Prompts:
+class Questions:
     """Conversations as requests, by their number."""
 
     def __init__(self, conversations: Sequence[Conversation], name: str) -> None:
@@ -27,7 +27,7 @@ class Prompts:
         return self._conversations[i]
 
 
-class Kept:
+class Keeper:
     """A model whose replies are on disk as soon as they are made, and are made once; else as the model itself.
 
     ``ranks``: processes that share the questions; each gets all replies. Files are ``answers-*.jsonl`` in ``folder``,
@@ -52,7 +52,7 @@ class Kept:
     def replies(
         self, conversations: Sequence[Conversation], options: Options | None = None, *, batch_size: int = 16
     ) -> Iterator[tuple[int, Reply | WeftError]]:
-        options, asked = options or Options(), Prompts(list(conversations), "the samples")
+        options, asked = options or Options(), Questions(list(conversations), "the samples")
         name = digits([whose(self._model), asdict(options), asked.marks])
         self.files.append(file := self._folder / f"answers-{name}.jsonl")
         answer_all(
@@ -83,7 +83,7 @@ def kept(
             raise WeftError("several ranks leave their answers in the report's folder; give one that all see (-o)")
         yield model
         return
-    keeper = Kept(model, folder, on_bad_sample, ranks, progress)
+    keeper = Keeper(model, folder, on_bad_sample, ranks, progress)
     yield keeper
     if ranks.world > 1:
         ranks.store.set(f"read {ranks.rank}", "")

@@ -33,7 +33,7 @@ PLACES = {
 }
 
 
-class Base:
+class PartTensors:
     """The parts' tensors by weft's names; ``folders``: "language", "vision" and "audio", those that the model has."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
@@ -73,7 +73,7 @@ def _grown(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
     """Writes the whole model, in float32, of the shipped folder ``source`` and the folders of its parts."""
-    adapter, base = open_adapter(str(source)), Base(parts)
+    adapter, base = open_adapter(str(source)), PartTensors(parts)
     wanted = wanted_by(doors.load(WeftConfig, source))
     strange = sorted({*adapter.lora, *adapter.rows, *adapter.whole} - set(wanted))
     bare = [name for name in wanted if name not in adapter.whole and base.find(name) is None]

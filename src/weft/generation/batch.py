@@ -74,7 +74,7 @@ class Made:
     last: bool
 
 
-class Batch:
+class RunningBatch:
     """At most ``most`` rows of together ``tokens`` tokens, padding and room for answers included, and those that wait.
 
     ``stop``: the ids that end an answer. A single row may be longer than ``tokens``.

@@ -17,7 +17,7 @@ import torch
 from weft.conversation import Conversation, WeftError
 from weft.conversation.samples import parse_messages
 from weft.generation.answer import Windows
-from weft.generation.batch import Batch, Row
+from weft.generation.batch import Row, RunningBatch
 from weft.generation.embedding import Embedder
 from weft.generation.prompts import Prompts
 from weft.generation.reply import MOST_TOGETHER, Options, Reply
@@ -214,9 +214,9 @@ class Model(Prompts):
         job.reply, job.encoded = answer.finish()[1], None
         return job.index
 
-    def batch(self, most: int = 16, tokens: int = 16384, embedder: Embedder | None = None) -> Batch:
+    def batch(self, most: int = 16, tokens: int = 16384, embedder: Embedder | None = None) -> RunningBatch:
         """A running batch of this model (`generation.batch`). ``embedder``: with what it has encoded before."""
-        return Batch(self.model, embedder or self.embedder(), self.stop, most, tokens)
+        return RunningBatch(self.model, embedder or self.embedder(), self.stop, most, tokens)
 
     def embedder(self) -> Embedder:
         """Embeds prompts for `batch`. It keeps what the weights made of media: not for a model in training."""
@@ -281,7 +281,7 @@ class Stream:
         yield rest
 
 
-def _tokens(batch: Batch) -> Iterator[tuple[Row, int]]:
+def _tokens(batch: RunningBatch) -> Iterator[tuple[Row, int]]:
     """Each row's next token until all have ended; what goes wrong with one is raised."""
     while len(batch):
         for made in batch.step():

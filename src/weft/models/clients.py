@@ -36,7 +36,7 @@ HARMLESS = {"add_special_tokens", "return_attention_mask", "return_token_type_id
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CallOptions:
     """What callers of any processor of transformers may ask of a batch.
 
     ``sampling_rate``: that of sound given as arrays. ``max_length``: what rows are filled up to with
@@ -52,7 +52,7 @@ class Options:
     sampling_rate: int | None = None
 
     @classmethod
-    def of(cls, given: dict[str, Any], where: str) -> Options:
+    def of(cls, given: dict[str, Any], where: str) -> CallOptions:
         """An option that would change the result must not be passed over; one that is off may."""
         flat: dict[str, Any] = {}
         for group in (given, *(given.get(name) or {} for name in NESTED)):
@@ -83,7 +83,7 @@ def encode_prompts(
     processor: WeftProcessor, text: str | Sequence[str] | None, images: Any, audio: Any, more: dict[str, Any]
 ) -> BatchFeature:
     """`WeftProcessor.__call__`; ``more``: its further arguments."""
-    options = Options.of(more, type(processor).__name__)
+    options = CallOptions.of(more, type(processor).__name__)
     if text is None:
         raise WeftError("the processor needs text=: the prompt with a placeholder for each image and clip")
     prompts = [text] if isinstance(text, str) else list(text)
@@ -110,7 +110,9 @@ def encode_prompts(
     return _feature(processor, samples, options)
 
 
-def _feature(processor: WeftProcessor, samples: list[Encoded], options: Options, masks: bool = False) -> BatchFeature:
+def _feature(
+    processor: WeftProcessor, samples: list[Encoded], options: CallOptions, masks: bool = False
+) -> BatchFeature:
     return_tensors = options.return_tensors
     batch = processor.collate(samples, options.padding_side)
     batch.pop("labels", None)
@@ -149,7 +151,7 @@ def apply_chat_template(
     **kwargs: Any,
 ) -> Any:
     """`WeftProcessor.apply_chat_template`."""
-    options = Options.of(kwargs, "apply_chat_template")
+    options = CallOptions.of(kwargs, "apply_chat_template")
     if chat_template is not None:
         raise WeftError("the dialect writes the prompt here; a chat_template of your own cannot replace it")
     batched = _is_batch(conversation)

@@ -135,7 +135,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
         A placeholder stands for each image and clip. Here, unlike in a conversation, special tokens in the text count
         as what they are. ``images`` and ``audio`` are one item, a list over all prompts, or a list a prompt; arrays of
         sound are taken to be at ``sampling_rate`` (the model's own where not given). Further arguments:
-        `clients.Options`.
+        `clients.CallOptions`.
         """
         return CLIENTS["prompts"](self, text, images, audio, kwargs)  # type: ignore[no-any-return]
 
@@ -145,7 +145,7 @@ class WeftProcessor(ProcessorMixin, Encoding):
         ``tokenize=False`` gives the prompt as text with a placeholder for each image and clip, whose media may be left
         out. A list of conversations gives a batch, padded on the left. Without ``add_generation_prompt`` this is the
         training form; with ``continue_final_message`` it ends where the answer that the conversation ends with does.
-        Further arguments: `clients.Options`, also within ``processor_kwargs``.
+        Further arguments: `clients.CallOptions`, also within ``processor_kwargs``.
         """
         return CLIENTS["messages"](self, conversation, chat_template, **kwargs)
 

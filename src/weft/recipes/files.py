@@ -8,7 +8,7 @@ from pathlib import Path
 
 from weft.conversation import WeftError
 from weft.data.source import absolute, is_address, is_shards
-from weft.playground.tasks import make_if_named
+from weft.playground import tasks
 from weft.training.recipe import Recipe
 
 # name -> arguments of `weft data convert`; "" where the layout has no reader and the lines must be written by hand.
@@ -50,7 +50,7 @@ def _drawn(path: Path) -> bool:
         from weft.playground import world  # speech, sounds and scenes: what no other recipe names
 
         return world.make_if_named(path)
-    return make_if_named(path)
+    return tasks.make_if_named(path)
 
 
 def how_to_make(path: str | Path) -> str:

@@ -19,7 +19,7 @@ from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.recipes.bundled import BENT, LISTEN_WELL
 from weft.recipes.scratch import model_spec
-from weft.recipes.small import ALONE, BOTH, LESSONS, MIRRORED, from_nothing
+from weft.recipes.small import BOTH, LESSONS, MIRRORED, UPDATES_ALONE, from_nothing
 from weft.training.build import build_model
 from weft.training.recipe import (
     PART_NAMES,
@@ -121,7 +121,7 @@ def finetune_recipe(
     rate = lr if lr is not None else 1e-3 if small else usual_rate
     augment, lessons = BOTH, LESSONS if small else {}
     if spec.base is None:
-        augment, lessons = MIRRORED, from_nothing(min(ALONE, steps // 10))
+        augment, lessons = MIRRORED, from_nothing(min(UPDATES_ALONE, steps // 10))
     elif woven:  # what frozen encoders give is kept where nothing changes what they are given
         listen = {**LISTEN_WELL, "first": min(LISTENS, steps // 3)}
         listen |= {"detect": 1.0} if writes_pictures(base_config(str(spec.base))) else {}

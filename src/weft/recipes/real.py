@@ -13,7 +13,8 @@ from typing import Any
 
 from weft.named import beside
 from weft.parts import sources
-from weft.training.recipe import LanguageSource, Lora, ModelSpec, Optim, PartTraining, Recipe, Source
+from weft.recipes.datasets import drawn
+from weft.training.recipe import LanguageSource, Lora, ModelSpec, Optim, PartTraining, Recipe
 
 STEPS = 1000  # of each stage
 RATES = {"frozen": 1e-3, "lora": 3e-4, "full": 5e-5}  # by how the language model learns in a stage
@@ -49,7 +50,7 @@ def on_parts(name: str, recipe: Recipe) -> Recipe:
             "steps": STEPS,
             "optim": Optim(lr=rate, min_lr=rate / 20, warmup_steps=30, weight_decay=0.01, betas=(0.9, 0.98)),
             "parts": parts,
-            "mixture": tuple(played(task, tasks.count(task)) for task in dict.fromkeys(tasks)),
+            "mixture": drawn("world", tasks),
             "row_tokens": 1024,
             "accumulate": 1,
             "checkpoint_activations": False,
@@ -57,8 +58,3 @@ def on_parts(name: str, recipe: Recipe) -> Recipe:
         stages.append(stage.model_copy(update=update))
     found = {"name": f"{name}-real", "model": model, "stages": tuple(stages), "threads": 1, "checkpoint_every": 100}
     return recipe.model_copy(update=found)
-
-
-def played(task: str, weight: float = 1.0) -> Source:
-    """Samples of one task of `weft.playground.world`, which are made when they are asked for."""
-    return Source(path=f"world/{task}/train.jsonl", name=task, weight=weight)

@@ -22,7 +22,7 @@ SOUND = Augment(
     freq_masks=2,
     freq_mask_bands=12,
 )
-ALONE = 300  # updates
+UPDATES_ALONE = 300
 PICTURES = Augment(color=0.3, shift=0.15, scale=0.25)
 BOTH = Augment(**{**SOUND.model_dump(), **PICTURES.model_dump(include={"color", "shift", "scale"})})
 # A model that knows nothing of pictures learns places twice as well from mirrored ones too, and reads no letters yet.
@@ -32,7 +32,7 @@ MIRRORED = BOTH.model_copy(update={"flip": True})
 LESSONS: dict[str, Any] = {"balance": 0.5, "near": 2.0}
 
 
-def from_nothing(alone: int = ALONE) -> dict[str, Any]:
+def from_nothing(alone: int = UPDATES_ALONE) -> dict[str, Any]:
     """Lessons of a model that knows nothing. Where answers tell what is heard when or seen where, its encoders learn
     that first, ``alone``, then beside the answers, and the language model is told where to look while it writes. It
     sees pictures more often where all that is asked about one stands in one conversation."""

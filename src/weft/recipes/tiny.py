@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from weft.named import beside
-from weft.training.recipe import LanguageSource, ModelSpec, Recipe, Source
+from weft.recipes.datasets import drawn
+from weft.training.recipe import LanguageSource, ModelSpec, Recipe
 
 STEPS = 100  # of each stage
 TINY: dict[str, dict[str, Any]] = beside(__file__)
 SHAPES = TINY.pop("shapes")
-
-
-def play(name: str, weight: float = 1.0) -> Source:
-    """Samples of one task of the playground."""
-    return Source(path=f"playground/{name}/train.jsonl", name=name, weight=weight)
 
 
 def rehearsal(name: str, recipe: Recipe) -> Recipe:
@@ -28,7 +24,7 @@ def rehearsal(name: str, recipe: Recipe) -> Recipe:
             update={
                 "steps": STEPS,
                 "optim": stage.optim.model_copy(update=rates),
-                "mixture": tuple(play(task, tasks.count(task)) for task in dict.fromkeys(tasks)),
+                "mixture": drawn("playground", tasks),
                 "lessons": {},
                 "row_tokens": 768,
                 "accumulate": 1,

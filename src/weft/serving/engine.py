@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from weft.conversation import Conversation
 from weft.generation import Model, Options
 from weft.generation.answer import Answer
-from weft.generation.batch import Batch, Made, Row, Token, failed
+from weft.generation.batch import Made, Row, RunningBatch, Token, failed
 from weft.generation.embedding import Embedder
 from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
@@ -89,7 +89,7 @@ class LocalEngine:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="weft engine", daemon=True)
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self) -> RunningBatch:
         return self._model.batch(*self._size, self._embedder)
 
     @property
