@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,11 +21,12 @@ from weft.generation.turns import Turns
 from weft.models import gate
 from weft.models.config import WeftConfig
 from weft.recipes import finetune_recipe
+from weft.teaching.losses import Answers
 from weft.training.gated import ENDS, switch
 from weft.training.kept import Kept
 from weft.training.parts import _add_lora, dialect_tokens
 from weft.training.recipe import Lora, Recipe, Source
-from weft.training.update import backward
+from weft.training.update import MicroStep, backward
 
 LORA = Lora(r=2, alpha=8, targets=("q_proj", "v_proj", "down_proj"))
 TEXTS = [user("hello there"), user("what is that?", *()), user("tell me more about it")]
@@ -116,6 +118,22 @@ def test_batches_of_both_kinds_answer_as_each_alone(both):
         while len(one):
             one.step()
         assert row.ids == single.ids and row.error is None
+
+
+def test_labels_that_are_weighed_are_told_of_their_own_pass(both):
+    """Of a pass that comes when it is asked for, after one of a shorter text."""
+    model, _ = both
+    answers, found = Answers(balance=0.5), []
+    for talk in ([*user("hello"), *said("no")], [*user(picture(), "what is that?"), *said("it is a picture")]):
+        batch = SimpleNamespace(inputs=inputs(model, talk, generate=False), extra=None)
+        with torch.no_grad():
+            known = MicroStep(model.model, batch)
+            assert known.hidden_BLD is not None
+            counts = answers.counts(batch)
+            found.append((batch, answers.loss(known, None, counts)))
+    for batch, loss in [*found, found[0]]:
+        with torch.no_grad():
+            assert answers.loss(MicroStep(model.model, batch), None, answers.counts(batch)).equal(loss)
 
 
 @pytest.mark.parametrize("how", [{}, {"num_beams": 2}, {"num_return_sequences": 2, "num_beams": 2}])

@@ -59,8 +59,9 @@ class Answers:
         weights_N, config = answer_weights(places_N, self.balance), step.model.config
         scales = [tuple(s[-1]) for s in (config.image_place_ids, config.audio_place_ids) if s is not None]
         loss = with_bells(step.model.logits, self.label_smoothing, scales, self.near)
+        hidden_BLD = step.hidden_BLD  # the pass itself, of which the model then tells more
         beside = targets_N, weights_N, *step.model.along(places_N)
-        total = loss_at(places_N, step.hidden_BLD, loss, config.text_config.vocab_size, *beside)
+        total = loss_at(places_N, hidden_BLD, loss, config.text_config.vocab_size, *beside)
         return total / float(weights_N.sum()) * (self._weight(places_N) / among[0])
 
 
