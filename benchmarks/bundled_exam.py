@@ -3,9 +3,10 @@
     python benchmarks/bundled_exam.py MODEL DATA -o FOLDER [--digits real/digits/test.jsonl] [--clip FILE=TEXT ...]
         [--limit 60] [--only ROW ...] [--list]
 
-DATA is what bundled_data.py made: the test splits hold sentences, voices and speeds that no training has heard. The
-cascade is the parts alone: Whisper tiny.en transcribes (greedily, clips filled up to 30 s as it was taught), and
-SmolLM2 answers what it wrote. FOLDER gets a report a row, and exam.json, which a second call goes on from.
+DATA is what bundled_data.py made: the test splits hold sentences, voices and speeds that no training has heard
+(`hibari.py` adds a voice of another make). The cascade is the parts alone: Whisper tiny.en transcribes (greedily, clips
+filled up to 30 s as it was taught), and SmolLM2 answers what it wrote. FOLDER gets a report a row, and exam.json, which
+a second call goes on from.
 """
 
 from __future__ import annotations
@@ -62,6 +63,9 @@ def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row
 
     plain = options.data / "plain" / "test.jsonl"
     speech: dict[str, Callable[[], Path]] = {"unseen speech": lambda: plain}
+    for name, folder in (("an unheard voice of flite", "voices"), ("a neural voice", "neural")):
+        if (path := options.data / folder / "test.jsonl").exists():
+            speech[name] = lambda path=path: path  # type: ignore[misc]
     if options.digits:
         timed = lambda wanted: [c for c in read_samples(options.digits) if has_times(c) == wanted]  # noqa: E731
         speech["digits"] = chosen_from("digits", partial(timed, False))
