@@ -49,6 +49,27 @@ def test_values_and_gradients_are_those_of_the_merged_table(padding):
     assert not quick.table(IDS).equal(model.table(IDS))
 
 
+def test_rows_are_those_of_the_adapters_that_are_active():
+    torch.manual_seed(0)
+    model = Small(None)
+    for name, ids in (("one", [7, 3]), ("other", [5, 11])):
+        config = LoraConfig(r=2, target_modules=["proj"], trainable_token_indices={"table": ids})
+        inject_adapter_in_model(config, model, adapter_name=name)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "delta" in name:
+                weight.add_(torch.randn_like(weight))
+    layer, plain = model.table.token_adapter, copy.deepcopy(model)
+    look_up(model)
+    for active in (["one"], ["other"], ["one", "other"], ["one"]):
+        for each in (layer, plain.table.token_adapter):
+            each.set_adapter(active)
+        wanted = plain.table(IDS)
+        assert model.table(IDS).equal(wanted) and table_rows(model.table, IDS).equal(wanted)
+    layer.enable_adapters(False)
+    assert table_rows(model.table, IDS).equal(layer.base_layer(IDS)) and model.table(IDS).equal(layer.base_layer(IDS))
+
+
 def test_a_plain_table_gives_its_rows():
     table = nn.Embedding(12, 6)
     assert table_rows(table, IDS).equal(table(IDS))

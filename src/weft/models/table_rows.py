@@ -19,10 +19,13 @@ def rows(layer: Any, ids: torch.Tensor, padding: int | None = None) -> torch.Ten
     """[..., W]: what the merged table of peft's ``layer`` has at ``ids``. The row ``padding`` gets no gradient."""
     fixed, (adapter,) = F.embedding(ids, layer.base_layer.weight), layer.active_adapters
     trained_RW, which = layer.trainable_tokens_delta[adapter], layer.token_indices[adapter]
-    if (place_V := getattr(layer, "_place_V", None)) is None or place_V.device != ids.device:
+    known, place_V = getattr(layer, "_known", None), None
+    if known is not None and known[0] == which:  # else another adapter is active than the last time
+        place_V = known[1]
+    if place_V is None or place_V.device != ids.device:
         place_V = torch.full((len(layer.base_layer.weight),), -1, device=ids.device)
         place_V[torch.tensor(which, device=ids.device)] = torch.arange(len(which), device=ids.device)
-        layer._place_V = place_V
+        layer._known = list(which), place_V
     at, pad = place_V[ids], which.index(padding) if padding in which else None
     trained = F.embedding(at.clamp(min=0), trained_RW, padding_idx=pad)
     return torch.where((at >= 0)[..., None], trained.to(fixed.dtype), fixed)
@@ -31,7 +34,12 @@ def rows(layer: Any, ids: torch.Tensor, padding: int | None = None) -> torch.Ten
 def table_rows(part: Any, ids: torch.Tensor) -> torch.Tensor:
     """[..., W]: rows of a table or head, trained beside LoRA or not."""
     layer = getattr(part, "token_adapter", None)
-    return part.weight[ids] if layer is None or layer.merged else rows(layer, ids)
+    if layer is None or layer.merged:
+        return part.weight[ids]  # type: ignore[no-any-return]
+    if layer.disable_adapters or len(layer.active_adapters) != 1:  # none, or several, whose rows differ
+        active = [] if layer.disable_adapters else layer.active_adapters
+        return layer.get_merged_weights(active)[ids]  # type: ignore[no-any-return]
+    return rows(layer, ids)
 
 
 def look_up(module: nn.Module) -> None:
