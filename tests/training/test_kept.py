@@ -1,5 +1,8 @@
 """Frozen weights that are cast once for all updates."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -52,6 +55,21 @@ def test_lora_comes_out_as_near_to_float32_as_in_peft():
     for one, other, true in zip(mine, usual, (exact.detach(), slopes), strict=True):
         assert not torch.equal(one, other)
         assert (one - true).norm() < 1.2 * (other - true).norm()
+
+
+def test_a_further_stage_forgets_what_the_one_before_kept():
+    model, ids = adapted()
+    first = Kept(model)
+    with first:
+        wanted = run(model, ids)
+    held = weakref.ref(first)
+    second = Kept(model)
+    del first
+    gc.collect()
+    assert held() is None
+    with second:
+        for one, other in zip(run(model, ids), wanted, strict=True):
+            assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 1.0}])
