@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from weft.formats.checkpoints import CheckpointError, Shape, Tensors
-from weft.formats.mapping import How, Rule
+from weft.formats.mapping import How, Rule, rules_beside
 from weft.models.config import Connector, VisionSection
 from weft.models.encoders.images import Eva
 
-EMBEDDINGS, BLOCK = "vision.tower.embeddings.", "vision.tower.encoder.layers.#."
+BLOCK = "vision.tower.encoder.layers.#."
 
 
 class NoKeyBias(How):
@@ -48,17 +48,10 @@ class Interpolated(How):
         return [interpolate_positions(theirs[0], round((ours[0][1] - 1) ** 0.5))]
 
 
-# EVA under the names of `transformers`' Blip2VisionModel, which is the same tower.
 TOWER = (
-    Rule("cls_token", EMBEDDINGS + "class_embedding"),
-    Rule("pos_embed", EMBEDDINGS + "position_embedding", Interpolated()),
-    Rule("patch_embed.proj.*", EMBEDDINGS + "patch_embedding.*"),
-    Rule("blocks.#.norm#.*", BLOCK + "layer_norm#.*"),
-    Rule("blocks.#.attn.qkv.weight", BLOCK + "self_attn.qkv.weight"),
-    Rule(("blocks.#.attn.q_bias", "blocks.#.attn.v_bias"), BLOCK + "self_attn.qkv.bias", NoKeyBias()),
-    Rule("blocks.#.attn.proj.*", BLOCK + "self_attn.projection.*"),
-    Rule("blocks.#.mlp.*", BLOCK + "mlp.*"),
-    *(Rule(name, None) for name in ("norm.*", "fc_norm.*", "head.*")),
+    *rules_beside(__file__)["tower"],
+    Rule("pos_embed", "vision.tower.embeddings.position_embedding", Interpolated()),
+    Rule(("blocks.#.attn.q_bias", "blocks.#.attn.v_bias"), f"{BLOCK}self_attn.qkv.bias", NoKeyBias()),
 )
 
 

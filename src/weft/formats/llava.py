@@ -18,25 +18,14 @@ from weft.formats.checkpoints import CheckpointError, Output, Tensors, check_out
 from weft.formats.folder import Imported, Writing, write_folder
 from weft.formats.llama import NAMES, llama_config, llama_tokenizer
 from weft.formats.llava_vision import converted_vision, released_vision
-from weft.formats.mapping import Input, Rule, read, wanted_by
+from weft.formats.mapping import Input, read, rules_beside, wanted_by
 from weft.formats.tokenizers import add_specials
-from weft.formats.transformers_folder import LANGUAGE, part
+from weft.formats.transformers_folder import LANGUAGE
 from weft.models.config import DialectSection, WeftConfig
 
 IMAGE, SPECIALS = "<image>", ("<s>", "</s>")
-# The conversions (as they are on disk, as the class has them), then the released folder.
-RULES = (
-    *LANGUAGE,
-    Rule("model.*", "language_model.model.*"),
-    *part("multi_modal_projector.linear_1", "vision_connector.up"),
-    Rule("model.mm_projector.0.*", "vision_connector.up.*"),
-    *part("multi_modal_projector.linear_2", "vision_connector.down"),
-    Rule("model.mm_projector.2.*", "vision_connector.down.*"),
-)
-# CLIP: in the same, and in a folder of its own.
-TOWERS = "vision_tower.vision_model.* model.vision_tower.* model.vision_tower.vision_model.* vision_tower.*"
-TOWERS += " model.vision_tower.vision_tower.vision_model.* vision_model.* *"
-TOWER = tuple(Rule(name, "vision.tower.*") for name in TOWERS.split())
+TABLES = rules_beside(__file__)
+RULES, TOWER = (*LANGUAGE, *TABLES["rules"]), TABLES["tower"]
 # Computed; the half of CLIP that reads text; the norm of the pooled token. (And the tower's layers after the one used.)
 UNUSED = ("*.rotary_emb.inv_freq", "*.position_ids", "*post_layernorm.*", "text_model.*", "logit_scale")
 PROJECTIONS = ("text_projection.weight", "visual_projection.weight")  # of a whole CLIP

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from weft.formats.checkpoints import CheckpointError, Output, Shape, Tensors, said, some
 from weft.models import doors
+from weft.named import beside
 
 Names = str | tuple[str, ...]
 
@@ -60,6 +62,16 @@ class Rule:
     theirs: Names
     ours: Names | None
     how: How = How()
+
+
+def rules_beside(module: str) -> dict[str, tuple[Rule, ...]]:
+    """The tables in the TOML file beside a module, as theirs = ours: "" is surplus, and several of ours lie stacked in
+    theirs."""
+
+    def rule(theirs: str, ours: str | list[str]) -> Rule:
+        return Rule(theirs, ours or None) if isinstance(ours, str) else Rule(theirs, tuple(ours), Stacked())
+
+    return {name: tuple(starmap(rule, table.items())) for name, table in beside(module).items()}
 
 
 @dataclass(frozen=True)

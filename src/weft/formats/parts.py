@@ -22,7 +22,7 @@ from transformers import (
 
 from weft.files import write_json
 from weft.formats.checkpoints import Shape, Tensors, read_file, write_weights
-from weft.formats.mapping import How, Input, Rule, Stacked, read
+from weft.formats.mapping import How, Input, Rule, Stacked, read, rules_beside
 from weft.formats.weight_files import read_ctranslate2, read_gguf
 from weft.models import doors
 from weft.models.encoders.efficientnet import MEAN, STD, EfficientNetLiteConfig, EfficientNetLiteForImageClassification
@@ -122,20 +122,9 @@ def _efficientnet(depths: Sequence[int]) -> list[Rule]:
 
 
 def _llama(width: int) -> list[Rule]:
-    layer = "model.layers.#."
-    plain = {
-        "token_embd.weight": "model.embed_tokens.weight",
-        "output_norm.weight": "model.norm.weight",
-        "blk.#.attn_norm.weight": f"{layer}input_layernorm.weight",
-        "blk.#.ffn_norm.weight": f"{layer}post_attention_layernorm.weight",
-        "blk.#.attn_v.weight": f"{layer}self_attn.v_proj.weight",
-        "blk.#.attn_output.weight": f"{layer}self_attn.o_proj.weight",
-        "blk.#.ffn_gate.weight": f"{layer}mlp.gate_proj.weight",
-        "blk.#.ffn_up.weight": f"{layer}mlp.up_proj.weight",
-        "blk.#.ffn_down.weight": f"{layer}mlp.down_proj.weight",
-    }
-    turned = [Rule(f"blk.#.attn_{n}.weight", f"{layer}self_attn.{n}_proj.weight", Turned(width)) for n in "qk"]
-    return [*(Rule(theirs, ours) for theirs, ours in plain.items()), *turned]
+    ours = "model.layers.#.self_attn.{}_proj.weight"
+    turned = [Rule(f"blk.#.attn_{name}.weight", ours.format(name), Turned(width)) for name in "qk"]
+    return [*rules_beside(__file__)["llama"], *turned]
 
 
 def _write(

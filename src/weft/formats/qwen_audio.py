@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from weft.dialects.qwen_audio import QwenAudio
 from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
-from weft.formats.mapping import Input, Rule, Stacked, read, wanted_by
+from weft.formats.mapping import Input, read, rules_beside, wanted_by
 from weft.formats.tokenizers import qwen_specials, tiktoken_tokenizer
 from weft.models.config import AudioSection, Connector, DialectSection, WeftConfig
 from weft.models.encoders.whisper import QwenAudio as Encoder
@@ -22,38 +22,9 @@ from weft.models.qwen_text import WeftQwenConfig
 PAD, START, END = map(str, QwenAudio.slots["audio"])
 STOPS = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
 NAMES = {"eos": STOPS[0], "pad": STOPS[0]}
-H, LAYER = "transformer.h.#.", "language_model.model.layers.#."
-LANGUAGE = (
-    Rule("transformer.wte.*", "language_model.model.embed_tokens.*"),
-    Rule("transformer.ln_f.*", "language_model.model.norm.*"),
-    Rule("lm_head.*", "language_model.lm_head.*"),
-    Rule(H + "attn.c_attn.*", tuple(f"{LAYER}self_attn.{letter}_proj.*" for letter in "qkv"), Stacked()),
-    Rule(H + "attn.c_proj.*", LAYER + "self_attn.o_proj.*"),
-    Rule(H + "ln_1.*", LAYER + "input_layernorm.*"),
-    Rule(H + "ln_2.*", LAYER + "post_attention_layernorm.*"),
-    # modeling_qwen.py: c_proj(w1(x) * silu(w2(x))), so w2 is the gate
-    Rule(H + "mlp.w1.*", LAYER + "mlp.up_proj.*"),
-    Rule(H + "mlp.w2.*", LAYER + "mlp.gate_proj.*"),
-    Rule(H + "mlp.c_proj.*", LAYER + "mlp.down_proj.*"),
-    # Buffers that some saved versions hold and the code computes.
-    Rule("transformer.rotary_emb.inv_freq", None),
-    *(Rule(f"{H}attn.{name}", None) for name in ("masked_bias", "bias", "logn_tensor")),
-)
-AUDIO, BLOCK, TOWER = "transformer.audio.", "transformer.audio.blocks.#.", "audio.tower.layers.#."
-RULES = (
-    *LANGUAGE,
-    Rule(AUDIO + "positional_embedding", "audio.tower.embed_positions.weight"),
-    Rule(AUDIO + "conv#.*", "audio.tower.conv#.*"),
-    Rule(AUDIO + "ln_post.*", "audio.tower.layer_norm.*"),
-    *(Rule(f"{BLOCK}attn.{name}.*", f"{TOWER}self_attn.{name[0]}_proj.*") for name in ("query", "key", "value")),
-    Rule(BLOCK + "attn.out.*", TOWER + "self_attn.out_proj.*"),
-    Rule(BLOCK + "attn_ln.*", TOWER + "self_attn_layer_norm.*"),
-    Rule(BLOCK + "mlp.0.*", TOWER + "fc1.*"),
-    Rule(BLOCK + "mlp.2.*", TOWER + "fc2.*"),
-    Rule(BLOCK + "mlp_ln.*", TOWER + "final_layer_norm.*"),
-    Rule(AUDIO + "proj.*", "audio_connector.proj.*"),
-    Rule(AUDIO + "audio_bos_eos_token.*", "audio.boundaries.*"),
-)
+TABLES = rules_beside(__file__)
+LANGUAGE = TABLES["language"]
+RULES = (*LANGUAGE, *TABLES["audio"])
 
 
 def import_qwen_audio(

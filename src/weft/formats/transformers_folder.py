@@ -11,7 +11,7 @@ from transformers import PretrainedConfig
 
 from weft.formats.checkpoints import CheckpointError, check_out, read_folder, read_json
 from weft.formats.folder import Imported, Writing, write_folder
-from weft.formats.mapping import Input, Rule, read, wanted_by
+from weft.formats.mapping import Input, Rule, read, rules_beside, wanted_by
 from weft.models.config import WeftConfig
 
 
@@ -20,13 +20,7 @@ def part(theirs: str, ours: str) -> tuple[Rule, Rule]:
     return Rule(f"{theirs}.*", f"{ours}.*"), Rule(f"model.{theirs}.*", f"{ours}.*")
 
 
-LANGUAGE = (
-    Rule("language_model.model.*", "language_model.model.*"),
-    Rule("model.language_model.*", "language_model.model.*"),
-    Rule("language_model.model.model.*", "language_model.model.*"),  # as transformers 5.19 saves Qwen2-Audio
-    Rule("language_model.lm_head.*", "language_model.lm_head.*"),
-    Rule("lm_head.*", "language_model.lm_head.*"),
-)
+LANGUAGE = rules_beside(__file__)["language"]
 END, PADS = "<|im_end|>", ("<|endoftext|>", "</s>")
 
 
