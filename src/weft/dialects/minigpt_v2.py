@@ -14,17 +14,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from weft.conversation import Box, Conversation, Image, Message, Part, Task, Text
-from weft.dialects.base import (
-    DialectError,
-    LlamaDialect,
-    Piece,
-    Plain,
-    Slot,
-    Special,
-    Switches,
-    asked,
-    asked_label,
-)
+from weft.dialects.base import DialectError, LlamaDialect, Piece, Plain, Slot, Special, Switches, asked, asked_label
 
 # Identifiers are plain text of three to five tokens.
 IDENTIFIERS = {

@@ -29,18 +29,7 @@ from math import nan
 from typing import ClassVar
 
 from weft.conversation import Audio, Conversation, Message, Part, Task, Text, Word, Words
-from weft.dialects.base import (
-    Dialect,
-    DialectError,
-    Piece,
-    Plain,
-    Slot,
-    Special,
-    Spot,
-    Switches,
-    asked,
-    join_words,
-)
+from weft.dialects.base import Dialect, DialectError, Piece, Plain, Slot, Special, Spot, Switches, asked, join_words
 from weft.named import beside
 
 LANGUAGES = ("en", "zh", "de", "es", "ko", "fr", "ja", "it", "zh_tr", "unknown")

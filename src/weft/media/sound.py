@@ -20,15 +20,7 @@ import soxr
 
 from weft.kinds import HEAD, sniff
 from weft.media.headers import check_wav_promise, looks_like_mp3
-from weft.media.source import (
-    UNREAD,
-    EncodedFile,
-    MediaError,
-    decoded_array,
-    decoded_bytes,
-    encoded_source,
-    over_limit,
-)
+from weft.media.source import UNREAD, EncodedFile, MediaError, decoded_array, decoded_bytes, encoded_source, over_limit
 from weft.named import Named
 
 MIN_RATE, MAX_RATE = 1000, 1_000_000
