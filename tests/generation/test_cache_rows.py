@@ -43,6 +43,9 @@ def test_steps_and_rows_that_come_and_go_leave_what_transformers_keeps(config):
     for cache in pair:
         rows.cut(cache, 6)
     same(step(pair, 2, 1))
+    for cache in pair:
+        rows.keep(cache, torch.tensor([1, 0]))
+    same(step(pair, 2, 1))
     assert pair[0].get_seq_length() == pair[1].get_seq_length()
 
 
@@ -54,6 +57,21 @@ def test_a_step_writes_where_the_others_lie(config):
         step([cache], 2, 1)
         places.add(cache.layers[0].keys.data_ptr())
     assert len(places) == 1
+
+
+def test_rows_that_come_and_go_leave_the_others_where_they_are(config):
+    torch.manual_seed(0)
+    cache, other = rows.empty(config), rows.empty(config)
+    step([cache], 4, 9)
+    ((keys, _), _) = step([cache], 4, 1)[0]
+    stays, last, place = keys[0].clone(), keys[3].clone(), keys.data_ptr()
+    step([other], 1, 6)
+    rows.keep(cache, torch.tensor([0, 3, 2]))
+    rows.join(cache, other, (3, 1))
+    ((keys, _), _) = step([cache], 4, 1)[0]
+    assert keys.data_ptr() == place and keys.shape[:3] == (4, 2, 11)
+    assert torch.equal(keys[0, :, :10], stays) and torch.equal(keys[1, :, :10], last)
+    assert torch.equal(keys[3, :, 4:10], other.layers[0].keys[0])
 
 
 def test_sliding_layers_stay_transformers_own():

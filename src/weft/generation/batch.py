@@ -178,6 +178,9 @@ class RunningBatch:
         going = [i for i, row in enumerate(self.running) if not row.ended]
         if len(going) == len(self.running):
             return
+        # The last take the places of those that left, so that the others' keys and values stay where they are.
+        late = [i for i in going if i >= len(going)]
+        going = [i if not self.running[i].ended else late.pop() for i in range(len(going))]
         self.running = [self.running[i] for i in going]
         if not going:
             self._cache = self._mask_BL = None

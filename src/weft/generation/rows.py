@@ -20,26 +20,57 @@ ROOM = 64  # columns that a layer has before it is copied into a larger one
 
 
 class Growing(DynamicLayer):
-    """Keys and values in tensors with room for further columns: a step writes one, where transformers copies all."""
+    """Keys and values in a room for more: a step writes one column, and rows that come or go are copied alone, where
+    transformers copies all."""
 
     keys: Any
     values: Any
     _room: tuple[torch.Tensor, ...] = ()
-    _filled: torch.Tensor | None = None  # the keys as they were left; others mean that rows came or went
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if key_states.shape[2] > 1 or self.get_seq_length() == 0:
             return super().update(key_states, value_states, *args, **kwargs)
-        held = self.keys.shape[2]
-        if self._filled is not self.keys or held == self._room[0].shape[2]:
-            self._room = tuple(F.pad(states, (0, 0, 0, ROOM)) for states in (self.keys, self.values))
-        for room, states in zip(self._room, (key_states, value_states), strict=True):
-            room[:, :, held : held + 1] = states
-        self.keys, self.values = (room[:, :, : held + 1] for room in self._room)
-        self._filled = self.keys
+        return self._put(0, self.keys.shape[2] + 1, key_states, value_states)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        rows = beam_idx.tolist()
+        if self.get_seq_length() == 0 or any(row < place for place, row in enumerate(rows)):
+            return super().reorder_cache(beam_idx)
+        for states in (self.keys, self.values):
+            for place, row in enumerate(rows):
+                if place != row:
+                    states[place] = states[row]
+        self.keys, self.values = self.keys[: len(rows)], self.values[: len(rows)]
+
+    def take(self, other: Any) -> None:
+        """Puts the rows of another layer behind."""
+        self._put(len(self.keys), max(self.keys.shape[2], other.keys.shape[2]), other.keys, other.values)
+
+    def _put(self, first: int, columns: int, *given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Writes keys and values at the end of rows from ``first`` on; then there are so many columns."""
+        rows = first + len(given[0])
+        end = self._end(rows, columns)
+        for room, states in zip(self._room, given, strict=True):
+            room[first:rows, :, end - states.shape[2] : end] = states
+        self.keys, self.values = (room[:rows, :, end - columns : end] for room in self._room)
         return self.keys, self.values
+
+    def _end(self, rows: int, columns: int) -> int:
+        """Where so many columns end in the room, which has place for them and so many rows."""
+        mine, heads, held, size = self.keys.shape
+        further = rows == mine  # else rows join, behind the same last column
+        if self._room and self._room[0].untyped_storage().data_ptr() == self.keys.untyped_storage().data_ptr():
+            most, _, width, _ = self._room[0].shape
+            end = int(self.keys.storage_offset()) // size % width + held + further
+            if rows <= most and columns <= end <= width:
+                return end
+        both = self.keys, self.values
+        self._room = tuple(states.new_zeros(rows, heads, columns + ROOM, states.shape[3]) for states in both)
+        for room, states in zip(self._room, both, strict=True):
+            room[:mine, :, columns - further - held : columns - further] = states
+        return columns
 
 
 def empty(config: Any) -> DynamicCache:
@@ -59,10 +90,14 @@ def keep(cache: DynamicCache, rows: torch.Tensor) -> None:
 def join(cache: DynamicCache, other: DynamicCache, rows: tuple[int, int]) -> None:
     """Puts the rows of ``other`` behind those of ``cache``, the shorter padded on the left. ``rows``: how many each."""
     for mine, theirs in zip(cache.layers, other.layers, strict=True):
-        if (keys := getattr(mine, "keys", None)) is not None and keys.numel():
+        if (keys := getattr(mine, "keys", None)) is None or not keys.numel():
+            pass
+        elif isinstance(mine, Growing):
+            mine.take(theirs)
+        else:
             width = max(mine.keys.shape[2], theirs.keys.shape[2])
             for name in ("keys", "values"):
-                both = [_widened(getattr(layer, name), width) for layer in (mine, theirs)]
+                both = [F.pad(x, (0, 0, width - x.shape[2], 0)) for x in (getattr(mine, name), getattr(theirs, name))]
                 setattr(mine, name, torch.cat(both))
         if hasattr(mine, "cumulative_length"):  # of a sliding window
             mine.cumulative_length = max(mine.cumulative_length, theirs.cumulative_length)
@@ -87,7 +122,3 @@ def cut(cache: DynamicCache, columns: int) -> None:
         if (keys := getattr(layer, "keys", None)) is not None and keys.numel():
             width = keys.shape[2] - columns if left is None else min(left, keys.shape[2])
             layer.keys, layer.values = layer.keys[:, :, -width:], layer.values[:, :, -width:]
-
-
-def _widened(states_BHLK: Any, width: int) -> torch.Tensor:
-    return F.pad(states_BHLK, (0, 0, width - states_BHLK.shape[2], 0))

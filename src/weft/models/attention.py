@@ -39,7 +39,8 @@ LAYER_TYPES = {"full_attention", "sliding_attention"}
 # forward and backward: 14 rows x 3 heads x 170 tokens 30 ms with it, 20 ms in float32, 10 ms as plain products; at 400
 # tokens all take the same, above it is the fastest. Packed: 16 samples of 128 tokens 38 ms with it, 22 ms in float32.
 SHORT = 384
-PRODUCTS = Named[Any]({"amx": "weft.models.segments:SegmentAttention"})  # of packed samples, on a CPU that has AMX
+# Of packed samples, on a CPU that has AMX; of a step of generation, on a CPU, where rows are padded.
+PRODUCTS = Named[Any]({"amx": "weft.models.segments:SegmentAttention", "step": "weft.models.padded:attention"})
 # Their weights are kept for the backward pass: for samples of so many tokens as many bytes as queries, keys and values
 # that are repeated in float32. Made again, they would cost what SDPA does.
 LONGEST = 1024
@@ -130,9 +131,11 @@ def weft_attention(
         return packed(query, key, value, lengths, rule), None
     if softcap is not None or _short_on_cpu(query, key, value):
         return _plain(query, key, value, attention_mask, rule), None
-    return sdpa_attention_forward(
-        module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=causal, **kwargs
-    )
+    kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": causal}
+    step = attention_mask is not None and query.shape[2] == 1 and query.device.type == "cpu"
+    if step and not torch.compiler.is_compiling():
+        return PRODUCTS["step"](module, query, key, value, attention_mask, kwargs), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 def weft_mask(*args: Any, attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
