@@ -62,30 +62,31 @@ class Rows:
     """Samples with their ids; and batches of them."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        import soundfile
-
         self.folder = folder
-        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+        self.tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         bands = world.WHISPER_TINY["num_mel_bins"] if kind == "whisper" else world.SOUND["num_mel_bins"]
         self.ears = WhisperFeatureExtractor(feature_size=bands)
         self.eyes = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
-        self.rows: list[dict[str, Any]] = []
         (name,) = world.files(kind)
-        for sample in map(json.loads, (folder / f"{name}.jsonl").open()):
-            prompt, media = [5] * 4, {"image": [], "audio": []}  # type: ignore[var-annotated]
-            for part in sample["messages"][0]["content"]:
-                if part["type"] == "text":
-                    prompt += tokenizer(part["text"], add_special_tokens=False)["input_ids"]
-                else:
-                    media[part["type"]].append(part[part["type"]])
-                    tokens = world.PATCHES
-                    if part["type"] == "audio":
-                        frames = soundfile.info(folder / part["audio"]).frames // 160
-                        tokens = ((frames - 1) // 2 + 1 - 2) // 2 + 1
-                    prompt += [MEDIA] * tokens
-            prompt += [6] * 6
-            answer = tokenizer(sample["messages"][1]["content"], add_special_tokens=False)["input_ids"] + [0]
-            self.rows.append({"input_ids": prompt + answer, "answer": len(answer), **media})
+        self.rows = [self.row(json.loads(line)) for line in (folder / f"{name}.jsonl").open()]
+
+    def row(self, sample: dict[str, Any]) -> dict[str, Any]:
+        import soundfile
+
+        prompt, media = [5] * 4, {"image": [], "audio": []}  # type: ignore[var-annotated]
+        for part in sample["messages"][0]["content"]:
+            if part["type"] == "text":
+                prompt += self.tokenizer(part["text"], add_special_tokens=False)["input_ids"]
+            else:
+                media[part["type"]].append(part[part["type"]])
+                tokens = world.PATCHES
+                if part["type"] == "audio":
+                    frames = soundfile.info(self.folder / part["audio"]).frames // 160
+                    tokens = ((frames - 1) // 2 + 1 - 2) // 2 + 1
+                prompt += [MEDIA] * tokens
+        prompt += [6] * 6
+        answer = self.tokenizer(sample["messages"][1]["content"], add_special_tokens=False)["input_ids"] + [0]
+        return {"input_ids": prompt + answer, "answer": len(answer), **media}
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in rows)
