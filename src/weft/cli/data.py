@@ -18,7 +18,7 @@ from rich.text import Text
 
 from weft.cli.asking import MediaRoot, progress_bar
 from weft.cli.data_convert import HELP as CONVERT_HELP
-from weft.cli.data_convert import convert
+from weft.cli.data_convert import Naming, convert
 from weft.cli.terminal import duration, err, facts, number, out, plural, size
 from weft.conversation import SampleError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NOTES = 20  # remarks on media files that `stats` prints
 
 app = typer.Typer(no_args_is_help=True, help="Check, measure, convert and shard sample files.", rich_markup_mode="rich")
-app.command("convert", help=CONVERT_HELP, no_args_is_help=True)(convert)
+app.command("convert", help=CONVERT_HELP, no_args_is_help=True, cls=Naming)(convert)
 
 
 @app.command()

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
 from weft.cli.terminal import err, out, plural
 from weft.conversation import WeftError
-from weft.data.converters import CONVERTERS, Report
-from weft.data.converters import convert as run
+
+if TYPE_CHECKING:
+    from weft.data.converters import Report
 
 HELP = (
-    "Turn other projects' data into weft samples.\n\nFORMAT is auto, which tells it from the files, or one of "
-    + ", ".join(CONVERTERS)
-    + "; [bold]weft data convert list[/bold] says what each reads and whether that was verified on real files."
+    "Turn other projects' data into weft samples.\n\nFORMAT is auto, which tells it from the files, or one of {}; "
+    "[bold]weft data convert list[/bold] says what each reads and whether that was verified on real files."
 )
+
+
+class Naming(TyperCommand):
+    """Imports the formats when its help names them: the other commands about data begin without them."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from weft.data.converters import CONVERTERS
+
+        self.help = HELP.format(", ".join(CONVERTERS))
+        super().format_help(ctx, formatter)
 
 
 def convert(
@@ -59,6 +70,8 @@ def convert(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N samples.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
+    from weft.data.converters import convert as run
+
     if layout == "list" and path is None:
         _list(as_json)
         return
@@ -101,6 +114,8 @@ def _say(report: Report) -> None:
 
 
 def _list(as_json: bool) -> None:
+    from weft.data.converters import CONVERTERS
+
     if as_json:
         rows = {k: {"help": c.help, "verified": c.verified, "tasks": c.tasks} for k, c in CONVERTERS.items()}
         print(json.dumps(rows, ensure_ascii=False))

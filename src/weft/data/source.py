@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 from weft.conversation import Conversation
-from weft.data.sample_file import SampleFile
 from weft.named import Named
 
 MANIFEST = "shards.json"  # names and numbers of samples, so that thousands of shards need not be opened to begin
@@ -43,6 +42,8 @@ SOURCES = Named[Callable[[str | Path, str | None], Source]]({"shards": "weft.dat
 
 def open_source(path: str | Path, name: str | None = None, media_root: str | None = None) -> Source:
     """The samples at ``path``: a JSON Lines file, or shards (a folder or address of them, or a single one)."""
+    from weft.data.sample_file import SampleFile
+
     return SOURCES["shards"](path, name) if is_shards(path) else SampleFile(path, name, media_root)
 
 

@@ -22,8 +22,6 @@ from weft.conversation.roots import within
 from weft.conversation.samples import BOM, iter_lines, parse_line
 from weft.data.counts import Counts
 from weft.data.quick import QuickLines, Sample
-from weft.data.shard_reading import samples_of
-from weft.data.shards import Shards
 from weft.data.source import is_shards
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
@@ -165,6 +163,9 @@ class _Check:
             self._say("no samples in it: write one JSON object a line", path)
 
     def _shards(self, path: str) -> None:
+        from weft.data.shard_reading import samples_of
+        from weft.data.shards import Shards
+
         self.summary.files.append(path)
         try:
             source = Shards(path)
