@@ -35,9 +35,10 @@ BENT = PartTraining(
     train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "k_proj", "v_proj", "o_proj")), tokens_lr_scale=10
 )
 ASKED = {
-    **{"plain": 0.05, "voices": 0.06, "timed": 0.22, "talk": 0.12, "typed": 0.1, "world": 0.14},
-    **{"questions": 0.26, "scenes": 0.05, "pictures": 0.05, "photos": 0.13},
+    **{"plain": 0.03, "voices": 0.05, "timed": 0.14, "talk": 0.08, "heard": 0.26, "aloud": 0.08, "world": 0.06},
+    **{"questions": 0.12, "pictures": 0.03, "photos": 0.12, "whole": 0.04},
 }
+OF_PACKAGES = ("photos", "whole")  # of Debian's
 LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
 
 
@@ -95,6 +96,6 @@ def bundled() -> Recipe:
 
 
 def _mixture(shares: dict[str, float]) -> tuple[Source, ...]:
-    """Photographs only where there are some: they come from a package of Debian's."""
-    there = {name: share for name, share in shares.items() if name != "photos" or Path(DATA, name).is_dir()}
+    """Photographs only where there are some."""
+    there = {name: share for name, share in shares.items() if name not in OF_PACKAGES or Path(DATA, name).is_dir()}
     return tuple(Source(path=f"{DATA}/{name}/train.jsonl", weight=share, name=name) for name, share in there.items())
