@@ -22,7 +22,7 @@ from weft.formats.adapters import LANGUAGE, ROWS, open_adapter
 from weft.formats.bundled import PartTensors
 from weft.formats.checkpoints import CheckpointError, check_weft, read_folder
 from weft.models.adapter_folder import is_gated, write_adapter
-from weft.models.adapters import PREFIX
+from weft.models.adapters import CONFIG, PREFIX
 from weft.models.own import SHIPPED
 from weft.parts import PARTS, sources
 
@@ -85,9 +85,10 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
         )
     with whole_folder(out) as folder:
         write_adapter(folder, tensors, config)
-        for file in model.iterdir():
-            if file.suffix in (".json", ".jinja") and not file.name.endswith(".index.json"):
-                shutil.copyfile(file, folder / file.name)
+        for beside in [Path(own.base), model] if own else [model]:
+            for file in beside.iterdir():
+                if file.suffix in (".json", ".jinja") and file.name != CONFIG and not file.name.endswith(".index.json"):
+                    shutil.copyfile(file, folder / file.name)
         for pattern in OWN_FILES:
             for file in out.glob(pattern):
                 shutil.copyfile(file, folder / file.name)
