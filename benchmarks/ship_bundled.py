@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from weft.files import whole_folder
-from weft.formats.adapters import LANGUAGE, ROWS, open_adapter
+from weft.formats.adapters import LANGUAGE, ROWS, Adapter, open_adapter
 from weft.formats.bundled import PartTensors
 from weft.formats.checkpoints import CheckpointError, check_weft, read_folder
 from weft.models.adapter_folder import is_gated, write_adapter
@@ -46,7 +46,7 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
     rows: dict[str, tuple[list[int], Tensor]] = {}
     for name, shape in weights.shapes.items():
         if own is not None and name in own.rows:
-            rows[name.removesuffix(".weight")] = own.ids(name), own.tensors[own.rows[name]]
+            rows[name.removesuffix(".weight")] = _rows(own, name, weights[name], base.output(name, shape, True).make())
             continue
         value, path = weights[name], name.removesuffix(".weight")
         found = base.find(name)
@@ -93,6 +93,16 @@ def ship(model: Path, parts: Mapping[str, Path], hub: str, out: Path, rank: int 
             for file in out.glob(pattern):
                 shutil.copyfile(file, folder / file.name)
     return {"whole": len(whole), "lora": len(pairs), "rows": sum(len(ids) for ids, _ in rows.values())}
+
+
+def _rows(own: Adapter, name: str, table: Tensor, usual: Tensor) -> tuple[list[int], Tensor]:
+    """Which rows of a table have been learned, and those of its base that no training moves and that are not what
+    ``usual`` has: placeholders of media, by which detectors tell that there is nothing."""
+    ids, learned = own.ids(name), own.tensors[own.rows[name]]
+    other = (table.float() - usual).norm(dim=1) > 0.1 * usual.norm(dim=1)
+    other[ids] = False
+    more = other.nonzero()[:, 0].tolist()
+    return [*ids, *more], torch.cat([learned, table[more].to(learned.dtype)])
 
 
 def _factors(change: Tensor, rank: int, name: str) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,18 @@ class Adapter:
         scale = alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
         return Update(self.tensors, a, a.replace(".lora_A.", ".lora_B."), scale)
 
-    def replaced(self, output: Output) -> Output:
-        """With whole tensors and rows of tables that the adapter has its own of."""
+    def replaced(self, output: Output, among: Collection[int | None] | None = None) -> Output:
+        """With whole tensors and rows of tables that the adapter has its own of, or those of them ``among`` some."""
         held, name = self.tensors, output.name
 
         def make() -> Tensor:
             value = held[self.whole[name]] if name in self.whole else output.make()
             if name not in self.rows:
                 return value
-            return value.float().index_copy(0, torch.tensor(self.ids(name)), held[self.rows[name]].float())
+            ids = self.ids(name)
+            kept = [n for n, row in enumerate(ids) if among is None or row in among]
+            rows = torch.tensor([ids[n] for n in kept], dtype=torch.long)
+            return value.float().index_copy(0, rows, held[self.rows[name]][kept].float())
 
         if name not in self.whole:
             return replace(output, make=make) if name in self.rows else output

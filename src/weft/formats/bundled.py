@@ -80,11 +80,14 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
     if strange or bare:
         what = f"changes {strange[0]}, which is not in it" if strange else f"lacks {bare[0]}, which no part has"
         raise CheckpointError(f"{source}: {what}; it belongs to another model, so install weft again")
-    apart, lora, rows = is_gated(str(source)), adapter.lora, adapter.rows
+    apart, lora = is_gated(str(source)), adapter.lora
+    outputs = [base.output(name, shape, apart and name in adapter.rows) for name, shape in wanted.items()]
     if apart:  # the language model's stays beside it
         lora = {name: update for name, update in lora.items() if not name.startswith(LANGUAGE)}
-        adapter.rows = {}
-    outputs = [adapter.replaced(base.output(name, shape, apart and name in rows)) for name, shape in wanted.items()]
+        config = doors.load(WeftConfig, source)
+        outputs = [adapter.replaced(output, {config.image_token_id, *config.audio_ids}) for output in outputs]
+    else:
+        outputs = [adapter.replaced(output) for output in outputs]
     with whole_folder(out) as folder:
         whole = folder / "base" if apart else folder
         whole.mkdir(exist_ok=True)
