@@ -2,6 +2,9 @@
 
     python benchmarks/scale_memory.py [--row-tokens 8192]
 
+The figure after the slash: of devices of which 4 (7B) or 8 (70B, as many as it has heads of keys) compute each layer of
+one row together (`parallel.tensor`).
+
 The language models have the shapes of Qwen2.5-7B and Llama-3-70B, the encoders those of SigLIP 2 so400m at 384 pixels
 and Whisper-large-v3-turbo. Counted as `weft show` counts (`weft.training.sizes`); no GPU has run this.
 """
@@ -22,6 +25,7 @@ LANGUAGE = {
     | {"num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "tie_word_embeddings": False},
 }
 DEVICES = 1, 8, 16, 64, 256
+TOGETHER = {"7B": 4, "70B": 8}  # no more than there are heads of keys
 ALL = dict.fromkeys(("vision", "vision_connector", "audio", "audio_connector"), FULL)
 TRAINS = {
     "full": {**ALL, "language": FULL},
@@ -49,8 +53,9 @@ def main() -> None:
             stage = Stage(**options)
             memory = stage_size(made, stage, Recipe(name=size, model=spec, stages=(stage,)), processor).memory
             held = memory.weights + memory.gradients + memory.optimizer
-            each = "".join(f" {memory.each(n) / 1e9:,.0f} |" for n in DEVICES)
-            print(f"| {size} | {how} | {held / 1e9:,.0f} |{each}")
+            each = [f"{memory.each(n) / 1e9:,.0f} / {memory.each(n, TOGETHER[size]) / 1e9:,.0f}" for n in DEVICES[1:]]
+            told = " | ".join([f"{memory.each(1) / 1e9:,.0f}", *each])
+            print(f"| {size} | {how} | {held / 1e9:,.0f} | {told} |")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ where they meet between encoders and language model too (each holds a slice, and
 
 What a token (by the length of its sample), a view and a second of sound cost was measured in CPU seconds of one layer
 of each, forward and backward: a 7B language model, SigLIP so400m at 448 pixels and Whisper-large's encoder. With
---flops it is counted in FLOPs.
+--flops it is counted in FLOPs. With --tensor N, N ranks compute each layer of one row together (`parallel.tensor`).
 """
 
 from __future__ import annotations
@@ -158,6 +158,17 @@ def efficiency(rows: list[list[int]], cost_n3: np.ndarray, world: int) -> tuple[
     return mean / load_UW3.sum(2).max(1).sum(), mean / load_UW3.max(1).sum()
 
 
+def added_up(tokens: int, seconds: float, together: int, link: float) -> None:
+    """Prints how long ranks that compute layers together wait for sums (computed): of hidden states in bfloat16, two a
+    layer forward, as many backward, the forward ones again where activations are made anew. Nothing hides them."""
+    print(f"\nsums of {together} ranks that compute layers together, at {link:g} GB/s of each to the others:")
+    for name, parameters, width, layers in (("7B", 8.7e9, WIDTH, LAYERS), ("70B", 71.7e9, 8192, 80)):
+        sent = 6 * layers * tokens * width * 2 * 2 * (together - 1) / together
+        work, wait = seconds * parameters / 8.7e9 / together, sent / link / 1e9
+        told = f"{sent / 1e9:,.0f} GB a row of {tokens:,} tokens: {wait:.2f} s beside {work:.2f} s of work"
+        print(f"  {name}: {told}, {wait / (wait + work):.0%} of the time")
+
+
 def decoding() -> tuple[float, float]:
     """CPU seconds to read a photograph (JPEG of 1280 x 960, to 448 x 448), and a second of FLAC to log-mel."""
     import soundfile
@@ -216,6 +227,8 @@ def main() -> None:
     parser.add_argument("--flops", action="store_true", help="prices counted in FLOPs, in place of measured ones")
     parser.add_argument("--plot", type=Path, help="also draw it: a file's name")
     parser.add_argument("--row-tokens", type=int, default=8192)
+    parser.add_argument("--tensor", type=int, default=1, help="ranks that compute layers together")
+    parser.add_argument("--link", type=float, default=450, help="GB/s of a GPU to its neighbours, one way (NVLink)")
     parser.add_argument("--samples", type=int, default=160 * WINDOW)
     parser.add_argument("--seconds", type=float, default=0.8, help="of a row on a GPU: 7B at half of an H200's peak")
     asked = parser.parse_args()
@@ -233,11 +246,13 @@ def main() -> None:
     drawn: dict[str, list[tuple[float, float]]] = {}
     for name, rows in plans(given, asked.row_tokens).items():
         full = given[:, 0].sum() / (len(rows) * asked.row_tokens)
-        told = [efficiency(rows, cost, world) for world in WORLDS]
-        drawn[name] = [efficiency(rows, cost, 2**k) for k in range(11)]
+        told = [efficiency(rows, cost, world // asked.tensor) for world in WORLDS]
+        drawn[name] = [efficiency(rows, cost, max(2**k // asked.tensor, 1)) for k in range(11)]
         print(f"| {name} | {full:.1%} |" + "".join(f" {once:.1%} / {often:.1%} |" for once, often in told))
     if asked.plot:
         draw(drawn, asked.plot)
+    if asked.tensor > 1:
+        added_up(asked.row_tokens, asked.seconds, asked.tensor, asked.link)
 
     row = 0
     even = PackingPlan(

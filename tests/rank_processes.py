@@ -69,19 +69,31 @@ def start(world: int, recipe: Recipe | None, run: Path, **environment: object) -
     if recipe is not None:
         source = str(run.with_suffix(".json"))
         Path(source).write_text(recipe.model_dump_json())
+    return _started(world, CHILD, source, run, **environment)
+
+
+def _started(world: int, source: str, *arguments: object, **environment: object) -> list[Python]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     known = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "CUDA_VISIBLE_DEVICES": ""}
     known |= {k: str(v) for k, v in environment.items()}
     return [
-        Python(CHILD, source, run, env={**known, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)
+        Python(source, *arguments, env={**known, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)
     ]
 
 
 def together(world: int, recipe: Recipe | None, run: Path, **environment: object) -> list[tuple[int, str]]:
     """The status and the words of each rank."""
-    ranks = start(world, recipe, run, **environment)
+    return _ended(start(world, recipe, run, **environment))
+
+
+def processes_of(world: int, source: str, *arguments: object) -> list[tuple[int, str]]:
+    """As `together`, of ranks that run ``source``."""
+    return _ended(_started(world, source, *arguments))
+
+
+def _ended(ranks: list[Python]) -> list[tuple[int, str]]:
     said = [rank.communicate() for rank in ranks]
     return [(rank.returncode, words) for rank, words in zip(ranks, said, strict=True)]
 

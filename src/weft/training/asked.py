@@ -10,7 +10,8 @@ ASKED = Named[Any](
     {
         "minutes": "weft.training.pace:pace_of",  # a stage that lasts so long, in place of so many updates
         "shard": "weft.training.sharding:Shared",  # a model whose weights ranks share out,
-        "shard_files": "weft.training.shard_files",  # and its files
+        "tensor": "weft.training.tensor_parallel:Together",  # and layers that some of them compute together;
+        "shard_files": "weft.training.shard_files",  # its files
         "bits": "weft.training.bits",  # a language model in 4 or 8 bits
         "trace": "weft.training.meters",  # a profile of some updates
         "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it, and media with places

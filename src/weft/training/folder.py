@@ -23,7 +23,6 @@ from weft.conversation import WeftError
 from weft.files import lock, write_json
 from weft.frozen import first_mistake
 from weft.training.asked import ASKED
-from weft.training.ranks import Ranks
 from weft.training.recipe import OLD, ModelSpec, Recipe
 from weft.version import VERSION
 
@@ -67,10 +66,6 @@ class RunFolder:
     def model_of(self, number: int) -> ModelSpec:
         """What a stage starts from."""
         return self.recipe.model if number == 0 else ModelSpec(base=str(self.stage(number - 1)))
-
-    def shares_out(self, ranks: Ranks) -> bool:
-        """Whether each rank holds a part of the model only."""
-        return self.recipe.parallel.shard and ranks.world > 1
 
     def check_free(self) -> None:
         """Raises `WeftError` where a run or the model is there already, or the run could not end as it is meant."""

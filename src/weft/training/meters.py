@@ -66,8 +66,10 @@ class Flops:
 
 def product_flops(module: Any, given: torch.Tensor, output: torch.Tensor) -> int:
     """FLOPs of a linear layer or a convolution that made ``output`` of ``given``, backward pass included."""
-    inputs = module.in_features if isinstance(module, nn.Linear) else module.weight.shape[1:].numel()
-    once = 2 * inputs * output.numel()
+    if isinstance(module, nn.Linear):  # by its own widths: of a layer that ranks compute together they see a part
+        once = 2 * module.in_features * module.out_features * (output.numel() // output.shape[-1])
+    else:
+        once = 2 * module.weight.shape[1:].numel() * output.numel()
     learns = torch.is_grad_enabled() and output.requires_grad
     return once * (1 + (learns and given.requires_grad) + (learns and module.weight.requires_grad))
 

@@ -29,17 +29,18 @@ def learning_rate(step: int, steps: int | None, optim: Optim) -> float:
 
 
 def build_optimizer(parts: Sequence[TrainedPart], optim: Optim, embeddings: set[int]) -> torch.optim.AdamW:
-    """One group per (part, decayed or not, single rows or not). Biases, norms, other 1-D tensors and ``embeddings``
-    (ids) do not decay: decay would pull the rows of rare tokens towards nothing between their turns.
+    """One group per (part, decayed or not, single rows or not, who holds it). Biases, norms, other 1-D tensors and
+    ``embeddings`` (ids) do not decay: decay would pull the rows of rare tokens towards nothing between their turns.
     """
-    groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, bool, bool, str], dict[str, Any]] = {}
     for part in parts:
         for name, p in part.parameters.items():
             rows = "trainable_tokens_delta" in name  # peft's name for single rows of an embedding
             decays = p.ndim >= 2 and not rows and id(p) not in embeddings
             scale = part.training.lr_scale * (part.training.tokens_lr_scale if rows else 1)
             group = {"params": [], "weight_decay": optim.weight_decay if decays else 0.0, "lr_scale": scale}
-            groups.setdefault((part.name, not decays, rows), group)["params"].append(p)
+            key = part.name, not decays, rows, str(getattr(p, "device_mesh", ""))
+            groups.setdefault(key, group)["params"].append(p)
     ordered = [groups[key] for part in parts for key in sorted(groups) if key[0] == part.name]
     return torch.optim.AdamW(ordered, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
 

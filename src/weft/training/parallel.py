@@ -29,11 +29,24 @@ T = TypeVar("T")
 BUCKET = 1 << 24  # gradient entries sent at once: 64 MiB
 
 
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
+    """Scale the gradients to a norm of at most ``limit``; returns the norm they had.
+
+    Where that is not finite they are spoilt: the update is not to be made.
+    """
+    trained = [p for p in parameters if p.grad is not None]
+    norm = entire(torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None]))
+    if limit is not None and trained:
+        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return norm
+
+
 class Whole:
     """Every rank holds the whole model: what is done once, the first one does. (`sharding.Shared`: each has a part.)"""
 
     sharded = False  # whether every rank has to run the whole model in every step
     together: Callable[[], AbstractContextManager[None]] = nullcontext  # around what computes gradients
+    batches, clip = staticmethod(TrainingData.batches), staticmethod(clip_gradients)
 
     def __init__(self, checkpoints: Path, ranks: Ranks) -> None:
         self.checkpoints, self.ranks = checkpoints, ranks
@@ -119,14 +132,6 @@ def entire(value: torch.Tensor) -> torch.Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def add_numbers(numbers_n: torch.Tensor, ranks: Ranks) -> torch.Tensor:
-    """Sums over the ranks of what lies on the device, where they stay."""
-    if ranks.world > 1:
-        with others():
-            dist.all_reduce(numbers_n)
-    return numbers_n
-
-
 def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
     for p in parameters:
@@ -136,16 +141,3 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]
         bucket.append(p)
     if bucket:
         yield bucket
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> torch.Tensor:
-    """Scale the gradients to a norm of at most ``limit``; returns the norm they had.
-
-    Where that is not finite they are spoilt: the update is not to be made.
-    """
-    trained = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-    norm = entire(norm)
-    if limit is not None and trained:
-        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-    return norm

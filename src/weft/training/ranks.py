@@ -58,6 +58,10 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    def share(self) -> dict[str, int]:
+        """Of all rows, every ``world``-th from ``rank`` on are this rank's."""
+        return {"rank": self.rank, "world": self.world}
+
     def place(self, micro_step: int) -> int:
         """Where this rank's micro-step lies among those of all ranks: where one rank alone would have it."""
         return micro_step * self.world + self.rank
@@ -65,6 +69,13 @@ class Ranks:
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over the ranks."""
         return self.reduced(values, dist.ReduceOp.SUM)
+
+    def added(self, numbers_n: torch.Tensor) -> torch.Tensor:
+        """Sums over the ranks of what lies on the device, where they stay."""
+        if self.world > 1:
+            with others():
+                dist.all_reduce(numbers_n)
+        return numbers_n
 
     def largest(self, value: int) -> int:
         """The largest of the ranks' numbers: a signal that one of them got is all of theirs."""

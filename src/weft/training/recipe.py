@@ -138,6 +138,7 @@ class Parallel(Frozen):
 
     shard: bool = False  # each holds a slice of every weight (FSDP2), in place of all of them
     replicate: Count = 1  # groups of ranks that hold the sharded model once each, such as machines
+    tensor: Count = 1  # neighbouring ranks that compute each layer together, and share out the model with the others
 
 
 class Recipe(Frozen):

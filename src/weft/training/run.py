@@ -102,10 +102,11 @@ class Run:
     def __init__(
         self, folder: RunFolder, ranks: Ranks, handed: Handed, lessons: Sequence[Lessons], draw: Callable[[], None]
     ) -> None:
-        self.folder, self.ranks, self.handed, self.lessons, self.draw = folder, ranks, handed, lessons, draw
-        shared, where = folder.shares_out(ranks), (folder.checkpoints, ranks)
-        self.holding: Whole = ASKED["shard"](*where, folder.recipe.parallel) if shared else Whole(*where)
-        self.found = ckpt.newest(folder.checkpoints)
+        asked, where = folder.recipe.parallel, (folder.checkpoints, ranks)
+        how = "tensor" if asked.tensor > 1 else "shard" if asked.shard else None
+        self.holding: Whole = ASKED[how](*where, folder.recipe) if how and ranks.world > 1 else Whole(*where)
+        self.folder, self.ranks, self.handed = folder, self.holding.ranks, handed
+        self.lessons, self.draw, self.found = lessons, draw, ckpt.newest(folder.checkpoints)
         self.progress = Progress.of(self.found)
         self.stage: StageRun | None = None  # the one at work
 

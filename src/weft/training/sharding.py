@@ -31,7 +31,7 @@ from weft.training.build import build_model
 from weft.training.parallel import Whole, entire
 from weft.training.parts import TrainedPart
 from weft.training.ranks import Ranks, others
-from weft.training.recipe import ModelSpec, Parallel
+from weft.training.recipe import ModelSpec, Parallel, Recipe
 from weft.training.shard_files import ShardWriter, save_shards
 from weft.training.update import MicroStep, Precision, batch_loss
 
@@ -45,15 +45,15 @@ class Shared(Whole):
 
     sharded = True
 
-    def __init__(self, checkpoints: Path, ranks: Ranks, parallel: Parallel) -> None:
+    def __init__(self, checkpoints: Path, ranks: Ranks, recipe: Recipe) -> None:
         super().__init__(checkpoints, ranks)
-        self.parallel, self.writer = parallel, ShardWriter(checkpoints, ranks)
+        self.mesh, self.writer = mesh_of(recipe.parallel, ranks), ShardWriter(checkpoints, ranks)
 
     def build(self, spec: ModelSpec) -> tuple[Any, Any]:
         return build_once(spec, self.ranks)
 
     def begin(self, model: WeftForConditionalGeneration, parts: list[TrainedPart], half: bool) -> list[TrainedPart]:
-        return share_out(model, parts, self.parallel, self.ranks, half)
+        return share_out(model, parts, self.mesh, self.ranks, half)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -80,7 +80,7 @@ class Shared(Whole):
     def loss(self, model: WeftForConditionalGeneration, data: TrainingData, precision: Precision) -> float:
         """As `Whole.loss`; then what is no layer stays whole, for answers are made without a call of the model."""
         total, labels = 0.0, 0.0
-        for batch in in_step(data.batches(), self.ranks):
+        for batch in in_step(self.batches(data), self.ranks):
             with self.together():
                 if batch.labels:
                     total += float(batch_loss(model, batch, precision)) * batch.labels
@@ -111,30 +111,28 @@ class Shared(Whole):
 
 
 def mesh_of(parallel: Parallel, ranks: Ranks) -> DeviceMesh:
-    """Ranks by (group, place in it): each group holds the model once."""
-    if ranks.world % parallel.replicate:
+    """Ranks by (group that holds the model once, place in it, place among those that compute layers together)."""
+    apart = ranks.world // parallel.tensor
+    if apart % parallel.replicate:
+        what = f"{ranks.world} ranks" + (f", {parallel.tensor} of them together," if parallel.tensor > 1 else "")
         raise WeftError(
-            f"parallel.replicate {parallel.replicate}: {ranks.world} ranks do not come in so many equal groups; take a "
-            "divisor, such as the number of machines"
+            f"parallel.replicate {parallel.replicate}: {what} do not come in so many equal groups; take a divisor, "
+            "such as the number of machines"
         )
-    device = torch.device(ranks.device).type
-    shape = parallel.replicate, ranks.world // parallel.replicate
-    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard"))
-    return mesh if parallel.replicate > 1 else mesh["shard"]
+    shape, names = (parallel.replicate, apart // parallel.replicate, parallel.tensor), ("replicate", "shard", "tensor")
+    return init_device_mesh(torch.device(ranks.device).type, shape, mesh_dim_names=names)
 
 
 def build_once(spec: ModelSpec, ranks: Ranks) -> tuple[WeftForConditionalGeneration, Any]:
     """``(model, processor)``, the model on the first rank's CPU; on the others, without memory or values."""
     if spec.bits:
-        raise WeftError(f"a model in {spec.bits} bits is not shared out; leave out parallel.shard, or model.bits")
+        raise WeftError(f"a model in {spec.bits} bits is not shared out; leave out parallel, or model.bits")
     built = ranks.lead(partial(build_model, spec))
     given = [(built[0].config, built[1]) if built else None]
     with others():
         dist.broadcast_object_list(given, 0)
     if given[0][0].lora_for_media:  # type: ignore[index]
-        raise WeftError(
-            "a model whose LoRA is for media alone (lora_for_media) is not shared out; leave out parallel.shard"
-        )
+        raise WeftError("a model whose LoRA is for media alone (lora_for_media) is not shared out; leave out parallel")
     if built:
         return built
     config, processor = given[0]  # type: ignore[misc]
@@ -143,14 +141,21 @@ def build_once(spec: ModelSpec, ranks: Ranks) -> tuple[WeftForConditionalGenerat
 
 
 def share_out(
-    model: WeftForConditionalGeneration, parts: Sequence[TrainedPart], parallel: Parallel, ranks: Ranks, half: bool
+    model: WeftForConditionalGeneration,
+    parts: Sequence[TrainedPart],
+    mesh: DeviceMesh,
+    ranks: Ranks,
+    half: bool,
+    first: Callable[[Any], None] = lambda _: None,
 ) -> list[TrainedPart]:
     """The model of `build_once`, in which ``parts`` train, shared out; gives the parts as they are then.
 
     ``half``: layers are gathered in bfloat16, in which autocast would compute them anyway; gradients add up in float32.
+    ``first`` is done to the model before.
     """
     whole = {name: value.detach() for name, value in _held(model)} if ranks.first else {}
-    mesh = mesh_of(parallel, ranks)
+    first(model)
+    mesh = mesh["replicate", "shard"] if mesh.size(0) > 1 else mesh["shard"]
     half_type = torch.bfloat16 if half else None
     layers = MixedPrecisionPolicy(half_type, torch.float32, cast_forward_inputs=False)
     for unit in units(model):
@@ -188,8 +193,7 @@ def put_together(module: nn.Module) -> Iterator[None]:
     for m, name, p in held:
         if isinstance(p, DTensor):
             whole: Any = m._parameters[name]
-            part = distribute_tensor(whole.detach(), p.device_mesh, p.placements, src_data_rank=None)
-            own(p.detach()).copy_(own(part))
+            own(p.detach()).copy_(slice_of(whole.detach(), p))
         m._parameters[name] = p
 
 
@@ -203,12 +207,31 @@ def _send(whole: torch.Tensor | None, value: torch.Tensor, ranks: Ranks) -> None
     if whole is None:
         whole = torch.empty(value.shape, dtype=value.dtype)
     there = whole.to(ranks.device)
-    if isinstance(value, DTensor):
+    if isinstance(value, DTensor) and value.device_mesh.size() == ranks.world and "tensor" not in axes(value):
         part = distribute_tensor(there, value.device_mesh, value.placements)
         own(value).copy_(own(part))
     else:
         dist.broadcast(there, 0)
-        value.copy_(there)
+        own(value).copy_(slice_of(there, value))
+
+
+def slice_of(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a whole tensor that is shared out as ``like``.
+
+    Of layers that ranks compute together, a rank's part is shared out once more: the last axis of the mesh comes first.
+    """
+    if not isinstance(like, DTensor):
+        return whole
+    mesh, place = like.device_mesh, list(like.device_mesh.get_coordinate() or ())
+    for axis in reversed(range(mesh.ndim)):
+        if (dim := getattr(like.placements[axis], "dim", None)) is not None:
+            parts = whole.chunk(mesh.size(axis), dim)
+            whole = parts[place[axis]] if place[axis] < len(parts) else whole.narrow(dim, 0, 0)
+    return whole
+
+
+def axes(value: DTensor) -> tuple[str, ...]:
+    return value.device_mesh.mesh_dim_names or ()
 
 
 def forget_unreached(parameters: Mapping[str, nn.Parameter], ranks: Ranks) -> None:

@@ -12,6 +12,9 @@ What the memory of a training process is made of, in bytes (P parameters in all,
   whole layer), the trained encoders' likewise, and the logits of at most `chunk_rows` with their gradients. An
   estimate, from the saved tensors of a Llama-like layer with fused attention, for full rows; each device has rows of
   its own.
+- devices that compute layers together (`parallel.tensor`) have one row between them, and divide the weights of layers
+  and of a head that is not tied, and of activations what heads and MLPs make; inputs of layers each of them has, and
+  LoRA is counted as if each had it whole.
 
 Not counted: the allocator's own waste (some percent), and what a frozen encoder uses while it runs.
 """
@@ -56,17 +59,21 @@ class Memory:
     copies: int  # of weights, in the type that is computed in
     activations: int
     gathered: int = 0  # instead of copies, where the model is sharded: what a device holds of the others' weights
+    # Of weights, gradients and moments, of what is gathered and of activations: what `parallel.tensor` devices divide.
+    divided: tuple[int, int, int] = (0, 0, 0)
 
     @property
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.copies + self.activations
 
-    def each(self, devices: int) -> int:
-        """Bytes on each of several devices that the model, its gradients and its optimizer are sharded over."""
+    def each(self, devices: int, tensor: int = 1) -> int:
+        """Bytes on each of several devices that the model, its gradients and its optimizer are sharded over; of them
+        ``tensor`` each compute layers together."""
         if devices == 1:
             return self.total
-        shard = -(-(self.weights + self.gradients + self.optimizer) // devices)
-        return shard + self.gathered + self.activations
+        held, gathered, activations = (size - size // tensor for size in self.divided)
+        shard = -(-(self.weights + self.gradients + self.optimizer - held) * tensor // devices)
+        return shard + self.gathered - gathered + self.activations - activations
 
 
 @dataclass(frozen=True)
@@ -181,19 +188,23 @@ def stage_size(
     trained, how = {c.name: c.trained for c in counted}, {c.name: c.how for c in counted}
     everything = sum(p.numel() for p in model.parameters()) + sum(c.added for c in counted)
     learning = sum(trained.values())
-    copies, gathered = _copies(model, stage, recipe, sum(c.added for c in counted if c.name == "language"))
-    activations = _activations(config, stage, recipe, trained)
+    added = sum(c.added for c in counted if c.name == "language")
+    copies, gathered, apart = _copies(model, stage, recipe, added)
+    activations, inner = _activations(config, stage, recipe, trained)
     return StageSize(
         stage.name,
         stage.steps,
         trained,
         how,
-        Memory(4 * everything, 4 * learning, 8 * learning, copies, activations, gathered),
+        Memory(4 * everything, 4 * learning, 8 * learning, copies, activations, gathered, (*apart, inner)),
     )
 
 
-def _copies(model: WeftForConditionalGeneration, stage: Stage, recipe: Recipe, added: int) -> tuple[int, int]:
-    """Bytes of the language model's weights in bfloat16: on a device that holds all of it, and on one that shares."""
+def _copies(
+    model: WeftForConditionalGeneration, stage: Stage, recipe: Recipe, added: int
+) -> tuple[int, int, tuple[int, int]]:
+    """Bytes of the language model's weights in bfloat16: on a device that holds all of it, and on one that shares; and
+    what several divide that compute layers together, of what they hold and of what they gather."""
     language = model.language_model
     tables = {
         id(m.weight): m.weight.numel() for m in (language.get_input_embeddings(), language.get_output_embeddings())
@@ -206,11 +217,15 @@ def _copies(model: WeftForConditionalGeneration, stage: Stage, recipe: Recipe, a
     # In float32 there is nothing to copy.
     copies = 0 if size == 4 else size * (layer + words if again else whole)
     learned = training is not None and training.train == "full"
-    return copies, size * (3 if learned else 2) * layer + (8 if learned else 4) * words
+    times, each = size * (3 if learned else 2), 8 if learned else 4
+    head = words - language.get_input_embeddings().weight.numel()  # none where it is tied
+    held = (16 if learned else 4) * (whole - words - added + head)
+    return copies, times * layer + each * words, (held, times * layer + each * head)
 
 
-def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict[str, int]) -> int:
-    """Bytes that the forward pass keeps for the backward pass of one micro-step."""
+def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict[str, int]) -> tuple[int, int]:
+    """Bytes that the forward pass keeps for the backward pass of one micro-step; of them, what is made by heads and
+    inside MLPs."""
     half = recipe.precision == "bfloat16"
     tokens = stage.row_tokens * stage.rows
     text = config.text_config
@@ -218,6 +233,7 @@ def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     keys = heads * (getattr(text, "head_dim", None) or width // text.num_attention_heads)
     full = layer_bytes(width, keys, inner, learned="language" in trained, half=half)
+    inside = (2 if half else 4) * (2 * width + 2 * keys + (4 if "language" in trained else 3) * inner)
     layers = text.num_hidden_layers
     # With checkpointing, each layer's input is kept and one layer at a time is worked out again.
     kept = layers * 4 * width + full if stage.checkpoint_activations else layers * full
@@ -228,7 +244,7 @@ def _activations(config: WeftConfig, stage: Stage, recipe: Recipe, trained: dict
     for part, kind in _kinds(config).items():
         if part in trained:
             found += _encoder_activations(kind, tokens, half, stage.checkpoint_activations)
-    return found
+    return found, tokens * inside * (1 if stage.checkpoint_activations else layers)
 
 
 def _kinds(config: WeftConfig) -> dict[str, ImageKind | SoundKind]:

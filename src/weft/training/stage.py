@@ -35,7 +35,7 @@ from weft.training.optim import (
     set_rate,
     step_where_finite,
 )
-from weft.training.parallel import Whole, add_numbers, clip_gradients
+from weft.training.parallel import Whole
 from weft.training.parts import apply_parts, constants, dialect_tokens, set_modes, spare_activations
 from weft.training.ranks import Ranks, leave
 from weft.training.update import backward, mixed_seed, read
@@ -171,7 +171,7 @@ class StageRun:
     def train(self) -> None:
         """Every update that is left, and a checkpoint at the end; the model then holds the best weights."""
         stage, at = self.stage, self.at
-        batches = self.data.batches(workers=self.recipe.workers)
+        batches = self.holding.batches(self.data, workers=self.recipe.workers)
         if meter := self.handed.meter:
             self.meter = meter(self.model, self.ranks.device, half=self.half, say=self.log.say)
         try:
@@ -182,7 +182,7 @@ class StageRun:
                     waited = time.monotonic() - started
                     numbers = self._update(micro)
                 at.step, at.done = at.step + 1, at.done + 1
-                at.rows += stage.accumulate * stage.rows * self.ranks.world
+                at.rows += stage.accumulate * stage.rows * self.ranks.share()["world"]
                 self._record(micro, numbers, time.monotonic() - started, waited)
                 self.pace.keep(self)
                 self._after_update()
@@ -213,8 +213,7 @@ class StageRun:
             annotate=self.lessons.annotate(processor),
             even_rows=self.stage.even_rows,
             seed=mixed_seed(recipe.seed, self.number),
-            rank=self.ranks.rank,
-            world=self.ranks.world,
+            **self.ranks.share(),
             first_row=self.at.rows,
             anchor=anchor,
             progress=self._tell_measuring,
@@ -225,9 +224,8 @@ class StageRun:
         if asked.data is None:
             return None
         spec = SourceSpec(asked.data, name="evaluation", media_root=self.recipe.media_root)
-        part = {"rank": self.ranks.rank, "world": self.ranks.world} if self.holding.sharded else {}
-        own = self._own_processor()
-        return self._data([spec], own, in_order=True, limit=asked.limit, cache_bytes=1 << 28, **part)
+        part = {"cache_bytes": 1 << 28, **(self.ranks.share() if self.holding.sharded else {})}
+        return self._data([spec], self._own_processor(), in_order=True, limit=asked.limit, **part)
 
     def _data(self, specs: Sequence[SourceSpec], processor: WeftProcessor, **more: Any) -> TrainingData:
         stage, recipe = self.stage, self.recipe
@@ -298,11 +296,10 @@ class StageRun:
                 meter=self.meter and self.meter.flops,
             )
         self.holding.add(self.parameters)
-        norm = clip_gradients(self.parameters.values(), stage.optim.clip)
-        summed = add_numbers(torch.stack(list(losses.values())), self.ranks)
-        norm = norm.to(summed.device)
+        norm = self.holding.clip(self.parameters.values(), stage.optim.clip)
+        summed = self.ranks.added(torch.stack(list(losses.values())))
         set_rate(self.optimizer, rate)
-        step_where_finite(self.optimizer, summed.isfinite().all() & norm.isfinite())
+        step_where_finite(self.optimizer, summed.isfinite().all() & norm.isfinite().to(summed.device))
         self.optimizer.zero_grad(set_to_none=True)
         (labels,) = self.ranks.total([sum(b.labels for b in micro)])
         told = read({**dict(zip(losses, summed, strict=True)), "grad_norm": norm})  # here the host waits for the device
