@@ -15,8 +15,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+import processes
 from rank_processes import QUIET, steps, together
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
+from weft.data import packing
 from weft.training.recipe import Lora, Parallel, PartTraining
 from weft.training.run import train
 
@@ -28,6 +30,7 @@ WAYS = {"whole": Parallel(), "shared out": Parallel(shard=True), "in two groups"
 
 
 def main() -> None:
+    packing.WINDOW = processes.WINDOW  # by which the ranks plan
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--worlds", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--steps", type=int, default=4)

@@ -4,6 +4,12 @@
     export AWS_ENDPOINT_URL=http://127.0.0.1:5055 AWS_ACCESS_KEY_ID=x AWS_SECRET_ACCESS_KEY=x
     python -m benchmarks.shards_away s3://weft/shards         # needs s3fs; any address that fsspec can write to
 
+    gcp-storage-emulator start --port 9023 --in-memory --default-bucket weft &      # pip install gcp-storage-emulator
+    export STORAGE_EMULATOR_HOST=http://127.0.0.1:9023 FSSPEC_GS_TOKEN=anon GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT=false
+    python -m benchmarks.shards_away gs://weft/shards         # needs gcsfs; without the last of these it asks for TLS
+
+    python -m benchmarks.shards_away hf://datasets/me/set     # a hub on this machine (`tiny_hub`), begun for it
+
 Makes shards of both kinds from pictures of noise, copies them there (what is at the address is written over), and reads
 them as training does. Each line that it prints was asserted first.
 """
@@ -17,11 +23,13 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import fsspec
 import numpy as np
 import torch
+from benchmarks.tiny_hub import Hub
 from PIL import Image
 
 from weft.data import shards
@@ -74,10 +82,13 @@ def failing(times: int, read: Callable[..., bytes]) -> Callable[..., bytes]:
     return tried
 
 
-def one_kind(kind: Any, here: Path, away: str, file: Path, processor: Any) -> None:
+def one_kind(kind: Any, here: Path, away: str, file: Path, processor: Any, hub: Hub | None) -> None:
     done = shard(file, here, format=kind, size=120_000)
     files, root = fsspec.core.url_to_fs(away)
-    files.put(f"{here}/", root + "/", recursive=True)
+    # Only somebody with an account writes to a hub.
+    to, place = (fsspec.filesystem("file"), str(hub.folder / kind)) if hub else (files, root)
+    to.put(f"{here}/", place + "/", recursive=True)
+    files.invalidate_cache()
     near, far = Shards(here), Shards(away)
     begun = time.perf_counter()
     assert [repr(near[i].messages[0].parts[1]) for i in range(COUNT)] == [
@@ -90,6 +101,13 @@ def one_kind(kind: Any, here: Path, away: str, file: Path, processor: Any) -> No
     begun = time.perf_counter()
     assert not any(isinstance(found, Exception) for found in samples_of(far))
     print(f"{kind}: all of them in order, ahead in threads, {time.perf_counter() - begun:.1f} s")
+    if hub:
+        hub.given = hub.reads = 0
+        read = Shards(away)
+        size = sum(len(data) for i in range(COUNT) for data in media(read, i))
+        print(
+            f"{kind}: {size:,} bytes of media came, with their samples, in {hub.given:,} bytes of {hub.reads} answers"
+        )
     alike = zip(batches(here, processor)[0], batches(away, processor)[0], strict=True)
     assert all(a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) for a, b in alike)
     print(f"{kind}: 30 batches of training are alike")
@@ -103,7 +121,7 @@ def one_kind(kind: Any, here: Path, away: str, file: Path, processor: Any) -> No
         far._files.cat_file = read
         print(f"{kind}: a read that fails {shards.TRIES - 1} times is read")
     broken, count = done[-1]
-    files.pipe_file(f"{root}/{broken}", files.cat_file(f"{root}/{broken}")[:100])
+    to.pipe_file(f"{place}/{broken}", to.cat_file(f"{place}/{broken}")[:100])
     files.invalidate_cache()
     lost, mistakes = Shards(away), []
     checked = validate([away], on_mistake=mistakes.append)
@@ -118,13 +136,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     address = parser.parse_args().address
-    files, root = fsspec.core.url_to_fs(address)
-    files.makedirs(root, exist_ok=True)
     processor = planned(model_spec("scratch"))[1]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, tempfile.TemporaryDirectory() as served:
+        hub = Hub(Path(served).resolve()) if address.startswith("hf://") else None
+        if hub:
+            Thread(target=hub.serve_forever, daemon=True).start()
+            fsspec.config.conf["hf"] = {"endpoint": hub.address, "token": False}
+        else:
+            files, root = fsspec.core.url_to_fs(address)
+            files.makedirs(root, exist_ok=True)
         file = samples(Path(name))
         for kind in ("tar", "parquet"):
-            one_kind(kind, Path(name) / kind, f"{address}/{kind}", file, processor)
+            one_kind(kind, Path(name) / kind, f"{address}/{kind}", file, processor, hub)
 
 
 if __name__ == "__main__":

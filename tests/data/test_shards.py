@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from training_world import asked_twice, tiny_spec, write
 from weft.conversation import SampleError, WeftError
@@ -161,6 +162,44 @@ def test_a_read_that_fails_is_tried_again(file, tmp_path):
     source = failing(Shards(tmp_path / "shards"), shards.TRIES)
     with pytest.raises(WeftError, match=r"00000\.tar:3: cannot be read \(no answer\)"):
         source[2]
+
+
+class Elsewhere(AbstractFileSystem):
+    """A folder here as a file system that fsspec reads ahead for, as the hub's; ``given``: bytes that it read."""
+
+    protocol, cachable, given = "elsewhere", False, 0
+
+    def info(self, path, **_):
+        found = Path(path)
+        if not found.exists():
+            raise FileNotFoundError(path)
+        return {"name": path, "size": found.stat().st_size, "type": "directory" if found.is_dir() else "file"}
+
+    def ls(self, path, detail=True, **_):
+        found = [str(each) for each in sorted(Path(path).iterdir())]
+        return [self.info(each) for each in found] if detail else found
+
+    def _open(self, path, mode="rb", **options):
+        return Ahead(self, path, mode, **{k: options[k] for k in ("cache_type",) if k in options})
+
+
+class Ahead(AbstractBufferedFile):
+    def _fetch_range(self, start, end):
+        data = Path(self.path).read_bytes()[start:end]
+        Elsewhere.given += len(data)
+        return data
+
+
+def test_of_a_tar_elsewhere_comes_what_is_asked_for(file, tmp_path):
+    fsspec.register_implementation("elsewhere", Elsewhere, clobber=True)
+    shard(file, tmp_path / "shards", format="tar", size=1 << 20)
+    source = Shards(f"elsewhere://{tmp_path}/shards")
+    assert len(source) == 24
+    texts = sum(int(row["bytes"]) for row in source._shard(0).rows[:24])
+    Elsewhere.given = 0
+    samples = [source[i] for i in range(24)]
+    media = [len(part.source.read()) for sample in samples for part in (*sample.images, *sample.audios)]
+    assert Elsewhere.given == texts + sum(media) and len(media) == 16
 
 
 def test_a_shard_that_is_cut_is_an_error_or_left_out_and_counted(file, tmp_path, processor):

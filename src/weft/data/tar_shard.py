@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fsspec.spec import AbstractFileSystem
 from platformdirs import user_cache_path
 
 from weft.conversation import WeftError
@@ -29,6 +30,9 @@ ROW = [("start", "<u8"), ("bytes", "<u8"), ("a", "<u4"), ("b", "<u4"), ("same", 
 class TarShard:
     def __init__(self, files: Any, path: str, record: Callable[..., Any]) -> None:
         self.files, self.path, self.record = files, path, record
+        # What fsspec makes of file systems that read no range of their own (hf) reads 5 MB beyond each.
+        own = type(files).cat_file is not AbstractFileSystem.cat_file or "file" in files.protocol
+        self.exactly = {} if own else {"cache_type": "none"}
         self.rows = _index(files, path)
         self.samples = int(self.rows[0]["a"]) if len(self.rows) else 0
 
@@ -47,7 +51,7 @@ class TarShard:
         return name, Stored(place, read, int(row["same"]) or place, facts if all(facts) else None)
 
     def _read(self, start: int, count: int) -> bytes:
-        data: bytes = self.files.cat_file(self.path, start=start, end=start + count)
+        data: bytes = self.files.cat_file(self.path, start=start, end=start + count, **self.exactly)
         if len(data) != count:
             raise OSError(f"{self.path} ends at byte {start + len(data):,}, within a sample")
         return data
