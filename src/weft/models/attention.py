@@ -43,7 +43,7 @@ SHORT = 384
 PRODUCTS = Named[Any]({"amx": "weft.models.segments:SegmentAttention", "step": "weft.models.padded:attention"})
 # Their weights are kept for the backward pass: for samples of so many tokens as many bytes as queries, keys and values
 # that are repeated in float32. Made again, they would cost what SDPA does.
-LONGEST = 1024
+LONGEST, LONGEST_AROUND = 1024, 640  # causal, and where all meet all
 # Names in modules whose layers carry a state along the row, and so from one packed sample into the next.
 STATEFUL = ("mamba", "ssm", "rwkv", "recurrent", "deltanet", "shortconv", "linearattention", "conv1d", "lightning")
 
@@ -177,9 +177,9 @@ def has_fast_products() -> bool:
 
 def _takes_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, longest: int, rule: Rule) -> bool:
     """Whether `segments.SegmentAttention` does what is asked for, and is the fastest here."""
-    plain = rule.causal and not rule.dropout and rule.softcap is None and (rule.window or longest) >= longest
-    fits = value.dtype == torch.bfloat16 and longest <= LONGEST and _half_on_cpu(query, key, value)
-    return plain and fits and has_fast_products()
+    most = min(rule.window or LONGEST, LONGEST) if rule.causal else LONGEST_AROUND
+    fits = longest <= most and not rule.dropout and rule.softcap is None and value.dtype == torch.bfloat16
+    return fits and _half_on_cpu(query, key, value) and has_fast_products()
 
 
 def _causal_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor:
@@ -194,7 +194,7 @@ def _per_segment(
     if _takes_products(query, key, value, max(lengths), rule):
         scaling = query.shape[-1] ** -0.5 if rule.scaling is None else rule.scaling
         with torch.autocast(query.device.type, enabled=False):
-            out: torch.Tensor = PRODUCTS["amx"].apply(query, key, value, lengths, scaling)
+            out: torch.Tensor = PRODUCTS["amx"].apply(query, key, value, lengths, scaling, rule.causal)
             return out
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
@@ -206,21 +206,16 @@ def _per_segment(
 
 def _one_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule) -> torch.Tensor:
     dtype, length = value.dtype, query.shape[2]
+    if _takes_products(query, key, value, length, rule):  # which a longer one of the row does not
+        return _per_segment(query, key, value, [length], rule)
     windowed = rule.causal and rule.window is not None and rule.window < length
     mask = _causal_mask(length, rule.window, query.device) if windowed else None
     if rule.softcap is not None:
         return _plain(query, key, value, mask, rule)
     exact = torch.float32 if _short_on_cpu(query, key, value) else dtype
     query, key, value = query.to(exact), key.to(exact), value.to(exact)
-    mixed = F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=rule.causal and mask is None,
-        dropout_p=rule.dropout,
-        scale=rule.scaling,
-    )
+    causal = rule.causal and mask is None
+    mixed = F.scaled_dot_product_attention(query, key, value, mask, rule.dropout, causal, scale=rule.scaling)
     return mixed.transpose(1, 2).to(dtype)
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from weft.models.gate import scaled
+from weft.training.passes import Passes
 
 
 class Kept:
@@ -27,7 +28,7 @@ class Kept:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.open, self.cast_L = False, dict[nn.Module, torch.Tensor]()
+        self.open, self.cast_L, self.passes = False, dict[nn.Module, torch.Tensor](), Passes(model)
         self.adapted = [m for m in model.modules() if hasattr(m, "cast_input_dtype_enabled")]
         for layer in model.modules():
             if type(layer) is nn.Linear and not layer.weight.requires_grad and layer.weight.device.type == "cpu":
@@ -48,6 +49,7 @@ class Kept:
 
     def set(self, is_open: bool) -> None:
         self.open = is_open
+        self.passes.set(is_open)
         for layer in self.adapted:
             layer.cast_input_dtype_enabled = not is_open  # type: ignore[assignment]
 
