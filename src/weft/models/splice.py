@@ -54,7 +54,14 @@ def end_to_end(items_NTW: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor
     inside_X = inside(lengths_N, items_NTW.shape[1], lengths_N.device).flatten()
     traced = torch.compiler.is_compiling()  # then the shape must not depend on the lengths
     at_X = (~inside_X).long().argsort(stable=True) if traced else inside_X.nonzero()[:, 0]
-    return items_NTW.flatten(0, 1)[sent(at_X, items_NTW.device)]
+    return items_NTW.flatten(0, 1).index_select(0, sent(at_X, items_NTW.device))
+
+
+def apart(row_XW: torch.Tensor, lengths_N: torch.Tensor, size: int) -> torch.Tensor:
+    """[N, size, W]: what `end_to_end` laid in a row, or what became of it, by items again, with zeros beyond each."""
+    at_X = inside(lengths_N, size, lengths_N.device).flatten().nonzero()[:, 0]
+    items_nW = row_XW.new_zeros(len(lengths_N) * size, row_XW.shape[1])
+    return items_nW.index_copy(0, sent(at_X, row_XW.device), row_XW[: len(at_X)]).unflatten(0, (-1, size))
 
 
 def before_last_run(slots_BL: torch.Tensor, segment_lengths_S: torch.Tensor | None = None) -> torch.Tensor:

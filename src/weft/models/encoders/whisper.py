@@ -22,7 +22,7 @@ from weft.conversation import WeftError
 from weft.media.mel import HOP
 from weft.models import attention
 from weft.models.encoders.base import SoundKind, Window, halved
-from weft.models.splice import end_to_end, full, inside
+from weft.models.splice import apart, end_to_end, full, inside
 
 
 class WhisperTower(nn.Module):
@@ -73,19 +73,18 @@ class WhisperTower(nn.Module):
         encoder, size = self.encoder, hidden_NTD.shape[1]
         hidden_NTD = hidden_NTD + encoder.embed_positions.weight[:size]
         hidden_NTD = F.dropout(blank(hidden_NTD, lengths_N), encoder.dropout, self.training)
-        inside_NT, mask = inside(lengths_N, size, hidden_NTD.device), None
+        mask = None
         own = encoder.config._attn_implementation == attention.NAME and not torch.compiler.is_compiling()
         if packed := own and not full(lengths_N, size):
             # Clips of different lengths are packed into one row: no layer works on what lies between them.
             hidden_NTD, mask = end_to_end(hidden_NTD, lengths_N)[None], attention.segment_mask(lengths_N)
         elif not own:
-            mask = create_bidirectional_mask(encoder.config, hidden_NTD, inside_NT)
+            mask = create_bidirectional_mask(encoder.config, hidden_NTD, inside(lengths_N, size, hidden_NTD.device))
         for layer in encoder.layers:
             if not (self.training and encoder.layerdrop > 0 and torch.rand([]) < encoder.layerdrop):
                 hidden_NTD = layer(hidden_NTD, mask)
         if packed:
-            zeros_NTD = hidden_NTD.new_zeros(*inside_NT.shape, hidden_NTD.shape[2])
-            hidden_NTD = zeros_NTD.masked_scatter(inside_NT[..., None], hidden_NTD[0])
+            hidden_NTD = apart(hidden_NTD[0], lengths_N, size)
         return hidden_NTD, lengths_N
 
 
