@@ -2,6 +2,7 @@
 
     python -m benchmarks.paired FOLDER [--kinds text image speech whisper mixed] [--rounds 3] [--updates 4]
     python -m benchmarks.paired --draw docs/paired.svg results/paired-*.json
+    python -m benchmarks.paired --decoder [--rounds 3]       what share of the rate of products a decoder has
 
 FOLDER gets tokenizer, clips, pictures and samples once (`world`). Three processes, one thread each, work in turn: weft
 (packed rows, loss at labels), the Trainer with padded batches, and with batches of similar length. Each trains every
@@ -20,12 +21,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.paired import world
 
+# Decoders that train all their weights on a packed row, and the lengths of its samples.
+DECODERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "6 layers of 384": ({"model_type": "qwen2", **world.TEXT}, (60, 350, 200, 90, 324, 540, 130, 354)),
+    "30 layers of 576": (
+        {"model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536}
+        | {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True},
+        (60, 350, 200, 90, 324),
+    ),
+}
 SIDES = ("weft", "padded", "grouped")
 NAMES = {"text": "text", "image": "pictures", "speech": "speech", "whisper": "speech, Whisper", "mixed": "mixed"}
 ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -121,6 +132,40 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return told
 
 
+def decoders(rounds: int) -> Iterator[str]:
+    """Forward and backward through the layers, without head, loss and optimizer: GFLOP/s as training counts them."""
+    import torch
+
+    from weft.models.config import WeftConfig
+    from weft.models.modeling import WeftForConditionalGeneration
+    from weft.training.kept import Kept
+    from weft.training.memory import Blocks
+    from weft.training.meters import Flops, product_rate
+
+    torch.set_num_threads(1)
+    blocks = Blocks()
+    for name, (config, lengths) in DECODERS.items():
+        model = WeftForConditionalGeneration(WeftConfig(text_config=config)).train()
+        flops, kept = Flops(model), Kept(model)
+        inputs = {"input_ids": torch.randint(0, 32_000, (1, sum(lengths))), "segment_lengths": torch.tensor(lengths)}
+        for dtype in (torch.bfloat16, torch.float32):
+            half, best, rate = dtype == torch.bfloat16, float("inf"), product_rate("cpu", dtype)
+            for _ in range(rounds + 1):
+                model.zero_grad()
+                began = time.process_time()
+                with kept if half else nullcontext():
+                    with flops, torch.autocast("cpu", torch.bfloat16, enabled=half):
+                        hidden = model.last_hidden(**inputs)
+                    hidden.float().square().mean().backward()
+                best, counted = min(best, time.process_time() - began), sum(flops.taken())
+                blocks.updated()
+            type_name = str(dtype).removeprefix("torch.")
+            yield (
+                f"{name}, {sum(lengths):,} tokens, {type_name}: {best:.2f} CPU s, {counted / best / 1e9:.0f} GFLOP/s "
+                f"of {rate / 1e9:.0f}, {counted / best / rate:.0%}"
+            )
+
+
 def draw(file: Path, results: list[dict[str, Any]]) -> None:
     """Bars: what each peer's token costs, weft's being 1; readable on a light page and on a dark one."""
     import matplotlib as mpl
@@ -164,7 +209,12 @@ def main() -> None:
     ask.add_argument("--updates", type=int, default=4)
     ask.add_argument("--results", type=Path, default=Path("results"))
     ask.add_argument("--draw", nargs="+", type=Path, metavar="FILE")
+    ask.add_argument("--decoder", action="store_true")
     given = ask.parse_args()
+    if given.decoder:
+        for line in decoders(given.rounds):
+            print(line, flush=True)
+        return
     if given.draw:
         picture, *files = given.draw
         draw(picture, [json.loads(file.read_text()) for file in files])
