@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,21 @@ def kept_dtype(model: WeftForConditionalGeneration) -> torch.dtype:
 
 def save_model(model: WeftForConditionalGeneration, processor: WeftProcessor, path: Path) -> None:
     """Write model and processor so that ``path`` is whole or not there; weights in the type they came in."""
+    with saving(model, path) as folder:
+        save_pretrained(model, folder)
+        processor.save_pretrained(folder)
+
+
+@contextmanager
+def saving(model: WeftForConditionalGeneration, path: Path) -> Iterator[Path]:
+    """A folder that becomes ``path`` once it is written; the weights have the type they came in meanwhile."""
     dtype = kept_dtype(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
     with whole_folder(path) as folder:
         if dtype != torch.float32:
             cast_saved(model, dtype)
-        save_pretrained(model, folder)
-        processor.save_pretrained(folder)
+        yield folder
         if dtype != torch.float32:
             cast_saved(model, torch.float32)  # what a later stage trains
 

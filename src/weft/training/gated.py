@@ -7,17 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from weft.conversation import WeftError
-from weft.files import whole_folder
 from weft.models import gate
 from weft.models.adapter_folder import write_adapter
 from weft.models.adapters import merge_lora
-from weft.training.checkpoint import check_room
-from weft.training.export import cast_saved, kept_dtype, save_pretrained
+from weft.training.export import kept_dtype, save_pretrained, saving
 from weft.training.export_adapter import adapter_of
 from weft.training.recipe import Lora, Stage
 
@@ -58,16 +55,11 @@ def go_on(module: nn.Module, lora: Lora, tokens: Any) -> None:
 def save_gated(model: Any, processor: Any, path: Path) -> None:
     """Writes ``path`` whole or not at all: the language model's LoRA as an adapter, and all else as its ``base/``;
     weights in the type they came in."""
-    dtype = kept_dtype(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    check_room(path.parent, model.num_parameters() * dtype.itemsize + (1 << 20), "the model")
-    with whole_folder(path) as folder:
-        if dtype != torch.float32:
-            cast_saved(model, dtype)
+    with saving(model, path) as folder:
         tensors, fields = adapter_of(model, [])
         write_adapter(folder, tensors, {**fields, "base_model_name_or_path": "base"})
         own = copy.deepcopy(model.config)
-        own.dtype = dtype
+        own.dtype = kept_dtype(model)
         own.save_pretrained(folder)
         weights = {BASE.sub("", n): v for n, v in model.state_dict().items() if "lora_" not in n and "_delta" not in n}
         if model.config.text_config.tie_word_embeddings:
@@ -77,8 +69,6 @@ def save_gated(model: Any, processor: Any, path: Path) -> None:
         model._hf_peft_config_loaded = adapted
         for place in (folder, folder / "base"):
             processor.save_pretrained(place)
-        if dtype != torch.float32:
-            cast_saved(model, torch.float32)
 
 
 ENDS = gate.merge_others, save_gated  # what is merged where a stage ends, and what writes its model
