@@ -134,3 +134,14 @@ def told_alike(one: Path, other: Path) -> None:
         assert ours.keys() == theirs.keys()
         for name in {"loss", "listen", "look", "guide", "grad_norm"} & ours.keys():
             assert ours[name] == pytest.approx(theirs[name], rel=1e-3, abs=1e-5)
+
+
+def nearly(one: Path, other: Path, atol: float) -> None:
+    """Two folders of a model have the same files, configurations and, within ``atol``, weights."""
+    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=atol, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
+    for name in ("config.json", "generation_config.json"):
+        assert (one / name).read_text() == (other / name).read_text()

@@ -6,10 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import tiny
-import torch
-from safetensors.torch import load_file
 
-from rank_processes import QUIET, processes_of, stage_of, steps, together, told_alike
+from rank_processes import QUIET, nearly, processes_of, stage_of, steps, together, told_alike
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.models.attention import TESTED_FAMILIES
@@ -47,15 +45,6 @@ def recipe(files: Path, apart: int, parallel: Parallel | None = None, tied: bool
     return tiny_recipe(files, spec(tied), recipe={"parallel": parallel or Parallel()}, **stage)
 
 
-def nearly(one: Path, other: Path) -> None:
-    """Weights within 1e-6."""
-    ours, theirs = load_file(one / "model.safetensors"), load_file(other / "model.safetensors")
-    assert ours.keys() == theirs.keys()
-    for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
-    assert {p.name for p in one.iterdir()} == {p.name for p in other.iterdir()}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "world", "parallel"),
@@ -75,7 +64,7 @@ def test_ranks_that_compute_layers_together_learn_what_one_does(files, tmp_path,
     asked = recipe(files, world // 2, Parallel(**parallel), tied, **stage)
     ended = together(world, asked, tmp_path / "many")
     assert [status for status, _ in ended] == [0] * world, ended
-    nearly(one, tmp_path / "many" / "final")
+    nearly(one, tmp_path / "many" / "final", 1e-6)
     told_alike(tmp_path / "one", tmp_path / "many")
 
 
@@ -100,7 +89,7 @@ def test_a_run_goes_on_with_other_ranks_and_other_neighbours(files, tmp_path, be
         ended = together(world, None if number == 4 else asked, tmp_path / "run")
         assert [status for status, _ in ended] == [0] * world, ended
     assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2, 3, 4]
-    nearly(whole, tmp_path / "run" / "final")
+    nearly(whole, tmp_path / "run" / "final", 1e-6)
 
 
 GRADIENTS = """
