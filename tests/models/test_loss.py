@@ -51,6 +51,15 @@ def test_half_precision_takes_what_is_all_but_impossible():
     assert loss_at(torch.arange(2), logits, loss, 3, torch.tensor([2, 2])).isnan()
 
 
+def test_a_gradient_that_is_used_up_is_not_taken_for_none():
+    logits = torch.zeros(2, 5, dtype=torch.bfloat16, requires_grad=True)
+    loss = cross_entropy(lambda hidden: hidden)(logits, torch.tensor([1, 2]))
+    loss.backward(retain_graph=True)
+    assert logits.grad is not None and logits.grad.any()
+    with pytest.raises(RuntimeError, match="gives its gradient once"):
+        loss.backward()
+
+
 def test_no_more_than_a_chunk_of_logits_exists_at_once():
     seen = []
 

@@ -41,4 +41,6 @@ class SoftmaxLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         slopes_nV, ctx.slopes_nV = ctx.slopes_nV, None
+        if slopes_nV is None:
+            raise RuntimeError("this loss gives its gradient once; compute it again for another backward pass")
         return slopes_nV if slope == 1 else slopes_nV.mul_(slope), None, None
