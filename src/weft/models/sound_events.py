@@ -1,8 +1,8 @@
 """What is heard besides speech, written down as words are: "( bell, 1.5 seconds)" between the tokens of its moments.
 
 An ear that transcribes writes something of every clip, of a bell too. So a layer on the states of its encoder says of
-each moment whether there is speech, and which of the sounds that it was taught (sound event detection; `fitted` beside
-its data in `benchmarks/bundled_sounds.py`). A word that is written where nobody speaks is left out.
+each moment whether there is speech, and which of the sounds that it was taught (sound event detection;
+`benchmarks/bundled_sounds.py` fits it). A word that is written where nobody speaks is left out.
 """
 
 from __future__ import annotations
