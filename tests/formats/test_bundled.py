@@ -23,7 +23,7 @@ from weft.models.adapters import PREFIX
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
-from weft.recipes import finetune_recipe
+from weft.recipes.finetune import finetune_recipe
 from weft.training.recipe import Source
 
 TEXT = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -20,7 +20,7 @@ from weft.generation.embedding import Embedder
 from weft.generation.turns import Turns
 from weft.models import gate
 from weft.models.config import WeftConfig
-from weft.recipes import finetune_recipe
+from weft.recipes.finetune import finetune_recipe
 from weft.teaching.losses import Answers
 from weft.training.gated import ENDS, switch
 from weft.training.kept import Kept

@@ -10,8 +10,8 @@ from training_world import text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.models.doors import BUILT_IN
-from weft.recipes import RECIPES, finetune_recipe, load_recipe, model_spec, sizes
-from weft.recipes.finetune import default_steps
+from weft.recipes import RECIPES, load_recipe, model_spec, sizes
+from weft.recipes.finetune import default_steps, finetune_recipe
 from weft.teaching import teach
 from weft.training.build import build_model
 from weft.training.export import save_model

@@ -7,8 +7,9 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from marks import slow
 from weft.models.config import AudioSection, Connector, DialectSection, VisionSection, WeftConfig
 from weft.models.half import cast_once
+from weft.training.outline import layer_bytes
 from weft.training.recipe import Lora, PartTraining, Recipe, Stage
-from weft.training.sizes import layer_bytes, model_size, stage_size
+from weft.training.sizes import model_size, stage_size
 
 
 def kept_by_a_layer(width, keys, inner, learned, half, tokens=64):

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from weft.dialects import Piece
     from weft.models.config import WeftConfig
     from weft.models.processing import WeftProcessor
+    from weft.training.outline import ModelSize, Outline, StageSize
     from weft.training.recipe import Recipe
-    from weft.training.sizes import ModelSize, StageSize
 
 ROLE_STYLES = {"system": "yellow", "user": "cyan", "assistant": "green", "": "dim"}
 
@@ -55,17 +55,17 @@ def show(
 
     [dim]weft show minigpt_v2        weft show omni --size 8b        weft show MODEL --sample train.jsonl:3[/dim]
     """
-    recipe, config, processor = _open(name, size_name, changes or [], sizes_only=sample is None)
     if sample is not None:
+        _, _, processor = _open(name, size_name, changes or [], sizes_only=False)
         if processor is None:
             raise WeftError(f"{name} has no tokenizer, so its samples cannot be rendered; show it without --sample")
         _show_samples(processor, _chosen(sample, media_root), prompt, as_json)
         return
-    from weft.training.sizes import model_size, stage_size, weightless
+    from weft.training.outline import model_size, stage_size
 
-    shapes = weightless(config)
-    model = model_size(config, processor, shapes)
-    stages = [stage_size(config, stage, recipe, processor, shapes) for stage in recipe.stages] if recipe else []
+    recipe, outline = _outline(name, size_name, changes or [])
+    model = model_size(outline)
+    stages = [stage_size(outline, stage, recipe) for stage in recipe.stages] if recipe else []
     if as_json:
         from dataclasses import asdict
 
@@ -86,16 +86,36 @@ def show(
         out.print(f"\n{size(held)} in bfloat16, and {size(model.cache_per_token)} of cache a token", style="quiet")
 
 
+def _outline(name: str, size_name: str | None, changes: list[str]) -> tuple[Recipe | None, Outline]:
+    """What sizes are counted from, and the recipe it is of."""
+    from weft.recipes import is_recipe
+    from weft.training.outline import kept
+
+    recipe = _recipe(name, size_name, changes) if is_recipe(name) else None
+    if recipe is not None and (known := kept(recipe.model)) is not None:
+        return recipe, known
+    from weft.training.sizes import outlined  # with torch and transformers' models: most of what this command takes
+
+    recipe, config, processor = _open(name, size_name, changes, sizes_only=True)
+    return recipe, outlined(config, processor)
+
+
+def _recipe(name: str, size_name: str | None, changes: list[str]) -> Recipe:
+    from weft.recipes import load_recipe
+    from weft.training.overrides import override
+
+    return override(load_recipe(name, size_name), changes)
+
+
 def _open(
     name: str, size_name: str | None, changes: list[str], *, sizes_only: bool
 ) -> tuple[Recipe | None, WeftConfig, WeftProcessor | None]:
     from weft.generation.configuration import load_config
-    from weft.recipes import RECIPES, is_recipe, load_recipe, model_spec
-    from weft.training.overrides import override
+    from weft.recipes import RECIPES, is_recipe, model_spec
     from weft.training.sizes import planned
 
     if is_recipe(name):
-        recipe = override(load_recipe(name, size_name), changes)
+        recipe = _recipe(name, size_name, changes)
         return recipe, *planned(recipe.model, outline=sizes_only)
     if size_name is not None:
         raise WeftError(f"--size chooses among a recipe's sizes, and {name} is a model; leave it out")

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from safetensors import SafetensorError
-from transformers.utils import cached_file
 
 from weft.conversation import WeftError
 from weft.named import Named
@@ -131,6 +130,8 @@ def _check_object(file: Path) -> None:
 
 def read_json(source: str | os.PathLike[str], name: str, *, optional: bool = False, **where: Any) -> dict[str, Any]:
     """A JSON file of a folder or hub repository; {} where it is ``optional`` and not there."""
+    from transformers.utils import cached_file  # half a second, which reading a recipe does without
+
     try:
         path = cached_file(source, name, _raise_exceptions_for_missing_entries=not optional, **where)
         return json_object(Path(path)) if path else {}

@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from weft.conversation import WeftError
 from weft.frozen import first_mistake
 from weft.recipes.bundled import bundled
-from weft.recipes.finetune import finetune_recipe
 from weft.recipes.internvl import internvl
 from weft.recipes.llasm import llasm
 from weft.recipes.llava import llava

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.models.config import Connector, DialectSection
+from weft.models.sections import Connector, DialectSection
 from weft.parts import sources
 from weft.recipes.small import LESSONS
 from weft.training.recipe import (

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from weft.models.config import Connector, DialectSection
+from weft.models.sections import Connector, DialectSection
 from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 

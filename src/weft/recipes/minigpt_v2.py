@@ -8,7 +8,7 @@ float16 with a gradient scaler), samples packed into rows, and each stage's LoRA
 
 from __future__ import annotations
 
-from weft.models.config import Connector, DialectSection
+from weft.models.sections import Connector, DialectSection
 from weft.recipes.datasets import data
 from weft.training.recipe import (
     LanguageSource,

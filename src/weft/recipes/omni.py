@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from weft.models.config import Connector
+from weft.models.sections import Connector
 from weft.recipes.datasets import data
 from weft.recipes.small import SOUND
 from weft.training.recipe import (

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import weft.recipes.qwen_audio as first
-from weft.models.config import DialectSection
+from weft.models.sections import DialectSection
 from weft.training.recipe import FULL, ModelSpec, Recipe, TowerSource
 
 # Whisper-large-v3, its output averaged in pairs, and Qwen-7B [P].

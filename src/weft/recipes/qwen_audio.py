@@ -8,7 +8,7 @@ numbers of clips where clips are of like length.
 from __future__ import annotations
 
 from weft.data.augment import Augment
-from weft.models.config import Connector, DialectSection
+from weft.models.sections import Connector, DialectSection
 from weft.recipes.datasets import data
 from weft.training.recipe import FULL, LanguageSource, ModelSpec, Optim, Recipe, Stage, TowerSource
 

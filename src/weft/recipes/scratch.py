@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from weft.models.config import Connector, DialectSection
 from weft.models.doors import resolve
+from weft.models.sections import Connector, DialectSection
 from weft.training.recipe import LanguageSource, ModelSpec, TowerSource
 
 WIDTH = 192

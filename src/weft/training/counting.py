@@ -7,22 +7,24 @@ be one and the same for every stage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
 from weft.models.modeling import WeftForConditionalGeneration
-from weft.training.parts import lora_targets, tables
-from weft.training.recipe import PART_NAMES, Lora, PartTraining, Stage
+from weft.training.outline import Counted, Layer, Part, count
+from weft.training.parts import linears, tables
+from weft.training.recipe import PART_NAMES, Stage
 
 
-@dataclass(frozen=True)
-class Counted:
-    name: str
-    trained: int
-    added: int  # of these, what is not in the model yet
-    how: str  # full, or LoRA with its rank
+def layers_of(module: nn.Module) -> frozenset[Layer]:
+    """Every module of a part by its name."""
+    adapted = {name for name, _ in linears(module)}
+    found = []
+    for name, layer in module.named_modules():
+        weight = getattr(layer, "weight", None)
+        shape = weight.shape if isinstance(weight, nn.Parameter) else ()
+        found.append(Layer(name, name in adapted, *((shape[0], shape.numel()) if shape else (0, 0))))
+    return frozenset(found)
 
 
 def count_trained(model: WeftForConditionalGeneration, stage: Stage, tokens: Sequence[int] = ()) -> list[Counted]:
@@ -30,39 +32,11 @@ def count_trained(model: WeftForConditionalGeneration, stage: Stage, tokens: Seq
 
     ``tokens``: the dialect's own, whose rows train beside LoRA. Raises WeftError as `apply_parts` does.
     """
-    counted, seen = [], set[int]()
+    parts = []
     for name in PART_NAMES:
-        training = stage.parts.get(name, PartTraining())
-        trained = added = 0
-        for module in model.part(name) if training.train != "frozen" else ():
-            if training.train == "lora" and (targets := lora_targets(module, training.lora)):
-                rows = tokens if training.dialect_tokens and name == "language" else ()
-                added += _adapters(module, targets, training.lora) + _rows(module, rows)
-                continue
-            for p in module.parameters():
-                if p.requires_grad and id(p) not in seen:
-                    seen.add(id(p))
-                    trained += p.numel()
-        if trained + added:
-            how = f"LoRA r={training.lora.r}" if training.train == "lora" else "full"
-            counted.append(Counted(name, trained + added, added, how))
-    return counted
-
-
-def _adapters(module: nn.Module, targets: Sequence[str], lora: Lora) -> int:
-    """Two matrices for each layer: down to the rank, and up from it; for a convolution the first has its shape."""
-    found = 0
-    for name, layer in module.named_modules():
-        if any(name == t or name.endswith(f".{t}") for t in targets) and isinstance(
-            weight := getattr(layer, "weight", None), nn.Parameter
-        ):
-            out = weight.shape[0]
-            found += lora.r * (weight.numel() // out + out)
-    return found
-
-
-def _rows(language: Any, tokens: Sequence[int]) -> int:
-    if not tokens:
-        return 0
-    modules = dict(language.named_modules())
-    return sum(len(tokens) * modules[name].weight.shape[1] for name in tables(language))
+        for module in model.part(name):
+            sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+            parts.append(Part(name, sum(n for n, _ in sizes), sum(n for n, on in sizes if on), "", layers_of(module)))
+    modules = dict(model.language_model.named_modules())
+    rows = sum(modules[name].weight.shape[1] for name in tables(model.language_model))
+    return count(parts, stage, len(tokens) * rows)

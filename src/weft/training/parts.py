@@ -111,12 +111,7 @@ def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
 
 def lora_targets(module: nn.Module, lora: Lora) -> list[str]:
     """The ends of the names of the layers that it adapts; none: the part has no such layer, and trains in full."""
-    there = sorted({name.rsplit(".", 1)[-1] for name, _ in _linears(module)})
-    if lora.targets == "all-linear":
-        return there
-    if not any(name == t or name.endswith(f".{t}") for name, _ in module.named_modules() for t in lora.targets):
-        raise WeftError(f"lora.targets {', '.join(lora.targets)}: no such layer; there are {', '.join(there)}")
-    return list(lora.targets)
+    return lora.targets_among([name for name, _ in module.named_modules()], [name for name, _ in linears(module)])
 
 
 def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
@@ -142,7 +137,7 @@ def tables(language: Any) -> list[str]:
     return [name for name, m in language.named_modules() if any(m is f for f in found)]
 
 
-def _linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+def linears(module: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     """Linear layers below ``module``, the output head aside: LoRA on it costs more than it gives and unties it."""
     head = getattr(module, "get_output_embeddings", lambda: None)()
     for name, child in module.named_modules():

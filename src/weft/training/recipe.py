@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from weft.conversation import WeftError
 from weft.data.augment import Augment
 from weft.frozen import Frozen
-from weft.models.config import Connector, DialectSection
+from weft.models.sections import Connector, DialectSection
 from weft.named import Named
 
 OLD = Named[Callable[[Any], Any]]({"stage": "weft.training.old:stage_now", "recipe": "weft.training.old:recipe_now"})
@@ -61,6 +62,18 @@ class Lora(Frozen):
     alpha: float = 32
     dropout: Share = 0.0
     targets: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+
+    def targets_among(self, modules: Iterable[str], linear: Iterable[str]) -> list[str]:
+        """The ends of the names of the layers that it adapts; ``linear``: those that it may adapt where none is named.
+
+        Raises WeftError where none of ``modules`` is named so.
+        """
+        there = sorted({name.rsplit(".", 1)[-1] for name in linear})
+        if self.targets == "all-linear":
+            return there
+        if not any(name == t or name.endswith(f".{t}") for name in modules for t in self.targets):
+            raise WeftError(f"lora.targets {', '.join(self.targets)}: no such layer; there are {', '.join(there)}")
+        return list(self.targets)
 
 
 class PartTraining(Frozen):
