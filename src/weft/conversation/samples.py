@@ -91,7 +91,7 @@ def iter_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
     try:
         with open(path, "rb") as file:
             for number, raw in enumerate(file, 1):
-                if raw.removeprefix(BOM if number == 1 else b"").strip():
+                if not (raw if number > 1 else raw.removeprefix(BOM) or b" ").isspace():
                     yield number, raw
     except OSError as e:
         raise SampleError(FOREIGN["no_file"](path, e), file=os.fspath(path)) from e

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from weft.conversation import Conversation
-from weft.data.quick import Sample
+from weft.conversation.grounding import without_area
+from weft.data.quick import Facts
 
 
 @dataclass
@@ -20,10 +21,9 @@ class Learnable:
     unlearned_answers: int = 0  # that say "learn": false
     nothing_to_learn: int = 0  # samples that training refuses or leaves out
 
-    def add(self, conversation: Conversation | Sample) -> None:
-        messages: Any = conversation.messages
-        learn = [message.learn for message in messages if message.role == "assistant"]
-        self.count(len(learn), sum(learn), conversation.messages[-1].role != "assistant")
+    def add(self, sample: Conversation | Facts) -> None:
+        facts = facts_of(sample)
+        self.count(facts.answers, facts.learned, facts.ends_with_user)
 
     def count(self, answers: int, learned: int, ends_with_user: bool) -> None:
         """A sample by its answers, and those of them that training learns."""
@@ -60,40 +60,60 @@ class Counts:
     words: list[int] = field(default_factory=list)  # timed words of each answer that has any
     learnable: Learnable = field(default_factory=Learnable)  # what training learns of them
 
-    def add(self, conversation: Conversation | Sample) -> None:
-        answers = learned = 0
+    def add(self, sample: Conversation | Facts) -> None:
+        facts = facts_of(sample)
         tasks, languages = self.tasks, self.languages
-        message: Any
-        for message in conversation.messages:
-            task, boxes, words = "", -1, -1
-            for part in message.parts:
-                kind = type(part).__name__  # those of `quick` have other classes of the same names
-                if kind == "Text":
-                    pass
-                elif kind == "Image":
-                    self.images += 1
-                elif kind == "Audio":
-                    self.clips += 1
-                elif kind == "Task":
-                    task = part.name
-                    if part.fields:
-                        for key in ("language", "to"):
-                            if key in part.fields:
-                                languages[part.fields[key] or "to predict"] += 1
-                elif kind == "Box":
-                    boxes = max(boxes, 0) + len(part.boxes)
-                elif kind == "Words":
-                    words = max(words, 0) + len(part.words)
-            if message.role == "user":
-                tasks[task] += 1
-            elif message.role == "assistant":
-                answers += 1
-                learned += message.learn
-                if boxes >= 0:
-                    self.boxes.append(boxes)
-                if words >= 0:
-                    self.words.append(words)
+        for task in facts.asked:
+            if task is None:
+                tasks[""] += 1
+                continue
+            tasks[task.name] += 1
+            if fields := task.fields:
+                for key in ("language", "to"):
+                    if key in fields:
+                        languages[fields[key] or "to predict"] += 1
+        self.images += len(facts.images)
+        self.clips += len(facts.clips)
+        if facts.boxes:
+            self.boxes += facts.boxes
+        if facts.words:
+            self.words += facts.words
         self.samples += 1
-        self.messages += len(conversation.messages)
-        self.turns.append(answers)
-        self.learnable.count(answers, learned, conversation.messages[-1].role != "assistant")
+        self.messages += len(facts.messages)
+        self.turns.append(facts.answers)
+        self.learnable.count(facts.answers, facts.learned, facts.ends_with_user)
+
+
+def facts_of(sample: Conversation | Facts) -> Facts:
+    """What is counted of a sample, however it was read."""
+    if type(sample) is Facts:
+        return sample
+    learn = [message.learn for message in sample.messages if message.role == "assistant"]
+    facts = Facts(sample.id, sample.messages, len(learn), sum(learn), sample.messages[-1].role != "assistant")
+    found: dict[str, list[Any]] = {name: [] for name in ("asked", "images", "clips", "boxes", "words", "ends", "thin")}
+    message: Any
+    for m, message in enumerate(sample.messages):
+        task, boxes, words = None, -1, -1
+        for i, part in enumerate(message.parts):
+            kind = type(part).__name__
+            if kind == "Image":
+                found["images"].append((part.source, m, i))
+            elif kind == "Audio":
+                found["clips"].append((part.source, m, i))
+            elif kind == "Task":
+                task = part
+            elif kind == "Box":
+                boxes = max(boxes, 0) + len(part.boxes)
+                found["thin"] += [(m, i, thin) for thin in without_area(part.boxes)]
+            elif kind == "Words":
+                words = max(words, 0) + len(part.words)
+                if part.words:
+                    found["ends"].append((part.audio or 0, max(word.end for word in part.words), m, i))
+        if message.role == "user":
+            found["asked"].append(task)
+        elif message.role == "assistant":
+            found["boxes"] += [boxes] * (boxes >= 0)
+            found["words"] += [words] * (words >= 0)
+    for name, values in found.items():
+        setattr(facts, name, values)
+    return facts

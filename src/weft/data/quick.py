@@ -3,6 +3,8 @@
 `QuickLines` gives a sample only where `parse_line` would give the same without a mistake; for all others, among them
 boxes in pixels and ``data:`` URLs, it gives None, and they are read in the ordinary way. What it gives has the names of
 `weft.conversation.types`: parts are told by the name of their class, as `data.counts` does.
+
+While a sample is checked, what commands count of it is written down (`Facts`): going over it again would cost as much.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class Audio(_Part, tag="audio"):
     transcript: str | UnsetType = UNSET
 
 
-class Task(_Part, tag="task"):
+class Task(Struct, tag_field="type", tag="task", forbid_unknown_fields=True, gc=False, frozen=True):  # as a key
     name: str = field(name="task")
     language: str | None | UnsetType = UNSET
     to: str | UnsetType = UNSET
@@ -81,7 +83,25 @@ class Sample(Struct, forbid_unknown_fields=True, gc=False):
     id: str | int | None = None
 
 
-_ALLOWED = {role: frozenset(name.capitalize() for name in names) for role, names in PARTS.items()}
+class Facts(Struct, gc=False):
+    """What is counted of a sample; `data.counts.facts_of` makes those of one that was read in the ordinary way."""
+
+    id: str | None
+    messages: Any  # the sample's own
+    answers: int = 0
+    learned: int = 0  # of them
+    ends_with_user: bool = False
+    asked: Any = ()  # of each message of the user its task; None: it has none
+    images: Any = ()  # the source of each, the place of its message and its own place in that
+    clips: Any = ()  # likewise
+    boxes: Any = ()  # how many, of each answer that has any
+    words: Any = ()  # likewise
+    ends: Any = ()  # of words with their times: which clip, the end of the last, and the two places
+    thin: Any = ()  # two places and number of each box without area
+
+
+_KINDS = {Text: "Text", Image: "Image", Audio: "Audio", Task: "Task", Box: "Box", Words: "Words"}
+_ALLOWED = {role: frozenset(k for k, n in _KINDS.items() if n.lower() in names) for role, names in PARTS.items()}
 
 
 class _Odd(Exception):
@@ -96,24 +116,26 @@ class QuickLines:
         self.decode = msgspec.json.Decoder(Sample).decode
         self.paths: dict[str, str] = {}  # of media that were found
 
-    def __call__(self, raw: bytes) -> Sample | None:
+    def __call__(self, raw: bytes) -> Facts | None:
         try:
             sample = self.decode(raw)
+            facts = Facts(str(sample.id) if isinstance(sample.id, int) else sample.id, sample.messages)
             # A key that stands twice is not seen by the decoder. A quotation mark inside of a string has a backslash.
-            if self._check(sample) == raw.count(b'":') - (b"\\" in raw and raw.count(b'\\":')):
-                return sample
+            if self._check(facts) == raw.count(b'":') - (b"\\" in raw and raw.count(b'\\":')):
+                return facts
         except (msgspec.DecodeError, _Odd, SampleError, UnicodeDecodeError, RecursionError):
             pass
         return None
 
-    def _check(self, sample: Sample) -> int:
-        """Finds the media, and counts the keys. Raises for whatever may be a mistake."""
-        keys, images, clips = 1 + (sample.id is not None), 0, 0  # where it is null, there is a key too many
-        if type(sample.id) is int:
-            sample.id = str(sample.id)
-        expected = "user"
+    def _check(self, facts: Facts) -> int:
+        """Finds the media, writes down what is counted, and counts the keys. Raises for whatever may be a mistake."""
+        keys = 1 + (facts.id is not None)  # where it is null, there is a key too many
+        expected, role, paths = "user", "", self.paths
+        asked: list[Any] = []
+        images: list[Any] = []
+        clips: list[Any] = []
         grounded: list[tuple[int | UnsetType, int]] = []
-        for place, message in enumerate(sample.messages):
+        for place, message in enumerate(facts.messages):
             keys += 2
             role = message.role
             if message.learn is UNSET:
@@ -123,56 +145,82 @@ class QuickLines:
             if role != expected and (place or role != "system"):
                 raise _Odd
             expected = "assistant" if role == "user" else "user"
-            if type(message.parts) is str:
-                if not message.parts and role != "assistant":
+            parts = message.parts
+            if type(parts) is str:
+                if role == "assistant":
+                    facts.answers += 1
+                    facts.learned += message.learn
+                elif not parts:
                     raise _Odd
-                message.parts = [Text(message.parts)]
+                elif role == "user":
+                    asked.append(None)
+                message.parts = [Text(parts)]
                 continue
             text = box = filled = False
+            boxes = words = -1
             task: Any = None
-            part: Any
             allowed = _ALLOWED[role]
-            for at, part in enumerate(message.parts):
-                kind = type(part).__name__
+            for at, part in enumerate(parts):
+                kind = type(part)
                 if kind not in allowed:
                     raise _Odd
                 keys += 2
-                filled = filled or kind != "Text" or bool(part.text)
-                if kind == "Text":
+                if kind is Text:
+                    filled = filled or bool(part.text)
                     text = text or bool(part.text) and not part.text.isspace()
-                elif kind == "Image":
-                    images += 1
-                    part.source = self.paths.get(part.source) or self._path("image", part.source)
-                elif kind == "Audio":
-                    clips += 1
+                    continue
+                filled = True
+                if kind is Image:
+                    part.source = paths.get(part.source) or self._path("image", part.source)
+                    images.append((part.source, place, at))
+                elif kind is Audio:
                     keys += part.transcript is not UNSET
-                    part.source = self.paths.get(part.source) or self._path("audio", part.source)
-                elif kind == "Task":
+                    part.source = paths.get(part.source) or self._path("audio", part.source)
+                    clips.append((part.source, place, at))
+                elif kind is Task:
                     if task is not None:
                         raise _Odd
-                    task = _task(part.name, part.language, part.to, part.style, part.timestamps, part.itn)
-                    message.parts[at] = task  # type: ignore[index]
+                    parts[at] = task = _task(part)
                     keys += len(task.fields)
-                elif kind == "Box":
+                elif kind is Box:
                     box = True
                     keys += (part.label is not UNSET) + (part.image is not UNSET)
-                    grounded.append((part.image, images))
+                    grounded.append((part.image, len(images)))
                     for left, top, right, bottom in part.boxes:
                         if not (left < right and top < bottom):
                             raise _Odd
+                    boxes = max(boxes, 0) + len(part.boxes)
                 else:
-                    keys += (part.audio is not UNSET) + 3 * len(part.words)
-                    grounded.append((part.audio, clips))
+                    count, last = len(part.words), 0.0
+                    keys += (part.audio is not UNSET) + 3 * count
+                    grounded.append((part.audio, len(clips)))
                     for word in part.words:
-                        if word.end < word.start or word.text.isspace():
+                        end = word.end
+                        if end < word.start or word.text.isspace():
                             raise _Odd
-            if role != "assistant" and not filled:
+                        if end > last:
+                            last = end
+                    words = max(words, 0) + count
+                    if count:
+                        facts.ends = (*facts.ends, (part.audio or 0, last, place, at))
+            if role == "assistant":
+                facts.answers += 1
+                facts.learned += message.learn
+                if boxes >= 0:
+                    facts.boxes = (*facts.boxes, boxes)
+                if words >= 0:
+                    facts.words = (*facts.words, words)
+                continue
+            if not filled:
                 raise _Odd
-            if task is not None and _lacking(task.name, images > 0, clips > 0, text, box):
+            if role == "user":
+                asked.append(task)
+            if task is not None and _lacking(task.name, bool(images), bool(clips), text, box):
                 raise _Odd
         for index, shown in grounded:
             if shown != 1 if index is UNSET else index >= shown:
                 raise _Odd
+        facts.asked, facts.images, facts.clips, facts.ends_with_user = asked, images, clips, role != "assistant"
         return keys
 
     def _path(self, kind: str, name: str) -> str:
@@ -187,10 +235,10 @@ class QuickLines:
 
 
 @lru_cache(1 << 12)
-def _task(name: str, *values: Any) -> types.Task:
+def _task(part: Task) -> types.Task:
     """The task itself. Raises `SampleError` for a field that it does not take, and for a wrong value."""
-    fields = {key: value for key, value in zip(FIELDS, values, strict=True) if value is not UNSET}
-    return read_task({"type": "task", "task": name, **fields})
+    fields = {key: value for key in FIELDS if (value := getattr(part, key)) is not UNSET}
+    return read_task({"type": "task", "task": part.name, **fields})
 
 
 @lru_cache

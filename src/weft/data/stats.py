@@ -23,7 +23,7 @@ from weft.conversation import Conversation, SampleError, WeftError
 from weft.conversation.roots import within
 from weft.conversation.samples import iter_lines, parse_line
 from weft.data.counts import Counts
-from weft.data.quick import QuickLines, Sample
+from weft.data.quick import Facts, QuickLines
 from weft.data.shard_reading import samples_of
 from weft.data.shards import Shards
 from weft.data.source import is_shards
@@ -167,7 +167,7 @@ def _measured(stats: Stats, conversation: Any, file: str, line: int, *rest: Any)
 
 def _add(
     stats: Stats,
-    conversation: Conversation | Sample,
+    conversation: Conversation | Facts,
     file: str,
     line: int,
     duration: Callable[[Any], float],

@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import Any
 
 from weft.conversation import Conversation, SampleError, WeftError
-from weft.conversation.grounding import end_problem, without_area
+from weft.conversation.grounding import end_problem
 from weft.conversation.roots import within
 from weft.conversation.samples import BOM, iter_lines, parse_line
-from weft.data.counts import Counts
-from weft.data.quick import QuickLines, Sample
+from weft.data.counts import Counts, facts_of
+from weft.data.quick import Facts, QuickLines
 from weft.data.source import is_shards
 
 LISTED_AFTER = 16  # questions about one folder before it is listed instead of asked file by file
@@ -116,6 +116,7 @@ class _Check:
         self.summary = Summary()
         self.ids: set[str] = set()
         self.media: dict[tuple[str, str], tuple[str, int]] = {}  # (kind, path) -> file and line that first name it
+        self.known: dict[str, set[str]] = {"image": set(), "audio": set()}  # the paths among them
         self.stored: set[tuple[str, Any]] = set()  # media that lie in shards
         self.deep, self.on_mistake, self.on_warning = deep, on_mistake, on_warning
         self.exists = within(media_root, Folders())
@@ -124,7 +125,8 @@ class _Check:
         self.pending: dict[Future[_Found], tuple[str, str, str, int, str]] = {}  # -> kind, source, file, line, field
         self.seen: set[tuple[str, str]] = set()
         self.clips: dict[str, _Found] = {}  # those that were looked at
-        self.ends: list[tuple[str, float, str, int, tuple[int, int]]] = []  # clip, end of its last word, where it is
+        self.heard: set[str] = set()  # clips among them
+        self.ends: list[tuple[str, float, str, int, int, int]] = []  # clip, end of its last word, where it is
 
     def _say(self, problem: str, file: str, line: int | None = None, field: str | None = None) -> None:
         self._report(SampleError(problem, file=file, line=line, field=field))
@@ -141,11 +143,11 @@ class _Check:
         self.summary.files.append(path)
         try:
             for number, raw in iter_lines(path):
-                found += 1
-                on_progress(len(raw))
-                self.summary.bytes += len(raw)
+                found, size = found + 1, len(raw)
+                on_progress(size)
+                self.summary.bytes += size
                 try:
-                    conversation: Any = quick(raw) or parse_line(
+                    sample = quick(raw) or parse_line(
                         raw, where=path, line=number, root=root, probe=self.probe, exists=self.exists
                     )
                 except SampleError as e:
@@ -155,7 +157,7 @@ class _Check:
                     ):  # each further line would be a mistake that says nothing new
                         return
                     continue
-                self._add(conversation, path, number)
+                self._add(sample, path, number)
         except SampleError as e:
             self._report(e)
             return
@@ -179,54 +181,54 @@ class _Check:
         except WeftError as e:
             self._say(str(e).removeprefix(f"{path}: "), path)
 
-    def _add(self, conversation: Conversation | Sample, file: str, line: int) -> None:
-        self.summary.add(conversation)
-        name: Any = conversation.id
-        if name is not None:
-            self.summary.repeated_ids += name in self.ids
-            self.ids.add(name)
-        media: list[tuple[str, str, int, int, int]] = []  # kind, source, number among its kind, message, part
-        last: list[tuple[int, float, int, int]] = []  # the clip, the end of its last word, message, part
-        quick = type(conversation) is Sample  # of which no box is without area
-        clips: list[str] = []
-        message: Any
-        for m, message in enumerate(conversation.messages):
-            for i, part in enumerate(message.parts):
-                kind = type(part).__name__
-                if kind == "Image":
-                    self._named("image", part.source, file, line)
-                    if self.deep:
-                        media.append(("image", part.source, 0, m, i))
-                elif kind == "Audio":
-                    media.append(("audio", part.source, len(clips), m, i))
-                    clips.append(self._named("audio", part.source, file, line))
-                elif kind == "Words" and part.words:
-                    end = max([word.end for word in part.words])
-                    last.append((part.audio or 0, end, m, i))
-                elif kind == "Box" and not quick:
-                    for thin in without_area(part.boxes):
-                        field = f"messages[{m}].content[{i}].boxes[{thin}]"
-                        self._warn(["has no area: no answer can overlap with it"], file, line, field)
-        timed = {number for number, *_ in last}
-        for kind, source, number, m, i in media if self.deep or last else ():
-            key = clips[number] if kind == "audio" else _key(source)
-            if (self.deep or number in timed) and (kind, key) not in self.seen:
+    def _add(self, sample: Conversation | Facts, file: str, line: int) -> None:
+        facts = facts_of(sample)
+        self.summary.add(facts)
+        if facts.id is not None:
+            self.summary.repeated_ids += facts.id in self.ids
+            self.ids.add(facts.id)
+        for m, i, thin in facts.thin:
+            field = f"messages[{m}].content[{i}].boxes[{thin}]"
+            self._warn(["has no area: no answer can overlap with it"], file, line, field)
+        new = self.deep
+        for source, *_ in facts.images:
+            if source not in self.known["image"]:
+                self._named("image", source, file, line)
+        known = self.known["audio"]
+        clips = [source if source in known else self._named("audio", source, file, line) for source, *_ in facts.clips]
+        for number, end, m, i in facts.ends:
+            self.ends.append((clips[number], end, file, line, m, i))
+            new = new or clips[number] not in self.heard
+        if new:
+            self._look_at(facts, clips, file, line)
+
+    def _look_at(self, facts: Facts, clips: list[str], file: str, line: int) -> None:
+        """Begins to look at media that nobody has looked at: all, or clips whose length their words hang on."""
+        timed = {number for number, *_ in facts.ends}
+        media = [
+            (m, i, "audio", source, clips[number])
+            for number, (source, m, i) in enumerate(facts.clips)
+            if self.deep or number in timed
+        ]
+        media += [(m, i, "image", source, _key(source)) for source, m, i in facts.images if self.deep]
+        for m, i, kind, source, key in sorted(media, key=lambda medium: medium[:2]):
+            if (kind, key) not in self.seen:
                 self.seen.add((kind, key))
+                if kind == "audio":
+                    self.heard.add(key)
                 task = self.pool.submit(_look, kind, source, self.deep)
                 self.pending[task] = kind, key, file, line, f"messages[{m}].content[{i}].{kind}"
-        self.ends += [(clips[number], end, file, line, (m, i)) for number, end, m, i in last]
         while len(self.pending) > PENDING:
             self._collect(next(iter(self.pending)))
 
     def _named(self, kind: str, source: str, file: str, line: int) -> str:
         """What is remembered of a medium."""
-        if (kind, source) in self.media:
-            return source
         if not isinstance(source, str):
             self.stored.add((kind, source))
         elif source.startswith("data:"):
             self.summary.media_bytes += len(source) * 3 // 4
         else:
+            self.known[kind].add(source)
             self.media.setdefault((kind, source), (file, line))
         return _key(source)
 
@@ -260,7 +262,7 @@ class _Check:
                 self._say(f"is empty (0 bytes): {path!r}", file, line, kind)
         while self.pending:
             self._collect(next(iter(self.pending)))
-        for clip, end, file, line, (m, i) in self.ends:
+        for clip, end, file, line, m, i in self.ends:
             seconds, notes = self.clips.get(clip, (None, ()))
             problem = None if seconds is None else end_problem(end, seconds)
             if problem or notes:
