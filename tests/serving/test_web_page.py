@@ -264,9 +264,13 @@ def test_an_answer_streams_and_is_stopped_and_what_was_said_stays(page, engine):
     page.fill("#text", "a long story")
     page.keyboard.press("Enter")
     expect(page.locator(".growing")).to_contain_text("Answ")
+    engine.pause = 3.0  # however slow the page is, something is left to stop
     page.click("#send")
     page.wait_for_selector(".note:has-text('Stopped.')")
     assert page.inner_text(".answer .text").startswith("Answ")
+    for _ in range(600):
+        if not engine.cancelled:
+            page.wait_for_timeout(50)
     engine.pause = 0.0
     ask(page, "and?")
     assert engine.cancelled == 1
