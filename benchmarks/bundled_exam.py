@@ -41,7 +41,7 @@ from weft.playground.together import to_say
 
 WORLD = ("vqa", "refer", "identify", "detection", "locate", "locate_word", "speech_question", "question")
 PROMPT_TOKENS, TEXT_TOKENS = 16, 32  # of an answer that is compared
-CASCADE = ", cascade"  # ends the name of a row that stands beside another
+CASCADE, ITSELF = ", cascade", ", heard itself"  # end the name of a row that stands beside another
 Report = dict[str, Any]
 Row = tuple[str, Callable[[], Report]]
 
@@ -83,12 +83,14 @@ def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row
         picked = partial(drawn, task, marked, options.limit, options.out / "world" / name)
         yield scored(name, chosen_from(name, picked))
     yield "spoken as typed", lambda: spoken(load(), plain, options.limit)
+    yield f"spoken as typed{ITSELF}", lambda: spoken(hearing(load()), plain, options.limit)
     yield f"spoken as typed{CASCADE}", lambda: retold(plain, options.limit)
     for name, ear in (
         ("spoken about a picture as typed", None),
         (f"spoken about a picture as typed{CASCADE}", transcript),
     ):
         yield name, lambda ear=ear: about_pictures(load(), options.limit, ear)  # type: ignore[misc]
+    yield f"spoken about a picture as typed{ITSELF}", lambda: about_pictures(hearing(load()), options.limit)
     for name, whole in (("text only", True), ("text only, without LoRA", False)):
         yield name, lambda whole=whole: typed(load(), options.data, options.limit, whole)  # type: ignore[misc]
     yield "cost, CPU s", lambda: costs(options.model, plain)
@@ -185,7 +187,12 @@ def spoken(model: Model, data: Path, limit: int) -> Report:
     return one("prompt", **alike(pairs, PROMPT_TOKENS))
 
 
-def about_pictures(model: Model, limit: int, ear: Callable[[Audio], str] | None) -> Report:
+def hearing(model: Model) -> Model:
+    """The model, which answers what it hears without writing it down."""
+    return Model(model.model, model.processor.with_switches(spoken="heard"), model.name)
+
+
+def about_pictures(model: Model, limit: int, ear: Callable[[Audio], str] | None = None) -> Report:
     """How often a spoken question about a picture is answered as the same question typed, and how often rightly; with
     an ``ear``, the model is asked what that writes of it."""
     same, right, limits = [], [], Options(max_new_tokens=PROMPT_TOKENS)

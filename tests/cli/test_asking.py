@@ -14,7 +14,7 @@ from weft import cli
 from weft.cli.asking import parse_task
 from weft.cli.session import Session, save_drawing, show
 from weft.conversation import Box, WeftError, Word, Words, parse_messages
-from weft.generation import Options, Reply
+from weft.generation import Model, Options, Reply
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,22 @@ def test_a_conversation_in_the_terminal(folder, capsys):
     assert len(session.conversation.images) == 1 and len(session.conversation.audios) == 1
     assert session.messages[4].task.name == "transcribe"
     assert "never" not in capsys.readouterr().out
+
+
+def test_a_recording_alone_is_asked_by_enter_and_what_was_heard_is_shown(folder, capsys):
+    lines = f"/audio {folder / 'a.wav'}", "", f"/image {folder / 'a.png'}", ""
+    session, prompts = conversation_in_a_terminal(folder, *lines)
+    assert [m.role for m in session.messages] == ["user", "assistant"] and prompts[2] == "› "
+    said = capsys.readouterr().err
+    assert "heard:" not in said and "type a question" in said  # a picture alone asks nothing
+    model = tiny()
+    model = Model(model.model, model.processor.with_switches(spoken="written"), "tiny")
+    session = Session(model, Options(max_new_tokens=4))
+    session.attach("audio", folder / "a.wav")
+    reply = session.stream("", lambda text: None)
+    assert reply.heard and f"heard: {reply.heard}" in " ".join(capsys.readouterr().err.split("\n"))
+    show(reply, session.conversation)
+    assert reply.heard in capsys.readouterr().err
 
 
 def test_mistakes_in_the_terminal_do_not_end_it(folder, capsys):

@@ -23,7 +23,7 @@ from weft.media.timeline import timeline_image
 
 HELP = """\
   /image FILE          attach a picture to the next question
-  /audio FILE          attach a recording
+  /audio FILE          attach a recording; one that says all that is asked: Enter
   /box L T R B         a region of the last picture, in fractions of it
   /task NAME [k=v]...  the next question's task; one that needs no words: Enter
                        (/task alone lists them)
@@ -111,6 +111,7 @@ class Session:
         write = write or _write
         self._turns = self._turns or self.model.turns()
         stream = self.model.stream(asked, self.options, turns=self._turns)
+        show_heard(stream.heard)
         begun = False
         try:
             for delta in stream:
@@ -171,6 +172,8 @@ class Session:
                         return
                 elif line or self.task is not None:
                     self.stream(line)
+                elif self._attached("audio"):  # a recording that asks for itself
+                    self.stream("")
                 elif self.attached:
                     err.print("(type a question, or name a /task)", style="quiet")
             except KeyboardInterrupt:
@@ -216,10 +219,17 @@ class Session:
 
 def show(reply: Reply, conversation: Conversation) -> None:
     """A whole answer, as people read it."""
+    show_heard(reply.heard)
     if reply.text:
         out.print(Styled(reply.text), soft_wrap=True)
     show_grounding(reply, conversation)
     show_remarks(reply)
+
+
+def show_heard(words: str) -> None:
+    """How a spoken turn was understood."""
+    if words:
+        err.print(Styled(f"heard: {words}"), style="quiet", soft_wrap=True)
 
 
 def show_grounding(reply: Reply, conversation: Conversation) -> None:

@@ -46,6 +46,8 @@ class ChatMLSwitches(TurnSwitches):
     sort_boxes: bool = False  # write several boxes of one thing from left to right, an order that can be learned
     box_fine: int = Field(0, ge=0, le=100)  # with n > 0, each step is divided into n by a second token
     window_seconds: float = Field(30.0, gt=0, le=60)  # length of a window of sound, which times are counted in
+    # A user's turn that is one clip and no more: asked as it sounds, or as the words that the model writes down of it.
+    spoken: Literal["heard", "written"] = "heard"
     bos: str | None = None  # a token before everything, for language models trained to begin with one
 
 

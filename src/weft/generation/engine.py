@@ -50,6 +50,7 @@ class _Request:
     jobs: list[_Job] = field(default_factory=list)
     windows: list[WindowPrompt] | None = None
     error: WeftError | None = None
+    typed: Any = None  # `spoken.Typed`, where it was asked in other words
 
     def result(self) -> Reply | WeftError | None:
         """The reply once every prompt has one."""
@@ -58,7 +59,8 @@ class _Request:
         replies = [job.reply for job in self.jobs if job.reply is not None]
         if len(replies) < len(self.jobs):
             return None
-        return merge(replies, self.windows) if self.windows else replies[0]
+        whole = merge(replies, self.windows) if self.windows else replies[0]
+        return self.typed.told(whole) if self.typed is not None else whole
 
 
 class Model(Prompts):
@@ -129,7 +131,8 @@ class Model(Prompts):
         together = partial(SEARCH["beams"], self) if options.num_beams > 1 else self._decoded
         numbered = iter(enumerate(conversations))
         while chunk := list(islice(numbered, batch_size * CHUNK_BATCHES)):
-            requests = {index: self._request(index, asked) for index, asked in chunk}
+            read = self._read([asked for _, asked in chunk], batch_size=batch_size, batch_tokens=batch_tokens)
+            requests = {index: self._request(index, asked) for (index, _), asked in zip(chunk, read, strict=True)}
             for index in [i for i, r in requests.items() if r.error]:
                 yield index, requests.pop(index).error  # type: ignore[misc]
             jobs = [job for request in requests.values() for job in request.jobs]
@@ -182,18 +185,26 @@ class Model(Prompts):
         """`score` of each conversation."""
         return [self.score(asked) for asked in conversations]
 
-    def _request(self, index: int, asked: Asked | WeftError) -> _Request:
+    def _request(self, index: int, read: Conversation | WeftError) -> _Request:
         """The prompts of one conversation, encoded; what is wrong with it is kept, not raised."""
-        if isinstance(asked, WeftError):
-            return _Request(error=asked)
+        if isinstance(read, WeftError):
+            return _Request(error=read)
         try:
-            conversation = _conversation(asked)
-            request = _Request(windows=self.windows(conversation))
+            typed = None if self.written is None else self.written.typed(read)
+            conversation: Conversation = read if typed is None else typed.conversation
+            request = _Request(windows=self.windows(conversation), typed=typed)
             prompts = [w.conversation for w in request.windows] if request.windows else [conversation]
             request.jobs = [_Job(index, prompt, self.prepare(prompt)) for prompt in prompts]
             return request
         except WeftError as error:
             return _Request(error=error)
+
+    def _read(self, conversations: Sequence[Asked | WeftError], **size: int) -> list[Conversation | WeftError]:
+        """Conversations, or what is wrong with one; what is spoken in them is written down, where the model does."""
+        read = [_readable(asked) for asked in conversations]
+        if self.written is not None:
+            self.written.first(self, read, **size)
+        return read
 
     def _decoded(self, jobs: list[_Job], options: Options, batch_size: int, batch_tokens: int) -> Iterator[int]:
         """Answers prompts in a running batch; yields the place of the conversation of each that is answered."""
@@ -232,9 +243,10 @@ class Stream:
     """The text of one answer as it is generated. Iterate once; then ``reply`` is the whole answer."""
 
     def __init__(self, model: Model, messages: Asked, options: Options, turns: Embedder | None = None) -> None:
-        self._turns, self._request = turns, model._request(0, messages)
+        self._turns, self._request = turns, model._request(0, *model._read([messages]))
         if self._request.error is not None:
             raise self._request.error
+        self.heard: str = self._request.typed.words if self._request.typed else ""  # of a spoken turn, if written down
         self._texts = self._run(model, options)
         self._reply: Reply | None = None
 
@@ -288,6 +300,13 @@ def _tokens(batch: RunningBatch) -> Iterator[tuple[Row, int]]:
             if made.token is None:
                 raise made.row.error or AssertionError("neither a token nor an error")
             yield made.row, made.token.id
+
+
+def _readable(asked: Asked | WeftError) -> Conversation | WeftError:
+    try:
+        return asked if isinstance(asked, WeftError) else _conversation(asked)
+    except WeftError as error:
+        return error
 
 
 def _conversation(asked: Asked) -> Conversation:

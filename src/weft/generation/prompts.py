@@ -11,6 +11,9 @@ from weft.generation.answer import Answer
 from weft.generation.windows import WindowPrompt, split_transcription
 from weft.models.encoding import Encoded
 from weft.models.processing import WeftProcessor
+from weft.named import Named
+
+SPOKEN = Named[Any]({"written": "weft.generation.spoken:Written"})  # turns that are written down before they are asked
 
 
 class Prompts:
@@ -24,6 +27,8 @@ class Prompts:
         self.processor = processor
         self._config, self._held = config, held
         listed = ends if isinstance(ends, list) else [ends]
+        sound, spoken = config.audio_section, getattr(processor.dialect.switches, "spoken", "heard")
+        self.written: Any = SPOKEN[spoken](sound.sample_rate) if sound is not None and spoken in SPOKEN else None
         self.stop = frozenset([*processor.stop_ids, *(i for i in listed if i is not None)])
 
     def prepare(self, conversation: Conversation) -> Encoded:

@@ -72,6 +72,7 @@ class Reply:
     finished: bool  # False where max_new_tokens cut the answer
     windows: int = 1  # how many windows a long clip was split into
     malformed: tuple[str, ...] = ()  # what looks like boxes or times and is none; it is in the text, as it was written
+    heard: str = ""  # the words of a spoken turn, where the model wrote them down first (`spoken`)
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -91,4 +92,5 @@ class Reply:
             "finished": self.finished,
             "windows": self.windows,
             "malformed": list(self.malformed),
+            **({"heard": self.heard} if self.heard else {}),
         }

@@ -2,8 +2,9 @@
 
 Whisper's transcription reaches the language model as its own words (`encoders.transcript`), and so do the things of a
 picture (`detector`). Connectors first learn what is seen where and heard when, which costs no language model. Then LoRA
-learns to answer where there are media (`models.gate`): of text alone the model says what SmolLM2 says. Spoken prompts
-are answered as typed ones (`teaching.keeping`).
+learns to answer where there are media (`models.gate`): of text alone the model says what SmolLM2 says. A spoken prompt
+is written down first, and answered as if it were typed (`generation.spoken`); what it says of one that it hears itself
+is distilled (`teaching.keeping`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def bundled() -> Recipe:
             options={"pad_to_window": not taught},
         ),
         language=LanguageSource(source=parts["language"]),
-        dialect=DialectSection(name="chatml", switches={"language": "en", "box_bins": 100, "sort_boxes": True}),
+        dialect=DialectSection(
+            name="chatml", switches={"language": "en", "box_bins": 100, "sort_boxes": True, "spoken": "written"}
+        ),
         lora_for_media=True,
     )
     alone = {

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from weft.conversation import Conversation
 from weft.generation import Options, Reply
 from weft.generation.answer import Windows
 from weft.generation.batch import Token
+from weft.generation.spoken import Typed
 from weft.generation.windows import WindowPrompt, merge
 from weft.serving.engine import Engine, Prompt
 
@@ -39,6 +40,10 @@ class Usage:
     audio: int = 0
     generated: int = 0
 
+    def add(self, other: Usage) -> None:
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
 
 @dataclass
 class Question:
@@ -48,14 +53,25 @@ class Question:
     in_thread: InThread
     first: Prompt
     windows: list[WindowPrompt] | None
+    typed: Typed | None = None  # where what is spoken was written down first
     usage: Usage = field(default_factory=Usage)
     counted: set[int] = field(default_factory=set)  # windows whose prompts are in the usage, once for all choices
 
     @classmethod
     async def of(cls, conversation: Conversation, engine: Engine, in_thread: InThread) -> Question:
+        typed, usage = None, Usage()
+        if (written := engine.written) is not None:
+            for mark, asked in (await in_thread(written.asks, conversation)).items():
+                answering = Answering(await cls.of(asked, engine, in_thread), Options())
+                async for _ in answering:
+                    pass
+                written.learn(mark, answering.reply)
+                usage.add(answering.usage)
+            typed = await in_thread(written.typed, conversation)
+            conversation = typed.conversation
         windows = await in_thread(engine.windows, conversation)
         first = await in_thread(engine.prepare, windows[0].conversation if windows else conversation)
-        return cls(engine, in_thread, first, windows)
+        return cls(engine, in_thread, first, windows, typed, usage)
 
     @property
     def count(self) -> int:
@@ -82,8 +98,13 @@ class Answering:
 
     @property
     def reply(self) -> Reply:
-        windows = self._question.windows
-        return merge(self.replies, windows) if windows else self.replies[0]
+        windows, typed = self._question.windows, self._question.typed
+        whole = merge(self.replies, windows) if windows else self.replies[0]
+        return typed.told(whole) if typed is not None else whole
+
+    @property
+    def usage(self) -> Usage:
+        return self._question.usage
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
         if self._question.windows is None:

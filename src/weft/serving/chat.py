@@ -2,7 +2,8 @@
 
 What weft adds stands under ``weft``, in a message and in the last chunk of a streamed answer's ``delta``: ``parts``
 (text, boxes in fractions of the picture, words in seconds of the clip), ``raw`` (as it was generated), ``malformed``
-(what looks like boxes or times and is none) and ``windows`` (of a long clip).
+(what looks like boxes or times and is none), ``windows`` (of a long clip) and ``heard`` (the words of a spoken turn
+that was written down first).
 """
 
 from __future__ import annotations
@@ -135,6 +136,7 @@ def extension(reply: Reply) -> dict[str, Any]:
         "raw": reply.raw,
         "malformed": list(reply.malformed),
         "windows": reply.windows,
+        **({"heard": reply.heard} if reply.heard else {}),
     }
 
 

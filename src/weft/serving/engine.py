@@ -19,6 +19,7 @@ from weft.generation import Model, Options
 from weft.generation.answer import Answer
 from weft.generation.batch import Made, Row, RunningBatch, Token, failed
 from weft.generation.embedding import Embedder
+from weft.generation.spoken import Written
 from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
 from weft.models.encoding import Encoded
@@ -51,6 +52,7 @@ class Generation(Protocol):
 
 class Engine(Protocol):
     processor: Any
+    written: Written | None  # of spoken turns that are written down before they are asked
 
     @property
     def alive(self) -> bool:
@@ -81,6 +83,7 @@ class LocalEngine:
 
     def __init__(self, model: Model, most: int = 16, tokens: int = 1 << 16) -> None:
         self.processor, self._model, self._size = model.processor, model, (most, tokens)
+        self.written: Written | None = model.written
         self._embedder: Embedder = model.embedder()
         self._batch = self._new_batch()
         self._coming: list[Row] = []

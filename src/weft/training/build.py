@@ -27,6 +27,9 @@ def build_model(spec: ModelSpec, device: str = "cpu") -> tuple[WeftForConditiona
         if spec.bits:
             return ASKED["bits"].load(spec, device)  # type: ignore[no-any-return]
         model, processor = load_parts(spec.base, device="cpu")
+        if spec.dialect.switches:
+            processor = processor.with_switches(**spec.dialect.switches)
+            model.config.dialect = processor.section.model_dump()
     else:
         if spec.bits:
             raise WeftError(

@@ -51,7 +51,7 @@ class ModelSpec(Frozen):
     vision: TowerSource | None = None
     audio: TowerSource | None = None
     language: LanguageSource | None = None
-    dialect: DialectSection = DialectSection()
+    dialect: DialectSection = DialectSection()  # of a base: switches that are to be otherwise than it has them
     # LoRA of the language model for media alone (`WeftConfig.lora_for_media`); None: as the base has it, else not so.
     lora_for_media: bool | None = None
     seed: Seed = 0  # of random initial weights

@@ -40,6 +40,7 @@ function whole(answer, does, shown) {
   if (answer.state === 'waiting') return [h('p', { className: 'waiting' }, h('span', { className: 'unseen' }, 'Answering'), h('i'), h('i'), h('i'))];
   if (answer.state === 'growing') return [h('p', { className: 'text growing' }, answer.text)];
   const out = [...figures(answer, does, shown), ...flow(answer, shown)];
+  if (out.length && answer.weft?.heard) out.unshift(note(`Heard: “${answer.weft.heard}”`));
   if (answer.state === 'failed') out.push(failure(answer.error, does));
   else if (answer.state === 'stopped') out.push(note('Stopped.'));
   else if (!out.length) out.push(note('The model had nothing to say.'));

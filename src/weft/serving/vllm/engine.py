@@ -30,6 +30,7 @@ from weft.generation.batch import Token
 from weft.generation.configuration import load_config
 from weft.generation.loading import load_processor
 from weft.generation.prompts import Prompts
+from weft.generation.spoken import Written
 from weft.generation.until import Until
 from weft.generation.windows import WindowPrompt
 from weft.models import doors
@@ -91,6 +92,7 @@ class VllmEngine:
         held = self._llm.model_config
         ends = held.try_get_generation_config().get("eos_token_id")
         self._prompts = Prompts(config, self.processor, ends, held.max_model_len)
+        self.written: Written | None = self._prompts.written
         self._under_way: set[str] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
