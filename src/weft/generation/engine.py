@@ -30,6 +30,7 @@ Asked = Conversation | Sequence[Any] | str
 
 SEARCH = Named[Any]({"beams": "weft.generation.beams:searched"})  # what a running batch does not do
 TURNS = Named[Any]({"kept": "weft.generation.turns:Turns"})  # what turns leave for later ones of the conversation
+SCORES = Named[Any]({"answers": "weft.generation.scoring:score"})  # of answers that are there already
 CHUNK_BATCHES = 8  # conversations are sorted by length within this many batches, so that answers come as they are made
 
 
@@ -162,24 +163,7 @@ class Model(Prompts):
         those that say ``"learn": false``, which are context as a question is.
         `score_batch` takes many conversations.
         """
-        conversation = _conversation(messages)
-        encoded = self.fits(self.processor.encode(conversation), conversation, 0)
-        inputs = self.collated([encoded])
-        inputs.pop("labels", None)
-        flagged = torch.as_tensor(encoded.loss_mask).nonzero()[:, 0]
-        flagged = flagged[flagged > 0]
-        if not len(flagged):
-            answered = any(m.role == "assistant" for m in conversation.messages)
-            why = 'every answer says "learn": false' if answered else "the conversation has no assistant message"
-            raise WeftError(f"there is no answer to score: {why}")
-        first = int(flagged[0])
-        length = inputs["input_ids"].shape[1]
-        with torch.inference_mode():
-            # Only positions from the first answer on are needed; logits at position i are about the token at i + 1.
-            logits_LV = self.model(**inputs, logits_to_keep=length - first + 1).logits[0].float()
-        target = inputs["input_ids"][0, flagged]
-        chosen = logits_LV[flagged - first].log_softmax(-1).gather(1, target[:, None].to(logits_LV.device))
-        return float(chosen.sum())
+        return SCORES["answers"](self, _conversation(messages))  # type: ignore[no-any-return]
 
     def score_batch(self, conversations: Iterable[Asked]) -> list[float]:
         """`score` of each conversation."""
