@@ -2,7 +2,8 @@
 #
 #   make demo      a small model answers about pictures and speech; FILE=... about your own
 #   make test      formatting, lint, types, then the tests
-#   make test-fast the tests, but for those marked slow, with fewer examples of each property
+#   make test-all  the same, with the tests marked nightly
+#   make test-fast the tests, but for those marked slow or nightly, with fewer examples of each property
 #   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
 #   make setup     only the environment (.venv); quick when it is there
 #
@@ -14,7 +15,7 @@ READY := .venv/.ready
 SOURCES := src tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast recipes check format
+.PHONY: help setup demo test test-all test-fast recipes check format
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -35,10 +36,13 @@ demo: setup
 	@$(BIN)/weft demo $(FILE)
 
 test: check
+	@$(BIN)/python -m pytest -m "not nightly"
+
+test-all: check
 	@$(BIN)/python -m pytest
 
 test-fast: setup
-	@$(BIN)/python -m pytest -m "not slow" --hypothesis-profile fast
+	@$(BIN)/python -m pytest -m "not (slow or nightly)" --hypothesis-profile fast
 
 recipes: setup
 	@$(BIN)/python benchmarks/recipes.py

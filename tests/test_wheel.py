@@ -56,6 +56,13 @@ def test_the_wheel_holds_every_file_of_the_package(wheel: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_stranger_can_check_samples(wheel: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": turns}))
+    assert "1 sample" in commands(wheel, tmp_path, "data validate train.jsonl")
+
+
+@pytest.mark.nightly
 def test_a_stranger_can_check_look_train_measure_and_ask(wheel: Path, tmp_path: Path) -> None:
     found = tiny_model.tiny()
     found.model.save_pretrained(tmp_path / "base")

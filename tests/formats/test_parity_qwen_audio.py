@@ -211,7 +211,7 @@ def full(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Full:
     return Full(shared / "parity" / "qwen_audio", tmp_path_factory.mktemp("qwen_audio_full"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_special_token_has_its_id(full: Full) -> None:
     tokenizer = full.processor.tokenizer
     names = list(full.specials)
@@ -220,7 +220,7 @@ def test_every_special_token_has_its_id(full: Full) -> None:
     assert len(tokenizer("<|startoftranscription|>")["input_ids"]) == 8  # the README's tag is not a token
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_transcription_prompt(full: Full) -> None:
     task = {"type": "task", "task": "transcribe", "language": "en", "timestamps": False}
     inputs = full.render([{"role": "user", "content": [full.long, task]}])
@@ -229,7 +229,7 @@ def test_transcription_prompt(full: Full) -> None:
         close(full.model(**inputs).logits[:, -1:], full.tensors["asr/logits_last"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_chat_prompt_over_two_turns(full: Full) -> None:
     text = full.facts["chat1"]["raw_text"].split("</audio>\n")[-1].split("<|im_end|>")[0]
     first = {"role": "user", "content": [full.long, full.short, {"type": "text", "text": text}]}
@@ -238,7 +238,7 @@ def test_chat_prompt_over_two_turns(full: Full) -> None:
     assert full.render(more)["input_ids"][0].tolist() == full.tensors["chat2/context_ids"].tolist()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_generation_stops_at_the_published_tokens(full: Full) -> None:
     names = ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
     stops = {full.specials[name] for name in names}

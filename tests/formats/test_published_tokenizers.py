@@ -112,7 +112,7 @@ def test_the_file_that_is_there_now_is_the_one_that_is_read(tmp_path: Path) -> N
     assert tiktoken_tokenizer(file, []).get_vocab_size() == first - 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_published_tiktoken_ids(shared: Path, tmp_path: Path) -> None:
     folder = shared / "parity" / "qwen_audio"
     check_tiktoken(folder / "qwen.tiktoken", tmp_path, [t for t in random_texts(600) if _old(t)])

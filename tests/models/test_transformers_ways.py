@@ -129,7 +129,7 @@ def test_features_of_media_are_what_the_model_puts_in_place() -> None:
     assert isinstance(ours.get_image_features(inputs["pixel_values"], return_dict=False), tuple)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_model_with_sound_is_one_graph() -> None:
     """As a compiler that may not fall back sees it: for clips of other lengths too."""
     ours, inputs = model("qwen_audio"), two_clips("qwen_audio")

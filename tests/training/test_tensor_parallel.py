@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 
+from marks import nightly
 from rank_processes import QUIET, nearly, processes_of, stage_of, steps, together, told_alike
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.conversation import WeftError
@@ -41,7 +42,7 @@ def spec(tied: bool = False) -> ModelSpec:
 
 def recipe(files: Path, apart: int, parallel: Parallel | None = None, tied: bool = False, **more) -> Recipe:
     """Of two rows an update, which ``apart`` groups of ranks read."""
-    stage = {"row_tokens": 96, "steps": 4, "optim": Optim(**CALM), "accumulate": 2 // apart, **more}
+    stage = {"row_tokens": 96, "steps": 2, "optim": Optim(**CALM), "accumulate": 2 // apart, **more}
     return tiny_recipe(files, spec(tied), recipe={"parallel": parallel or Parallel()}, **stage)
 
 
@@ -50,9 +51,9 @@ def recipe(files: Path, apart: int, parallel: Parallel | None = None, tied: bool
     ("kind", "world", "parallel"),
     [
         ("full", 2, {"tensor": 2}),
-        ("lora", 2, {"tensor": 2}),
+        nightly("lora", 2, {"tensor": 2}),
         ("frozen", 2, {"tensor": 2}),
-        ("full", 4, {"tensor": 2}),
+        nightly("full", 4, {"tensor": 2}),
         ("lora", 4, {"tensor": 2, "replicate": 2}),
     ],
 )
@@ -73,22 +74,22 @@ def test_ranks_that_compute_layers_together_learn_what_one_does(files, tmp_path,
     ("before", "after"),
     [
         ((2, Parallel(tensor=2)), (1, Parallel())),
-        ((2, Parallel(shard=True)), (2, Parallel(tensor=2))),
-        ((2, Parallel(tensor=2)), (4, Parallel(tensor=2))),
+        nightly((2, Parallel(shard=True)), (2, Parallel(tensor=2))),
+        nightly((2, Parallel(tensor=2)), (4, Parallel(tensor=2))),
     ],
     ids=["alone", "from-slices", "two-by-two"],
 )
 def test_a_run_goes_on_with_other_ranks_and_other_neighbours(files, tmp_path, before, after):
     """It ends as it would have ended without a change."""
-    whole = train(recipe(files, 1, steps=4), tmp_path / "whole", console=QUIET)
-    for (world, parallel), number in ((before, 2), (after, 4)):
+    whole = train(recipe(files, 1, steps=3), tmp_path / "whole", console=QUIET)
+    for (world, parallel), number in ((before, 2), (after, 3)):
         asked = recipe(files, world // parallel.tensor, parallel, steps=number)
-        if number == 4:
+        if number == 3:
             shutil.rmtree(tmp_path / "run" / "final")
             (tmp_path / "run" / "recipe.json").write_text(asked.model_dump_json())
-        ended = together(world, None if number == 4 else asked, tmp_path / "run")
+        ended = together(world, None if number == 3 else asked, tmp_path / "run")
         assert [status for status, _ in ended] == [0] * world, ended
-    assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2, 3, 4]
+    assert [record["step"] for record in steps(tmp_path / "run")] == [1, 2, 3]
     nearly(whole, tmp_path / "run" / "final", 1e-6)
 
 
@@ -115,6 +116,8 @@ batch = Batch(inputs, tokens=27, places=27, labels=23, samples=[])
 holding = Together(Path(sys.argv[1]).parent, ranks, recipe)
 for family in sys.argv[3].split(","):
     for precision, near in (("float32", 1e-5), ("bfloat16", 0.1)):
+        if precision == "bfloat16" and family not in ("llama", "gemma2"):
+            continue
         found = []
         for alone in (True, False):
             model = tiny.model(family, tie_word_embeddings=family == "gemma2")
@@ -137,7 +140,7 @@ leave()
 
 @pytest.mark.slow
 def test_gradients_of_the_tested_families_are_those_of_one_process(tmp_path):
-    """Biases, norms of heads, windows, a tied head; in half precision, and with activations made anew."""
+    """Biases, norms of heads, windows, a tied head; of two in half precision, and with activations made anew."""
     source = tmp_path / "recipe.json"
     source.write_text(tiny_recipe(tmp_path / "none", recipe={"parallel": Parallel(tensor=2)}).model_dump_json())
     models = Path(tiny.__file__).parent
