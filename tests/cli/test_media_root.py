@@ -48,7 +48,8 @@ COMMANDS = {
     "benchmark's own lines": "evaluate {model} --data {asked} --benchmark okvqa --max-new-tokens 1",
     "train": "train digits --model {model} --data digits={data} -o {out}",
     "finetune": "finetune {model} --data {data} --full --steps 1 -o {out}",
-    "finetune, evaluation": "finetune {model} --data {good} --eval-data {data} --full --steps 1 -o {out}",
+    "finetune, evaluation": "finetune {model} --data {good} --eval-data {data} --full --steps 1 -o {out}"
+    " --set stages.0.evaluation.limit=1",
 }
 
 

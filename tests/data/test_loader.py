@@ -1,6 +1,7 @@
 """Micro-steps: the same whatever made them, complete, and clear about samples that are wrong."""
 
 import json
+import multiprocessing
 from itertools import islice
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from marks import slow
+from processes import CONTEXT
 from training_world import RATE, asked_twice, picture, speech, text, tiny_spec, tone, write
 from weft.conversation import WeftError
 from weft.data.augment import Augment
@@ -69,8 +71,9 @@ def test_a_resumed_plan_goes_on_with_the_next_row(files, processor):
 
 
 @pytest.mark.slow
-def test_worker_processes_give_what_a_thread_gives(files, processor):
+def test_worker_processes_give_what_a_thread_gives(files, processor, monkeypatch):
     thread = list(islice(data(files, processor).batches(), 4))
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: CONTEXT)  # which has imported everything
     workers = list(islice(data(files, processor).batches(workers=2), 4))
     assert all(equal(a, b) for a, b in zip(thread, workers, strict=True))
 

@@ -138,7 +138,8 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
     model = weft.load("bundled")
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype="uint8"))
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "what is it?"}]
-    assert model.name == "bundled" and model.chat([{"role": "user", "content": content}]).text is not None
+    asked = [{"role": "user", "content": content}]
+    assert model.name == "bundled" and model.chat(asked, max_new_tokens=2).text is not None
     samples = tmp_path / "train.jsonl"
     turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}]
     samples.write_text(json.dumps({"messages": turns}))
@@ -150,10 +151,10 @@ def test_bundled_is_a_model_by_its_name(parts, shipped, tmp_path, monkeypatch, c
     assert recipe.stages[0].lessons["listen"]["detect"] == 1.0
     assert load_config("bundled").vision["stages"] == [3, 7]
     out = tmp_path / "tuned"
-    given = ["--steps", "2", "--lora", "--adapter-only", "--set", "precision=float32"]
+    given = ["--steps", "1", "--lora", "--adapter-only", "--set", "precision=float32"]
     assert run(["finetune", "bundled", "--data", str(samples), "-o", str(out), *given]) == 0
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "bundled"
-    assert weft.load(out).chat("hello").text is not None
+    assert weft.load(out).chat("hello", max_new_tokens=2).text is not None
     shutil.rmtree(own.bundled_folder())
     with pytest.raises(WeftError, match="weft parts"):
         weft.load(out)

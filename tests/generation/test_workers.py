@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -24,10 +25,17 @@ def alone(folder):
     return _opened(str(folder), None, None, "cpu")
 
 
-@pytest.fixture
-def together(folder, monkeypatch):
-    monkeypatch.setattr(workers, "get_context", lambda _: CONTEXT)  # which has imported everything
-    with Workers(partial(_opened, str(folder), None, None), 2, "cpu") as found:
+@contextmanager
+def two(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "get_context", lambda _: CONTEXT)  # which has imported everything
+        with Workers(partial(_opened, str(folder), None, None), 2, "cpu") as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def together(folder):
+    with two(folder) as found:
         yield found
 
 
@@ -81,15 +89,15 @@ def test_what_cannot_be_asked_is_told_as_by_one(together, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_lost_is_an_error_and_answers_stay(together, tmp_path):
+def test_a_process_that_is_lost_is_an_error_and_answers_stay(folder, tmp_path):
     asked, answers = requests(tmp_path, 40), tmp_path / "answers.jsonl"
 
     def kill(done, of):
         if done == 5:
-            os.kill(together.processes[1].pid, signal.SIGKILL)
+            os.kill(both.processes[1].pid, signal.SIGKILL)
 
-    with pytest.raises(WeftError, match="has ended .status -9"):
-        answer_file(together, asked, answers, SHORT, batch_size=2, progress=kill)
+    with two(folder) as both, pytest.raises(WeftError, match="has ended .status -9"):
+        answer_file(both, asked, answers, SHORT, batch_size=2, progress=kill)
     assert len(read(answers)) >= 5
 
 

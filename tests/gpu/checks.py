@@ -108,9 +108,9 @@ def test_sounds(kind, gpu):
 def test_answers(options, gpu):
     here, there = tiny_chat(), tiny_chat()
     there.model.to(gpu)
-    wanted = [reply.text for reply in here.chat_batch(questions(), max_new_tokens=8, **options)]
-    assert [reply.text for reply in there.chat_batch(questions(), max_new_tokens=8, **options)] == wanted
-    assert "".join(there.stream(questions()[1], max_new_tokens=8)) == here.chat(questions()[1], max_new_tokens=8).text
+    wanted = [reply.text for reply in here.chat_batch(questions(), max_new_tokens=4, **options)]
+    assert [reply.text for reply in there.chat_batch(questions(), max_new_tokens=4, **options)] == wanted
+    assert "".join(there.stream(questions()[1], max_new_tokens=4)) == here.chat(questions()[1], max_new_tokens=4).text
 
 
 def test_scores_of_answers(gpu):
@@ -126,7 +126,7 @@ LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connecto
 @pytest.mark.parametrize(
     "stage",
     [
-        {"lessons": {"listen": {"weight": 1, "first": 2, "guide": 1}, "near": 0.5, "balance": 0.5}, "accumulate": 2},
+        {"lessons": {"listen": {"weight": 1, "first": 1, "guide": 1}, "near": 0.5, "balance": 0.5}, "accumulate": 2},
         {"packing": False, "rows": 3},
         {"parts": LORA, "checkpoint_activations": True},
     ],
@@ -135,18 +135,19 @@ LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connecto
 def test_training(stage, gpu, tmp_path, monkeypatch):
     """Every update, an evaluation, a checkpoint and going on from it; the log is a CPU's."""
     data = write(tmp_path / "data", 24, (speech, picture, text, speech))
-    recipe = tiny_recipe(data, steps=4, evaluation=Evaluation(data=str(data), every=2, limit=4), **stage)
+    judged = Evaluation(data=str(data), every=1, limit=4)
+    recipe = tiny_recipe(data, steps=2, evaluation=judged, recipe={"checkpoint_every": 1}, **stage)
     there, here = tmp_path / "there", tmp_path / "here"
     for run, device in ((there, gpu), (here, "cpu")):
         on(device, monkeypatch)
         train(recipe, run, teach=teach)
     wanted = steps(here)
-    assert len(wanted) == 4 and ("guide" in wanted[-1]) == ("lessons" in stage)
+    assert len(wanted) == 2 and ("guide" in wanted[-1]) == ("lessons" in stage)
     assert alike(steps(there), wanted)
 
     on(gpu, monkeypatch)
     shutil.rmtree(there / "final")
-    shutil.rmtree(there / "checkpoints" / "step-00000004")
+    shutil.rmtree(there / "checkpoints" / "step-00000002")
     train(None, there, resume=True, teach=teach)
     assert alike(steps(there), wanted)
 

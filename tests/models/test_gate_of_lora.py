@@ -282,7 +282,7 @@ def test_stages_and_runs_go_on_with_it_and_leave_it_beside_its_base(tmp_path):
     (tmp_path / "both.jsonl").write_text("\n".join(lines * 4))
     (tmp_path / "text.jsonl").write_text(lines[1])
     how = {"language": {"train": "lora", "lora": LORA.model_dump()}, "vision_connector": {"train": "full"}}
-    stage = {"steps": 3, "optim": {"lr": 1e-2, "warmup_steps": 0}, "mixture": [{"path": str(tmp_path / "both.jsonl")}]}
+    stage = {"steps": 2, "optim": {"lr": 1e-2, "warmup_steps": 0}, "mixture": [{"path": str(tmp_path / "both.jsonl")}]}
     stages = [{"name": "one", **stage, "parts": {"vision_connector": {"train": "full"}}}]
     stages += [{"name": name, **stage, "parts": how} for name in ("two", "three")]
     recipe = {"name": "gated", "stages": stages, "precision": "float32"}

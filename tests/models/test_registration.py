@@ -51,24 +51,38 @@ def test_importing_weft_costs_little_whoever_does_it(name: str):
     assert fresh(f"import sys; sys.argv[0] = {name!r}; import weft; {heavy}") == ["light"]
 
 
+ORDERS = [  # what is imported before weft and after it
+    ("", "from transformers import AutoModelForMultimodalLM, AutoProcessor"),
+    ("from transformers import AutoModelForMultimodalLM, AutoProcessor", ""),
+    ("", "from transformers import WhisperForConditionalGeneration"),  # which asks for the list of processors
+    ("from transformers import AutoConfig", "import weft.models.encoders"),
+]
+# Each as in an interpreter of its own, but for libraries that know neither: they take most of the four seconds.
+FORKS = """
+import os, sys
+import accelerate, huggingface_hub, jinja2, PIL.Image, pydantic, regex, sentencepiece, tokenizers, torch._dynamo, yaml
+assert not {"transformers", "weft"} & set(sys.modules)
+for program in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        exec(program, {"__name__": "__main__"})
+        sys.stdout.flush()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit("failed: " + program)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(  # each in an interpreter of its own, which takes four seconds
-    ("before", "after"),
-    [
-        ("", "from transformers import AutoModelForMultimodalLM, AutoProcessor"),
-        ("from transformers import AutoModelForMultimodalLM, AutoProcessor", ""),
-        ("", "from transformers import WhisperForConditionalGeneration"),  # which asks for the list of processors
-        ("from transformers import AutoConfig", "import weft.models.encoders"),
-    ],
-)
-def test_in_any_order_transformers_knows_weft_s_folders(before: str, after: str, folders: tuple[Path, Path]):
+def test_in_any_order_transformers_knows_weft_s_folders(folders: tuple[Path, Path]):
     whole, language = map(str, folders)
     use = "from transformers import AutoModelForMultimodalLM as M, AutoProcessor as P, AutoModelForCausalLM as C"
     named = (
         f"print(*(type(x.from_pretrained(f)).__name__ for x, f in ((P, {whole!r}), (M, {whole!r}), (C, {language!r}))))"
     )
-    found = fresh("\n".join([before, "import weft", after, use, named]))
-    assert found == ["WeftProcessor", "WeftForConditionalGeneration", "WeftQwenForCausalLM"]
+    found = fresh(FORKS, *("\n".join([before, "import weft", after, use, named]) for before, after in ORDERS))
+    names = ["WeftProcessor", "WeftForConditionalGeneration", "WeftQwenForCausalLM"]
+    assert found == names * len(ORDERS)
 
 
 def test_a_saved_folder_says_what_has_to_be_imported(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_a_sample_follows_from_its_number_alone():
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path):
     """Two workers are two processes that import weft: some seconds."""
     for name, workers in (("one", 1), ("two", 2)):
-        write(tmp_path / name, "test", 40, 7, ANY, workers=workers)
+        write(tmp_path / name, "test", 16, 7, ANY, workers=workers)
     digests = [
         hashlib.sha256(b"".join(f.name.encode() + f.read_bytes() for f in sorted(d.rglob("*.*")))).hexdigest()
         for d in (tmp_path / "one", tmp_path / "two")
