@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from test_requests import SHORT, read, requests
 
-from weft.cli.asking import _opened
+from weft.cli.asking import opened_on
 from weft.conversation import WeftError
 from weft.evaluation.run import evaluate
 from weft.generation.requests import answer_file
@@ -21,8 +21,8 @@ def both(model, tmp_path_factory):
     place = tmp_path_factory.mktemp("model")
     model.model.save_pretrained(place)
     model.processor.save_pretrained(place)
-    with RayWorkers(partial(_opened, str(place), None, None), 2, "cpu") as found:
-        yield found, _opened(str(place), None, None, "cpu")
+    with RayWorkers(partial(opened_on, str(place), None, None), 2, "cpu") as found:
+        yield found, opened_on(str(place), None, None, "cpu")
 
 
 @pytest.mark.slow

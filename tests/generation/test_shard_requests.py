@@ -9,7 +9,7 @@ from PIL import Image
 
 from processes import CONTEXT
 from weft.cli import run
-from weft.cli.asking import _opened
+from weft.cli.asking import opened_on
 from weft.conversation import SampleError, WeftError
 from weft.data import shards
 from weft.data.shard_reading import ShardRequests
@@ -83,7 +83,7 @@ def test_processes_are_sent_media_and_not_the_shards(model, folder, tmp_path, mo
     model.model.save_pretrained(place)
     model.processor.save_pretrained(place)
     monkeypatch.setattr(workers, "get_context", lambda _: CONTEXT)
-    with workers.Workers(partial(_opened, str(place), None, None), 2, "cpu") as both:
+    with workers.Workers(partial(opened_on, str(place), None, None), 2, "cpu") as both:
         answer_all(both, ShardRequests(folder, "fail"), tmp_path / "two.jsonl", SHORT)
     answer_all(model, ShardRequests(folder, "fail"), tmp_path / "one.jsonl", SHORT)
     one, two = ((tmp_path / f"{n}.jsonl").read_text().splitlines() for n in ("one", "two"))

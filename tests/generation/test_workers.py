@@ -12,7 +12,7 @@ import pytest
 from test_requests import SHORT, read, requests
 
 from processes import CONTEXT, Python
-from weft.cli.asking import _opened
+from weft.cli.asking import opened_on
 from weft.conversation import WeftError
 from weft.evaluation.run import evaluate
 from weft.generation import workers
@@ -22,14 +22,14 @@ from weft.generation.workers import Workers
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    return _opened(str(folder), None, None, "cpu")
+    return opened_on(str(folder), None, None, "cpu")
 
 
 @contextmanager
 def two(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(workers, "get_context", lambda _: CONTEXT)  # which has imported everything
-        with Workers(partial(_opened, str(folder), None, None), 2, "cpu") as found:
+        with Workers(partial(opened_on, str(folder), None, None), 2, "cpu") as found:
             yield found
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_is_not_there_is_an_error_in_one_sentence(tmp_path, monkeyp
     monkeypatch.setattr(workers, "get_context", lambda _: CONTEXT)
     with (
         pytest.raises(WeftError, match="nothing"),
-        Workers(partial(_opened, str(tmp_path / "nothing"), None, None), 2, "cpu"),
+        Workers(partial(opened_on, str(tmp_path / "nothing"), None, None), 2, "cpu"),
     ):
         pass
 
@@ -117,8 +117,8 @@ def test_two_processes_go_on_after_a_kill_and_leave_no_process_behind(alone, fol
     code = (
         "import sys, multiprocessing; from functools import partial; from weft.generation import Options, workers;"
         "workers.get_context = lambda _: multiprocessing.get_context('fork');"
-        "from weft.generation.requests import answer_file; from weft.cli.asking import _opened;\n"
-        "with workers.Workers(partial(_opened, sys.argv[1], None, None), 2, 'cpu') as both:\n"
+        "from weft.generation.requests import answer_file; from weft.cli.asking import opened_on;\n"
+        "with workers.Workers(partial(opened_on, sys.argv[1], None, None), 2, 'cpu') as both:\n"
         "    print(*(p.pid for p in both.processes), flush=True)\n"
         "    answer_file(both, sys.argv[2], sys.argv[3], Options(max_new_tokens=3), batch_size=1)\n"
     )

@@ -24,7 +24,7 @@ from weft.recipes.finetune import finetune_recipe
 from weft.teaching.losses import Answers
 from weft.training.gated import ENDS, switch
 from weft.training.kept import Kept
-from weft.training.parts import _add_lora, dialect_tokens
+from weft.training.parts import add_lora, dialect_tokens
 from weft.training.recipe import Lora, Recipe, Source
 from weft.training.update import MicroStep, backward
 
@@ -43,7 +43,7 @@ def adapted(tied: bool = False):
         base.model.get_output_embeddings().weight = base.model.get_input_embeddings().weight
     torch.manual_seed(0)
     words = base.processor.renderer.encode_text("hello what")
-    _add_lora(model.language_model, LORA, [*words, *dialect_tokens(base.processor)])
+    add_lora(model.language_model, LORA, [*words, *dialect_tokens(base.processor)])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():

@@ -66,7 +66,7 @@ def open_models(
     if ray:
         from weft.generation.ray_workers import RayWorkers
 
-        with RayWorkers(partial(_opened, name, dtype, switches), count, device) as started:
+        with RayWorkers(partial(opened_on, name, dtype, switches), count, device) as started:
             yield started
         return
     if count == 1:
@@ -74,7 +74,7 @@ def open_models(
         return
     from weft.generation import workers
 
-    with workers.Workers(partial(_opened, name, dtype, switches), count, device) as found:
+    with workers.Workers(partial(opened_on, name, dtype, switches), count, device) as found:
         yield found
 
 
@@ -94,7 +94,7 @@ def ranks(nproc: int) -> Iterator[Any]:
     leave()
 
 
-def _opened(name: str, dtype: str | None, switches: list[str] | None, device: str | None) -> Model:
+def opened_on(name: str, dtype: str | None, switches: list[str] | None, device: str | None) -> Model:
     return open_model(name, dtype, device, switches)
 
 

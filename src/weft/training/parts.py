@@ -50,7 +50,7 @@ def apply_parts(
                 module.requires_grad_(True)
             elif training.train == "lora":
                 rows = tokens if training.dialect_tokens and name == "language" else ()
-                add = ASKED["gated"].go_on if name == "language" and model.gate else _add_lora
+                add = ASKED["gated"].go_on if name == "language" and model.gate else add_lora
                 add(module, training.lora, rows)
     never = constants(model)
     for key, p in model.named_parameters():
@@ -114,7 +114,7 @@ def lora_targets(module: nn.Module, lora: Lora) -> list[str]:
     return lora.targets_among([name for name, _ in module.named_modules()], [name for name, _ in linears(module)])
 
 
-def _add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
+def add_lora(module: nn.Module, lora: Lora, tokens: Sequence[int] = ()) -> None:
     if not (targets := lora_targets(module, lora)):
         module.requires_grad_(True)  # a part without a linear layer (a convolution) is small: it trains in full
         return
