@@ -2,7 +2,7 @@
 #
 #   make demo      a small model answers about pictures and speech; FILE=... about your own
 #   make test      formatting, lint, types, then the tests
-#   make test-all  the same, with the tests marked nightly
+#   make test-all  the same, with the tests marked nightly and all examples of each property
 #   make test-fast the tests, but for those marked slow or nightly, with fewer examples of each property
 #   make recipes   every built-in recipe in its tiny size, all stages, and a table of what came of them
 #   make setup     only the environment (.venv); quick when it is there
@@ -36,7 +36,7 @@ demo: setup
 	@$(BIN)/weft demo $(FILE)
 
 test: check
-	@$(BIN)/python -m pytest -m "not nightly"
+	@$(BIN)/python -m pytest -m "not nightly" --hypothesis-profile half
 
 test-all: check
 	@$(BIN)/python -m pytest

@@ -16,7 +16,8 @@ import processes  # noqa: E402
 from weft.data import packing  # noqa: E402
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("fast", max_examples=20)  # of 100: see examples.py
+for profile, count in (("half", 50), ("fast", 20)):  # of 100: see examples.py
+    hypothesis.settings.register_profile(profile, max_examples=count)
 
 WINDOW = packing.WINDOW
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

@@ -1,4 +1,4 @@
-"""How many examples hypothesis draws: as many as a test says, and a fifth of them in ``make test-fast``."""
+"""How many examples hypothesis draws: as many as a test says; half in ``make test``, a fifth in ``make test-fast``."""
 
 from typing import Any
 
