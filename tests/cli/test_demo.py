@@ -33,7 +33,11 @@ def test_ones_own_files_are_asked_about_without_a_right_answer(model, tmp_path, 
     soundfile.write(tmp_path / "memo.wav", np.zeros(8000), 16000)
     assert cli.run(["demo", str(tmp_path / "photo.png"), str(tmp_path / "memo.wav"), "--model", model]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "→" in line]
-    assert [line.split(":")[0].strip() for line in lines] == ["photo.png, asked", *["memo.wav, transcribe"] * 2]
+    assert [line.split(":")[0].strip() for line in lines] == [
+        "photo.png, asked",
+        *["memo.wav, transcribe"] * 2,
+        "memo.wav, answered",
+    ]
 
 
 @pytest.mark.parametrize("content", [None, b"no picture, no sound"])

@@ -64,8 +64,8 @@ def made(folder: Path, seed: int) -> Iterator[Conversation]:
 
 
 def asked_of(files: list[Path]) -> Iterator[Conversation]:
-    """What a picture shows is asked, recordings are written down, then with their times. Raises `WeftError` where a
-    file is neither."""
+    """What a picture shows is asked; recordings are written down, then with their times, and answered as what somebody
+    says to the model. Raises `WeftError` where a file is neither."""
     from weft.conversation import Audio, Conversation, Image, Message, Task, Text
 
     for file in files:
@@ -75,6 +75,7 @@ def asked_of(files: list[Path]) -> Iterator[Conversation]:
         for more in ({}, {"timestamps": True}):
             heard = Task("transcribe", {"language": "en", **more})
             yield Conversation((Message("user", (Audio(str(file)), heard)),), file.name)
+        yield Conversation((Message("user", (Audio(str(file)),)),), file.name)
 
 
 def _is_picture(file: Path) -> bool:
@@ -107,7 +108,7 @@ def _show(number: int, asked: Conversation, reply: Reply, folder: Path) -> bool:
     mark = Text("  ") if right is None else Text("✓ ", "good") if right else Text("✗ ", "bad")
     message = asked.messages[0]
     files = ", ".join(Path(str(source)).name for source in [m.source for m in asked.images + asked.audios])
-    task = message.task.name.replace("_", " ") if message.task else "asked"
+    task = message.task.name.replace("_", " ") if message.task else "asked" if message.text else "answered"
     line = Text.assemble(mark, (f"{files}, {task}: ", "quiet"), message.text or "", " → ")
     line.append(said, "accent")
     if right is False:
