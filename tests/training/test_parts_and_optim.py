@@ -10,7 +10,7 @@ from weft.data.loader import SourceSpec, TrainingData
 from weft.models.adapters import merge_lora
 from weft.training.build import build_model
 from weft.training.optim import build_optimizer, embedding_ids, learning_rate, set_rate, step_where_finite
-from weft.training.parts import apply_parts, dialect_tokens
+from weft.training.parts import apply_parts, dialect_tokens, spare_activations
 from weft.training.recipe import Lora, Optim, PartTraining, Stage
 
 
@@ -212,3 +212,17 @@ def test_an_update_that_is_not_finite_changes_nothing(steps_before):
     for optimizer, p in ((spoilt, weights[0]), (untouched, weights[1])):
         step(optimizer, p, 0.5)
     assert torch.equal(*weights)
+
+
+def test_a_frozen_encoder_keeps_nothing_where_activations_are_spared(batch):
+    """transformers has the first layer of each tower ask for a gradient then, LoRA or not."""
+    model, _ = build_model(tiny_spec())
+    lora = PartTraining(train="lora", lora=Lora(r=2))
+    apply_parts(model, stage(audio_connector="full", language=lora).model_copy(update={"checkpoint_activations": True}))
+    spare_activations(model, True)
+    asked = []
+    model.audio.register_forward_hook(lambda _, given, out: asked.append(out[0].requires_grad))
+    model(**batch.inputs).loss.backward()
+    assert asked == [False]
+    assert all(p.grad is not None for p in model.audio_connector.parameters())
+    assert all(p.grad is not None for n, p in model.named_parameters() if "lora_" in n)

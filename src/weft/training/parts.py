@@ -105,6 +105,9 @@ def spare_activations(model: WeftForConditionalGeneration, on: bool) -> None:
     name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
     if on:
         getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+        # With which transformers has the first layer of each tower ask for a gradient: not needed by this way of
+        # checkpointing, and a frozen encoder would keep all of its activations and compute gradients that nobody wants.
+        model.disable_input_require_grads()
     elif getattr(model, f"is_{name}_checkpointing"):
         getattr(model, f"{name}_checkpointing_disable")()
 
