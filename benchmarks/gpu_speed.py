@@ -2,11 +2,13 @@
 
     python benchmarks/gpu_speed.py --train lora --data text images speech [--compile] [--peak 989]
     python benchmarks/gpu_speed.py --tiny --device cpu          that it runs; says nothing of speed
+    python -m benchmarks.gpu_dry                                these models and rows in full size, as shapes alone
 
-**No GPU has run it yet**: it was run with --tiny on a CPU. Rows are full and packed, weights random (nothing is looked
-up), in the shapes of Qwen2.5-7B, SigLIP so400m at 448 pixels and Whisper-large's encoder. Weights are float32 and
-computed in bfloat16, as in training; so all of 7B takes 16 bytes a weight, which is more than one H200 has beside
-encoders: --train full is for --data text there, and needs the memory of 122 GB and activations.
+**No GPU has run it yet**: it was run with --tiny on a CPU, and its steps were traced by `gpu_dry`. Rows are full and
+packed, weights random (nothing is looked up), in the shapes of Qwen2.5-7B, SigLIP so400m at 448 pixels and
+Whisper-large's encoder. Weights are float32 and computed in bfloat16, as in training; so all of 7B takes 16 bytes a
+weight, which is more than one H200 has beside encoders: --train full is for --data text there, and needs the memory of
+122 GB and activations.
 
 FLOPs: of each weight but the embeddings 2 a token forward, 2 for the gradient of its input where one flows through, 2
 for its own where it trains; and attention's products. What is computed again (activation checkpointing) does not count.
@@ -77,6 +79,16 @@ def row(processor: Any, data: str, tokens: int, rng: np.random.Generator) -> Bat
     return Batch(inputs, tokens=count, places=tokens, labels=labels, samples=[])
 
 
+def staged(data: str, full: bool, checkpointing: bool) -> Stage:
+    """What trains, and how."""
+    lora = PartTraining(train="lora", lora=Lora(r=16, alpha=32), dialect_tokens=False)
+    parts: dict[Any, PartTraining] = {"language": FULL if full else lora}
+    sense = {"images": "vision", "speech": "audio"}.get(data)
+    if sense:
+        parts |= {f"{sense}_connector": FULL} | ({sense: FULL} if full else {})
+    return Stage(parts=parts, checkpoint_activations=checkpointing)
+
+
 def flops(model: Any, batch: Batch, full: bool) -> tuple[float, float]:
     """Of the language model, and of the encoder, which trains as it does."""
     text, times = model.config.text_config, 6 if full else 4
@@ -114,12 +126,7 @@ def main() -> None:
     for data in asked.data:
         rng = np.random.default_rng(0)
         model, processor = made(data, asked.tiny, asked.device)
-        lora = PartTraining(train="lora", lora=Lora(r=16, alpha=32), dialect_tokens=False)
-        parts: dict[Any, PartTraining] = {"language": FULL if full else lora}
-        sense = {"images": "vision", "speech": "audio"}.get(data)
-        if sense:
-            parts |= {f"{sense}_connector": FULL} | ({sense: FULL} if full else {})
-        stage = Stage(parts=parts, checkpoint_activations=not asked.no_checkpointing)
+        stage = staged(data, full, not asked.no_checkpointing)
         trained = apply_parts(model, stage)
         model.to(asked.device)
         spare_activations(model, stage.checkpoint_activations)

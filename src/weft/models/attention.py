@@ -119,6 +119,9 @@ def weft_attention(
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     rule = Rule(causal, dropout, scaling, sliding_window, softcap)
     if attention_mask is not None and is_segment_mask(attention_mask):
+        plain = softcap is None and kwargs.get("s_aux") is None and query.shape[0] == 1
+        if torch.compiler.is_compiling() and plain and takes_varlen(value):
+            return _varlen(query, key, value, None, _ends(attention_mask, query.device), rule), None
         lengths = attention_mask.flatten().tolist()
         if sum(lengths) != query.shape[2] or query.shape[0] != 1 or key.shape[2] != query.shape[2]:
             raise WeftError(
@@ -127,8 +130,10 @@ def weft_attention(
             )
         if kwargs.get("s_aux") is not None:
             raise WeftError("a language model with attention sinks cannot be packed; train it with packing off")
-        packed = _varlen if takes_varlen(value) and softcap is None else _per_segment
-        return packed(query, key, value, lengths, rule), None
+        if takes_varlen(value) and softcap is None:
+            ends = _boundaries(tuple(lengths), query.device)
+            return _varlen(query, key, value, max(lengths), ends, rule), None
+        return _per_segment(query, key, value, lengths, rule), None
     if softcap is not None or _short_on_cpu(query, key, value):
         return _plain(query, key, value, attention_mask, rule), None
     kwargs |= {"dropout": dropout, "scaling": scaling, "is_causal": causal}
@@ -232,20 +237,25 @@ def _boundaries(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
     return sent(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), device)
 
 
+def _ends(mask: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The same of a `segment_mask` whose numbers are not read, so that torch.compile makes one graph of a layer."""
+    return F.pad(mask.flatten().cumsum(0, dtype=torch.int32), (1, 0)).to(device, non_blocking=True)
+
+
 def _varlen(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: list[int], rule: Rule
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, longest: int | None, ends: torch.Tensor, rule: Rule
 ) -> torch.Tensor:
+    """``ends``: `_boundaries`. ``longest``: the longest sample; None: not known, so that it may be the whole row."""
     if rule.dropout:
         raise WeftError(
             "attention dropout cannot be used with packed rows on a GPU; set the model's attention_dropout to 0"
         )
     from torch.nn.attention.varlen import varlen_attn
 
-    ends = _boundaries(tuple(lengths), query.device)
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     q, k, v = (x[0].transpose(0, 1).to(value.dtype).contiguous() for x in (query, key, value))  # [L, H, K]
-    longest = max(lengths)
+    longest = query.shape[2] if longest is None else longest
     left = -1 if rule.window is None else rule.window - 1  # varlen counts the keys before the query
     window = (left, 0) if rule.causal else (-1, -1)
     out: Any = varlen_attn(q, k, v, ends, ends, longest, longest, scale=rule.scaling, window_size=window)
