@@ -3,6 +3,7 @@
     python -m benchmarks.paired FOLDER [--kinds text image speech whisper mixed] [--rounds 3] [--updates 4]
     python -m benchmarks.paired --draw docs/paired.svg results/paired-*.json
     python -m benchmarks.paired --decoder [--rounds 3]       what share of the rate of products a decoder has
+    python -m benchmarks.paired --decoder --compile          the first with its layers through torch.compile (inductor)
 
 FOLDER gets tokenizer, clips, pictures and samples once (`world`). Three processes, one thread each, work in turn: weft
 (packed rows, loss at labels), the Trainer with padded batches, and with batches of similar length. Each trains every
@@ -132,8 +133,11 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     return told
 
 
-def decoders(rounds: int) -> Iterator[str]:
-    """Forward and backward through the layers, without head, loss and optimizer: GFLOP/s as training counts them."""
+def decoders(rounds: int, compiled: bool) -> Iterator[str]:
+    """Forward and backward through the layers, without head, loss and optimizer: GFLOP/s as training counts them.
+
+    ``compiled``: the first decoder alone; each of its layers is compiled for the one shape.
+    """
     import torch
 
     from weft.models.config import WeftConfig
@@ -144,20 +148,32 @@ def decoders(rounds: int) -> Iterator[str]:
 
     torch.set_num_threads(1)
     blocks = Blocks()
-    for name, (config, lengths) in DECODERS.items():
+    for name, (config, lengths) in list(DECODERS.items())[: 1 if compiled else None]:
         model = WeftForConditionalGeneration(WeftConfig(text_config=config)).train()
         flops, kept = Flops(model), Kept(model)
         inputs = {"input_ids": torch.randint(0, 32_000, (1, sum(lengths))), "segment_lengths": torch.tensor(lengths)}
+        counted = 0
+        if compiled:  # what is compiled is not to be interrupted for counting
+            with flops:
+                model.last_hidden(**inputs)
+            counted = sum(flops.taken())
+            flops.close()
+            for layer in model.get_decoder().layers:
+                layer.compile(mode="default", dynamic=False)
         for dtype in (torch.bfloat16, torch.float32):
             half, best, rate = dtype == torch.bfloat16, float("inf"), product_rate("cpu", dtype)
-            for _ in range(rounds + 1):
+            for number in range(rounds + 1):
                 model.zero_grad()
                 began = time.process_time()
                 with kept if half else nullcontext():
                     with flops, torch.autocast("cpu", torch.bfloat16, enabled=half):
                         hidden = model.last_hidden(**inputs)
                     hidden.float().square().mean().backward()
-                best, counted = min(best, time.process_time() - began), sum(flops.taken())
+                taken, counted = time.process_time() - began, sum(flops.taken()) or counted
+                if compiled and number == 0:
+                    breaks = sum(torch._dynamo.utils.counters["graph_break"].values())
+                    yield f"{name}, {dtype}: the first, with compilation, {taken:.1f} CPU s; {breaks} graph breaks"
+                best = min(best, taken)
                 blocks.updated()
             type_name = str(dtype).removeprefix("torch.")
             yield (
@@ -210,9 +226,10 @@ def main() -> None:
     ask.add_argument("--results", type=Path, default=Path("results"))
     ask.add_argument("--draw", nargs="+", type=Path, metavar="FILE")
     ask.add_argument("--decoder", action="store_true")
+    ask.add_argument("--compile", action="store_true")
     given = ask.parse_args()
     if given.decoder:
-        for line in decoders(given.rounds):
+        for line in decoders(given.rounds, given.compile):
             print(line, flush=True)
         return
     if given.draw:
