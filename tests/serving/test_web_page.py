@@ -14,6 +14,7 @@ from serving_kit import coded, png, wav
 
 from weft.conversation import Audio, Box, Image, Text, Word, Words
 from weft.generation import Reply
+from weft.generation.spoken import Written
 from weft.generation.windows import WindowPrompt
 from weft.serving import subtitles
 from weft.serving.app import PAGE
@@ -275,6 +276,14 @@ def test_an_answer_streams_and_is_stopped_and_what_was_said_stays(page, engine):
     ask(page, "and?")
     assert engine.cancelled == 1
     assert engine.asked[-1].messages[1].text.startswith(" Answ")  # as the model said it
+
+
+def test_a_spoken_question_shows_what_was_heard(page, engine, monkeypatch):
+    monkeypatch.setattr(engine, "written", Written(16000))
+    attach(page, ("wav", wav()))
+    answer = ask(page)
+    assert answer.locator(".note").inner_text() == "Heard: “the red cup. A moon”"
+    assert answer.locator(".text").inner_text() == "Answer 1 to: the red cup. A moon"
 
 
 def test_a_question_is_changed_and_what_followed_is_asked_anew(page, engine):
