@@ -21,7 +21,7 @@ def ask(ablations, out, *changes):
     ablations.main(["timestamps", *sizes, *changes, "-o", str(out)])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_experiment_gives_a_table_and_is_not_run_again(ablations, tmp_path, monkeypatch, capsys):
     ask(ablations, tmp_path)
     kept = json.loads((tmp_path / "timestamps.json").read_text())

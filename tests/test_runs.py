@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import weft
-from training_world import text, tiny_recipe, tiny_spec, write
+from training_world import picture, text, tiny_recipe, tiny_spec, write
 from weft.cli import run as command
 from weft.training.build import build_model
 from weft.training.export import save_model
@@ -80,12 +80,11 @@ def test_a_metric_is_measured_as_the_report_measures_it(recipe, data, tmp_path):
 @pytest.mark.slow
 def test_python_finetunes_what_the_command_finetunes(data, tmp_path):
     save_model(*build_model(tiny_spec()), tmp_path / "base")
-    options = ["--eval-data", str(data), "--steps", "2", "--lora", "--lr", "0.01", "--metric", "refer.box_accuracy_50"]
-    options += ["--set", "stages.0.evaluation.limit=3"]
+    dev = write(tmp_path / "dev", 1, (picture,))
+    options = ["--eval-data", str(dev), "--steps", "2", "--lora", "--lr", "0.01", "--metric", "refer.box_accuracy_50"]
     command(["finetune", str(tmp_path / "base"), "--data", str(data), "-o", str(tmp_path / "told"), *options])
     said = Console(file=StringIO(), width=1000)
-    asked = {"eval_data": data, "steps": 2, "full": False, "lr": 0.01, "metric": "refer.box_accuracy_50"}
-    asked["changes"] = {"stages.0.evaluation.limit": 3}
+    asked = {"eval_data": dev, "steps": 2, "full": False, "lr": 0.01, "metric": "refer.box_accuracy_50"}
     out = weft.finetune(tmp_path / "base", str(data), tmp_path / "made", console=said, **asked)
     assert out == tmp_path / "made" and "trains in full" not in said.file.getvalue()
     runs = [(tmp_path / f"{name}.run" / "recipe.json").read_text() for name in ("told", "made")]

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from marks import slow
+from marks import nightly, slow
 from processes import CONTEXT
 from training_world import RATE, asked_twice, picture, speech, text, tiny_spec, tone, write
 from weft.conversation import WeftError
@@ -111,7 +111,7 @@ def wordy(folder, number, rng):
     return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]}
 
 
-@pytest.fixture(scope="module", params=["chatml", slow("qwen_audio")])
+@pytest.fixture(scope="module", params=["chatml", nightly("qwen_audio")])
 def wordy_files(request, processor, tmp_path_factory):
     """A processor of the dialect, and clips of such words."""
     file = write(tmp_path_factory.mktemp("wordy"), 60, (wordy,))

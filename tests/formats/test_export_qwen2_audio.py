@@ -17,6 +17,7 @@ from transformers import (
 )
 
 import weft  # noqa: F401  registers with transformers
+from marks import nightly
 from tiny_model import AUDIO, LANGUAGE
 from weft.cli import run
 from weft.formats.export_qwen2_audio import qwen2_audio_layout
@@ -69,7 +70,7 @@ def both(folder: Path, exported: Path, messages: list[dict]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dialect", "tied"), [("chatml", True), ("qwen_audio", False)])
+@pytest.mark.parametrize(("dialect", "tied"), [("chatml", True), nightly("qwen_audio", False)])
 def test_a_composed_model_of_these_parts_fits(tmp_path: Path, dialect: str, tied: bool) -> None:
     language = {"config": {**QWEN2["config"], "tie_word_embeddings": tied}}
     audio = {**POOLING, "options": {"boundaries": True}}

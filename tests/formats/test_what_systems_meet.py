@@ -62,7 +62,7 @@ def test_what_a_system_meets_of_tables_is_seen_by_who_follows_imports(system, tm
     messages = [{"role": "user", "content": question}, {"role": "assistant", "content": "yes"}]
     file = tmp_path / "samples.jsonl"
     file.write_text((json.dumps({"messages": messages}) + "\n") * 4)
-    stage = {**STAGES[system], "steps": 2, "mixture": [{"path": str(file)}], "evaluation": {"data": str(file)}}
+    stage = {**STAGES[system], "steps": 1, "mixture": [{"path": str(file)}], "evaluation": {"data": str(file)}}
     recipe = {"name": system, "model": {"base": str(tmp_path / "model")}, "stages": [stage], "precision": "float32"}
     train(Recipe.model_validate(recipe), tmp_path / "run")
     seen = followed("weft.training.run") | followed("weft.generation.engine") | followed(f"weft.formats.{system}")

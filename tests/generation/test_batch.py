@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny
 
-from marks import slow
+from marks import nightly
 from tiny_model import picture, questions, sound, user
 from weft.conversation import parse_messages
 from weft.generation import Options
@@ -53,7 +53,7 @@ LIKE_OTHERS = ("gemma", "gemma2", "gemma3_text", "mistral", "qwen2", "qwen3", "l
 
 @pytest.mark.parametrize(
     "family",
-    [slow(f) if f in LIKE_OTHERS else f for f in (*tiny.FAMILIES, *STATEFUL)],
+    [nightly(f) if f in LIKE_OTHERS else f for f in (*tiny.FAMILIES, *STATEFUL)],
 )
 def test_rows_that_join_and_leave_at_any_step_are_as_alone(family):
     stateful = STATEFUL.get(family)

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 
+from marks import nightly
 from tiny_model import questions
 from tiny_model import tiny as tiny_chat
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
@@ -58,7 +59,7 @@ def assert_close(there: dict[str, torch.Tensor], here: dict[str, torch.Tensor]) 
     assert max(off.values()) < 1e-3, {n: x for n, x in off.items() if x >= 1e-3}
 
 
-@pytest.mark.parametrize("family", TESTED_FAMILIES)
+@pytest.mark.parametrize("family", [f if f in ("llama", "gemma2") else nightly(f) for f in TESTED_FAMILIES])
 def test_packed_rows(family, gpu):
     inputs = packed([tiny.words(n, n) for n in LENGTHS])
     there, here = trained(tiny.model(family), inputs, gpu), trained(tiny.model(family), inputs, "cpu")
@@ -86,7 +87,7 @@ def test_packed_rows_in_half_precision(window, gpu):
         torch.testing.assert_close(x.grad.cpu().float(), y.grad, **near)
 
 
-@pytest.mark.parametrize("kind", list(tiny.VISION))
+@pytest.mark.parametrize("kind", [k if k in ("clip", "conv", "backbone") else nightly(k) for k in tiny.VISION])
 def test_pictures(kind, gpu):
     section = tiny.vision(kind, {"kind": "queries", "queries": 3, "heads": 4} if kind == "clip" else {"merge": 2})
     rows = [tiny.image_ids(section) + tiny.words(4), tiny.words(3), tiny.words(2) + tiny.image_ids(section)]
@@ -104,7 +105,9 @@ def test_sounds(kind, gpu):
     assert_close(trained(tiny.model(audio=section), inputs, gpu), trained(tiny.model(audio=section), inputs, "cpu"))
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}, {"num_beams": 3}, {"repetition_penalty": 1.3}])
+@pytest.mark.parametrize(
+    "options", [{}, nightly({"do_sample": True, "seed": 3}), {"num_beams": 3}, nightly({"repetition_penalty": 1.3})]
+)
 def test_answers(options, gpu):
     here, there = tiny_chat(), tiny_chat()
     there.model.to(gpu)
@@ -127,7 +130,7 @@ LORA = {"language": PartTraining(train="lora", lora=Lora(r=2)), "vision_connecto
     "stage",
     [
         {"lessons": {"listen": {"weight": 1, "first": 1, "guide": 1}, "near": 0.5, "balance": 0.5}, "accumulate": 2},
-        {"packing": False, "rows": 3},
+        nightly({"packing": False, "rows": 3}),
         {"parts": LORA, "checkpoint_activations": True},
     ],
     ids=["listening", "unpacked", "lora"],

@@ -10,13 +10,16 @@ import pytest
 import stand_in
 import torch
 
+from marks import nightly
 from processes import Python
 
 
 @pytest.mark.slow
-def test_the_checks_pass_in_a_process_of_their_own():
+@pytest.mark.parametrize("which", ["not nightly", nightly("nightly")])
+def test_the_checks_pass_in_a_process_of_their_own(which):
     checks = Path(__file__).with_name("checks.py")
-    done = Python("import pytest, sys; sys.exit(pytest.main(['-p', 'no:cacheprovider', sys.argv[1]]))", checks)
+    program = "import pytest, sys; sys.exit(pytest.main(['-p', 'no:cacheprovider', *sys.argv[1:]]))"
+    done = Python(program, checks, "-m", which)
     said = done.communicate()
     assert done.returncode == 0, said[-4000:]
 

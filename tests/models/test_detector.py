@@ -107,11 +107,11 @@ def test_it_learns_to_write_what_is_in_a_picture(woven):
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     kept = [(s, processor.encode(s)) for s in map(drawn, range(40))]
     told = [ask(*each) for each in kept]
-    for update in range(150):
-        some = [(10 * update + n) % 40 for n in range(10)]
+    for update in range(120):
+        some = [(6 * update + n) % 40 for n in range(6)]
         batch = SimpleNamespace(
             inputs={"input_ids": torch.zeros(1, 1, dtype=torch.long), **processor.media([kept[n][1] for n in some])},
-            extra=ask.join([told[n] for n in some], [(0, 0)] * 10),
+            extra=ask.join([told[n] for n in some], [(0, 0)] * 6),
         )
         optimizer.zero_grad()
         with lesson.watching(model) as watched:

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from marks import nightly
 from weft.cli import run
 from weft.conversation import WeftError
 from weft.recipes import RECIPES, load_recipe, sizes
@@ -107,7 +108,7 @@ def test_qwen2_audio_learns_with_its_language_model(offline):
 
 
 # Qwen3 technical report, table 1: parameters without embeddings, in billions
-@pytest.mark.parametrize(("size", "billions"), [("0.6b", 0.44), ("1.7b", 1.4), ("4b", 3.6), ("8b", 6.95)])
+@pytest.mark.parametrize(("size", "billions"), [("0.6b", 0.44), nightly("1.7b", 1.4), nightly("4b", 3.6), ("8b", 6.95)])
 def test_omni_comes_from_small_to_8b(offline, size, billions):
     found, stages = measured("omni", size)
     config, _ = planned(load_recipe("omni", size).model, outline=True)

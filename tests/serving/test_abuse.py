@@ -22,11 +22,11 @@ def test_bad_requests_get_a_4xx_and_harm_nobody(served):
         return answer.status_code, None if error is None else set(error)
 
     with ThreadPoolExecutor(4) as pool:
-        seen = list(pool.map(ask, range(400)))
+        seen = list(pool.map(ask, range(200)))
     wrong = {seed: found for seed, found in enumerate(seen) if found[0] != 200 and not 400 <= found[0] < 500}
     assert not wrong
     assert {tuple(sorted(keys)) for _, keys in seen if keys} == {("code", "message", "param", "type")}
-    assert sum(status != 200 for status, _ in seen) > 250
+    assert sum(status != 200 for status, _ in seen) > 125
     assert served.chat(user("hello")).json()["choices"] == whole
     assert served.engine.counts()["rows_running"] == served.engine.counts()["rows_waiting"] == 0
     try:

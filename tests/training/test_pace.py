@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from marks import slow
+from marks import nightly, slow
 from training_world import text, tiny_recipe, write
 from weft.teaching import teach
 from weft.training import checkpoint, pace, parallel, picture, stage
@@ -71,12 +71,12 @@ LISTEN = {"listen": {"weight": 1.0, "first": 300}}
     ("costs", "fields"),
     [
         ({}, {}),
-        slow({"usual": 12.0}, {}),
-        slow({"noise": 0.5}, {}),
-        slow({"usual": 0.5, "noise": 0.3}, {"minutes": 3.0}),
+        nightly({"usual": 12.0}, {}),
+        nightly({"noise": 0.5}, {}),
+        nightly({"usual": 0.5, "noise": 0.3}, {"minutes": 3.0}),
         slow({"checkpoint": 4.0}, {}),
         slow({"early": 0.05}, {"lessons": LISTEN}),
-        slow({"early": 1.0, "noise": 0.3}, {"lessons": LISTEN}),
+        nightly({"early": 1.0, "noise": 0.3}, {"lessons": LISTEN}),
         ({"early": 0.05}, {"lessons": {"listen": {"weight": 1.0, "first": 5}}}),
         slow({"evaluation": 0.7}, {"evaluate": 10}),
         ({"evaluation": 2.0, "checkpoint": 2.0, "noise": 0.3, "early": 0.1}, {"evaluate": 15, "lessons": LISTEN}),
