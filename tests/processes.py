@@ -17,7 +17,7 @@ from weft.data import packing
 
 WINDOW = 128  # samples planned together in tests, here and in conftest: small runs come to few of them
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pytest", "weft.training.run", "weft.teaching", "weft.generation.requests", "warm"])
+CONTEXT.set_forkserver_preload(["warm"])
 
 
 class Python:
