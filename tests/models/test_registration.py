@@ -9,6 +9,7 @@ import tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMultimodalLM, AutoProcessor
 
 import weft
+from marks import nightly
 from tiny_model import tiny as tiny_model
 from weft.models.config import WeftConfig, WeftQwenConfig
 
@@ -74,15 +75,16 @@ for program in sys.argv[1:]:
 
 
 @pytest.mark.slow
-def test_in_any_order_transformers_knows_weft_s_folders(folders: tuple[Path, Path]):
+@pytest.mark.parametrize("orders", [ORDERS[:2], nightly(ORDERS[2:])], ids=["classes", "others"])
+def test_in_any_order_transformers_knows_weft_s_folders(orders: list[tuple[str, str]], folders: tuple[Path, Path]):
     whole, language = map(str, folders)
     use = "from transformers import AutoModelForMultimodalLM as M, AutoProcessor as P, AutoModelForCausalLM as C"
     named = (
         f"print(*(type(x.from_pretrained(f)).__name__ for x, f in ((P, {whole!r}), (M, {whole!r}), (C, {language!r}))))"
     )
-    found = fresh(FORKS, *("\n".join([before, "import weft", after, use, named]) for before, after in ORDERS))
+    found = fresh(FORKS, *("\n".join([before, "import weft", after, use, named]) for before, after in orders))
     names = ["WeftProcessor", "WeftForConditionalGeneration", "WeftQwenForCausalLM"]
-    assert found == names * len(ORDERS)
+    assert found == names * len(orders)
 
 
 def test_a_saved_folder_says_what_has_to_be_imported(folders: tuple[Path, Path], tmp_path: Path) -> None:

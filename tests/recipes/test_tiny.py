@@ -16,7 +16,7 @@ from weft.training.run import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_plans")]
 PREFIXES = {name: f"{name}." for name in PART_NAMES} | {"language": "language_model."}
-STEPS, SAMPLES = 14, 12
+STEPS, SAMPLES = 14, 6
 CASES = [(name, stage.name) for name in RECIPES if "tiny" in sizes(name) for stage in load_recipe(name, "tiny").stages]
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from marks import nightly
 from rank_processes import QUIET, alike, saved, stage_of, start, steps, together, told_alike
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.teaching import teach
@@ -24,7 +25,7 @@ def files(tmp_path_factory):
     return write(tmp_path_factory.mktemp("samples"), 20, (speech, picture, speech, text))
 
 
-@pytest.mark.parametrize("kind", ["full", "lora", "alone"])
+@pytest.mark.parametrize("kind", [nightly("full"), "lora", "alone"])
 def test_two_ranks_learn_what_one_does(files, tmp_path, kind):
     stage = stage_of(kind)
     spec = tiny_spec(dropout=0.1)

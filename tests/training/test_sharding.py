@@ -59,6 +59,7 @@ def test_a_shared_out_run_goes_on_with_another_number_of_ranks(files, tmp_path, 
     nearly(whole, tmp_path / "run" / "final", 2e-5)
 
 
+@pytest.mark.nightly
 def test_a_rank_killed_at_a_random_step_ends_all_and_loses_nothing(files, tmp_path):
     schedule = Optim(**CALM, schedule="constant")
     recipe = tiny_recipe(files, row_tokens=96, steps=8, optim=schedule, recipe=SHARED)

@@ -52,7 +52,7 @@ def recipe(files: Path, apart: int, parallel: Parallel | None = None, tied: bool
     [
         ("full", 2, {"tensor": 2}),
         nightly("lora", 2, {"tensor": 2}),
-        ("frozen", 2, {"tensor": 2}),
+        nightly("frozen", 2, {"tensor": 2}),
         nightly("full", 4, {"tensor": 2}),
         ("lora", 4, {"tensor": 2, "replicate": 2}),
     ],
