@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from weft.models import softmax_loss
-from weft.models.loss import cross_entropy, loss_at, next_tokens
+from weft.models.loss import cross_entropy, in_chunks, loss_at, next_tokens
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -130,3 +130,23 @@ def test_the_loss_is_that_of_the_logits(family):
     assert out.logits is None and out.loss_count == 12
     hidden = model.last_hidden(input_ids=ids)
     torch.testing.assert_close(model.logits(hidden), logits)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_head_that_is_cast_learns_in_chunks_what_each_chunk_alone_teaches_it(twice):
+    """Its gradient is asked for behind the cast, unless the weights are used without it as well."""
+    torch.manual_seed(0)
+    weight, hidden = torch.randn(11, 8, requires_grad=True), torch.randn(10, 8, requires_grad=True)
+    targets = torch.randint(0, 11, (10,))
+
+    def head(rows):
+        far = weight.mean().abs().sqrt().sqrt().sqrt().sqrt().sqrt()  # so that the cast is met first
+        return F.linear(rows, weight) * (far if twice else 1)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        in_chunks(cross_entropy(head), 4)(hidden, targets).backward()
+    wanted = torch.zeros_like(weight)
+    for rows, some in zip(hidden.detach().split(4), targets.split(4), strict=True):
+        with torch.autocast("cpu", torch.bfloat16):
+            wanted += torch.autograd.grad(cross_entropy(head)(rows, some), weight)[0]
+    assert torch.equal(weight.grad, wanted) and weight.grad.abs().sum() > 0

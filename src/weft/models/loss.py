@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
 from weft.named import Named
@@ -94,11 +95,14 @@ def in_chunks(loss: Loss, rows: int) -> Loss:
             total += part.detach()
             if part.requires_grad:
                 asked = [own_nD] if own_nD.requires_grad else []
-                found = [leaf for leaf in leaves(part) if leaf is not own_nD]
-                slopes = torch.autograd.grad(part, [*asked, *found])
+                found = [(leaf, edge) for leaf, edge in leaves(part) if leaf is not own_nD]
+                slopes = torch.autograd.grad(part, [*asked, *(edge for _, edge in found)])
                 slopes_ND += slopes[: len(asked)]
-                for leaf, slope in zip(found, slopes[len(asked) :], strict=True):
-                    weights[leaf] = weights[leaf].add_(slope) if leaf in weights else slope
+                weights |= {
+                    leaf: weights[leaf].add_(slope) if leaf in weights else slope.to(leaf.dtype)
+                    for (leaf, _), slope in zip(found, slopes[len(asked) :], strict=True)
+                }
+                del slopes  # before the next chunk makes its own
         pairs = [(hidden_ND, torch.cat(slopes_ND))] if slopes_ND else []
         pairs += weights.items()
         return _Known.apply(total, *(t for pair in pairs for t in pair)) if pairs else total  # type: ignore[no-any-return]
@@ -106,17 +110,21 @@ def in_chunks(loss: Loss, rows: int) -> Loss:
     return whole
 
 
-def leaves(result: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What ``result`` was made of and learns, each once."""
-    todo, seen = [result.grad_fn], set()
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+def leaves(result: torch.Tensor) -> Iterator[tuple[torch.Tensor, Any]]:
+    """What ``result`` was made of and learns, each once, and where its gradient is to be asked for.
+
+    Of a weight that was cast that is behind the cast, in the lower precision: half of the bytes, and the same numbers.
+    """
+    todo, users = [result.grad_fn], dict[Any, list[Any]]()
+    for node in todo:
+        for following, _ in node.next_functions if node is not None else ():
+            if following not in users:
+                todo.append(following)
+            users.setdefault(following, []).append(node)
+    for node, (first, *others) in users.items():
         if hasattr(node, "variable"):
-            yield node.variable
-        todo += [following for following, _ in node.next_functions]
+            cast = first.name() == "ToCopyBackward0" and not others
+            yield node.variable, GradientEdge(first, 0) if cast else node.variable
 
 
 class _Known(torch.autograd.Function):
