@@ -83,6 +83,7 @@ def rows(load: Callable[[], Model], options: argparse.Namespace) -> Iterator[Row
         picked = partial(drawn, task, marked, options.limit, options.out / "world" / name)
         yield scored(name, chosen_from(name, picked))
     yield "spoken as typed", lambda: spoken(load(), plain, options.limit)
+    yield "spoken prompt as typed", lambda: spoken(load(), options.data / "talk" / "test.jsonl", options.limit)
     yield f"spoken as typed{ITSELF}", lambda: spoken(hearing(load()), plain, options.limit)
     yield f"spoken as typed{CASCADE}", lambda: retold(plain, options.limit)
     for name, ear in (
@@ -176,11 +177,12 @@ def alike(pairs: Sequence[Sequence[Any]], tokens: int) -> dict[str, float]:
 
 
 def spoken(model: Model, data: Path, limit: int) -> Report:
-    """How far a spoken prompt is answered as the same prompt typed, greedily, in the first tokens."""
+    """How far what is spoken is answered as the same typed, greedily, in the first tokens. Samples are transcripts, of
+    anything that can be said, or prompts of which it is known what is said."""
     pairs, limits = [], Options(max_new_tokens=PROMPT_TOKENS)
     for said in read_samples(data)[:limit]:
-        answers = []
-        for part in (said.audios[0], Text(said.answer.text if said.answer else "")):
+        answers, (clip,) = [], said.audios
+        for part in (clip, Text(clip.transcript or (said.answer.text if said.answer else ""))):
             text = model.chat(Conversation((Message("user", (part,)),)), limits).text
             answers.append(model.processor.renderer.encode_text(text))
         pairs.append(answers)
