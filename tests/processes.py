@@ -16,6 +16,8 @@ from pathlib import Path
 from weft.data import packing
 
 WINDOW = 128  # samples planned together in tests, here and in conftest: small runs come to few of them
+# The server is told nothing of sys.path before Python 3.13, and passes over what it cannot import.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["warm"])
 
