@@ -81,10 +81,10 @@ def test_a_metric_is_measured_as_the_report_measures_it(recipe, data, tmp_path):
 def test_python_finetunes_what_the_command_finetunes(data, tmp_path):
     save_model(*build_model(tiny_spec()), tmp_path / "base")
     dev = write(tmp_path / "dev", 1, (picture,))
-    options = ["--eval-data", str(dev), "--steps", "2", "--lora", "--lr", "0.01", "--metric", "refer.box_accuracy_50"]
+    options = ["--eval-data", str(dev), "--steps", "1", "--lora", "--lr", "0.01", "--metric", "refer.box_accuracy_50"]
     command(["finetune", str(tmp_path / "base"), "--data", str(data), "-o", str(tmp_path / "told"), *options])
     said = Console(file=StringIO(), width=1000)
-    asked = {"eval_data": dev, "steps": 2, "full": False, "lr": 0.01, "metric": "refer.box_accuracy_50"}
+    asked = {"eval_data": dev, "steps": 1, "full": False, "lr": 0.01, "metric": "refer.box_accuracy_50"}
     out = weft.finetune(tmp_path / "base", str(data), tmp_path / "made", console=said, **asked)
     assert out == tmp_path / "made" and "trains in full" not in said.file.getvalue()
     runs = [(tmp_path / f"{name}.run" / "recipe.json").read_text() for name in ("told", "made")]

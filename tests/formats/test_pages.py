@@ -88,7 +88,7 @@ def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return of
 
 
-@pytest.mark.parametrize("system", [nightly(s) if s == "llasm" else s for s in SYSTEMS])
+@pytest.mark.parametrize("system", [nightly(s) if s in ("llasm", "llava") else s for s in SYSTEMS])
 def test_every_command_of_a_page_runs(
     system: str, imported, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:

@@ -64,7 +64,7 @@ def test_what_ranks_have_left_is_taken_in(folder, tmp_path):
     assert summary.before == 4 and two.read_bytes() == one.read_bytes()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_ranks_go_on_after_a_kill_of_both(folder, tmp_path):
     asked, one, two = requests(tmp_path, 60), tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     answer_file(weft.load(folder, device="cpu"), asked, one, SHORT)

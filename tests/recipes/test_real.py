@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from marks import nightly
 from weft.cli import run
 from weft.conversation import WeftError
 from weft.data.loader import SourceSpec, TrainingData
@@ -45,9 +44,9 @@ def test_samples_of_the_world_are_made_when_a_recipe_names_them(monkeypatch, tmp
 
 
 @parts
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("whole_plans")
-@pytest.mark.parametrize(("name", "tokens"), [nightly("minigpt_v2", 49), nightly("llasm", 66), ("qwen_audio", 27)])
+@pytest.mark.parametrize(("name", "tokens"), [("minigpt_v2", 49), ("llasm", 66), ("qwen_audio", 27)])
 def test_two_updates_on_real_parts_bring_the_loss_down(name, tokens, capsys, tmp_path):
     assert run(["show", name, "--size", "real", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

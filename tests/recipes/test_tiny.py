@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from marks import nightly
 from weft.playground import tasks
 from weft.recipes import RECIPES, load_recipe, sizes
 from weft.training.build import build_model
@@ -17,6 +18,7 @@ from weft.training.run import train
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("whole_plans")]
 PREFIXES = {name: f"{name}." for name in PART_NAMES} | {"language": "language_model."}
 STEPS, SAMPLES = 14, 6
+LIKE_OTHERS = ("llava", "internvl", "qwen2_audio")
 CASES = [(name, stage.name) for name in RECIPES if "tiny" in sizes(name) for stage in load_recipe(name, "tiny").stages]
 
 
@@ -57,7 +59,7 @@ def runs(playground, tmp_path_factory):
     return trained
 
 
-@pytest.mark.parametrize(("name", "stage_name"), CASES)
+@pytest.mark.parametrize(("name", "stage_name"), [nightly(*c) if c[0] in LIKE_OTHERS else c for c in CASES])
 def test_a_stage_trains_what_it_says_and_nothing_else(runs, name, stage_name):
     recipe, weights, log = runs(name)
     number = [s.name for s in recipe.stages].index(stage_name)
@@ -81,7 +83,7 @@ def test_a_stage_trains_what_it_says_and_nothing_else(runs, name, stage_name):
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("name", dict(CASES))
+@pytest.mark.parametrize("name", [nightly(n) if n in LIKE_OTHERS else n for n in dict(CASES)])
 def test_a_recipe_ends_in_a_model_that_answers(runs, name, tmp_path):
     from weft.generation import Model, Options
 

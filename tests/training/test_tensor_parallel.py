@@ -50,7 +50,7 @@ def recipe(files: Path, apart: int, parallel: Parallel | None = None, tied: bool
 @pytest.mark.parametrize(
     ("kind", "world", "parallel"),
     [
-        ("full", 2, {"tensor": 2}),
+        nightly("full", 2, {"tensor": 2}),
         nightly("lora", 2, {"tensor": 2}),
         nightly("frozen", 2, {"tensor": 2}),
         nightly("full", 4, {"tensor": 2}),
