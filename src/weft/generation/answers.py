@@ -1,6 +1,7 @@
 """A file of answers: in batches, by one process or several, and resumable after any kind of end.
 
-Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "malformed", "run"}``, or
+Answers are JSON Lines, ``{"id", "text", "parts", "raw", "tokens", "finished", "windows", "malformed", "run"}``
+(and ``"heard"`` of a spoken turn that was written down first), or
 ``{"id", "error", "run"}``, and ``"asked"`` in both; each is appended in one write as soon as it is there. A later run
 finds out which requests are answered, drops a last line that was cut, and goes on. When all are answered, the file is
 put into the order of the requests.
@@ -155,7 +156,9 @@ def replies(answers: str | os.PathLike[str]) -> Iterator[tuple[str, Reply | Weft
 def _reply(line: dict[str, Any]) -> Reply:
     """What `Reply.as_dict` says, as it was: an answer is not held to what a sample must be."""
     plain = {key: line[key] for key in ("text", "raw", "tokens", "finished", "windows")}
-    return Reply(**plain, parts=tuple(map(_part, line["parts"])), malformed=tuple(line["malformed"]))
+    return Reply(
+        **plain, parts=tuple(map(_part, line["parts"])), malformed=tuple(line["malformed"]), heard=line.get("heard", "")
+    )
 
 
 def _part(part: dict[str, Any]) -> Part:

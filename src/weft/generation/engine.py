@@ -163,7 +163,7 @@ class Model(Prompts):
         those that say ``"learn": false``, which are context as a question is.
         `score_batch` takes many conversations.
         """
-        return SCORES["answers"](self, _conversation(messages))  # type: ignore[no-any-return]
+        return SCORES["answers"](self, *self._read([messages]))  # type: ignore[no-any-return]
 
     def score_batch(self, conversations: Iterable[Asked]) -> list[float]:
         """`score` of each conversation."""

@@ -9,8 +9,11 @@ import torch
 from weft.conversation import Conversation, WeftError
 
 
-def score(model: Any, conversation: Conversation) -> float:
-    """`Model.score` of a conversation."""
+def score(model: Any, read: Conversation | WeftError) -> float:
+    """`Model.score` of a conversation; raises what is wrong with it."""
+    if isinstance(read, WeftError):
+        raise read
+    conversation: Conversation = read if model.written is None else model.written.typed(read).conversation
     encoded = model.fits(model.processor.encode(conversation), conversation, 0)
     inputs = model.collated([encoded])
     inputs.pop("labels", None)

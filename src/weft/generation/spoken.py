@@ -18,11 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from weft.conversation import Audio, Conversation, Image, Message, Part, Task, Text, WeftError, Words
+from weft.conversation import TASKS, Audio, Conversation, Image, Message, Part, Task, Text, WeftError, Words
 from weft.generation.reply import Options, Reply
 from weft.media import load_audio
 
-KEPT = 1024  # transcripts that are remembered, for the next turn brings all clips of those before
+KEPT = 4096  # transcripts that are remembered, for the next turn brings all clips of those before
+TRANSCRIBE = Task("transcribe")
+TOKENS = 256  # of a window's transcript
 
 
 @dataclass(frozen=True)
@@ -50,32 +52,24 @@ class Written:
 
     def asks(self, conversation: Conversation) -> dict[bytes, Conversation]:
         """What has to be asked before the conversation: the words of each clip that are not known yet."""
-        asked = {}
-        for message in conversation.messages:
-            if (clip := spoken(message)) is None:
-                continue
-            wave = self._wave(clip)
-            if (mark := _mark(wave)) not in self._known:
-                heard = Message("user", (Audio((wave, self._rate)), Task("transcribe")))
-                asked[mark] = Conversation((heard,))
-        return asked
+        turns = self._turns(conversation) if conversation.messages[-1:] and conversation.answer is None else {}
+        return {mark: one for mark, one in turns.items() if mark not in self._known}
 
     def learn(self, mark: bytes, reply: Reply) -> None:
-        """Keeps the answer to one of `asks`; one that was broken off is the beginning of what is said."""
-        self._known[mark] = reply.text.strip()
-        while len(self._known) > KEPT:
-            self._known.popitem(last=False)
+        """Keeps the answer to one of `asks`. One that was cut says nothing, so that the sound itself is asked."""
+        self._known[mark] = reply.text.strip() if reply.finished else ""
 
     def typed(self, conversation: Conversation) -> Typed:
-        """The conversation with the words that are known in the place of clips. A clip that holds none stays, and one
-        that word times point into."""
-        pointed = {part.audio for part in conversation.parts() if isinstance(part, Words)}
+        """The conversation with the words that are known in the place of clips. A clip that holds none stays, one that
+        word times point into, and one that a later message's task is about."""
+        pointed = {part.audio or 0 for part in conversation.parts() if isinstance(part, Words)}
+        last = max((n for n, message in enumerate(conversation.messages) if _about_earlier(message)), default=0)
         messages: list[Message] = []
         numbers, kept, words = count(), [], ""
-        for message in conversation.messages:
+        for place, message in enumerate(conversation.messages):
             clip, words = spoken(message), ""
             of_message = [next(numbers) for part in message.parts if isinstance(part, Audio)]
-            if clip is not None and of_message[0] not in pointed:
+            if clip is not None and of_message[0] not in pointed and place >= last:
                 words = self._known.get(_mark(self._wave(clip)), "")
             if words:
                 message = replace(message, parts=tuple(Text(words) if part is clip else part for part in message.parts))
@@ -88,14 +82,32 @@ class Written:
 
     def first(self, model: Any, conversations: Sequence[Conversation | WeftError], **size: int) -> None:
         """Writes down what is spoken in conversations, together. What is wrong with one is said where it is asked."""
-        asked: dict[bytes, Conversation] = {}
+        turns: dict[bytes, Conversation] = {}
         for conversation in (one for one in conversations if isinstance(one, Conversation)):
             with suppress(WeftError):
-                asked |= self.asks(conversation)
-        marks = list(asked)
-        for place, reply in model.replies(asked.values(), Options(), **size) if asked else ():
+                turns |= self._turns(conversation)
+        if not turns:
+            return
+        marks = [mark for mark in turns if mark not in self._known]
+        for place, reply in model.replies([turns[mark] for mark in marks], Options(max_new_tokens=TOKENS), **size):
             if isinstance(reply, Reply):
                 self.learn(marks[place], reply)
+        self.trim(len(turns))
+
+    def trim(self, wanted: int = 0) -> None:
+        """Forgets what was asked for longest ago, but for so many that are wanted now."""
+        while len(self._known) > max(KEPT, wanted):
+            self._known.popitem(last=False)
+
+    def _turns(self, conversation: Conversation) -> dict[bytes, Conversation]:
+        """What each spoken turn is to be asked. Those that are known count as asked for now."""
+        turns = {}
+        for clip in filter(None, map(spoken, conversation.messages)):
+            wave = self._wave(clip)
+            turns[mark := _mark(wave)] = Conversation((Message("user", (Audio((wave, self._rate)), TRANSCRIBE)),))
+            if mark in self._known:
+                self._known.move_to_end(mark)
+        return turns
 
     def _wave(self, clip: Audio) -> np.ndarray:
         return load_audio(clip.source, self._rate)
@@ -104,13 +116,26 @@ class Written:
 def spoken(message: Message) -> Audio | None:
     """The clip that a user's turn is, pictures aside; None for any other turn."""
     clips = [part for part in message.parts if isinstance(part, Audio)]
-    others = [part for part in message.parts if not isinstance(part, Audio | Image)]
+    others = [p for p in message.parts if not (_is_medium(p) or isinstance(p, Text) and not p.text.strip())]
     return clips[0] if message.role == "user" and len(clips) == 1 and not others else None
 
 
+def _about_earlier(message: Message) -> bool:
+    """Whether a message has a task of a sound that was there before it."""
+    media = TASKS[message.task.name].media if message.task is not None else ()
+    own = {"audio" if isinstance(part, Audio) else "image" for part in message.parts if _is_medium(part)}
+    return "audio" in media and not own & set(media)
+
+
+def _is_medium(part: Part) -> bool:
+    return isinstance(part, Audio | Image)
+
+
 def _pointing(part: Part, places: dict[int, int]) -> Part:
-    """A part whose times are in another clip by number."""
-    return replace(part, audio=places[part.audio]) if isinstance(part, Words) and part.audio in places else part
+    """A part whose times are in another clip by number; the first where it says none."""
+    if not isinstance(part, Words) or places.get(part.audio or 0, part.audio or 0) == (part.audio or 0):
+        return part
+    return replace(part, audio=places[part.audio or 0])
 
 
 def _mark(wave: np.ndarray) -> bytes:

@@ -8,12 +8,13 @@ from typing import Literal
 
 import torch
 
-from weft.conversation import Audio, Conversation, Task, WeftError
+from weft.conversation import Conversation, Task, WeftError
 from weft.data.augment import Augment
 from weft.data.clip_lengths import SPEECH
 from weft.data.source import Source as Samples
 from weft.data.source import open_source
 from weft.generation.configuration import load_config
+from weft.generation.spoken import spoken
 from weft.models.adapters import FOLDER, is_adapter
 from weft.models.config import DialectSection, WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
@@ -104,7 +105,8 @@ def finetune_recipe(
     told = full or not any(sample.images or sample.audios for sample in looked_at)  # to say other things of text alone
     if told and spec.base is not None and base_config(spec.base).lora_for_media:
         spec = spec.model_copy(update={"lora_for_media": False})
-    if spec.base is not None and "spoken" in str(base_config(spec.base).dialect) and speaks(looked_at):
+    written = spec.base is not None and (base_config(spec.base).dialect or {})["switches"].get("spoken") == "written"
+    if written and any(spoken(message) for sample in looked_at for message in sample.messages):  # it learns to hear it
         spec = spec.model_copy(update={"dialect": DialectSection(switches={"spoken": "heard"})})
     samples = sum(map(len, sources))
     woven = not full and not small and spec.base is not None and named_places(base_config(spec.base))
@@ -179,12 +181,6 @@ def spoken_language(samples: Iterable[Conversation]) -> str | None:
     tasks = [p for sample in samples for p in sample.parts() if isinstance(p, Task) and p.name in SPEECH]
     languages = {task.get("language") for task in tasks}
     return languages.pop() if len(languages) == 1 else None
-
-
-def speaks(samples: Iterable[Conversation]) -> bool:
-    """Whether turns are clips and no more: then the model learns to answer these, and is not to write them down."""
-    turns = (message.parts for sample in samples for message in sample.messages if message.role == "user")
-    return any(len(parts) == 1 and isinstance(parts[0], Audio) for parts in turns)
 
 
 def present(spec: ModelSpec) -> set[str]:

@@ -16,7 +16,7 @@ from weft.conversation import Conversation
 from weft.generation import Options, Reply
 from weft.generation.answer import Windows
 from weft.generation.batch import Token
-from weft.generation.spoken import Typed
+from weft.generation.spoken import TOKENS, Typed
 from weft.generation.windows import WindowPrompt, merge
 from weft.serving.engine import Engine, Prompt
 
@@ -58,16 +58,18 @@ class Question:
     counted: set[int] = field(default_factory=set)  # windows whose prompts are in the usage, once for all choices
 
     @classmethod
-    async def of(cls, conversation: Conversation, engine: Engine, in_thread: InThread) -> Question:
+    async def of(cls, conversation: Conversation, engine: Engine, in_thread: InThread, most: int = TOKENS) -> Question:
+        """``most``: tokens of what is written down of a spoken turn, before the question itself."""
         typed, usage = None, Usage()
         if (written := engine.written) is not None:
             for mark, asked in (await in_thread(written.asks, conversation)).items():
-                answering = Answering(await cls.of(asked, engine, in_thread), Options())
+                answering = Answering(await cls.of(asked, engine, in_thread), Options(max_new_tokens=most))
                 async for _ in answering:
                     pass
                 written.learn(mark, answering.reply)
                 usage.add(answering.usage)
             typed = await in_thread(written.typed, conversation)
+            written.trim()
             conversation = typed.conversation
         windows = await in_thread(engine.windows, conversation)
         first = await in_thread(engine.prepare, windows[0].conversation if windows else conversation)

@@ -18,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
 from weft.conversation import TASKS, WeftError, Words
+from weft.generation.spoken import TOKENS
 from weft.serving import transcripts
 from weft.serving.answers import Question, Usage
 from weft.serving.chat import Chat
@@ -102,7 +103,8 @@ def build_app(
         known(asked.model)
         asked.check(limits)
         conversation = await in_thread(read, asked.messages)
-        answers = Chat(asked, await Question.of(conversation, engine, in_thread), name, limits)
+        preparing = Question.of(conversation, engine, in_thread, min(TOKENS, limits.tokens))
+        answers = Chat(asked, await until_gone(request, preparing), name, limits)
         if not asked.stream:
             try:
                 return Json(await until_gone(request, answers.whole()))

@@ -12,6 +12,7 @@ ASKED = Named[Any](
         "shard": "weft.training.sharding:Shared",  # a model whose weights ranks share out,
         "tensor": "weft.training.tensor_parallel:Together",  # and layers that some of them compute together;
         "shard_files": "weft.training.shard_files",  # its files
+        "switched": "weft.training.switched:switched",  # a base's dialect, in parts
         "bits": "weft.training.bits",  # a language model in 4 or 8 bits
         "trace": "weft.training.meters",  # a profile of some updates
         "rows": "weft.models.table_rows:look_up",  # LoRA with rows of a table beside it, and media with places

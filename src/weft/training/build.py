@@ -24,12 +24,11 @@ def build_model(spec: ModelSpec, device: str = "cpu") -> tuple[WeftForConditiona
             raise WeftError("model: give either base or parts (vision, audio, language), not both")
         if is_adapter(spec.base):
             FOLDER["check_trainable"](spec.base)
-        if spec.bits:
-            return ASKED["bits"].load(spec, device)  # type: ignore[no-any-return]
-        model, processor = load_parts(spec.base, device="cpu")
+        model, processor = ASKED["bits"].load(spec, device) if spec.bits else load_parts(spec.base, device="cpu")
         if spec.dialect.switches:
-            processor = processor.with_switches(**spec.dialect.switches)
-            model.config.dialect = processor.section.model_dump()
+            processor = ASKED["switched"](model.config, processor, spec)
+        if spec.bits:
+            return model, processor
     else:
         if spec.bits:
             raise WeftError(

@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from weft.models.own import parts_folder
 from weft.training.recipe import PART_NAMES, Lora, ModelSpec, PartTraining, Recipe, Stage
 
 KEPT = Path(__file__).with_name("outlines.json")
@@ -177,8 +178,9 @@ class Counted:
 
 
 def key(model: ModelSpec) -> str:
-    """What an outline is kept under: another value anywhere in the model is another key."""
-    return hashlib.sha256(json.dumps(model.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:16]
+    """What an outline is kept under: another value anywhere in the model is another key, wherever weft's parts lie."""
+    told = json.dumps(model.model_dump(mode="json"), sort_keys=True).replace(json.dumps(str(parts_folder()))[1:-1], "")
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def kept(model: ModelSpec) -> Outline | None:

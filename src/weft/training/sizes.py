@@ -22,6 +22,7 @@ from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.plan import plan
 from weft.models.processing import WeftProcessor
 from weft.training import outline as counting
+from weft.training.asked import ASKED
 from weft.training.counting import layers_of
 from weft.training.outline import ModelSize, Outline, Part, StageSize, Text, Tower
 from weft.training.parts import dialect_tokens, tables
@@ -35,8 +36,10 @@ def planned(spec: ModelSpec, *, outline: bool = False) -> tuple[WeftConfig, Weft
     counts tokens, but has a tokenizer of weft's in the place of the source's, so it is not for rendering samples.
     """
     if spec.base is not None:
-        config = load_config(spec.base)
-        return _switched(config, spec), load_processor(spec.base)
+        config, processor = load_config(spec.base), load_processor(spec.base)
+        if spec.dialect.switches:
+            processor = ASKED["switched"](config, processor, spec)
+        return _switched(config, spec), processor
     parts = {name: asked(getattr(spec, name)) for name in ("vision", "audio", "language")}
     if outline:
         form = get_dialect(spec.dialect.name, spec.dialect.switches)
