@@ -23,6 +23,7 @@ from weft.models.adapters import PREFIX
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
+from weft.recipes import load_recipe
 from weft.recipes.finetune import finetune_recipe
 from weft.training.recipe import Source
 
@@ -197,6 +198,8 @@ def test_lora_for_media_stays_apart_and_is_shipped_again(shipping, parts, shippe
     shipped_rows = next(v for n, v in load_file(source / "adapter_model.safetensors").items() if ".token_adapter." in n)
     ids = next(iter(json.loads((source / "adapter_config.json").read_text())["trainable_token_indices"].values()))
     assert rows[placeholders].equal(shipped_rows[[ids.index(n) for n in placeholders]].float())
+    trained = next(iter(json.loads((out / "adapter_config.json").read_text())["trainable_token_indices"].values()))
+    assert set(trained) == set(ids) - set(placeholders)  # whoever trains on does not move them
     model, merged = weft.load(out), tmp_path / "merged"
     ids = torch.tensor([[5, 9, 40, 41, 42]])
     with torch.inference_mode():
@@ -216,3 +219,10 @@ def test_lora_for_media_stays_apart_and_is_shipped_again(shipping, parts, shippe
             assert found[name].equal(value)
         assert found[name].shape == value.shape and found[name].dtype == value.dtype
     assert json.loads((again / "config.json").read_text())["lora_for_media"] is True
+
+
+def test_what_is_shipped_speaks_as_its_recipe_says():
+    for name in ("config.json", "processor_config.json"):
+        shipped = json.loads((own.SHIPPED / name).read_text())
+        told = load_recipe("bundled").model.dialect
+        assert shipped.get("config", shipped)["dialect"] == {"name": told.name, "switches": told.switches}

@@ -8,7 +8,7 @@ language model stays apart where it is for media alone (`lora_for_media`);
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -85,7 +85,8 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
     if apart:  # the language model's stays beside it
         lora = {name: update for name, update in lora.items() if not name.startswith(LANGUAGE)}
         config = doors.load(WeftConfig, source)
-        outputs = [adapter.replaced(output, {config.image_token_id, *config.audio_ids}) for output in outputs]
+        placeholders = {config.image_token_id, *config.audio_ids}
+        outputs = [adapter.replaced(output, placeholders) for output in outputs]
     else:
         outputs = [adapter.replaced(output) for output in outputs]
     with whole_folder(out) as folder:
@@ -95,14 +96,21 @@ def put_together(source: Path, parts: Mapping[str, Path], out: Path) -> None:
         for place in {whole, folder}:
             copy_texts((source,), place, torch.float32)
         if apart:
-            _write_language(adapter, folder)
+            _write_language(adapter, folder, placeholders)
 
 
-def _write_language(adapter: Adapter, folder: Path) -> None:
-    """The language model's own of an adapter, as one whose base lies inside."""
-    tensors, config = adapter.tensors, dict(adapter.config)
+def _write_language(adapter: Adapter, folder: Path, placeholders: Collection[int | None]) -> None:
+    """The language model's own of an adapter, as one whose base lies inside. Placeholders' rows are the base's alone:
+    as rows that train they would move, and a detector tells by them that there is nothing."""
+    config = dict(adapter.config)
+    tensors = {n: adapter.tensors[n] for n in adapter.tensors.shapes if n.startswith(PREFIX + LANGUAGE)}
     for key in ("rank_pattern", "alpha_pattern", "trainable_token_indices"):
         config[key] = {name: value for name, value in (config[key] or {}).items() if name.startswith(LANGUAGE)}
+    for name, held in adapter.rows.items():
+        ids = adapter.ids(name)
+        kept = [n for n, row in enumerate(ids) if row not in placeholders]
+        tensors[held] = tensors[held][kept]
+        config["trainable_token_indices"][name.removesuffix(".weight")] = [ids[n] for n in kept]
     config["target_modules"] = [name for name in config["target_modules"] if name.startswith(LANGUAGE)]
     config |= {"modules_to_save": None, "base_model_name_or_path": "base"}
-    write_adapter(folder, {n: tensors[n] for n in tensors.shapes if n.startswith(PREFIX + LANGUAGE)}, config)
+    write_adapter(folder, tensors, config)
