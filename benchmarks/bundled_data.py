@@ -10,9 +10,10 @@ it is typed is what the spoken prompt is to be answered with (as Ultravox distil
 DATA/world/, grounded/ (those of them with boxes or word times), scenes/ (pictures of which all is told, with boxes),
 pictures/ (asked where and what things are), questions/ (each thing of a picture asked about in turn), heard/ (clips
 asked about), aloud/ (spoken questions about pictures), speech/ (with word times), plain/ (without), talk/ and typed/
-(prompts, spoken and not), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed (Debian's package;
-its voices are made of people's recordings), voices/ has texts of plain/ said by it, one voice in test.jsonl alone. What
-is there already is kept.
+(prompts, spoken and not), said/ (all else that is said in plain/, answered by the language model), silent/ (sounds
+without speech, transcribed as nothing), each with train.jsonl, dev.jsonl and test.jsonl. Where flite is installed
+(Debian's package; its voices are made of people's recordings), voices/ has texts of plain/ said by it, one voice in
+test.jsonl alone. What is there already is kept.
 `python -m benchmarks.photographs DATA` adds photos/, where Debian's package of them is there.
 """
 
@@ -23,7 +24,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
@@ -82,15 +83,60 @@ def prompts(count: int, batch: int = 64) -> Iterator[dict[str, str]]:
             yield from answered(texts, tokenizer, model, end)
 
 
-def answered(texts: list[str], tokenizer: Any, model: Any, end: int) -> Iterator[dict[str, str]]:
+def whole_sentences(said: str) -> str:
+    """Those of an answer that was broken off; none where it has none."""
+    found = SENTENCES.match(said)
+    return found[0] if found else ""
+
+
+def begun(said: str) -> str:
+    """What was said up to the word at which it was broken off."""
+    return said.rsplit(" ", 1)[0]
+
+
+@torch.inference_mode()
+def answered(
+    texts: list[str], tokenizer: Any, model: Any, end: int, most: int = 48, cut: Callable[[str], str] = whole_sentences
+) -> Iterator[dict[str, str]]:
+    """What the language model says to texts, greedily; ``cut`` makes an answer of one of ``most`` tokens that has no
+    end."""
     chats = [[{"role": "user", "content": text}] for text in texts]
     given = {"add_generation_prompt": True, "padding": True, "return_tensors": "pt", "return_dict": True}
     ids = tokenizer.apply_chat_template(chats, **given)
-    answers = model.generate(**ids, do_sample=False, max_new_tokens=48, eos_token_id=end, pad_token_id=end)
+    answers = model.generate(**ids, do_sample=False, max_new_tokens=most, eos_token_id=end, pad_token_id=end)
     for text, row in zip(texts, answers[:, ids.input_ids.shape[1] :], strict=True):
         said = tokenizer.decode(row)
-        whole = said.split("<|im_end|>")[0] if "<|im_end|>" in said else SENTENCES.match(said)
-        yield {"text": text, "answer": whole if isinstance(whole, str) else whole[0] if whole else ""}
+        yield {"text": text, "answer": said.split("<|im_end|>")[0] if "<|im_end|>" in said else cut(said)}
+
+
+def all_said(data: Path, split: str, most: int, batch: int = 64) -> Iterator[Conversation]:
+    """Clips of plain/ that are no prompts, answered with the beginning of what the language model says to their words:
+    what is spoken to a model is not always a question. ``most``: texts that are answered."""
+    tokenizer = AutoTokenizer.from_pretrained(LANGUAGE, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(LANGUAGE, dtype=torch.bfloat16).eval()
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    samples = list(read_samples(data / "plain" / f"{split}.jsonl"))
+    known = {clip.transcript for sample in read_samples(data / "talk" / f"{split}.jsonl") for clip in sample.audios}
+    texts = sorted({sample.answer.text for sample in samples if sample.answer is not None} - known)
+    texts = [texts[n] for n in np.random.default_rng(0).permutation(len(texts))[:most]]
+    answers: dict[str, str] = {}
+    for at in range(0, len(texts), batch):
+        found = answered(texts[at : at + batch], tokenizer, model, end, 28, begun)
+        answers |= {each["text"]: each["answer"] for each in found if each["answer"]}
+    for sample in samples:
+        if sample.answer is not None and (text := sample.answer.text) in answers:
+            asked = Message("user", (replace(sample.audios[0], transcript=text),))
+            yield Conversation((asked, Message("assistant", (Text(answers[text]),))), sample.id)
+
+
+def silent(data: Path, split: str, number: int) -> Iterator[Conversation]:
+    """Sounds in which nobody speaks, and nothing as their transcript."""
+    (data / "silent" / split).mkdir(parents=True, exist_ok=True)
+    for n in range(number):
+        made = world.sample(n, split, seed=11, tasks=["event", "sound_caption"])
+        clip = world.filed(made, data / "silent" / split, n).audios[0]
+        asked = Message("user", (clip, Task("transcribe", {"language": "en"})))
+        yield Conversation((asked, Message("assistant", (Text(""),))), f"{split}-{n}")
 
 
 def said_by_flite(job: tuple[Conversation, str, Path]) -> Conversation:
@@ -179,6 +225,8 @@ def main() -> None:
         ("heard", 5000),
         ("aloud", 2000),
         ("prompts", 960),
+        ("said", 4000),
+        ("silent", 700),
         ("workers", 2),
     ):
         options.add_argument(f"--{name}", type=int, default=number)
@@ -218,6 +266,10 @@ def main() -> None:
     for split in SPLITS:
         if shutil.which("flite") and not (given.data / "voices" / f"{split}.jsonl").exists():
             other_voices(given.data, split, 0.4, given.workers)
+        for name, made in (("said", all_said), ("silent", silent)):
+            if not (path := given.data / name / f"{split}.jsonl").exists():
+                path.parent.mkdir(exist_ok=True)
+                write_samples(path, made(given.data, split, round(SPLITS[split] * getattr(given, name))))
 
 
 if __name__ == "__main__":

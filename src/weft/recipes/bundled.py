@@ -36,8 +36,8 @@ BENT = PartTraining(
     train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "k_proj", "v_proj", "o_proj")), tokens_lr_scale=10
 )
 ASKED = {
-    **{"plain": 0.03, "voices": 0.05, "timed": 0.14, "talk": 0.08, "heard": 0.26, "aloud": 0.08, "world": 0.06},
-    **{"questions": 0.12, "pictures": 0.03, "photos": 0.12, "whole": 0.04},
+    **{"plain": 0.18, "voices": 0.06, "timed": 0.11, "talk": 0.02, "said": 0.04, "silent": 0.03, "heard": 0.1},
+    **{"aloud": 0.06, "world": 0.11, "questions": 0.17, "pictures": 0.03, "photos": 0.07, "whole": 0.02},
 }
 OF_PACKAGES = ("photos", "whole")  # of Debian's
 LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
