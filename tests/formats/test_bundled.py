@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, WhisperConfig, WhisperForConditionalGeneration
 
 import tiny_model
@@ -19,7 +19,7 @@ from weft.conversation import WeftError
 from weft.formats import bundled
 from weft.generation.configuration import load_config
 from weft.models import own
-from weft.models.adapters import PREFIX
+from weft.models.adapters import PREFIX, WEIGHTS
 from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
@@ -219,6 +219,26 @@ def test_lora_for_media_stays_apart_and_is_shipped_again(shipping, parts, shippe
             assert found[name].equal(value)
         assert found[name].shape == value.shape and found[name].dtype == value.dtype
     assert json.loads((again / "config.json").read_text())["lora_for_media"] is True
+
+
+def test_the_mean_of_two_shipped_folders_has_half_of_each(shipping, shipped, tmp_path):
+    means = importlib.import_module("benchmarks.bundled_mean")
+    other = tmp_path / "other"
+    shutil.copytree(shipped, other)
+    config, before = json.loads((other / "adapter_config.json").read_text()), load_file(shipped / WEIGHTS)
+    ((table, ids),) = config["trainable_token_indices"].items()
+    (other / "adapter_config.json").write_text(json.dumps(config | {"trainable_token_indices": {table: ids[::-1]}}))
+    rows = next(name for name in before if ".token_adapter." in name)
+    after = {n: (3 * v if v.is_floating_point() else v) for n, v in before.items()}
+    save_file({n: v.flip(0).contiguous() if n == rows else v for n, v in after.items()}, other / WEIGHTS)
+    found = means.mean(shipped, other)
+    for name, value in before.items():
+        wanted = 2 * value if value.is_floating_point() else value
+        torch.testing.assert_close(found[name], wanted.flip(0) if name == rows else wanted)
+    assert all(value.equal(load_file(other / WEIGHTS)[name]) for name, value in means.mean(shipped, other, 1).items())
+    save_file({name: value for name, value in after.items() if name != rows}, other / WEIGHTS)
+    with pytest.raises(ValueError, match="the same tensors"):
+        means.mean(shipped, other)
 
 
 def test_what_is_shipped_speaks_as_its_recipe_says():
