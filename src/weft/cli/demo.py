@@ -109,7 +109,7 @@ def _show(number: int, asked: Conversation, reply: Reply, folder: Path) -> bool:
     message = asked.messages[0]
     files = ", ".join(Path(str(source)).name for source in [m.source for m in asked.images + asked.audios])
     task = message.task.name.replace("_", " ") if message.task else "asked" if message.text else "answered"
-    line = Text.assemble(mark, (f"{files}, {task}: ", "quiet"), message.text or "", " → ")
+    line = Text.assemble(mark, (f"{files}, {task}: ", "quiet"), message.text or reply.heard, " → ")
     line.append(said, "accent")
     if right is False:
         line.append(f"   (right: {wanted})", "quiet")
