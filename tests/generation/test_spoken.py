@@ -6,13 +6,14 @@ import pytest
 import soundfile
 
 import weft
-from tiny_model import picture, sound, tiny, user
+from tiny_model import AUDIO, LANGUAGE, picture, sound, tiny, user
 from weft.conversation import Audio, Conversation, Image, Message, Task, Text, WeftError, Word, Words
 from weft.generation import Model, Options, spoken
 from weft.generation.answers import replies
 from weft.generation.reply import Reply
 from weft.generation.requests import answer_file
 from weft.generation.spoken import Written
+from weft.models.compose import compose
 from weft.recipes.finetune import finetune_recipe
 from weft.training.build import build_model
 from weft.training.recipe import ModelSpec, Source
@@ -253,3 +254,14 @@ def test_a_base_keeps_the_tokens_of_its_dialect(tmp_path):
     ):
         with pytest.raises(WeftError, match=said):
             build_model(ModelSpec(base=str(tmp_path / "base"), dialect=dialect))
+
+
+def test_a_run_that_goes_on_has_the_same_switches_whatever_its_base_learned_with(tmp_path):
+    """Its recipe names the usual dialect where nobody named one."""
+    model, processor = compose(audio=AUDIO, language=LANGUAGE, dialect={"name": "qwen2_audio"})
+    model.save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    asked = ModelSpec(base=str(tmp_path / "base"), dialect={"switches": {"system": "Be kind."}})
+    for spec in (asked, ModelSpec.model_validate_json(asked.model_dump_json())):
+        section = build_model(spec)[1].section
+        assert (section.name, section.switches["system"]) == ("qwen2_audio", "Be kind.")

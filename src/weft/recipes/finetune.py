@@ -16,8 +16,9 @@ from weft.data.source import open_source
 from weft.generation.configuration import load_config
 from weft.generation.spoken import spoken
 from weft.models.adapters import FOLDER, is_adapter
-from weft.models.config import DialectSection, WeftConfig
+from weft.models.config import WeftConfig
 from weft.models.modeling import WeftForConditionalGeneration
+from weft.models.sections import DialectSection
 from weft.recipes.bundled import BENT, LISTEN_WELL
 from weft.recipes.scratch import model_spec
 from weft.recipes.small import BOTH, LESSONS, MIRRORED, UPDATES_ALONE, from_nothing

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from weft.conversation import WeftError
+from weft.models.sections import DialectSection
 from weft.training.recipe import ModelSpec
 
 
 def switched(config: Any, processor: Any, spec: ModelSpec) -> Any:
     """The processor with them; they are noted in ``config``, the model's. Raises `WeftError` where the base learned
     with another dialect, or lacks a token that they write."""
-    if "name" in spec.dialect.model_fields_set and spec.dialect.name != processor.section.name:
+    if spec.dialect.name not in (processor.section.name, DialectSection().name):  # a run's recipe holds the usual one
         raise WeftError(
             f"model.dialect.name is {spec.dialect.name!r}, and the base learned with {processor.section.name!r}; "
             "leave it out"
