@@ -1,20 +1,26 @@
 """What is written of photographs: the eye's own classes where a layer finds one, and nothing elsewhere."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tiny
 import torch
 from PIL import Image as PIL
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
-from weft.conversation import Conversation, Image, Message, Task, WeftError
+from weft.conversation import Box, Conversation, Image, Message, Task, WeftError
 from weft.models.compose import compose
 from weft.models.config import Connector
-from weft.models.detector import inside
+from weft.models.detector import WORDS, inside
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.photographs import Photographs, around, regions
+from weft.teaching.labels import Labels
+from weft.teaching.losses import Detected
+from weft.training.update import MicroStep
 
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16}
 NAMES = {0: "cow, ox", 1: "a very long-winded name of a horse", 2: "cat"}
@@ -141,7 +147,7 @@ def test_a_saved_model_keeps_names_and_none_of_it_trains(woven, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = WeftForConditionalGeneration.from_pretrained(tmp_path)
     kept = {n: v for n, v in model.state_dict().items() if ".classes." in n or ".photographs." in n}
-    assert len(kept) == 13 and all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
+    assert len(kept) == 14 and all(torch.equal(loaded.state_dict()[name], value) for name, value in kept.items())
     assert not kept.keys() & dict(model.named_parameters()).keys()
 
 
@@ -153,3 +159,50 @@ def test_what_has_no_names_is_refused(eye, tmp_path):
         made(eye, classes=4)
     with pytest.raises(WeftError, match=r"vision\.connector\.classes needs an EfficientNet-Lite to its last stage"):
         made(eye, stages=(3, 5))
+
+
+def taught(model, processor, frozen=False):
+    """Whether what is within a photograph counts, after the detector was taught one picture."""
+    asked = Message("user", (Image(PIL.new("RGB", (64, 64))), Task("detection")))
+    sample = Conversation((asked, Message("assistant", (Box(((0.1, 0.1, 0.4, 0.5),), "a r", 0),))))
+    encoded, ask, lesson = processor.encode(sample), Labels(processor, True, False), Detected(1.0)
+    inputs = {"input_ids": torch.zeros(1, 1, dtype=torch.long), **processor.media([encoded])}
+    batch = SimpleNamespace(inputs=inputs, extra=ask.join([ask(sample, encoded)], [(0, 0)]))
+    with lesson.watching(model) as watched, torch.set_grad_enabled(not frozen):
+        lesson.loss(MicroStep(model, batch), watched, lesson.counts(batch))
+    return bool(model.vision_connector.photographs.beside)
+
+
+def test_a_detector_that_is_taught_tells_what_lies_in_what_looks_like_a_photograph(eye, tmp_path):
+    model, processor = made(eye)
+    ((first, steps),), nothing = model.config.image_place_ids, model.config.image_token_id
+    rows, r = torch.eye(model.config.vocab_size), processor.renderer.encode_text("r")
+    slots = torch.full((1, WORDS + 4), nothing)
+    slots[0, 0], slots[0, WORDS:] = r[0], first + torch.tensor([3, 3, 9, 9])
+    read = SimpleNamespace(config=model.config, get_input_embeddings=lambda: rows.__getitem__)
+    photograph = ([0.0, 0.0, 1.0, 1.0], processor.renderer.encode_text("c"))
+
+    def told(eye):
+        ids = eye.text(50 * rows[slots], rows, read, [photograph]).tolist()
+        return [i for i in ids if i != nothing]
+
+    whole = [photograph[1][0], first, first, first + steps - 1, first + steps - 1, photograph[1][0]]
+    assert told(model.vision_connector) == whole
+    assert not taught(model, processor, frozen=True)
+    assert taught(model, processor)
+    assert told(model.vision_connector) == [*whole, *r, *(first + torch.tensor([3, 3, 9, 9])).tolist(), *r]
+    model.save_pretrained(tmp_path)
+    loaded = WeftForConditionalGeneration.from_pretrained(tmp_path)
+    assert told(loaded.vision_connector) == told(model.vision_connector)
+
+
+def test_folders_from_before_detectors_were_taught_so_are_read_without_a_word(woven, tmp_path, caplog):
+    model, _ = woven
+    names = [name for name in model.state_dict() if name.endswith("photographs.beside")]
+    assert len(names) == 1
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if k not in names}, tmp_path / "model.safetensors", {"format": "pt"})
+    for _ in range(3):  # memory that nobody wrote to is not always zero
+        assert not WeftForConditionalGeneration.from_pretrained(tmp_path).vision_connector.photographs.beside
+    assert "missing" not in caplog.text.lower()

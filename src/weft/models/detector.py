@@ -83,7 +83,8 @@ class Detector(Transformer):
         sides_t4 = (chances_t4S @ torch.arange(steps, device=told_tSW.device).float()).round().long().cpu().numpy()
         photographs = [(np.rint(np.multiply(box, steps - 1)).astype(int), name) for box, name in seen]
         found_M = apart(sure_t.cpu().numpy(), sides_t4)
-        found_M = [m for m in found_M if all(inside(sides_t4[m], box_4) < SAME for box_4, _ in photographs)]
+        if self.photographs is not None and not self.photographs.beside:
+            found_M = [m for m in found_M if all(inside(sides_t4[m], box_4) < SAME for box_4, _ in photographs)]
         # A placeholder's row may be that of another token, which then means nothing too.
         logits_MPV = F.linear(told_tSW[found_M, :WORDS], words_VW)
         best_MP = logits_MPV.max(-1)

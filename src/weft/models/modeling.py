@@ -66,6 +66,7 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
     # None of its own; a mapping, for only then does peft look for those of the language model, and trains a tied head
     # along with the rows of its table.
     _tied_weights_keys: dict[str, str] = {}
+    _keys_to_ignore_on_load_missing = [r"photographs\.beside$"]  # of folders from before it
     gate: Any = None  # where LoRA of the language model applies, if not everywhere (`models.gate`)
 
     def __init__(self, config: WeftConfig, language_model: PreTrainedModel | None = None) -> None:
@@ -154,8 +155,8 @@ class WeftForConditionalGeneration(Senses, PreTrainedModel, GenerationMixin):
             init.kaiming_uniform_(module.weight, a=5**0.5)  # torch's own start: scaled by the number of inputs
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif (initial := getattr(module, "initial_positions", None)) is not None:
-            init.copy_(module.positions, cast(Any, initial)())
+        elif (initial := getattr(module, "initial", None)) is not None:
+            init.copy_(*cast(Any, initial)())
         else:
             super()._init_weights(module)
 

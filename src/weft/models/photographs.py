@@ -28,6 +28,9 @@ class Photographs(nn.Module):
     bias: torch.Tensor  # []
     fills: torch.Tensor  # [width], of the mean of all places
     fills_bias: torch.Tensor  # []
+    beside: (
+        torch.Tensor
+    )  # int64 []: 1 where what the detector finds within a photograph is written, too: it was taught such
 
     def __init__(self, section: config.Connector, width: int) -> None:
         super().__init__()
@@ -36,6 +39,11 @@ class Photographs(nn.Module):
             self.register_buffer(name, torch.zeros(width))
         for name in ("bias", "fills_bias"):
             self.register_buffer(name, torch.tensor(-1.0))
+        self.register_buffer("beside", torch.tensor(0))
+
+    def initial(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A buffer that older folders lack, and its value then."""
+        return self.beside, torch.tensor(0)
 
     @torch.no_grad()
     def learn(self, names: list[str], encode_text: Any) -> None:

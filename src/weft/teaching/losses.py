@@ -265,6 +265,8 @@ class Detected:
         model, seen, nothing = step.model, step.batch.extra.seen, step.model.config.image_token_id
         (connector,), head = model.part("vision_connector"), model.get_output_embeddings()
         told_XSW = connector.tell(torch.cat(watched).flatten(0, 1))
+        if connector.photographs is not None and told_XSW.requires_grad:
+            connector.photographs.beside.fill_(1)  # else what it learns would not be written of what looks like one
         words_XP = np.where(seen.seen[:, None] > 0, seen.words[np.maximum(seen.seen, 0)], IGNORED)
         words_XP = np.where(words_XP == -1, nothing, words_XP)
         at_N, slot_N = np.nonzero(words_XP >= 0)

@@ -72,15 +72,16 @@ class ConvTower(nn.Module):
             ]
         self.stem = nn.Sequential(*stem)
         self.mix = nn.Conv2d(width, width, 1)
-        self.positions = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], width))  # filled by initial_positions
+        self.positions = nn.Parameter(torch.empty(self.grid[0] * self.grid[1], width))  # filled by `initial`
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.mlp_ratio, config.dropout) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width) if section.final_norm else nn.Identity()
         self.extra_norm = nn.LayerNorm(width, eps=section.extra_norm) if section.extra_norm is not None else None
 
-    def initial_positions(self) -> torch.Tensor:
-        """Sinusoids of row and column, half the width each, [rows * columns, D]: distances are there from step one."""
+    def initial(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Positions and how they begin: sinusoids of row and column, half the width each, [rows * columns, D], so that
+        distances are there from step one."""
         rows, columns = self.grid
         quarter = self.width // 4
         rate = torch.exp(-math.log(100.0) * torch.arange(quarter) / max(quarter - 1, 1))
@@ -91,7 +92,7 @@ class ConvTower(nn.Module):
 
         row = waves(rows)[:, None].expand(rows, columns, -1)
         column = waves(columns)[None].expand(rows, columns, -1)
-        return 0.5 * torch.cat([row, column], -1).reshape(rows * columns, self.width)
+        return self.positions, 0.5 * torch.cat([row, column], -1).reshape(rows * columns, self.width)
 
     def forward(self, pixels_NCHW: torch.Tensor) -> torch.Tensor:
         maps_NDhw = self.mix(self.stem(pixels_NCHW.to(self.mix.weight.dtype)))
