@@ -37,6 +37,9 @@ if os.environ.get("BREAKS_RANK") == os.environ["RANK"]:
     stage.backward = broken
 if "SILENCE" in os.environ:
     ranks.SILENCE = timedelta(seconds=int(os.environ["SILENCE"]))
+if "BACKEND" in os.environ:
+    from weft.training import compiled
+    compiled.BACKEND = os.environ["BACKEND"]
 from weft.training import sharding  # which takes the time of silence as it is by now
 resume = sys.argv[1] == "resume"
 merge = parallel.merge_lora

@@ -213,7 +213,6 @@ def test_score_is_the_sum_of_log_probabilities(model):
             with torch.inference_mode():
                 total += model.model(**inputs).logits[0, i - 1].log_softmax(-1)[ids[i]].item()
     assert model.score(answer) == pytest.approx(total, abs=1e-4)
-    assert model.score_batch([answer, answer]) == [model.score(answer)] * 2
     with pytest.raises(WeftError, match="no answer"):
         model.score(question)
     unlearned = [*question, {**answer[-1], "learn": False}]

@@ -161,13 +161,8 @@ class Model(Prompts):
 
         That is every token with a loss flag in training: the assistant's messages, their end tokens included, but for
         those that say ``"learn": false``, which are context as a question is.
-        `score_batch` takes many conversations.
         """
         return SCORES["answers"](self, *self._read([messages]))  # type: ignore[no-any-return]
-
-    def score_batch(self, conversations: Iterable[Asked]) -> list[float]:
-        """`score` of each conversation."""
-        return [self.score(asked) for asked in conversations]
 
     def _request(self, index: int, read: Conversation | WeftError) -> _Request:
         """The prompts of one conversation, encoded; what is wrong with it is kept, not raised."""

@@ -159,6 +159,7 @@ class Recipe(Frozen):
     model: ModelSpec
     stages: tuple[Stage, ...] = Field(min_length=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"  # compute; weights stay float32
+    compile: bool = False  # layers through torch.compile (`compiled`)
     seed: Seed = 0
     workers: int = Field(0, ge=0, le=1024)  # processes that decode samples
     threads: int | None = Field(None, ge=1, le=1024)

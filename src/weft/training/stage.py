@@ -115,6 +115,7 @@ class StageRun:
         self.folder, self.ranks, self.log, self.at = process.folder, process.ranks, process.log, process.progress
         self.recipe, self.holding, self.handed = self.folder.recipe, process.holding, process.handed
         self.stage, self.lessons = self.recipe.stages[number], process.lessons[number]
+        self.half = self.recipe.precision == "bfloat16"
         self._choose_score()
         self._choose_parts()
         anchor = self._restore(found) if found is not None else self._start()
@@ -148,15 +149,12 @@ class StageRun:
         spare_activations(self.model, self.stage.checkpoint_activations)
         self.parameters = {n: p for part in self.parts for n, p in part.parameters.items()}
         self.optimizer = build_optimizer(self.parts, self.stage.optim, embedding_ids(self.model))
+        self.compiled: Any = ASKED["compile"](self) if self.recipe.compile else None
 
     def _start(self) -> tuple[int, int] | None:
         at = self.at
         at.stage, at.done, at.rows, at.best, at.stale, at.seconds = self.number, 0, 0, None, 0, 0.0
         return None
-
-    @property
-    def half(self) -> bool:
-        return self.recipe.precision == "bfloat16"
 
     @property
     def samples(self) -> list[list[int]]:
@@ -279,7 +277,7 @@ class StageRun:
             problem = [str(error)]
         if self.ranks.largest(len(problem)):
             raise Agreed(self.ranks.gathered(problem)[0])
-        return micro
+        return self.compiled.filled(micro) if self.compiled else micro
 
     def _update(self, micro: list[Batch]) -> dict[str, Any]:
         stage, recipe = self.stage, self.recipe
