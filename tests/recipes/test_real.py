@@ -15,7 +15,7 @@ from weft.recipes import load_recipe
 from weft.recipes.files import with_files
 from weft.recipes.real import REAL
 from weft.training.build import build_model
-from weft.training.optim import build_optimizer, embedding_ids
+from weft.training.optim import build_optimizer, embedding_ids, set_rate
 from weft.training.parts import apply_parts, dialect_tokens
 from weft.training.update import backward
 
@@ -44,6 +44,15 @@ def test_samples_of_the_world_are_made_when_a_recipe_names_them(monkeypatch, tmp
 
 
 @parts
+def test_an_encoder_that_trains_moves_slower_than_its_connector():
+    """At one rate for both nothing was heard after 184 updates."""
+    stage = load_recipe("qwen_audio", "real").stages[0]
+    assert stage.optim.lr == 1e-3 and stage.parts["audio"].lr_scale == 0.03
+    assert stage.parts["audio_connector"].lr_scale == 1
+    assert load_recipe("minigpt_v2", "real").stages[0].optim.lr == 3e-4  # LoRA of all layers
+
+
+@parts
 @pytest.mark.nightly
 @pytest.mark.usefixtures("whole_plans")
 @pytest.mark.parametrize(("name", "tokens"), [("minigpt_v2", 49), ("llasm", 66), ("qwen_audio", 27)])
@@ -59,6 +68,7 @@ def test_two_updates_on_real_parts_bring_the_loss_down(name, tokens, capsys, tmp
     model, processor = build_model(recipe.model)
     trained = apply_parts(model, stage, tokens=dialect_tokens(processor))
     optimizer = build_optimizer(trained, stage.optim, embedding_ids(model))
+    set_rate(optimizer, stage.optim.lr / 10)  # of its warm-up
     data = TrainingData([SourceSpec(str(samples), 1.0)], processor, row_tokens=512, packing=False)
     batches = data.batches()
     batch = next(batches)
