@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoModelForImageClassification
 
+from training_world import picture, tiny_recipe, write
 from weft.conversation import Box, Conversation, Image, Message, Task, WeftError
 from weft.models.compose import compose
 from weft.models.config import Connector
@@ -18,8 +19,11 @@ from weft.models.detector import WORDS, inside
 from weft.models.encoders.efficientnet import EfficientNetLiteConfig, EfficientNetLiteForImageClassification
 from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.photographs import Photographs, around, regions
+from weft.teaching import teach
 from weft.teaching.labels import Labels
 from weft.teaching.losses import Detected
+from weft.training.recipe import Lora, ModelSpec, PartTraining
+from weft.training.run import train
 from weft.training.update import MicroStep
 
 SIGHT = {"channels": [8, 8, 8, 8, 12, 12, 12, 16], "depths": [1] * 7, "head": 16}
@@ -206,3 +210,25 @@ def test_folders_from_before_detectors_were_taught_so_are_read_without_a_word(wo
     for _ in range(3):  # memory that nobody wrote to is not always zero
         assert not WeftForConditionalGeneration.from_pretrained(tmp_path).vision_connector.photographs.beside
     assert "missing" not in caplog.text.lower()
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_and_an_adapter_keep_that_a_detector_was_taught(eye, tmp_path):
+    model, processor = made(eye)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "base")
+    stage = {"steps": 2, "lessons": {"listen": {"weight": 1.0, "detect": 1.0}}}
+    files, spec = write(tmp_path / "data", 4, (picture,)), ModelSpec(base=str(tmp_path / "base"))
+
+    def noted(folder):
+        return bool(WeftForConditionalGeneration.from_pretrained(folder).vision_connector.photographs.beside)
+
+    whole = {"vision_connector": PartTraining(train="full")}
+    left = train(tiny_recipe(files, spec, parts=whole, **stage), tmp_path / "run", teach=teach)
+    assert noted(left)
+    left.rename(tmp_path / "kept")  # as if it had been killed after its last checkpoint
+    assert noted(train(None, tmp_path / "run", resume=True, teach=teach))
+    lora = {"vision_connector": PartTraining(train="lora", lora=Lora(r=2))}
+    recipe = tiny_recipe(files, spec, parts=lora, **stage)
+    assert noted(train(recipe, tmp_path / "other", teach=teach, adapter_only=True))
+    assert not noted(tmp_path / "base")

@@ -9,6 +9,7 @@ from weft.named import Named
 ASKED = Named[Any](
     {
         "compile": "weft.training.compiled:Compiled",  # layers through torch.compile
+        "marks": "weft.training.marks:marks",  # buffers that note what was taught, which weights do not tell
         "minutes": "weft.training.pace:pace_of",  # a stage that lasts so long, in place of so many updates
         "shard": "weft.training.sharding:Shared",  # a model whose weights ranks share out,
         "tensor": "weft.training.tensor_parallel:Together",  # and layers that some of them compute together;

@@ -21,6 +21,7 @@ from weft.models.modeling import WeftForConditionalGeneration
 from weft.models.processing import WeftProcessor
 from weft.training.build import build_model
 from weft.training.export import kept_dtype, save_pretrained
+from weft.training.marks import NOTED
 from weft.training.parallel import entire
 from weft.training.recipe import ModelSpec, Stage
 
@@ -75,6 +76,7 @@ def adapter_of(model: Any, modules: list[str]) -> tuple[dict[str, torch.Tensor],
         if "lora_" in name
         or ("trainable_tokens_delta" in name and name.split(".token_adapter.")[0] in rows)
         or any(name.startswith(f"{m}.") for m in modules)
+        or (name.endswith(NOTED) and bool(value))
     }
     return tensors, config
 

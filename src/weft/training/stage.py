@@ -410,12 +410,9 @@ class StageRun:
         self.at.saved = self.at.step
 
     def _state(self, score: float | None) -> dict[str, Any]:
-        return asdict(self.at) | {
-            "anchor": self.data.plan.anchor(self.at.rows),
-            "score": score,
-            "measured": self.measured,
-            "samples": self.samples,
-        }
+        noted, anchor = ASKED["marks"](self.model), self.data.plan.anchor(self.at.rows)
+        of = {"anchor": anchor, "score": score, "measured": self.measured, "samples": self.samples, "marks": noted}
+        return asdict(self.at) | of
 
     def _moments(self) -> dict[str, torch.Tensor]:
         return optimizer_state(self.optimizer, {id(p): n for n, p in self.parameters.items()})
@@ -437,6 +434,7 @@ class StageRun:
                 moments[key] = torch.zeros_like(p) if p.shape == shape else torch.zeros(shape)
         self._take(found, moments)
         load_optimizer_state(self.optimizer, moments, self.parameters)
+        ASKED["marks"](self.model, found.state.get("marks"))
         if found.state.get("measured") != self.measured:  # scores from here on are of another kind
             self.at.best, self.at.stale = None, 0
         return tuple(found.state["anchor"]) if found.state["anchor"] else None
