@@ -6,12 +6,14 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.data.loader import SourceSpec, TrainingData
 from weft.training.build import build_model
 from weft.training.meters import Flops, Meter, product_flops, product_rate, traced
 from weft.training.run import train
+from weft.training.sharding import units
 from weft.training.update import backward
 
 
@@ -49,6 +51,30 @@ def test_an_update_counts_each_weight_once_a_position(tmp_path, again):
     flops.close()
     backward(model, batches, precision="float32", meter=nullcontext())
     assert flops.taken() == (0, 0)
+
+
+@pytest.mark.slow
+def test_counting_makes_no_graphs_anew(tmp_path):
+    """Of layers that are compiled as much is counted as of others."""
+    found = []
+    for compiled in (False, True):
+        model, processor = build_model(tiny_spec())
+        for layer in units(model) if compiled else ():
+            layer.compile(backend="aot_eager")
+        made = [layer._compiled_call_impl for layer in units(model)]
+        flops = Flops(model)
+        path = write(tmp_path / str(compiled), 2, (text,))
+        batch = next(TrainingData([SourceSpec(path)], processor, row_tokens=96, in_order=True).batches())
+        graphs = []
+        for _ in range(3):
+            backward(model, [batch], precision="float32", meter=flops)
+            graphs.append(counters["stats"]["unique_graphs"])
+        found.append(flops.taken())
+        assert graphs[0] == graphs[2]
+        assert not compiled or graphs[0] > 0
+        flops.close()
+        assert [layer._compiled_call_impl for layer in units(model)] == made
+    assert found[0] == found[1]
 
 
 def test_the_share_is_that_of_the_rate_of_products():

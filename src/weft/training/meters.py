@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,16 @@ from torch import nn
 # Dense bfloat16 FLOP/s that makers state, by a part of the GPU's name: model FLOPs utilisation is a share of these.
 STATED = {"B200": 2.25e15, "H200": 9.89e14, "H100": 9.89e14, "A100": 3.12e14, "L40S": 3.62e14, "L4": 1.21e14}
 SIDE = 768  # of the matrices by which a CPU's rate is measured
+PRODUCTS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 TRACED = 3  # updates of a trace; two before them warm up
 
 
 class Flops:
     """Counts a model's FLOPs while it is open, forward and for the backward pass to come; by part.
 
-    ``decoder`` is the language model and its output head, ``encoder`` all else.
+    ``decoder`` is the language model and its output head, ``encoder`` all else. Of a layer that is compiled each
+    product is taken to be as long as the layer's output: a number that was counted inside would be one that its graphs
+    hold for, and they would be made anew in each update.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -37,8 +40,12 @@ class Flops:
         self._hooks = [
             module.register_forward_hook(self._counter("decoder" if id(module) in language else "encoder"))
             for module in model.modules()
-            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+            if isinstance(module, PRODUCTS)
         ]
+        self._compiled = [(layer, made) for layer in model.modules() if (made := layer._compiled_call_impl) is not None]
+        for layer, made in self._compiled:
+            whole = partial(self._whole, layer, "decoder" if id(layer) in language else "encoder", made)
+            layer._compiled_call_impl = whole
 
     def __enter__(self) -> Flops:
         self._open = True
@@ -50,6 +57,8 @@ class Flops:
     def close(self) -> None:
         for hook in self._hooks:
             hook.remove()
+        for layer, made in self._compiled:
+            layer._compiled_call_impl = made
 
     def taken(self) -> tuple[int, ...]:
         """What was counted since the last time: the encoder's and the decoder's."""
@@ -58,10 +67,20 @@ class Flops:
 
     def _counter(self, part: str) -> Callable[..., None]:
         def count(module: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if self._open:
+            if not torch.compiler.is_compiling() and self._open:
                 self.counted[part] += product_flops(module, inputs[0], output)
 
         return count
+
+    def _whole(self, layer: nn.Module, part: str, made: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A compiled layer's pass; what enters its products is taken to learn where what leaves the layer does."""
+        before = self.counted[part]
+        out = made(*args, **kwargs)
+        if self._open:
+            mixed = out if isinstance(out, torch.Tensor) else out[0]
+            products = (module for module in layer.modules() if isinstance(module, PRODUCTS))
+            self.counted[part] = before + sum(product_flops(module, mixed, mixed) for module in products)
+        return out
 
 
 def product_flops(module: Any, given: torch.Tensor, output: torch.Tensor) -> int:
