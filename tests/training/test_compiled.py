@@ -9,6 +9,7 @@ from io import StringIO
 import pytest
 import torch
 from rich.console import Console
+from torch._dynamo.utils import counters
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from marks import nightly
@@ -16,6 +17,7 @@ from rank_processes import nearly, together
 from training_world import picture, speech, text, tiny_recipe, tiny_spec, write
 from weft.data.loader import SourceSpec, TrainingData
 from weft.models import attention
+from weft.runs import Scorer
 from weft.teaching import teach
 from weft.training import compiled
 from weft.training.build import build_model
@@ -42,9 +44,9 @@ def files(tmp_path_factory):
     return write(tmp_path_factory.mktemp("samples"), 16, (speech, picture, text))
 
 
-def go(recipe, run):
+def go(recipe, run, **handed):
     said = StringIO()
-    out = train(recipe, run, teach=teach, console=Console(file=said, width=200))
+    out = train(recipe, run, teach=teach, console=Console(file=said, width=200), **handed)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     made = [row for row in rows if row["event"] == "compiled"]
     return out, [row for row in rows if row["event"] == "step"], made, said.getvalue()
@@ -90,6 +92,24 @@ def test_a_filled_row_has_the_gradient_of_the_row(files):
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.slow
+def test_answers_of_an_evaluation_are_made_without_graphs(tmp_path):
+    files, graphs = write(tmp_path, 6, (text,)), []
+
+    class Counting(Scorer):
+        def __call__(self, *asked):
+            before = counters["stats"]["unique_graphs"]
+            found = super().__call__(*asked)
+            graphs.append((before, counters["stats"]["unique_graphs"]))
+            return found
+
+    judged = Evaluation(data=str(files), every=2, metric="chat.exact", limit=2)
+    stage = {"steps": 2, "row_tokens": 96, "optim": CALM, "evaluation": judged}
+    go(tiny_recipe(files, recipe={"compile": True}, **stage), tmp_path / "run", evaluate=Counting())
+    ((before, after),) = graphs
+    assert before == after > 0
 
 
 def test_without_a_compiler_the_run_goes_on_without(files, tmp_path, monkeypatch):
