@@ -81,11 +81,12 @@ def test_a_compiled_run_is_the_plain_one_and_compiles_in_its_first_updates(files
 def test_a_filled_row_has_the_gradient_of_the_row(files):
     spec = tiny_spec(dropout=0.0)
     gradients = []
-    for row in (0, 160):
+    for row in (0, 300):
         model, processor = build_model(spec)
         data = TrainingData([SourceSpec(files)], processor, row_tokens=120)
         batch = filled(next(data.batches()), row, processor.pad_id)
         assert not row or batch.inputs["input_ids"].shape == (1, row)
+        assert int(batch.inputs["position_ids"].max()) < 100  # that of a sample, not of what the row is filled with
         assert int(batch.inputs["segment_lengths"].sum()) == batch.inputs["input_ids"].shape[1]
         backward(model, [batch], precision="float32")
         gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})

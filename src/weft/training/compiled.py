@@ -72,7 +72,7 @@ def filled(batch: Batch, row: int, filler: int) -> Batch:
     added = {
         "input_ids": torch.full((1, more), filler),
         "labels": torch.full((1, more), IGNORE),
-        "position_ids": torch.arange(more)[None],
+        "position_ids": torch.zeros(1, more),  # further on there may be none, or angles that count for the whole row
         "segment_lengths": torch.tensor([more]),
     }
     joined = {k: torch.cat([batch.inputs[k], v.to(batch.inputs[k].dtype)], -1) for k, v in added.items()}
