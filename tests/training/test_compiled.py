@@ -35,8 +35,10 @@ FULL = {"language": PartTraining(train="full"), "audio": PartTraining(train="ful
 def backend(monkeypatch):
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     torch._dynamo.reset()
+    there = torch._dynamo.config.recompile_limit, torch._dynamo.config.suppress_errors
     yield
-    ALL_ATTENTION_FUNCTIONS.register(attention.NAME, attention.weft_attention)
+    assert (torch._dynamo.config.recompile_limit, torch._dynamo.config.suppress_errors) == there
+    assert ALL_ATTENTION_FUNCTIONS[attention.NAME] is attention.weft_attention
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ every length are one shape; what pictures and clips there are differs, and is co
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,15 +30,16 @@ class Compiled:
 
     def __init__(self, run: Any) -> None:
         """``run``: a `StageRun` whose parts are chosen."""
-        self.run, self.on, self.seen, self.row = run, False, 0, 0
+        self.run, self.on, self.seen, self.row, self.after = run, False, 0, 0, ExitStack()
         if problem := why_not(run.ranks.device):
             run.log.say(f"  compile: {problem}; the run goes on without")
             return
-        torch._dynamo.config.recompile_limit = MOST_GRAPHS
-        torch._dynamo.config.suppress_errors = True  # a layer that cannot be compiled runs as it is
+        # A layer that cannot be compiled runs as it is.
+        self.after.enter_context(torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS, suppress_errors=True))
         if not run.ranks.device.startswith("cuda"):
             # It goes sample by sample here: a graph would be one of this row's lengths, and made anew for the next.
             ALL_ATTENTION_FUNCTIONS.register(attention.NAME, torch.compiler.disable(attention.weft_attention))
+            self.after.callback(ALL_ATTENTION_FUNCTIONS.register, attention.NAME, attention.weft_attention)
         counters.clear()
         for layer in units(run.model):
             layer.compile(backend=BACKEND)
@@ -55,6 +57,10 @@ class Compiled:
             self.run.log.say(f"  compiled {graphs - self.seen} graphs{' more' * bool(self.seen)} (breaks: {breaks})")
             self.seen = graphs
         return [filled(batch, self.row, self.run.processor.pad_id) for batch in micro]
+
+    def close(self) -> None:
+        """Leaves the process as it was."""
+        self.after.close()
 
 
 def answered(evaluate: Any, *asked: Any) -> Any:

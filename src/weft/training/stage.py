@@ -187,6 +187,8 @@ class StageRun:
                 self.process.after_update()
         finally:
             batches.close()  # type: ignore[attr-defined]
+            if self.compiled:
+                self.compiled.close()
             if self.meter:
                 self.meter.flops.close()
             for part, tower in self.model.recall.items():
