@@ -146,6 +146,14 @@ CLAIMS: dict[str, tuple[str, dict[str, Arm], tuple[Figure, ...]]] = {
         },
         SOUNDS,
     ),
+    "srwt_digits": (
+        "The same on spoken digits alone, of which half have word times: a quarter of an hour teaches those.",
+        {
+            "no times": Arm("qwen_audio", ((1, ("digits",)),), change=untimed),
+            "word times": Arm("qwen_audio", ((1, ("digits",)),)),
+        },
+        (Figure("WER, digits", "digits", "wer"),),
+    ),
 }
 
 
@@ -245,8 +253,8 @@ def table(name: str, runs: list[dict[str, Any]], hours: float) -> str:
 def draw(name: str, runs: list[dict[str, Any]], path: Path) -> None:
     """A panel a figure: each arm's mean, its standard error and its seeds."""
     _, arms, figures = CLAIMS[name]
-    picture, panels = plt.subplots(1, len(figures), figsize=(3 * len(figures), 3))
-    for panel, figure in zip(panels, figures, strict=True):
+    picture, panels = plt.subplots(1, len(figures), figsize=(3 * len(figures), 3), squeeze=False)
+    for panel, figure in zip(panels[0], figures, strict=True):
         for place, arm in enumerate(arms):
             values = [r["figures"][figure.name] for r in runs if r["arm"] == arm]
             known = [value for value in values if value is not None]
