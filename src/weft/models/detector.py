@@ -91,8 +91,7 @@ class Detector(Transformer):
         names_MP = best_MP.indices.where(best_MP.values > logits_MPV[..., nothing], nothing)
         names = [[word for word in name_P if word != nothing] for name_P in names_MP.tolist()]
         boxes_M4 = (first + sides_t4[found_M]).tolist()
-        known = [((first + box_4).tolist(), name) for box_4, name in photographs]
-        known += list(zip(boxes_M4, names, strict=True))
+        known = [*(((first + box_4).tolist(), name) for box_4, name in photographs), *zip(boxes_M4, names, strict=True)]
         things = [(box_4, [*name, *box_4, *name]) for box_4, name in known]
         counted = self.tally.write(names, self.written // 3) if self.tally is not None else []
         ids = [token for _, text in sorted(fitting(things, self.written - len(counted))) for token in text] + counted

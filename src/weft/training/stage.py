@@ -412,7 +412,7 @@ class StageRun:
         self.at.saved = self.at.step
 
     def _state(self, score: float | None) -> dict[str, Any]:
-        noted, anchor = ASKED["marks"](self.model), self.data.plan.anchor(self.at.rows)
+        noted, anchor = ASKED["marks"](self.model) if self.stage.lessons else {}, self.data.plan.anchor(self.at.rows)
         of = {"anchor": anchor, "score": score, "measured": self.measured, "samples": self.samples, "marks": noted}
         return asdict(self.at) | of
 
@@ -431,12 +431,12 @@ class StageRun:
             raise WeftError(f"{found.path}: not of this recipe; its trained weights differ from what the stage trains")
         moments = {}
         for key, shape in there.items():
-            p = self.parameters.get(key.partition("/")[2])
-            if p is not None:
+            if (p := self.parameters.get(key.partition("/")[2])) is not None:
                 moments[key] = torch.zeros_like(p) if p.shape == shape else torch.zeros(shape)
         self._take(found, moments)
         load_optimizer_state(self.optimizer, moments, self.parameters)
-        ASKED["marks"](self.model, found.state.get("marks"))
+        if noted := found.state.get("marks"):
+            ASKED["marks"](self.model, noted)
         if found.state.get("measured") != self.measured:  # scores from here on are of another kind
             self.at.best, self.at.stale = None, 0
         return tuple(found.state["anchor"]) if found.state["anchor"] else None
