@@ -28,9 +28,7 @@ class Photographs(nn.Module):
     bias: torch.Tensor  # []
     fills: torch.Tensor  # [width], of the mean of all places
     fills_bias: torch.Tensor  # []
-    beside: (
-        torch.Tensor
-    )  # int64 []: 1 where what the detector finds within a photograph is written, too: it was taught such
+    beside: torch.Tensor  # int64 []: 1 where what a detector that was taught finds within a photograph is written, too
 
     def __init__(self, section: config.Connector, width: int) -> None:
         super().__init__()
