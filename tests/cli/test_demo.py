@@ -7,6 +7,8 @@ from PIL import Image
 
 from tiny_model import tiny
 from weft import cli
+from weft.cli import demo
+from weft.conversation import Text, Word, Words
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,10 @@ def test_a_file_that_is_neither_is_named(model, content, tmp_path, capsys):
     assert cli.run(["demo", str(path), "--model", model]) == 2
     told = capsys.readouterr().err
     assert "notes.txt" in told.splitlines()[-1] and "Traceback" not in told
+
+
+def test_an_answer_is_read_without_what_is_no_whole_time():
+    words = Words((Word("the", 0.1, 0.3),), 0)
+    parts = (words, Text("<|t0.3|><|f1|>pale"), Words((Word("moon", 0.8, 1.2),), 0))
+    assert demo.said(parts, "") == "the 0.10–0.30 s, pale, moon 0.80–1.20 s"
+    assert demo.said((Text("a <|p3|>"),), "") == "a" and demo.said((Text("<|p3|>"),), "") == "(nothing)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from weft.conversation import Conversation
     from weft.generation import Reply
 
+MARK = re.compile(r"<\|[^|]*\|>")  # left in the text of an answer where it is no whole box or time
 # What is asked, in order. Samples of the split `test`: no training has met their phrases, voices and sentences.
 SPOKEN = ("transcribe", "word_times", "speech_question", "spoken_question")
 MADE = ("question", "vqa", "refer", "detection")
@@ -101,16 +103,16 @@ def _show(number: int, asked: Conversation, reply: Reply, folder: Path) -> bool:
     from weft.evaluation.pairs import Pair
     from weft.evaluation.right import is_right
 
-    right, said, wanted = None, _said(reply.parts, reply.text), ""
+    right, answer, wanted = None, said(reply.parts, reply.text), ""
     if asked.answer is not None:
         pair = Pair.of(asked, reply.parts)
-        right, wanted = is_right(pair), _said(pair.expected, "")
+        right, wanted = is_right(pair), said(pair.expected, "")
     mark = Text("  ") if right is None else Text("✓ ", "good") if right else Text("✗ ", "bad")
     message = asked.messages[0]
     files = ", ".join(Path(str(source)).name for source in [m.source for m in asked.images + asked.audios])
     task = message.task.name.replace("_", " ") if message.task else "asked" if message.text else "answered"
     line = Text.assemble(mark, (f"{files}, {task}: ", "quiet"), message.text or reply.heard, " → ")
-    line.append(said, "accent")
+    line.append(answer, "accent")
     if right is False:
         line.append(f"   (right: {wanted})", "quiet")
     out.print(line, soft_wrap=True)
@@ -122,16 +124,16 @@ def _show(number: int, asked: Conversation, reply: Reply, folder: Path) -> bool:
     return bool(right)
 
 
-def _said(parts: tuple[object, ...], text: str) -> str:
-    """An answer on one line, boxes and times in short."""
+def said(parts: tuple[object, ...], text: str) -> str:
+    """An answer on one line, boxes and times in short; ``text`` where its parts say nothing."""
     from weft.conversation import Box, Text, Words
 
-    said = []
+    found = []
     for part in parts:
         if isinstance(part, Box):
-            said += ["box " + " ".join(f"{x:.2f}" for x in box) for box in part.boxes]
+            found += ["box " + " ".join(f"{x:.2f}" for x in box) for box in part.boxes]
         elif isinstance(part, Words):
-            said += [f"{w.text} {w.start:.2f}–{w.end:.2f} s" for w in part.words]
-        elif isinstance(part, Text) and part.text.strip():
-            said.append(part.text.strip())
-    return ", ".join(said) or text or "(nothing)"
+            found += [f"{w.text} {w.start:.2f}–{w.end:.2f} s" for w in part.words]
+        elif isinstance(part, Text) and (words := MARK.sub("", part.text).strip()):
+            found.append(words)
+    return ", ".join(found) or MARK.sub("", text).strip() or "(nothing)"
