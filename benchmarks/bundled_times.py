@@ -22,7 +22,8 @@ import weft
 from weft.conversation import Conversation, Word, Words, read_samples, write_samples
 from weft.evaluation.text import normalized
 from weft.media import load_audio
-from weft.models.transcript import spoken, words_of
+from weft.models.encoders.transcript import LOUD, TOLD
+from weft.models.transcript import timed_words, words_of
 from weft.parts import sources
 
 TOGETHER = 16
@@ -42,11 +43,11 @@ def heard(model: weft.Model, waves: list[np.ndarray], texts: list[str]) -> list[
         roles = net.audio_connector.roles[torch.tensor(ids)].tolist()
         first = there.index(True)
         words, _ = words_of(range(first, first + sum(there)), roles)
-        found.append([])
-        for word in words:
-            when = spoken(word, roles)
-            text = "".join(texts[ids[t]] for t in word if ids[t] < len(texts))
-            found[-1].append(Word(text, kind.seconds * starts[when[0]], kind.seconds * ends[when[-1]]))
+        levels = features[len(found), : first * net.audio_connector.merge, LOUD - TOLD]
+        said = ["".join(texts[ids[t]] for t in word if ids[t] < len(texts)) for word in words]
+        when = timed_words(words, roles, starts, ends, levels)
+        seconds = [(kind.seconds * thing.start, kind.seconds * thing.end) for thing in when]
+        found.append([Word(text, *extent) for text, extent in zip(said, seconds, strict=True)])
     return found
 
 

@@ -5,7 +5,15 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperModel
 
-from weft.models.encoders.alignment import attention_watched, extents, first_states, loudness, within_sound
+from weft.models.encoders.alignment import (
+    at_pauses,
+    attention_watched,
+    extents,
+    first_states,
+    level,
+    loudness,
+    within_sound,
+)
 
 
 def warped(cost: np.ndarray) -> list[int]:
@@ -36,6 +44,39 @@ def test_what_is_quiet_at_either_end_belongs_to_no_token():
     assert starts.tolist() == [2, 8, 11] and ends.tolist() == [5, 10, 12]  # the last is quiet all through
     same = within_sound(np.array([0, 2]), np.array([2, 4]), np.zeros(4))
     assert [each.tolist() for each in same] == [[0, 2], [2, 4]]
+
+
+LOUD, STILL, DYING = 1.0, 0.0, 0.2
+
+
+def test_a_word_begins_and_ends_at_the_pause_that_is_near():
+    """Two words of ten states with five of silence between: attention changed within the second one."""
+    heard = np.repeat([STILL, LOUD, STILL, LOUD, STILL], [4, 10, 5, 10, 3])
+    assert at_pauses([4, 22], [22, 29], heard) == [(4, 14), (19, 29)]
+    assert at_pauses([4, 10], [10, 29], heard) == [(4, 14), (19, 29)]  # and before the first one's end
+    assert at_pauses([8, 16], [16, 26], heard) == [(4, 14), (19, 29)]
+    fading = np.repeat([LOUD, DYING, STILL, DYING, LOUD], [10, 2, 4, 3, 10])
+    assert at_pauses([0, 12], [12, 29], fading) == [(0, 12), (16, 29)]  # its end is quieter than most of it
+
+
+def test_a_pause_parts_two_words_and_reaches_no_farther_than_it_lasts():
+    spoken = np.repeat([LOUD, STILL, LOUD, STILL, LOUD], [20, 3, 8, 3, 20])
+    assert at_pauses([0, 19, 28], [19, 28, 54], spoken) == [(0, 20), (23, 31), (34, 54)]
+    far = [0, 9], [9, 54]
+    assert at_pauses(*far, spoken) == [(0, 7), (7, 54)]  # two states sooner than attention has it
+    closed = np.repeat([LOUD, STILL, LOUD], [20, 2, 32])  # as within "after": no pause
+    assert at_pauses([0, 19], [19, 54], closed) == [(0, 17), (17, 54)]
+    assert at_pauses([], [], spoken) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_words_keep_their_order_and_some_length_whatever_is_heard(seed):
+    rng = np.random.default_rng(seed)
+    edges = np.sort(rng.choice(80, 9))
+    starts, ends = edges[:-1], edges[1:]
+    found = at_pauses(starts.tolist(), ends.tolist(), level(rng.normal(size=80).cumsum() * rng.integers(0, 2)))
+    assert len(found) == 8 and all(0 <= a <= z <= 80 for a, z in found)
+    assert all(a < z for (a, z), x, y in zip(found, starts, ends, strict=True) if x < y)
 
 
 def test_tokens_lie_where_heads_attend_while_they_are_written():

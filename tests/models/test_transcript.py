@@ -13,7 +13,7 @@ from weft.models.bytes_tokenizer import bytes_tokenizer
 from weft.models.compose import compose
 from weft.models.config import AudioSection
 from weft.models.encoders import sound_kind
-from weft.models.encoders.transcript import ENGLISH, TOLD, sounding, timed_tokens, writing
+from weft.models.encoders.transcript import ENGLISH, LOUD, TOLD, sounding, timed_tokens, writing
 from weft.teaching.labels import Labels
 from weft.teaching.media import listening_labels, moments_of
 from weft.training.features import fingerprint
@@ -113,7 +113,9 @@ def test_it_writes_what_whisper_writes(woven, whole):
     starts, ends = (256 * written[:, at] + written[:, at + 1] for at in (3, 5))
     told = ids[1:].index(end) + 1 if end in ids[1:] else len(written)
     assert (starts[1:told] >= starts[: told - 1]).all() and (ends >= starts).all() and ends.max() <= 15
-    assert not rows[0, :15, -TOLD:].any()
+    others = [number for number in range(TOLD) if number != LOUD]
+    assert not rows[0, :15, -TOLD:][:, others].any() and rows[0, :15, LOUD - TOLD].min() >= 0
+    assert rows[0, :14, LOUD - TOLD].max() > 0.9 and rows[0, 14, LOUD - TOLD] == 0  # it ends with silence
     torch.testing.assert_close(rows[0, :15, :-TOLD], heard[0, :15], rtol=1e-3, atol=1e-3)
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from weft.models import config
 from weft.models.connectors import Grid, Lengths
-from weft.models.encoders.transcript import TOLD, sounding, timed_tokens, with_times
+from weft.models.encoders.alignment import at_pauses
+from weft.models.encoders.transcript import LOUD, TOLD, sounding, timed_tokens, with_times
 from weft.models.more_connectors import Transformer
 from weft.models.sound_events import SoundEvents
 from weft.models.splice import inside
@@ -62,7 +63,7 @@ class Transcript(Transformer):
         where it ends."""
         told = self.told(features_NTD)
         if self.timed:
-            return self.between_times(told, features_NTD[..., :-TOLD], model)
+            return self.between_times(told, features_NTD, model)
         embedded_NtW = self.spelled(told.ids_Nt, model) * told.there_Nt[..., None]
         if "audio" not in model.places:
             return embedded_NtW
@@ -75,7 +76,7 @@ class Transcript(Transformer):
 
     def told(self, features_NTD: torch.Tensor) -> Told:
         told_NtC = self.neighbours.groups(features_NTD[..., -TOLD:])[:, :, 0].float()
-        there_Nt, *halves = told_NtC.unbind(-1)
+        there_Nt, *halves = (told_NtC * (told_NtC[..., :1] > 0.5)).unbind(-1)
         ids, *when = ((256 * high + low).round().long() for high, low in zip(halves[::2], halves[1::2], strict=True))
         return Told(there_Nt > 0.5, ids, *when)
 
@@ -97,9 +98,10 @@ class Transcript(Transformer):
             if True in there_t:  # else it is nothing at all
                 first = there_t.index(True)  # as many follow the sound
                 words, end = words_of(range(first, first + sum(there_t)), roles_t)
-                things = [timed_word(word, roles_t, starts_t, ends_t) for word in words]
+                heard_TD = features_NTD[row, : first * self.merge]
+                things = timed_words(words, roles_t, starts_t, ends_t, heard_TD[:, LOUD - TOLD])
                 if self.events is not None:
-                    sounds, speech_T = self.events.find(features_NTD[row, : first * self.merge])
+                    sounds, speech_T = self.events.find(heard_TD[:, :-TOLD])
                     things = [thing for thing in things if speech_T[thing.start : thing.end + 1].any()]
                     cells = [(a, z, [(NOTHING, NOTHING, NOTHING, token) for token in ids]) for a, z, ids in sounds]
                     things = sorted([*things, *(Thing(*sound) for sound in cells)], key=lambda thing: thing.start)
@@ -168,9 +170,15 @@ class Thing:
     cells: list[Cell]
 
 
-def timed_word(word: list[int], roles_t: list[int], starts_t: list[int], ends_t: list[int]) -> Thing:
-    told = spoken(word, roles_t)
-    return Thing(starts_t[told[0]], ends_t[told[-1]], [(t, NOTHING, NOTHING, NOTHING) for t in word])
+def timed_words(
+    words: list[list[int]], roles_t: list[int], starts_t: list[int], ends_t: list[int], level_T: torch.Tensor
+) -> list[Thing]:
+    """Words with the states between which they are heard. ``level_T``: how loud all states are."""
+    told = [spoken(word, roles_t) for word in words]
+    starts, ends = [starts_t[word[0]] for word in told], [ends_t[word[-1]] for word in told]
+    extents = at_pauses(starts, ends, level_T.detach().float().cpu().numpy())
+    cells = [[(t, NOTHING, NOTHING, NOTHING) for t in word] for word in words]
+    return [Thing(start, end, own) for (start, end), own in zip(extents, cells, strict=True)]
 
 
 def laid_out(things: list[Thing], end: int, room: int, levels: int) -> list[Cell]:

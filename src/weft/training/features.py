@@ -199,7 +199,7 @@ def fingerprint(tower: torch.nn.Module, section: Any, half: bool) -> str:
     """Of all that an encoder's features depend on, but for what it is given."""
     said = section.model_dump(mode="json", exclude={"connector"})
     if hasattr(tower, "merge"):  # it fills up to whole groups (`encoders.transcript`)
-        said["merge"] = tower.merge
+        said["merge"] = tower.merge, "loud"
     made = hashlib.blake2b(json.dumps([VERSION, half, said], sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(tower.state_dict().items()):
         made.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

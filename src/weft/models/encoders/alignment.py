@@ -3,6 +3,7 @@
 Heads of the upper half of its decoder attend, while a token is written, to where it sounds (Whisper's authors take word
 times from them, https://arxiv.org/abs/2212.04356). Dynamic time warping finds the way through that attention on which
 neither sound nor text goes back. A pause belongs to the word before or after it then, so what is quiet is taken off.
+Attention changes from one word to the next some way off where the words do, so a pause nearby says it better.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from torch.nn import functional as F
 
 SMOOTH = 7  # states of 20 ms, of which the median is taken
 QUIET = 0.3  # of the way from the 5th to the 95th of a hundred states by loudness; from 0.2 to 0.5 it hardly matters
+# States: the shortest pause; how far one of a state reaches, and how far any; and how late words follow each other
+# where there is none. Chosen on 80 recordings of digits and 60 clips of espeak's; their neighbours do as well.
+SHORTEST, REACH, FARTHEST, LATE = 3, 3, 15, 2
+STILL = 0.1  # as QUIET: a word ends within a pause where it is no louder
 
 
 @dataclass
@@ -68,16 +73,51 @@ def loudness(mel_NTM: torch.Tensor) -> torch.Tensor:
     return F.avg_pool1d(mel_NTM.float().mean(2), 2, ceil_mode=True)
 
 
+def level(loud_T: np.ndarray) -> np.ndarray:
+    """How loud states are beside the others of their clip: 0 the 5th, 1 the 95th of a hundred."""
+    low, high = np.percentile(loud_T, (5, 95))
+    return np.asarray((loud_T - low) / max(high - low, 1e-6))
+
+
 def within_sound(starts_S: np.ndarray, ends_S: np.ndarray, loud_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Extents without what is quiet at either end, where it is not quiet all through."""
-    low, high = np.percentile(loud_T, (5, 95))
-    heard = np.flatnonzero(loud_T > low + QUIET * (high - low))
+    heard = np.flatnonzero(level(loud_T) > QUIET)
     first_S, last_S = np.searchsorted(heard, starts_S), np.searchsorted(heard, ends_S) - 1
     there_S = first_S <= last_S
     return (
         np.where(there_S, heard[np.minimum(first_S, len(heard) - 1)], starts_S) if len(heard) else starts_S,
         np.where(there_S, heard[last_S] + 1, ends_S) if len(heard) else ends_S,
     )
+
+
+def at_pauses(starts: Sequence[int], ends: Sequence[int], level_T: np.ndarray) -> list[tuple[int, int]]:
+    """The states of words one after the other, each of which begins and ends at a pause where there is one near.
+
+    A pause parts two neighbours at most: those whose edge is nearest, and the longer it lasts, the farther off.
+    """
+    if not starts or (level_T <= QUIET).all():
+        return list(zip(starts, ends, strict=True))
+    edges = np.flatnonzero(np.diff(level_T <= QUIET, prepend=False, append=False)).reshape(-1, 2)
+    pauses = [(a, z) for a, z in edges.tolist() if z - a >= SHORTEST]
+    gaps = list(zip([starts[0], *ends], [*starts, ends[-1]], strict=True))
+    near = []
+    for p, (a, z) in enumerate(pauses):
+        for g, gap in enumerate(gaps):
+            away = max(a - max(gap), min(gap) - z, 0)
+            if away <= min(REACH * (z - a), FARTHEST):
+                near.append((away, p, g))
+    found: dict[int, int] = {}
+    for _, p, g in sorted(near):
+        if g not in found and all((p < other) if g < at else (p > other) for at, other in found.items()):
+            found[g] = p
+            a, z = pauses[p]
+            still = a + np.flatnonzero(level_T[a:z] <= max(STILL, level_T[a:z].min()))
+            gaps[g] = int(still[0]), int(still[-1]) + 1
+    for g, (x, y) in enumerate(gaps):
+        if x == y and g not in found and 0 < g < len(starts):
+            gaps[g] = (max(x - LATE, 0),) * 2
+    between = zip(gaps, gaps[1:], starts, ends, strict=False)
+    return [(x, y) if x < y else (start, end) for (_, x), (y, _), start, end in between]
 
 
 def _attention(watched: Watched, heard_NTD: torch.Tensor) -> torch.Tensor:

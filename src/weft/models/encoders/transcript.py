@@ -21,14 +21,14 @@ from weft.conversation import WeftError
 from weft.media.mel import HOP
 from weft.models import doors
 from weft.models.connectors import connector_tokens
-from weft.models.encoders.alignment import attention_watched, extents, loudness
+from weft.models.encoders.alignment import attention_watched, extents, level, loudness
 from weft.models.encoders.base import Length, halved
 from weft.models.encoders.whisper import Whisper, WholeTower
 from weft.models.splice import inside
 
 # Numbers behind each state: whether a token was written here, its id, the state that it begins at and the one that it
-# ends before, each as two bytes, which bfloat16 holds.
-TOLD = 7
+# ends before, each as two bytes, which bfloat16 holds. Behind a state of the sound: how loud it is, in the second.
+TOLD, LOUD = 7, 1
 DARK = 2.0  # log-mel of silence beneath the loudest frame: Whisper's floor of 8 powers of ten, in its units of four
 ENGLISH = 51864  # tokens of the models for English alone; those for all languages have a few more
 TIMES = 1502  # from the token that says that no times follow, those of times are the last of the vocabulary
@@ -67,6 +67,7 @@ class TranscriptTower(WholeTower):
     was taught, else up to the next two seconds, for an ear that was taught so. Features are the encoder's states of
     the clip itself, filled up with zeros to whole groups of ``merge``, then a group for each token that may be written:
     the decoder's state, 1, the token's id and when it begins. Behind the end of the transcription stands its end token.
+    Beside a state of the sound stands how loud it is (`alignment.level`).
     """
 
     def __init__(self, kind: Transcript) -> None:
@@ -90,7 +91,9 @@ class TranscriptTower(WholeTower):
             told_GSC = torch.stack([torch.ones_like(told[0]), *told], -1).to(states_GSD.dtype)
             written_GSRC = F.pad(torch.cat([states_GSD, told_GSC], -1)[:, :, None], (0, 0, 0, self.merge - 1))
             for row, n in enumerate(at.tolist()):
+                loud_T = torch.from_numpy(level(loud_NT[n, : own_N[n]].cpu().numpy())).to(heard_GTD)
                 own_TC = F.pad(heard_GTD[row, : own_N[n]], (0, TOLD, 0, self.merge * sounds_N[n] - own_N[n]))
+                own_TC[: own_N[n], heard_GTD.shape[2] + LOUD] = loud_T.clamp(0, 1)
                 item_RC = torch.cat([own_TC, written_GSRC[row, : written_N[n]].flatten(0, 1)])
                 rows[n] = F.pad(item_RC, (0, 0, 0, int(lengths.max()) - len(item_RC)))
         return torch.stack([rows[n] for n in range(len(mel_NTM))]), lengths
