@@ -30,7 +30,7 @@ from weft.training.recipe import (
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it, and "timed" in it bundled_times.py
 EAR = f"{DATA}/ear"  # and benchmarks/bundled_ear.py, Whisper that knows its voices
-LOOK, LISTEN, ANSWER = 1500, 600, 1200  # updates of 2,048 tokens, and of 1,024
+LOOK, LISTEN, ANSWER = 6000, 600, 1200  # updates of 2,048 tokens, and of 1,024
 CONNECTORS: tuple[PartName, ...] = ("audio_connector", "vision_connector")
 BENT = PartTraining(
     train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "k_proj", "v_proj", "o_proj")), tokens_lr_scale=10
@@ -44,9 +44,9 @@ LISTEN_WELL = {"weight": 1.0, "sharpness": 5.0, "sides": 0.25}
 
 
 def bundled() -> Recipe:
-    """10 tokens a second of sound, and 15 for its transcription with times; 100 of a picture, from two depths of the
-    eye: 1/16 (places) and 1/32 (names), and 96 for what is written of it. The ear is the taught one where there is
-    one."""
+    """10 tokens a second of sound, and 15 for its transcription with times; 100 of a picture, from five depths of the
+    eye: three early ones, which know colours and edges, 1/16 (places) and 1/32 (names); and 96 for what is written of
+    it. The ear is the taught one where there is one."""
     taught = Path(EAR).is_dir()
     parts = {role: str(folder) for role, folder in sources().items()}
     # As long as text, by scale and sharpness; places are weaker, for they hide which word is nearest.
@@ -57,7 +57,7 @@ def bundled() -> Recipe:
         vision=TowerSource(
             source=parts["vision"],
             connector=Connector(merge=4, grid=True, places=0.3, hidden=320, heads=5, **seen),
-            options={"stages": [5, 7], "size": [320, 320]},
+            options={"stages": [1, 2, 3, 5, 7], "stage_grid": [20, 20], "size": [320, 320]},
         ),
         audio=TowerSource(
             source=EAR if taught else parts["audio"],
