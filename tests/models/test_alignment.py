@@ -69,14 +69,27 @@ def test_a_pause_parts_two_words_and_reaches_no_farther_than_it_lasts():
     assert at_pauses([], [], spoken) == []
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_words_keep_their_order_and_some_length_whatever_is_heard(seed):
+    """Short words and such of no length among them, edges some way off, and a pause behind every second word."""
     rng = np.random.default_rng(seed)
-    edges = np.sort(rng.choice(80, 9))
-    starts, ends = edges[:-1], edges[1:]
-    found = at_pauses(starts.tolist(), ends.tolist(), level(rng.normal(size=80).cumsum() * rng.integers(0, 2)))
-    assert len(found) == 8 and all(0 <= a <= z <= 80 for a, z in found)
+    lengths = rng.integers(0, 12, 12)
+    heard = np.concatenate([np.repeat([LOUD, STILL], [n, rng.choice([0, rng.integers(1, 25)])]) for n in lengths])
+    heard = level(np.append(heard, LOUD) + rng.normal(size=len(heard) + 1) / 30)
+    edges = np.append(0, lengths.cumsum()) * len(heard) // lengths.sum() + rng.integers(-8, 9, 13)
+    edges = np.maximum.accumulate(edges.clip(0, len(heard)))
+    starts, ends = edges[:-1].tolist(), edges[1:].tolist()
+    found = at_pauses(starts, ends, heard)
+    assert len(found) == 12
+    in_order = [0, *(edge for extent in found for edge in extent), len(heard)]
+    assert in_order == sorted(in_order)
     assert all(a < z for (a, z), x, y in zip(found, starts, ends, strict=True) if x < y)
+
+
+def test_a_word_without_length_does_not_come_behind_the_next_one():
+    """As the ear wrote a real recording: two words at one state, and no pause near."""
+    heard = np.repeat([STILL, LOUD], [5, 55])
+    assert at_pauses([5, 46, 46, 49], [46, 46, 49, 60], heard) == [(5, 44), (44, 46), (46, 47), (47, 60)]
 
 
 def test_tokens_lie_where_heads_attend_while_they_are_written():

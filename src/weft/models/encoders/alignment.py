@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -93,13 +94,16 @@ def within_sound(starts_S: np.ndarray, ends_S: np.ndarray, loud_T: np.ndarray) -
 def at_pauses(starts: Sequence[int], ends: Sequence[int], level_T: np.ndarray) -> list[tuple[int, int]]:
     """The states of words one after the other, each of which begins and ends at a pause where there is one near.
 
-    A pause parts two neighbours at most: those whose edge is nearest, and the longer it lasts, the farther off.
+    A pause parts two neighbours at most: those whose edge is nearest, and the longer it lasts, the farther off. Words
+    stay one after the other; one that would be left with nothing keeps what it had.
     """
-    if not starts or (level_T <= QUIET).all():
-        return list(zip(starts, ends, strict=True))
+    own = list(zip(starts, ends, strict=True))
+    if not own or (level_T <= QUIET).all():
+        return own
     edges = np.flatnonzero(np.diff(level_T <= QUIET, prepend=False, append=False)).reshape(-1, 2)
     pauses = [(a, z) for a, z in edges.tolist() if z - a >= SHORTEST]
-    gaps = list(zip([starts[0], *ends], [*starts, ends[-1]], strict=True))
+    told = list(zip([starts[0], *ends], [*starts, ends[-1]], strict=True))
+    gaps = told.copy()
     near = []
     for p, (a, z) in enumerate(pauses):
         for g, gap in enumerate(gaps):
@@ -114,10 +118,12 @@ def at_pauses(starts: Sequence[int], ends: Sequence[int], level_T: np.ndarray) -
             still = a + np.flatnonzero(level_T[a:z] <= max(STILL, level_T[a:z].min()))
             gaps[g] = int(still[0]), int(still[-1]) + 1
     for g, (x, y) in enumerate(gaps):
-        if x == y and g not in found and 0 < g < len(starts):
-            gaps[g] = (max(x - LATE, 0),) * 2
-    between = zip(gaps, gaps[1:], starts, ends, strict=False)
-    return [(x, y) if x < y else (start, end) for (_, x), (y, _), start, end in between]
+        if x == y and g not in found and 0 < g < len(starts) and x - LATE > gaps[g - 1][1]:
+            gaps[g] = (x - LATE,) * 2
+    while crushed := [n for n, (start, end) in enumerate(own) if gaps[n + 1][0] - gaps[n][1] < min(1, end - start)]:
+        for n in crushed:  # an edge is that of both its words: no word begins before the one in front of it ends
+            gaps[n : n + 2] = told[n : n + 2]
+    return [(x, y) for (_, x), (y, _) in pairwise(gaps)]
 
 
 def _attention(watched: Watched, heard_NTD: torch.Tensor) -> torch.Tensor:
