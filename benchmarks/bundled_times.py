@@ -22,7 +22,6 @@ import weft
 from weft.conversation import Conversation, Word, Words, read_samples, write_samples
 from weft.evaluation.text import normalized
 from weft.media import load_audio
-from weft.models.encoders.transcript import LOUD, TOLD
 from weft.models.transcript import timed_words, words_of
 from weft.parts import sources
 
@@ -43,9 +42,9 @@ def heard(model: weft.Model, waves: list[np.ndarray], texts: list[str]) -> list[
         roles = net.audio_connector.roles[torch.tensor(ids)].tolist()
         first = there.index(True)
         words, _ = words_of(range(first, first + sum(there)), roles)
-        levels = features[len(found), : first * net.audio_connector.merge, LOUD - TOLD]
+        states_TD = features[len(found), : first * net.audio_connector.merge]
         said = ["".join(texts[ids[t]] for t in word if ids[t] < len(texts)) for word in words]
-        when = timed_words(words, roles, starts, ends, levels)
+        when = timed_words(words, roles, starts, ends, states_TD)
         seconds = [(kind.seconds * thing.start, kind.seconds * thing.end) for thing in when]
         found.append([Word(text, *extent) for text, extent in zip(said, seconds, strict=True)])
     return found

@@ -69,6 +69,13 @@ def test_a_pause_parts_two_words_and_reaches_no_farther_than_it_lasts():
     assert at_pauses([], [], spoken) == []
 
 
+def test_the_end_of_a_clip_is_a_pause():
+    heard = np.repeat([STILL, LOUD, STILL], [4, 30, 1])
+    assert at_pauses([4], [26], heard) == [(4, 34)] and at_pauses([4], [26], heard[:-1]) == [(4, 34)]
+    assert at_pauses([4], [12], heard) == [(4, 12)]  # too far away
+    assert at_pauses([4, 34], [34, 34], heard[:-1]) == [(4, 34), (34, 34)]
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_words_keep_their_order_and_some_length_whatever_is_heard(seed):
     """Short words and such of no length among them, edges some way off, and a pause behind every second word."""

@@ -14,6 +14,7 @@ from weft.models.compose import compose
 from weft.models.config import AudioSection
 from weft.models.encoders import sound_kind
 from weft.models.encoders.transcript import ENGLISH, LOUD, TOLD, sounding, timed_tokens, writing
+from weft.models.transcript import BEGINS, timed_words
 from weft.teaching.labels import Labels
 from weft.teaching.media import listening_labels, moments_of
 from weft.training.features import fingerprint
@@ -163,6 +164,17 @@ def test_words_stand_between_their_times_as_an_answer_writes_them(timed):
     assert moments == [i for i in ids if i >= len(OURS) and processor.tokenizer.decode([i])[:3] in ("<|t", "<|f")]
     assert OURS.decode([i for i in written if i < len(OURS)]).rstrip("\n") == " ab, cd."
     assert [i >= len(OURS) for i in written[:12]] == [True] * 2 + [False] * 3 + [True] * 4 + [False] * 3
+
+
+def test_what_a_clip_is_filled_up_with_says_nothing_of_when():
+    heard_TD = torch.ones(33, 4 + TOLD)
+    heard_TD[14:19, LOUD - TOLD] = 0
+    found = []
+    for more in range(8):
+        filled_TD = torch.nn.functional.pad(heard_TD, (0, 0, 0, more))
+        things = timed_words([[0], [1]], [BEGINS, BEGINS], [0, 10], [10, 24], filled_TD)
+        found.append([(thing.start, thing.end) for thing in things])
+    assert found == [[(0, 14), (19, 33)]] * 8
 
 
 def test_where_the_room_does_not_do_the_last_words_have_no_times(timed):

@@ -99,7 +99,7 @@ class Transcript(Transformer):
                 first = there_t.index(True)  # as many follow the sound
                 words, end = words_of(range(first, first + sum(there_t)), roles_t)
                 heard_TD = features_NTD[row, : first * self.merge]
-                things = timed_words(words, roles_t, starts_t, ends_t, heard_TD[:, LOUD - TOLD])
+                things = timed_words(words, roles_t, starts_t, ends_t, heard_TD)
                 if self.events is not None:
                     sounds, speech_T = self.events.find(heard_TD[:, :-TOLD])
                     things = [thing for thing in things if speech_T[thing.start : thing.end + 1].any()]
@@ -171,11 +171,12 @@ class Thing:
 
 
 def timed_words(
-    words: list[list[int]], roles_t: list[int], starts_t: list[int], ends_t: list[int], level_T: torch.Tensor
+    words: list[list[int]], roles_t: list[int], starts_t: list[int], ends_t: list[int], heard_TD: torch.Tensor
 ) -> list[Thing]:
-    """Words with the states between which they are heard. ``level_T``: how loud all states are."""
+    """Words with the states between which they are heard. ``heard_TD``: features of the sound, filled up with zeros."""
     told = [spoken(word, roles_t) for word in words]
     starts, ends = [starts_t[word[0]] for word in told], [ends_t[word[-1]] for word in told]
+    level_T = heard_TD[heard_TD[:, :-TOLD].any(-1), LOUD - TOLD]
     extents = at_pauses(starts, ends, level_T.detach().float().cpu().numpy())
     cells = [[(t, NOTHING, NOTHING, NOTHING) for t in word] for word in words]
     return [Thing(start, end, own) for (start, end), own in zip(extents, cells, strict=True)]

@@ -95,11 +95,13 @@ def at_pauses(starts: Sequence[int], ends: Sequence[int], level_T: np.ndarray) -
     """The states of words one after the other, each of which begins and ends at a pause where there is one near.
 
     A pause parts two neighbours at most: those whose edge is nearest, and the longer it lasts, the farther off. Words
-    stay one after the other; one that would be left with nothing keeps what it had.
+    stay one after the other; one that would be left with nothing keeps what it had. ``level_T``: of the states of the
+    clip and no others; it is silent behind them.
     """
     own = list(zip(starts, ends, strict=True))
     if not own or (level_T <= QUIET).all():
         return own
+    level_T = np.append(level_T, np.zeros(SHORTEST))
     edges = np.flatnonzero(np.diff(level_T <= QUIET, prepend=False, append=False)).reshape(-1, 2)
     pauses = [(a, z) for a, z in edges.tolist() if z - a >= SHORTEST]
     told = list(zip([starts[0], *ends], [*starts, ends[-1]], strict=True))
