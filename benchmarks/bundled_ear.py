@@ -35,6 +35,7 @@ from weft.conversation import Conversation, Text, Words, read_samples
 from weft.media import log_mel
 from weft.models.compose import compose
 from weft.models.encoders.alignment import loudness
+from weft.models.encoders.base import halved
 from weft.parts import sources
 from weft.playground import sentences
 from weft.playground.speech import HELD_OUT_SPEEDS, HELD_OUT_VOICES, SPEEDS, VOICES, spoken
@@ -143,8 +144,9 @@ def wer(ear: Any, samples: list[Conversation], tokenizer: Any) -> float:
     wrong = words = 0
     for sample in samples:
         mel_NTM = batch_of([wave_of(sample)])
-        own_N, room_N = torch.tensor([mel_NTM.shape[1] // 2]), torch.tensor([MOST])
-        ids = ear.write(heard_by(ear, mel_NTM), own_N, loudness(mel_NTM), room_N)[1][0].tolist()
+        frames_N, room_N = torch.tensor([mel_NTM.shape[1]]), torch.tensor([MOST])
+        loud_NT = loudness(mel_NTM, frames_N)
+        ids = ear.write(heard_by(ear, mel_NTM), halved(frames_N), loud_NT, room_N)[1][0].tolist()
         said = tokenizer.decode([i for i in ids if i < tokenizer.eos_token_id])
         got, right = (re.sub(r"(?<=\d)(?=\d)", " ", NORMAL(text)).split() for text in (said, text_of(sample)))
         wrong, words = wrong + Levenshtein.distance(right, got), words + len(right)

@@ -119,7 +119,8 @@ def test_tokens_lie_where_heads_attend_while_they_are_written():
     ]
     wide = torch.ones(2, 64, 8) - 2 * (torch.arange(64) >= 56)[:, None]  # quiet from state 28 on
     with torch.no_grad():
-        starts, ends = extents(watched, heard, torch.tensor([32, 25]), torch.tensor([3, 2]), loudness(wide))
+        loud = loudness(wide, torch.tensor([64, 64]))
+        starts, ends = extents(watched, heard, torch.tensor([32, 25]), torch.tensor([3, 2]), loud)
     assert [each.tolist() for each in (starts[0], ends[0])] == [[0, 10, 20], [10, 20, 28]]
     assert [each[:2].tolist() for each in (starts[1], ends[1])] == [[0, 5], [5, 25]]
     assert starts[1, 2] == ends[1, 2] == 0  # behind what was written
@@ -127,4 +128,6 @@ def test_tokens_lie_where_heads_attend_while_they_are_written():
 
 def test_loudness_is_of_both_frames_of_a_state():
     mel = torch.arange(10.0).reshape(1, 5, 2)
-    assert loudness(mel).tolist() == [[1.5, 5.5, 8.5]]
+    assert loudness(mel, torch.tensor([5])).tolist() == [[1.5, 5.5, 8.5]]
+    filled = torch.nn.functional.pad(mel, (0, 0, 0, 4)).expand(2, -1, -1)
+    assert loudness(filled, torch.tensor([5, 3])).tolist() == [[1.5, 5.5, 8.5, 8.5, 8.5], [1.5, 4.5, 4.5, 4.5, 4.5]]

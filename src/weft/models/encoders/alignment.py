@@ -69,9 +69,10 @@ def extents(
     return torch.from_numpy(starts_NS).to(heard_NTD.device), torch.from_numpy(ends_NS).to(heard_NTD.device)
 
 
-def loudness(mel_NTM: torch.Tensor) -> torch.Tensor:
-    """[N, ceil(T / 2)]: how loud it is while each state lasts, the mean of its bands."""
-    return F.avg_pool1d(mel_NTM.float().mean(2), 2, ceil_mode=True)
+def loudness(mel_NTM: torch.Tensor, lengths_N: torch.Tensor) -> torch.Tensor:
+    """[N, ceil(T / 2)]: how loud it is while each state lasts, the mean of its bands; behind a clip as at its end."""
+    at_NT = torch.arange(mel_NTM.shape[1], device=lengths_N.device).minimum(lengths_N[:, None] - 1)
+    return F.avg_pool1d(mel_NTM.float().mean(2).gather(1, at_NT.to(mel_NTM.device)), 2, ceil_mode=True)
 
 
 def level(loud_T: np.ndarray) -> np.ndarray:

@@ -81,7 +81,7 @@ class TranscriptTower(WholeTower):
         sounds_N = (own_N + self.merge - 1) // self.merge
         written_N = writing(sounds_N)
         lengths, rows = self.merge * (sounds_N + written_N), {}
-        loud_NT = loudness(mel_NTM)
+        loud_NT = loudness(mel_NTM, lengths_N)
         windows_N = torch.tensor([self.window(int(length)) for length in lengths_N])
         for frames in windows_N.unique().tolist():
             at = (windows_N == frames).nonzero()[:, 0]
