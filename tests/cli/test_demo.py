@@ -57,3 +57,5 @@ def test_an_answer_is_read_without_what_is_no_whole_time():
     parts = (words, Text("<|t0.3|><|f1|>pale"), Words((Word("moon", 0.8, 1.2),), 0))
     assert demo.said(parts, "") == "the 0.10–0.30 s, pale, moon 0.80–1.20 s"
     assert demo.said((Text("a <|p3|>"),), "") == "a" and demo.said((Text("<|p3|>"),), "") == "(nothing)"
+    broken = "<|t0.9|><|f0|>pale<|t0.3|><|f1|><|t1.2|><|f0|>moon\n<|t1.1|><|f0|>"
+    assert demo.said((Text(broken),), "") == demo.said((), broken) == "pale moon"

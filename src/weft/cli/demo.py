@@ -134,6 +134,11 @@ def said(parts: tuple[object, ...], text: str) -> str:
             found += ["box " + " ".join(f"{x:.2f}" for x in box) for box in part.boxes]
         elif isinstance(part, Words):
             found += [f"{w.text} {w.start:.2f}–{w.end:.2f} s" for w in part.words]
-        elif isinstance(part, Text) and (words := MARK.sub("", part.text).strip()):
-            found.append(words)
-    return ", ".join(found) or MARK.sub("", text).strip() or "(nothing)"
+        elif isinstance(part, Text):
+            found += [words] if (words := plain(part.text)) else []
+    return ", ".join(found) or plain(text) or "(nothing)"
+
+
+def plain(text: str) -> str:
+    """Text on one line, without broken marks; words that stood with nothing else between them stay apart."""
+    return " ".join(MARK.sub(" ", text).split())
