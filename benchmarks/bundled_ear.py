@@ -78,6 +78,11 @@ def changed(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return wave.astype(np.float32)
 
 
+def whole_words(text: str) -> list[str]:
+    """Those of three small letters or more: no ends of names, and no parts of what an apostrophe or a hyphen joins."""
+    return re.findall(r"(?<![\w'’-])[a-z]{3,}(?![\w'’-])", text)
+
+
 def one_by_one(words: list[str], rng: np.random.Generator) -> tuple[np.ndarray, str]:
     """A clip of two to eight digits, or of words, each said alone: by one voice, with short silences between them."""
     voice = rng.choice([voice for voice in VOICES["en"] if voice not in HELD_OUT_VOICES])
@@ -184,7 +189,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.01)
     files = [folder / n / "train.jsonl" for folder in (asked.data, *asked.more) for n in ("plain", "voices")]
     samples = [sample for file in files if file.exists() for sample in read_samples(file)]
-    words = sorted({word for sample in samples for word in re.findall(r"[a-z]{3,}", text_of(sample))})
+    words = sorted({word for sample in samples for word in whole_words(text_of(sample))})
     rng, sums = np.random.default_rng(0), []
     while (past := (time.monotonic() - begun) / (60 * asked.minutes)) < 1:
         drawn = [
