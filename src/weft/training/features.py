@@ -198,7 +198,7 @@ def changed_at_random(augment: Augment | Callable[[int], Augment], part: str) ->
 def fingerprint(tower: torch.nn.Module, section: Any, half: bool) -> str:
     """Of all that an encoder's features depend on, but for what it is given."""
     said = section.model_dump(mode="json", exclude={"connector"})
-    if hasattr(tower, "merge"):  # it fills up to whole groups (`encoders.transcript`)
+    if hasattr(tower, "merge"):  # it fills up to whole groups, and tells how loud it is (`encoders.transcript`)
         said["merge"] = tower.merge, "loud"
     made = hashlib.blake2b(json.dumps([VERSION, half, said], sort_keys=True).encode(), digest_size=16)
     for name, value in sorted(tower.state_dict().items()):

@@ -61,13 +61,13 @@ def timed_tokens(groups: Length) -> Length:
 
 
 class TranscriptTower(WholeTower):
-    """log-mel [N, T, M] and lengths [N] -> features [N, R, D + 3] and their lengths.
+    """log-mel [N, T, M] and lengths [N] -> features [N, R, D + TOLD] and their lengths.
 
     A clip is heard with silence behind it: up to the whole window where the section says ``pad_to_window``, as Whisper
     was taught, else up to the next two seconds, for an ear that was taught so. Features are the encoder's states of
-    the clip itself, filled up with zeros to whole groups of ``merge``, then a group for each token that may be written:
-    the decoder's state, 1, the token's id and when it begins. Behind the end of the transcription stands its end token.
-    Beside a state of the sound stands how loud it is (`alignment.level`).
+    the clip itself, each with how loud it is (`alignment.level`), filled up with zeros to whole groups of ``merge``,
+    then a group for each token that may be written: the decoder's state, 1, the token's id, when it begins and when it
+    ends. Behind the end of the transcription stands its end token.
     """
 
     def __init__(self, kind: Transcript) -> None:
