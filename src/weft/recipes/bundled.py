@@ -30,7 +30,7 @@ from weft.training.recipe import (
 
 DATA = "bundled-data"  # benchmarks/bundled_data.py makes it, and "timed" in it bundled_times.py
 EAR = f"{DATA}/ear"  # and benchmarks/bundled_ear.py, Whisper that knows its voices
-LOOK, LISTEN, ANSWER = 6000, 600, 1200  # updates of 2,048 tokens, and of 1,024
+LOOK, LISTEN, ANSWER = 6700, 600, 1200  # updates of 2,048 tokens, and of 1,024
 CONNECTORS: tuple[PartName, ...] = ("audio_connector", "vision_connector")
 BENT = PartTraining(
     train="lora", lora=Lora(r=32, alpha=64, targets=("q_proj", "k_proj", "v_proj", "o_proj")), tokens_lr_scale=10
