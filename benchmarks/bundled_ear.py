@@ -1,12 +1,13 @@
 """Teaches Whisper tiny.en the voices of `bundled_data.py`, and to hear clips without half a minute of silence.
 
     python benchmarks/bundled_ear.py DATA [-o DATA/ear] [--minutes 20] [--also real/digits/test.jsonl] [--ear FOLDER]
-        [--more DATA ...]
+        [--share 0.5] [--more DATA ...]
 
 LoRA on all matrices of its encoder and decoder (rank 16), which is merged into a folder like the part's: the ear of the
-recipe `bundled`. ``--ear``: goes on with the LoRA of such a folder. Half of the clips get noise, a quarter the band of
-a telephone, and in the place of a fifth of them digits or words are said one by one, as who reads a number aloud says
-them. Printed in the end: WER of the greedy transcription, before and after, on unheard sentences and voices.
+recipe `bundled`. ``--ear``: goes on with the LoRA of such a folder; ``--share``: and takes so much of what was learned
+since, the rest of what was before (https://arxiv.org/abs/2109.01903). Half of the clips get noise, a quarter a
+telephone's band, and in the place of a fifth of them digits or words are said one by one, as who reads a number aloud
+says them. Printed in the end: WER of the greedy transcription, before and after, on unheard sentences and voices.
 """
 
 from __future__ import annotations
@@ -144,6 +145,20 @@ def with_lora(tower: Any, untaught: dict[str, torch.Tensor]) -> Any:
     return taught
 
 
+def between(
+    untaught: dict[str, torch.Tensor], before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], share: float
+) -> dict[str, torch.Tensor]:
+    """Weights between those before and after, matrices within LoRA's rank of the untaught ones, as both are."""
+    found = {}
+    for name, usual in untaught.items():
+        change = torch.lerp(before[name], after[name], share) - usual
+        if change.ndim == 2 and 0 < share < 1 and change.any():
+            u, s, v = torch.linalg.svd(change, full_matrices=False)
+            change = (u[:, :RANK] * s[:RANK]) @ v[:RANK]
+        found[name] = usual + change
+    return found
+
+
 @torch.inference_mode()
 def wer(ear: Any, samples: list[Conversation], tokenizer: Any) -> float:
     wrong = words = 0
@@ -166,6 +181,7 @@ def main() -> None:
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="further transcripts to measure on")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--ear", type=Path, help="a folder that this program wrote, whose LoRA is taught further")
+    parser.add_argument("--share", type=float, default=1.0, help="of what is learned beyond --ear; 1: all")
     parser.add_argument("--more", type=Path, nargs="*", default=[], help="further folders like DATA to learn from")
     parser.add_argument("--limit", type=int, default=60, help="samples of each to measure on")
     asked = parser.parse_args()
@@ -177,6 +193,7 @@ def main() -> None:
     untaught = copy.deepcopy(ear.tower.state_dict())
     if asked.ear:
         ear.tower.load_state_dict(WhisperModel.from_pretrained(asked.ear).state_dict())
+    known = copy.deepcopy(ear.tower.state_dict())
     held = {file: list(read_samples(file))[: asked.limit] for file in files if file.exists()}
     before = {file: wer(ear, some, tokenizer) for file, some in held.items()}
     print("; ".join(f"{file}: WER {100 * share:.1f} %" for file, share in before.items()), flush=True)
@@ -210,6 +227,7 @@ def main() -> None:
         if done % 50 == 0:
             print(f"update {done}, {60 * asked.minutes * past:.0f} s: loss {np.mean(sums[-50:]):.3f}", flush=True)
     ear.tower = taught.merge_and_unload().eval()
+    ear.tower.load_state_dict(between(untaught, known, ear.tower.state_dict(), asked.share))
     for file, some in held.items():
         print(f"{file}: WER {100 * before[file]:.1f} to {100 * wer(ear, some, tokenizer):.1f} %", flush=True)
     out = asked.out or asked.data / "ear"
