@@ -65,7 +65,7 @@ def text_of(sample: Conversation) -> str:
 
 
 def changed(wave: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Another speed, silence around, the band of a telephone, noise: each by chance."""
+    """Another speed, another microphone, silence around, the band of a telephone, noise: each by chance."""
     if rng.random() < 0.5:
         wave = soxr.resample(wave, RATE, RATE * rng.uniform(0.85, 1.18))
     if rng.random() < 0.5:
@@ -130,6 +130,13 @@ def loss_of(ear: Any, mel_NTM: torch.Tensor, texts: list[str], tokenizer: Any) -
     return F.cross_entropy(F.linear(states_NLD[known_NL], ear.table(heard_NTD)).float(), ids_NL[known_NL])
 
 
+def factors(change: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """B [out, RANK] and A [RANK, in], whose product is as near to the change of a matrix as any of that rank."""
+    u, s, v = torch.linalg.svd(change, full_matrices=False)
+    root = s[:RANK].sqrt()
+    return u[:, :RANK] * root, root[:, None] * v[:RANK]
+
+
 def with_lora(tower: Any, untaught: dict[str, torch.Tensor]) -> Any:
     """LoRA on a tower that may be taught already: what it differs by from the untaught one is where LoRA begins."""
     config = peft.LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=MATRICES)
@@ -138,10 +145,8 @@ def with_lora(tower: Any, untaught: dict[str, torch.Tensor]) -> Any:
     taught = peft.get_peft_model(tower, config)
     for name, module in tower.named_modules():
         if isinstance(module, LoraLayer) and (update := change[f"{name}.weight"]).any():
-            u, s, v = torch.linalg.svd(update / SCALE, full_matrices=False)
-            root = s[:RANK].sqrt()
-            module.lora_A["default"].weight.data = root[:, None] * v[:RANK]
-            module.lora_B["default"].weight.data = u[:, :RANK] * root
+            b, a = factors(update / SCALE)
+            module.lora_A["default"].weight.data, module.lora_B["default"].weight.data = a, b
     return taught
 
 
@@ -153,8 +158,8 @@ def between(
     for name, usual in untaught.items():
         change = torch.lerp(before[name], after[name], share) - usual
         if change.ndim == 2 and 0 < share < 1 and change.any():
-            u, s, v = torch.linalg.svd(change, full_matrices=False)
-            change = (u[:, :RANK] * s[:RANK]) @ v[:RANK]
+            b, a = factors(change)
+            change = b @ a
         found[name] = usual + change
     return found
 
